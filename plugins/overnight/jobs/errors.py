@@ -1,0 +1,118 @@
+"""
+What can go wrong with a remote job, by who can mend it.
+
+.. code-block:: text
+
+    OvernightError
+    ├── SpecError                  refused before anything was submitted; also a ValueError
+    │   └── ChangedSpecError       the task's job is running with another spec
+    ├── ServiceError               a call failed
+    │   ├── RequestRefusedError    400, 409, 413, 422: the request is wrong
+    │   ├── CredentialsError       401, 403
+    │   ├── JobNotFoundError       404, 410
+    │   ├── UnsupportedError       the service cannot do that, ever (cancelling an ingestion, say)
+    │   └── TransientError         worth another try
+    │       ├── RateLimitedError   429
+    │       └── UnavailableError   5xx, time-outs, broken connections and bodies
+    └── JobEndedError              the job itself ended badly
+        ├── JobFailedError         FAILED, or PARTIAL beyond ``allowed_failures``
+        ├── JobLostError           EXPIRED, or gone from the service: a retry starts a new generation
+        ├── JobCancelledError      cancelled by somebody else
+        └── DeadlineExceededError  our own wall-clock deadline passed
+"""
+
+from __future__ import annotations
+
+
+class OvernightError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class SpecError(OvernightError, ValueError):
+    """What was asked for is wrong; nothing was submitted and nothing is paid."""
+
+
+class ChangedSpecError(SpecError):
+    """This task instance already has a job, submitted with another spec."""
+
+
+class ServiceError(OvernightError):
+    """
+    A call to a service failed.
+
+    :param message: What happened and what to do about it, without any credential.
+    :param status: The HTTP status, where there was one.
+    :param code: The service's own error code.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class RequestRefusedError(ServiceError):
+    """The service understood the request and refuses it; sending it again changes nothing."""
+
+
+class CredentialsError(ServiceError):
+    """The connection's credentials are missing, wrong, or not allowed to do this."""
+
+
+class JobNotFoundError(ServiceError):
+    """The service does not know the job (any more)."""
+
+
+class UnsupportedError(ServiceError):
+    """The service has no such operation."""
+
+
+class TransientError(ServiceError):
+    """
+    The call may succeed when it is made again.
+
+    :param retry_after: Seconds the service asked us to wait.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, status=status, code=code)
+        self.retry_after = retry_after
+
+
+class RateLimitedError(TransientError):
+    """Too many requests; the call was not carried out."""
+
+
+class UnavailableError(TransientError):
+    """
+    No usable answer came.
+
+    For a call that creates something this leaves open whether it was carried out: look before repeating it.
+    """
+
+
+class JobEndedError(OvernightError):
+    """A remote job ended in a way that its task cannot accept."""
+
+
+class JobFailedError(JobEndedError):
+    """The job failed, or more of its items failed than ``allowed_failures`` lets pass."""
+
+
+class JobLostError(JobEndedError):
+    """The service lost the job: it expired, broke, or is gone. A retry submits it again."""
+
+
+class JobCancelledError(JobEndedError):
+    """The job was cancelled, and not by this task."""
+
+
+class DeadlineExceededError(JobEndedError):
+    """The job was not over by its deadline."""

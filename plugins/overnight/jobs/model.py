@@ -1,0 +1,150 @@
+"""The words every service is translated into: states, counts, errors, references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class JobState(StrEnum):
+    """The state of a remote batch job, in our words."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    PARTIAL = "partial"
+    """Over, with results for some of its items only. ``allowed_failures`` decides what that means."""
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the service will not change this state any more."""
+        return self not in _LIVE
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody asked for the end of the job, and it has come or is coming."""
+        return self in (JobState.CANCELLING, JobState.CANCELLED)
+
+
+_LIVE = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING})
+
+
+class Blame(StrEnum):
+    """Who can mend a failed job. Only what the *service* lost is worth a retry as it stands."""
+
+    INPUT = "input"
+    CREDENTIALS = "credentials"
+    LIMITS = "limits"
+    SERVICE = "service"
+
+    @property
+    def is_retryable(self) -> bool:
+        """Whether the very same job may succeed when it is submitted again."""
+        return self is Blame.SERVICE
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class JobRef(_Frozen):
+    """
+    What the service calls a job, and through which connection it is reached.
+
+    This is what travels by XCom and in a serialized trigger: never the payload, never a secret.
+    """
+
+    service: str = Field(min_length=1)
+    id: str = Field(min_length=1)
+    conn_id: str = Field(min_length=1)
+
+    def __str__(self) -> str:
+        return f"{self.service} job {self.id}"
+
+
+class JobCounts(_Frozen):
+    """How many items (lines, files, records) a job has; ``None`` where the service does not say."""
+
+    total: int | None = None
+    succeeded: int | None = None
+    failed: int | None = None
+
+
+class JobError(_Frozen):
+    """One error as the service words it; ``line`` counts from 1 in the input."""
+
+    code: str | None = None
+    message: str
+    param: str | None = None
+    line: int | None = None
+
+    def __str__(self) -> str:
+        where = f"line {self.line}: " if self.line is not None else ""
+        code = f"[{self.code}] " if self.code else ""
+        return f"{where}{code}{self.message}"
+
+
+class JobStatus(_Frozen):
+    """One look at a remote job."""
+
+    state: JobState
+    raw: str
+    """The service's own word for the state."""
+    counts: JobCounts = JobCounts()
+    progress: float | None = None
+    """Share of the items that are done, 0 to 1."""
+    errors: tuple[JobError, ...] = ()
+    blame: Blame | None = None
+    """Set when the job FAILED and the service's answer says why."""
+    results_lapse_at: datetime | None = None
+    """When the service deletes the results."""
+
+    def describe(self) -> str:
+        """One line for a log: the state, the service's word and what is known of the items."""
+        parts = [f"{self.state} ({self.raw})" if self.raw != self.state else str(self.state)]
+        if self.counts.total is not None:
+            done = (self.counts.succeeded or 0) + (self.counts.failed or 0)
+            parts.append(f"{done}/{self.counts.total} items")
+        if self.counts.failed:
+            parts.append(f"{self.counts.failed} failed")
+        parts += [str(error) for error in self.errors[:3]]
+        return ", ".join(parts)
+
+
+class FoundJob(_Frozen):
+    """A job of ours that a service listed, with what we had tagged it with."""
+
+    ref: JobRef
+    generation: int
+    fingerprint: str
+    created_at: datetime
+    state: JobState
+
+
+class ResultFile(_Frozen):
+    """One file of results, as a URI that :mod:`overnight.ingest` can read."""
+
+    kind: str
+    """``output``, ``error`` or ``input``."""
+    uri: str
+
+
+class ResultManifest(_Frozen):
+    """Where a job's results are. XCom carries this, the results stay where they are."""
+
+    ref: JobRef
+    files: tuple[ResultFile, ...] = ()
+    counts: JobCounts = JobCounts()
+    detail: Mapping[str, Any] = Field(default_factory=dict)
+
+    def uris(self, kind: str) -> list[str]:
+        """The URIs of one kind, in the service's order."""
+        return [file.uri for file in self.files if file.kind == kind]

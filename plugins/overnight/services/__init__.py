@@ -1,0 +1,1 @@
+"""One module per remote API: its spec, its calls. HTTP, no Airflow."""

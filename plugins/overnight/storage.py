@@ -1,0 +1,71 @@
+"""Files wherever they are: one place that turns a URI and a set of filesystems into streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import IO, Any, cast
+from urllib.parse import urlsplit
+
+import fsspec
+from fsspec import AbstractFileSystem
+
+
+@dataclass(frozen=True)
+class Storage:
+    """
+    Object stores and local disks behind URIs (``s3://``, ``https://``, ``file://`` or a plain path).
+
+    :param filesystems: By protocol, ready-made and with their credentials (a hook makes them from a
+        connection). A protocol that is not listed is opened with fsspec's defaults, which read the usual environment
+        variables.
+    """
+
+    filesystems: Mapping[str, AbstractFileSystem] = field(default_factory=dict)
+
+    def resolve(self, uri: str) -> tuple[AbstractFileSystem, str]:
+        """Return the filesystem of a URI and the path on it."""
+        protocol = scheme_of(uri)
+        filesystem = self.filesystems.get(protocol)
+        if filesystem is None:
+            filesystem, path = fsspec.url_to_fs(uri)
+            return filesystem, cast("str", path)
+        return filesystem, cast("str", filesystem._strip_protocol(uri))
+
+    def open(self, uri: str, mode: str = "rb", **options: Any) -> IO[Any]:
+        """Open a file; the parent folder is made when writing."""
+        filesystem, path = self.resolve(uri)
+        if "w" in mode or "a" in mode:
+            filesystem.makedirs(filesystem._parent(path), exist_ok=True)
+        return cast("IO[Any]", filesystem.open(path, mode, **options))
+
+    def exists(self, uri: str) -> bool:
+        """Whether a file or folder is there."""
+        filesystem, path = self.resolve(uri)
+        return bool(filesystem.exists(path))
+
+    def size(self, uri: str) -> int | None:
+        """Return a file's size in bytes, or ``None`` where the server does not say."""
+        filesystem, path = self.resolve(uri)
+        size = filesystem.size(path)
+        return int(size) if size is not None else None
+
+    def glob(self, pattern: str) -> Iterator[str]:
+        """Yield, sorted, the URIs of the files that match a glob or lie below a prefix ending in ``/``."""
+        filesystem, path = self.resolve(pattern)
+        found = filesystem.find(path) if pattern.endswith("/") else filesystem.glob(path)
+        for name in sorted(found):
+            yield str(filesystem.unstrip_protocol(name))
+
+    def delete(self, uri: str) -> None:
+        """Delete one file, if it is there."""
+        filesystem, path = self.resolve(uri)
+        if filesystem.exists(path):
+            filesystem.rm_file(path)
+
+
+def scheme_of(uri: str) -> str:
+    """Return a URI's scheme in lower case, ``file`` for a plain path."""
+    scheme = urlsplit(uri).scheme.lower()
+    # A Windows drive letter is not a scheme.
+    return scheme if len(scheme) > 1 else "file"
