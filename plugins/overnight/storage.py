@@ -17,8 +17,8 @@ class Storage:
     Object stores and local disks behind URIs (``s3://``, ``https://``, ``file://`` or a plain path).
 
     :param filesystems: By protocol, ready-made and with their credentials (a hook makes them from a
-        connection). A protocol that is not listed is opened with fsspec's defaults, which read the usual environment
-        variables.
+        connection). A protocol that is not listed is opened with fsspec's defaults, which read the usual
+        environment variables.
     """
 
     filesystems: Mapping[str, AbstractFileSystem] = field(default_factory=dict)

@@ -33,7 +33,7 @@ class SpecError(OvernightError, ValueError):
 
 
 class ChangedSpecError(SpecError):
-    """This task instance already has a job, submitted with another spec."""
+    """The task instance already has a job, submitted with another spec."""
 
 
 class ServiceError(OvernightError):

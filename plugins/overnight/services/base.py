@@ -62,8 +62,8 @@ class Service(ABC, Generic[SpecT]):
 
         :param key: Only ``key.tag`` must match: the caller decides about generation and fingerprint.
         :param since: Jobs created before this (aware) time are not ours; it bounds the listing.
-        :return: The job with the highest generation, or ``None``. A failed listing raises: "unknown" must never
-            read as "absent".
+        :return: The job with the highest generation, or ``None``. A failed listing raises: "unknown" must
+            never read as "absent".
         """
 
     @abstractmethod
@@ -88,7 +88,7 @@ class Service(ABC, Generic[SpecT]):
 
         :raises UnsupportedError: the service cannot cancel; the text says what is left running.
         """
-        raise UnsupportedError(f"{self.name} has no way to cancel {ref.id}; it runs on until it ends by itself.")
+        raise UnsupportedError(f"{self.name} cannot cancel {ref.id}; it runs on until it ends by itself.")
         yield  # pragma: no cover - makes this a flow
 
     @abstractmethod

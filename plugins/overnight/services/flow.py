@@ -3,13 +3,20 @@ One definition of a call, for a worker that waits and for a triggerer that must 
 
 A flow is a generator that yields calls and is sent their answers, as httpx's own auth flows are. It holds
 no client and does no I/O, so the same flow runs blocking in a worker and on the triggerer's event loop.
-A failed call is thrown into the flow, which may catch it.
+A failed call is thrown into the flow, which may catch it. A flow that has to wait yields a :class:`Pause`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
+import asyncio
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
@@ -18,7 +25,21 @@ AnswerT = TypeVar("AnswerT")
 T = TypeVar("T")
 
 Flow: TypeAlias = Generator[Any, Any, T]
-"""A generator of one transport's calls that returns ``T``."""
+"""A generator of one transport's calls, and of pauses between them, that returns ``T``."""
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Yielded instead of a call: go on after so many seconds, in whichever way does not block the driver."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Wait ``seconds`` before going on; every transport understands it."""
+
+    seconds: float
 
 
 class Transport(ABC, Generic[CallT, AnswerT]):
@@ -46,33 +67,35 @@ class Transport(ABC, Generic[CallT, AnswerT]):
 
     def run(self, flow: Flow[T]) -> T:
         """Drive a flow to its end, blocking, and return what it returns."""
-        try:
-            call = next(flow)
-            while True:
-                try:
-                    answer = self.send(call)
-                except Exception as error:  # noqa: BLE001 - the flow decides
-                    call = flow.throw(error)
-                else:
-                    call = flow.send(answer)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
+        step: Callable[[], Any] = partial(next, flow)
+        while True:
+            try:
+                call = step()
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+            try:
+                answer = time.sleep(call.seconds) if isinstance(call, Pause) else self.send(call)
+            except Exception as error:
+                step = partial(flow.throw, error)
+            else:
+                step = partial(flow.send, answer)
 
     async def arun(self, flow: Flow[T]) -> T:
         """Drive a flow to its end on the event loop and return what it returns."""
-        try:
-            call = next(flow)
-            while True:
-                try:
-                    answer = await self.asend(call)
-                except Exception as error:  # noqa: BLE001 - the flow decides
-                    call = flow.throw(error)
-                else:
-                    call = flow.send(answer)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
+        step: Callable[[], Any] = partial(next, flow)
+        while True:
+            try:
+                call = step()
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+            try:
+                answer = await (asyncio.sleep(call.seconds) if isinstance(call, Pause) else self.asend(call))
+            except Exception as error:
+                step = partial(flow.throw, error)
+            else:
+                step = partial(flow.send, answer)
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,98 @@
+"""From a connection to a client of the service behind it, in a worker or in a triggerer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from airflow.sdk import BaseHook
+from airflow.sdk.module_loading import import_string
+
+from overnight.jobs import JobRef
+from overnight.jobs.errors import OvernightError, ServiceError, SpecError
+from overnight.services.base import Service
+from overnight.services.client import JobClient
+from overnight.services.flow import Flow
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+ENTRY_POINT_GROUP = "overnight.job_hooks"
+"""A package that adds a service names its hook here: ``<service> = "module:Class"``."""
+
+_BUILT_IN: Mapping[str, str] = {
+    "openai": "overnight.hooks.openai.OpenAIHook",
+}
+
+ServiceT = TypeVar("ServiceT", bound=Service[Any])
+
+
+class JobHook(BaseHook, ABC, Generic[ServiceT]):
+    """
+    A connection to one batch service.
+
+    :param conn_id: The connection; the hook's ``default_conn_name`` when left out.
+    """
+
+    conn_name_attr: ClassVar[str] = "conn_id"
+    default_conn_name: ClassVar[str]
+    conn_type: ClassVar[str]
+    hook_name: ClassVar[str]
+
+    def __init__(self, conn_id: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id or self.default_conn_name
+
+    @abstractmethod
+    def client_from(self, connection: Connection, extra: Mapping[str, Any]) -> JobClient[ServiceT]:
+        """
+        Return a client for a connection that has been looked up. Does no I/O.
+
+        :param extra: The connection's extra, decoded.
+        :raises SpecError: the connection lacks something; the text says which field.
+        """
+
+    @abstractmethod
+    def probe(self, service: ServiceT) -> Flow[str]:
+        """Make the cheapest call that proves the credentials, and say in a few words what was reached."""
+
+    def client(self) -> JobClient[ServiceT]:
+        """Look the connection up, blocking, and return a client. For workers."""
+        connection = self.get_connection(self.conn_id)
+        return self.client_from(connection, connection.extra_dejson)
+
+    async def aclient(self) -> JobClient[ServiceT]:
+        """Look the connection up on the event loop and return a client. For triggerers."""
+        connection = await self.aget_connection(self.conn_id)
+        return self.client_from(connection, await connection.aextra_dejson())
+
+    def get_conn(self) -> JobClient[ServiceT]:
+        """Return :meth:`client`, under the name that every Airflow hook has."""
+        return self.client()
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Try the connection with one cheap call, for the button in Airflow's UI."""
+        try:
+            with self.client() as client:
+                return True, client.run(self.probe(client.service))
+        except OvernightError as error:
+            return False, str(error)
+
+
+def hook_for(ref: JobRef) -> JobHook[Any]:
+    """
+    Return the hook of the service and connection that a reference names.
+
+    :raises SpecError: no package that is installed here knows the service.
+    """
+    path = _BUILT_IN.get(ref.service)
+    if path is not None:
+        return import_string(path)(ref.conn_id)  # type: ignore[no-any-return]
+    for entry in entry_points(group=ENTRY_POINT_GROUP, name=ref.service):
+        return entry.load()(ref.conn_id)  # type: ignore[no-any-return]
+    raise SpecError(
+        f"No hook is registered for the service {ref.service!r}. Install the package that provides it (entry point "
+        f"group {ENTRY_POINT_GROUP!r}) on every worker and triggerer."
+    )

@@ -1,0 +1,334 @@
+"""
+The decisions of a job's life, each written once and free of I/O.
+
+An operator asks :func:`resume` and :func:`adopt` what to do before it submits anything, the trigger and the blocking
+loop ask a :class:`Watch` after every poll, and :func:`judge` says what a job's end means for its task. The table
+of all exits is in ``docs/lifecycle.md``.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from overnight.jobs.allowance import Allowance
+from overnight.jobs.errors import (
+    ChangedSpecError,
+    DeadlineExceededError,
+    JobCancelledError,
+    JobFailedError,
+    JobLostError,
+    RequestRefusedError,
+    ServiceError,
+    TransientError,
+)
+from overnight.jobs.model import FoundJob, JobRef, JobState, JobStatus
+
+OnChangedSpec = Literal["fail", "restart"]
+"""What happens when a task's job runs with another spec: refuse, or cancel that job and submit anew."""
+
+
+class Ending(StrEnum):
+    """Why a task let go of its job."""
+
+    FINISHED = "finished"
+    """The task saw the job's end and took its decision, whichever it was."""
+    HANDED_OVER = "handed over"
+    """``wait_for_completion=False``: somebody else waits for the job."""
+
+
+class JobRecord(BaseModel):
+    """
+    What a task remembers of its job between tries, in Airflow's task state store.
+
+    It is written before the submit (``ref`` is ``None``: only the intent is known), after it, and at the end.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    generation: int
+    fingerprint: str
+    intent_at: datetime
+    ref: JobRef | None = None
+    submitted_at: datetime | None = None
+    ending: Ending | None = None
+
+    def submitted(self, ref: JobRef, at: datetime) -> JobRecord:
+        """Return the record of the intent carried out."""
+        return self.model_copy(update={"ref": ref, "submitted_at": at})
+
+    def ended(self, ending: Ending) -> JobRecord:
+        """Return the record of a job that this task has done with."""
+        return self.model_copy(update={"ending": ending})
+
+
+@dataclass(frozen=True)
+class Attach:
+    """Go on with a job that exists."""
+
+    ref: JobRef
+    generation: int
+    submitted_at: datetime
+    why: str
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Submit a new job, after cancelling ``abandon``."""
+
+    generation: int
+    why: str
+    abandon: JobRef | None = None
+
+
+def resume(
+    record: JobRecord | None,
+    seen: JobStatus | None,
+    fingerprint: str,
+    on_changed_spec: OnChangedSpec = "fail",
+) -> Attach | Submit:
+    """
+    Decide what a task's next try does with the job it remembers.
+
+    :param record: What the task state store holds; ``None`` when it holds nothing.
+    :param seen: The job's status at the service just now; ``None`` when the service does not know it, or the
+        record names no job.
+    :param fingerprint: Of the spec this try would submit.
+    :raises ChangedSpecError: the job is live or has results, was submitted with another spec, and
+        ``on_changed_spec`` is ``"fail"``.
+    """
+    if record is None:
+        return Submit(0, "this task has submitted no job yet")
+    if record.ref is None:
+        return Submit(record.generation, "the last try ended before it recorded a job")
+    following = record.generation + 1
+    if record.ending is Ending.FINISHED:
+        return Submit(following, f"{record.ref} was finished with; this is a new run of the task")
+    if seen is None:
+        return Submit(following, f"{record.ref} is gone from the service")
+    if seen.state.is_stopped:
+        return Submit(following, f"{record.ref} was cancelled")
+    if record.ending is Ending.HANDED_OVER and seen.state.is_terminal:
+        return Submit(following, f"{record.ref} is over and was handed over; this is a new run of the task")
+    if record.fingerprint != fingerprint:
+        return _changed(record.ref, seen.state, following, on_changed_spec)
+    return Attach(
+        record.ref,
+        record.generation,
+        record.submitted_at or record.intent_at,
+        f"{record.ref} was submitted by an earlier try and is {seen.state}",
+    )
+
+
+def adopt(
+    found: FoundJob | None,
+    generation: int,
+    fingerprint: str,
+    on_changed_spec: OnChangedSpec = "fail",
+) -> Attach | Submit:
+    """
+    Decide about a job of this task that the service lists and the record does not.
+
+    That is a job whose worker died between the service's answer and the record.
+
+    :param found: The newest job of this task instance at the service.
+    :param generation: The generation about to be submitted.
+    :raises ChangedSpecError: as in :func:`resume`.
+    """
+    if found is None or found.generation < generation:
+        return Submit(generation, "the service lists no such job either")
+    following = found.generation + 1
+    if found.state.is_stopped:
+        return Submit(following, f"{found.ref} was cancelled")
+    if found.fingerprint != fingerprint:
+        return _changed(found.ref, found.state, following, on_changed_spec)
+    return Attach(
+        found.ref,
+        found.generation,
+        found.created_at,
+        f"{found.ref} was created by an earlier try that died before recording it",
+    )
+
+
+def _changed(ref: JobRef, state: JobState, following: int, policy: OnChangedSpec) -> Submit:
+    if policy == "fail":
+        raise ChangedSpecError(
+            f"This task instance already has {ref} ({state}), submitted with another spec (its input, parameters or "
+            "connection changed since). Nothing was submitted. Restore the former spec to go on with that job, or "
+            "set on_changed_spec='restart' to cancel it and submit the new one."
+        )
+    return Submit(following, f"{ref} was submitted with another spec", None if state.is_terminal else ref)
+
+
+class WatchEnd(StrEnum):
+    """Why a watch is over."""
+
+    ENDED = "ended"
+    DEADLINE = "deadline"
+    REFUSED = "refused"
+    """The service refuses to say (401, 403, 400): no later poll would do better."""
+    LOST = "lost"
+    """The service does not know the job (any more)."""
+    SILENT = "silent"
+    """The service gave no usable answer for too long; the job was left alone."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Poll again after ``seconds``."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Over:
+    """Stop polling: ``status`` is set when the job ended, ``message`` when it did not."""
+
+    end: WatchEnd
+    status: JobStatus | None = None
+    message: str = ""
+
+    def adding(self, text: str) -> Over:
+        """Return the same end with more to tell."""
+        return replace(self, message=f"{self.message} {text}".strip())
+
+
+class Watch:
+    """
+    Decide after each poll whether to go on, and when.
+
+    One failing poll never ends a watch: transient errors back off, honour ``Retry-After``, and are borne for
+    ``patience`` seconds in a row.
+
+    :param ref: The job.
+    :param poll_interval: Seconds between polls while all is well.
+    :param deadline: Epoch seconds. Wall-clock, because a watch is carried from one triggerer process to another.
+    :param patience: Seconds without any usable answer after which the watch gives up.
+    """
+
+    MAX_BACKOFF = 600.0
+
+    def __init__(
+        self, ref: JobRef, *, poll_interval: float, deadline: float | None = None, patience: float = 3600.0
+    ) -> None:
+        self.ref = ref
+        self.poll_interval = poll_interval
+        self.deadline = deadline
+        self.patience = patience
+        self._failures = 0
+        self._failing_since: float | None = None
+
+    def saw(self, status: JobStatus, now: float) -> Wait | Over:
+        """Decide after a poll that was answered. The end of the job counts even when the deadline has passed."""
+        self._failures = 0
+        self._failing_since = None
+        if status.state.is_terminal:
+            return Over(WatchEnd.ENDED, status)
+        return self._wait(self.poll_interval, now)
+
+    def failed(self, error: ServiceError, now: float) -> Wait | Over:
+        """Decide after a poll that raised."""
+        if isinstance(error, TransientError):
+            self._failures += 1
+            if self._failing_since is None:
+                self._failing_since = now
+            if now - self._failing_since >= self.patience:
+                return Over(
+                    WatchEnd.SILENT,
+                    message=f"No usable answer about {self.ref} for {self.patience:.0f} s: {error} The job was left "
+                    "as it is; a retry attaches to it again.",
+                )
+            backoff = min(self.poll_interval * 2.0 ** min(self._failures - 1, 16), self.MAX_BACKOFF)
+            return self._wait(max(backoff, error.retry_after or 0.0), now)
+        if error.status in _GONE:
+            return Over(WatchEnd.LOST, message=str(error))
+        return Over(WatchEnd.REFUSED, message=str(error))
+
+    def _wait(self, seconds: float, now: float) -> Wait | Over:
+        if self.deadline is None:
+            return Wait(_jittered(seconds))
+        if now >= self.deadline:
+            passed = datetime.fromtimestamp(self.deadline, tz=UTC).isoformat(timespec="seconds")
+            return Over(WatchEnd.DEADLINE, message=f"{self.ref} was not over by its deadline, {passed}.")
+        # The last poll falls on the deadline itself, not one interval after it.
+        return Wait(min(_jittered(seconds), self.deadline - now))
+
+
+_GONE = frozenset({404, 410})
+
+
+def _jittered(seconds: float) -> float:
+    # A thousand mapped tasks deferred in the same second must not poll in the same second ever after.
+    return seconds * random.uniform(0.9, 1.1)  # noqa: S311 - not for secrets
+
+
+def judge(ref: JobRef, status: JobStatus, allowed: Allowance) -> None:
+    """
+    Accept a job's end, or raise what it means.
+
+    :param allowed: How many items may have failed, or be missing, in a PARTIAL or EXPIRED job.
+    :raises JobFailedError: it failed for its input, credentials or limits, or too much of it failed. A retry as it
+        stands changes nothing.
+    :raises JobLostError: the service failed or expired it. A retry submits a new generation.
+    :raises JobCancelledError: somebody else cancelled it.
+    """
+    told = f"{ref} ended {status.describe()}."
+    match status.state:
+        case JobState.SUCCEEDED:
+            return
+        case JobState.PARTIAL | JobState.EXPIRED if _within(status, allowed):
+            return
+        case JobState.PARTIAL:
+            raise JobFailedError(
+                f"{told} That is more than allowed_failures={allowed} lets pass. The good results are there: raise "
+                "allowed_failures to go on with them, and submit the failed items alone again."
+            )
+        case JobState.EXPIRED:
+            raise JobLostError(f"{told} The service ran out of time; a retry submits the work again.")
+        case JobState.CANCELLED:
+            raise JobCancelledError(
+                f"{told} It was not this task that cancelled it, so it is not submitted again by itself: clear "
+                "the task to start a new job."
+            )
+        case JobState.FAILED if status.blame is not None and status.blame.is_retryable:
+            raise JobLostError(f"{told} The fault is the service's; a retry submits the work again.")
+        case JobState.FAILED:
+            blame = f" The fault is in the {status.blame}." if status.blame else ""
+            raise JobFailedError(f"{told}{blame} Mend that and clear the task.")
+        case _:
+            raise ValueError(f"{ref} is {status.state}, which is not an end")
+
+
+def _within(status: JobStatus, allowed: Allowance) -> bool:
+    counts = status.counts
+    if counts.total is None:
+        return False
+    failed = counts.total - counts.succeeded if counts.succeeded is not None else counts.failed
+    return failed is not None and allowed.allows(failed, counts.total)
+
+
+def refuse_unended(ref: JobRef, over: Over) -> None:
+    """
+    Raise what the end of a watch means when the job itself has not ended.
+
+    :raises DeadlineExceededError: the deadline passed.
+    :raises JobLostError: the service does not know the job any more; a retry submits a new generation.
+    :raises RequestRefusedError: the service refuses to answer about it.
+    :raises TransientError: the service was silent for too long; a retry attaches to the job again.
+    """
+    match over.end:
+        case WatchEnd.DEADLINE:
+            raise DeadlineExceededError(over.message)
+        case WatchEnd.LOST:
+            raise JobLostError(f"{over.message} {ref} is lost; a retry submits the work again.")
+        case WatchEnd.REFUSED:
+            raise RequestRefusedError(f"{over.message} {ref} was left as it is; mend that and clear the task.")
+        case WatchEnd.SILENT:
+            raise TransientError(over.message)
+        case WatchEnd.ENDED:
+            raise ValueError(f"{ref} has ended; judge its status")

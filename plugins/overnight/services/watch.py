@@ -1,0 +1,62 @@
+"""Watching and cancelling a job, for any service and in either colour."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from overnight.jobs import JobRef
+from overnight.jobs.errors import OvernightError, ServiceError
+from overnight.jobs.lifecycle import Over, Wait, Watch, WatchEnd
+from overnight.services.base import Service
+from overnight.services.flow import Flow, Pause
+
+
+def watch(
+    service: Service[Any],
+    ref: JobRef,
+    *,
+    poll_interval: float,
+    deadline: float | None,
+    patience: float,
+    cancel_on_deadline: bool,
+    log: logging.Logger,
+) -> Flow[Over]:
+    """
+    Look at a job until it ends, its deadline passes, or nobody answers; then say which.
+
+    :param poll_interval: Seconds between looks.
+    :param deadline: Epoch seconds, or ``None`` for none.
+    :param patience: Seconds without a usable answer after which to give up.
+    :param cancel_on_deadline: Cancel the job when the deadline passes.
+    :param log: Gets a line for every look.
+    """
+    keeper = Watch(ref, poll_interval=poll_interval, deadline=deadline, patience=patience)
+    while True:
+        step: Wait | Over
+        try:
+            status = yield from service.status(ref)
+        except ServiceError as error:
+            log.warning("Looking at %s failed: %s", ref, error)
+            step = keeper.failed(error, time.time())
+        else:
+            log.info("%s is %s.", ref, status.describe())
+            step = keeper.saw(status, time.time())
+        if isinstance(step, Wait):
+            yield Pause(step.seconds)
+            continue
+        if step.end is WatchEnd.DEADLINE and cancel_on_deadline:
+            return step.adding((yield from cancel(service, ref)))
+        return step
+
+
+def cancel(service: Service[Any], ref: JobRef) -> Flow[str]:
+    """Ask for a job's end and tell what came of it; a refusal is told, not raised."""
+    try:
+        status = yield from service.cancel(ref)
+    except OvernightError as error:
+        return f"{ref} could not be cancelled and may still be running: {error}"
+    if status.state.is_terminal and not status.state.is_stopped:
+        return f"{ref} had ended before it could be cancelled: {status.describe()}."
+    return f"Asked for the cancellation of {ref}; it is {status.describe()}."
