@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-import asyncio
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
@@ -26,13 +23,6 @@ T = TypeVar("T")
 
 Flow: TypeAlias = Generator[Any, Any, T]
 """A generator of one transport's calls, and of pauses between them, that returns ``T``."""
-
-
-@dataclass(frozen=True)
-class Pause:
-    """Yielded instead of a call: go on after so many seconds, in whichever way does not block the driver."""
-
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -75,7 +65,7 @@ class Transport(ABC, Generic[CallT, AnswerT]):
                 value: T = stop.value
                 return value
             try:
-                answer = time.sleep(call.seconds) if isinstance(call, Pause) else self.send(call)
+                answer = self._pause(call) if isinstance(call, Pause) else self.send(call)
             except Exception as error:
                 step = partial(flow.throw, error)
             else:
@@ -96,6 +86,10 @@ class Transport(ABC, Generic[CallT, AnswerT]):
                 step = partial(flow.throw, error)
             else:
                 step = partial(flow.send, answer)
+
+    @staticmethod
+    def _pause(pause: Pause) -> None:
+        time.sleep(pause.seconds)
 
     def __enter__(self) -> Self:
         return self
