@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from airflow.sdk import BaseHook
-from airflow.sdk.module_loading import import_string
 
 from overnight.jobs import JobRef
-from overnight.jobs.errors import OvernightError, ServiceError, SpecError
+from overnight.jobs.errors import OvernightError, SpecError
 from overnight.services.base import Service
 from overnight.services.client import JobClient
 from overnight.services.flow import Flow
@@ -89,7 +89,8 @@ def hook_for(ref: JobRef) -> JobHook[Any]:
     """
     path = _BUILT_IN.get(ref.service)
     if path is not None:
-        return import_string(path)(ref.conn_id)  # type: ignore[no-any-return]
+        module, _, name = path.rpartition(".")
+        return getattr(import_module(module), name)(ref.conn_id)  # type: ignore[no-any-return]
     for entry in entry_points(group=ENTRY_POINT_GROUP, name=ref.service):
         return entry.load()(ref.conn_id)  # type: ignore[no-any-return]
     raise SpecError(

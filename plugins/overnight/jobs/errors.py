@@ -23,9 +23,14 @@ What can go wrong with a remote job, by who can mend it.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class OvernightError(Exception):
     """Base of everything this package raises on purpose."""
+
+    retryable: ClassVar[bool] = False
+    """Whether a task that fails with this is worth Airflow's retry."""
 
 
 class SpecError(OvernightError, ValueError):
@@ -74,6 +79,8 @@ class TransientError(ServiceError):
     :param retry_after: Seconds the service asked us to wait.
     """
 
+    retryable = True
+
     def __init__(
         self,
         message: str,
@@ -109,6 +116,8 @@ class JobFailedError(JobEndedError):
 class JobLostError(JobEndedError):
     """The service lost the job: it expired, broke, or is gone. A retry submits it again."""
 
+    retryable = True
+
 
 class JobCancelledError(JobEndedError):
     """The job was cancelled, and not by this task."""
@@ -116,3 +125,5 @@ class JobCancelledError(JobEndedError):
 
 class DeadlineExceededError(JobEndedError):
     """The job was not over by its deadline."""
+
+    retryable = True

@@ -23,11 +23,12 @@ from overnight.jobs.errors import (
     JobCancelledError,
     JobFailedError,
     JobLostError,
+    OvernightError,
     RequestRefusedError,
     ServiceError,
     TransientError,
 )
-from overnight.jobs.model import FoundJob, JobRef, JobState, JobStatus
+from overnight.jobs.model import FoundJob, JobCounts, JobRef, JobState, JobStatus
 
 OnChangedSpec = Literal["fail", "restart"]
 """What happens when a task's job runs with another spec: refuse, or cancel that job and submit anew."""
@@ -57,6 +58,35 @@ class JobRecord(BaseModel):
     ref: JobRef | None = None
     submitted_at: datetime | None = None
     ending: Ending | None = None
+
+    @classmethod
+    def intent(cls, generation: int, fingerprint: str, former: JobRecord | None = None) -> JobRecord:
+        """
+        Return the record to keep before submitting.
+
+        An intent that was never carried out keeps its time: the search for its orphan starts there.
+        """
+        carried = former is not None and former.ref is None and former.generation == generation
+        intent_at = former.intent_at if former is not None and carried else datetime.now(UTC)
+        return cls(generation=generation, fingerprint=fingerprint, intent_at=intent_at)
+
+    @classmethod
+    def attached(cls, step: Attach, fingerprint: str) -> JobRecord:
+        """Return the record of a job that was already there."""
+        return cls(
+            generation=step.generation,
+            fingerprint=fingerprint,
+            intent_at=step.submitted_at,
+            ref=step.ref,
+            submitted_at=step.submitted_at,
+        )
+
+    @property
+    def job(self) -> JobRef:
+        """The job, once there is one."""
+        if self.ref is None:
+            raise ValueError("this record holds an intent only")
+        return self.ref
 
     def submitted(self, ref: JobRef, at: datetime) -> JobRecord:
         """Return the record of the intent carried out."""
@@ -267,68 +297,68 @@ def _jittered(seconds: float) -> float:
     return seconds * random.uniform(0.9, 1.1)  # noqa: S311 - not for secrets
 
 
-def judge(ref: JobRef, status: JobStatus, allowed: Allowance) -> None:
+@dataclass(frozen=True)
+class Verdict:
+    """What the end of a watch means for the task: success when there is no ``error``."""
+
+    error: OvernightError | None = None
+    lets_go: bool = True
+    """Whether the task has done with the job. If not, its next run attaches to the same job."""
+
+
+def judge(ref: JobRef, over: Over, allowed: Allowance, *, cancelled_on_deadline: bool = True) -> Verdict:
     """
-    Accept a job's end, or raise what it means.
+    Say what the end of a watch means.
 
     :param allowed: How many items may have failed, or be missing, in a PARTIAL or EXPIRED job.
-    :raises JobFailedError: it failed for its input, credentials or limits, or too much of it failed. A retry as it
-        stands changes nothing.
-    :raises JobLostError: the service failed or expired it. A retry submits a new generation.
-    :raises JobCancelledError: somebody else cancelled it.
+    :param cancelled_on_deadline: Whether the watch cancels a job that misses its deadline.
+    :return: An error of the class that says whether a retry can mend it: ``retryable`` is set on
+        :class:`~overnight.jobs.errors.JobLostError`, :class:`~overnight.jobs.errors.DeadlineExceededError` and
+        :class:`~overnight.jobs.errors.TransientError` only.
     """
+    match over.end:
+        case WatchEnd.DEADLINE:
+            return Verdict(DeadlineExceededError(over.message), lets_go=cancelled_on_deadline)
+        case WatchEnd.LOST:
+            return Verdict(JobLostError(f"{over.message} {ref} is lost; a retry submits the work again."))
+        case WatchEnd.REFUSED:
+            told = f"{over.message} {ref} was left as it is; mend that and clear the task."
+            return Verdict(RequestRefusedError(told), lets_go=False)
+        case WatchEnd.SILENT:
+            return Verdict(TransientError(over.message), lets_go=False)
+    if over.status is None:
+        raise ValueError(f"the watch of {ref} ended without a status")
+    return _judge_status(ref, over.status, allowed)
+
+
+def _judge_status(ref: JobRef, status: JobStatus, allowed: Allowance) -> Verdict:
     told = f"{ref} ended {status.describe()}."
     match status.state:
         case JobState.SUCCEEDED:
-            return
-        case JobState.PARTIAL | JobState.EXPIRED if _within(status, allowed):
-            return
+            return Verdict()
+        case JobState.PARTIAL | JobState.EXPIRED if _within(status.counts, allowed):
+            return Verdict()
         case JobState.PARTIAL:
-            raise JobFailedError(
-                f"{told} That is more than allowed_failures={allowed} lets pass. The good results are there: raise "
-                "allowed_failures to go on with them, and submit the failed items alone again."
+            told += (
+                f" That is more than allowed_failures={allowed} lets pass. The good results are paid for and there: "
+                "raise allowed_failures and clear the task to go on with them."
             )
+            return Verdict(JobFailedError(told), lets_go=False)
         case JobState.EXPIRED:
-            raise JobLostError(f"{told} The service ran out of time; a retry submits the work again.")
+            return Verdict(JobLostError(f"{told} The service ran out of time; a retry submits the work again."))
         case JobState.CANCELLED:
-            raise JobCancelledError(
-                f"{told} It was not this task that cancelled it, so it is not submitted again by itself: clear "
-                "the task to start a new job."
-            )
+            told += " It was not this task that cancelled it, so no retry submits it again; clear the task to do so."
+            return Verdict(JobCancelledError(told))
         case JobState.FAILED if status.blame is not None and status.blame.is_retryable:
-            raise JobLostError(f"{told} The fault is the service's; a retry submits the work again.")
+            return Verdict(JobLostError(f"{told} The fault is the service's; a retry submits the work again."))
         case JobState.FAILED:
             blame = f" The fault is in the {status.blame}." if status.blame else ""
-            raise JobFailedError(f"{told}{blame} Mend that and clear the task.")
-        case _:
-            raise ValueError(f"{ref} is {status.state}, which is not an end")
+            return Verdict(JobFailedError(f"{told}{blame} Mend that and clear the task."))
+    raise ValueError(f"{ref} is {status.state}, which is not an end")
 
 
-def _within(status: JobStatus, allowed: Allowance) -> bool:
-    counts = status.counts
+def _within(counts: JobCounts, allowed: Allowance) -> bool:
     if counts.total is None:
         return False
     failed = counts.total - counts.succeeded if counts.succeeded is not None else counts.failed
     return failed is not None and allowed.allows(failed, counts.total)
-
-
-def refuse_unended(ref: JobRef, over: Over) -> None:
-    """
-    Raise what the end of a watch means when the job itself has not ended.
-
-    :raises DeadlineExceededError: the deadline passed.
-    :raises JobLostError: the service does not know the job any more; a retry submits a new generation.
-    :raises RequestRefusedError: the service refuses to answer about it.
-    :raises TransientError: the service was silent for too long; a retry attaches to the job again.
-    """
-    match over.end:
-        case WatchEnd.DEADLINE:
-            raise DeadlineExceededError(over.message)
-        case WatchEnd.LOST:
-            raise JobLostError(f"{over.message} {ref} is lost; a retry submits the work again.")
-        case WatchEnd.REFUSED:
-            raise RequestRefusedError(f"{over.message} {ref} was left as it is; mend that and clear the task.")
-        case WatchEnd.SILENT:
-            raise TransientError(over.message)
-        case WatchEnd.ENDED:
-            raise ValueError(f"{ref} has ended; judge its status")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from overnight.jobs.errors import SpecError
 
 
 class JobState(StrEnum):
@@ -68,6 +73,34 @@ class JobRef(_Frozen):
 
     def __str__(self) -> str:
         return f"{self.service} job {self.id}"
+
+    @classmethod
+    def read(cls, value: object) -> Self:
+        """
+        Read a reference from whatever an XCom, a template or a user hands over.
+
+        :param value: A reference, its dump, an operator's XCom (which has it under ``ref``), or any of these as text: a
+            rendered template is the text of a Python dict, a command line has JSON.
+        :raises SpecError: it is none of these.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            try:
+                value = ast.literal_eval(value)
+            except (ValueError, SyntaxError):
+                # JSON with null or true in it is not a Python literal.
+                with contextlib.suppress(orjson.JSONDecodeError):
+                    value = orjson.loads(str(value))
+        if isinstance(value, Mapping):
+            try:
+                return cls.model_validate(value.get("ref", value))
+            except ValidationError:
+                pass
+        raise SpecError(
+            f"{value!r} is not a job. Give the XCom of the task that submitted it (its `output`), or "
+            "{'service': …, 'id': …, 'conn_id': …}."
+        )
 
 
 class JobCounts(_Frozen):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from typing import Any
+from typing import Any, Protocol
 
 from overnight.jobs import JobRef
 from overnight.jobs.errors import OvernightError, ServiceError
 from overnight.jobs.lifecycle import Over, Wait, Watch, WatchEnd
 from overnight.services.base import Service
 from overnight.services.flow import Flow, Pause
+
+
+class Logger(Protocol):
+    """What :mod:`logging` and structlog, which Airflow uses, have in common."""
+
+    def info(self, event: Any, /, *args: Any) -> Any: ...  # noqa: D102
+    def warning(self, event: Any, /, *args: Any) -> Any: ...  # noqa: D102
 
 
 def watch(
@@ -21,7 +27,7 @@ def watch(
     deadline: float | None,
     patience: float,
     cancel_on_deadline: bool,
-    log: logging.Logger,
+    log: Logger,
 ) -> Flow[Over]:
     """
     Look at a job until it ends, its deadline passes, or nobody answers; then say which.

@@ -31,6 +31,7 @@ class JobTrigger(BaseTrigger):
 
     def __init__(
         self,
+        *,
         ref: dict[str, Any],
         poll_interval: float,
         deadline: float | None = None,

@@ -1,0 +1,33 @@
+"""How the end of a job reaches Airflow: the XCom it leaves, and the exception it raises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowFailException
+from pydantic import ValidationError
+
+from overnight.jobs import JobRef, JobStatus, ResultManifest
+from overnight.jobs.errors import OvernightError
+
+
+def outcome_of(ref: JobRef, status: JobStatus | None = None, results: ResultManifest | None = None) -> dict[str, Any]:
+    """Return the XCom of every task that has to do with a job: references and counts, never results."""
+    return {
+        "ref": ref.model_dump(mode="json"),
+        "status": status.model_dump(mode="json") if status is not None else None,
+        "results": results.model_dump(mode="json") if results is not None else None,
+    }
+
+
+@contextmanager
+def failing_for_good() -> Iterator[None]:
+    """Turn what no retry can mend into Airflow's fail-without-retry exception; the original is its cause."""
+    try:
+        yield
+    except (OvernightError, ValidationError) as error:
+        if isinstance(error, OvernightError) and error.retryable:
+            raise
+        raise AirflowFailException(str(error)) from error

@@ -1,0 +1,44 @@
+"""The one cancel operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from overnight.hooks.job import hook_for
+from overnight.hooks.outcome import failing_for_good, outcome_of
+from overnight.jobs import JobRef
+from overnight.links.job import PAGE_KEY, JobLink
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class CancelBatchJobOperator(BaseOperator):
+    """
+    Ask for the end of any remote job. A job that is over stays as it is, and the task succeeds.
+
+    :param job: The job: the XCom of the task that submitted it (its ``output``), a
+        :class:`~overnight.jobs.JobRef`, or ``{"service": …, "id": …, "conn_id": …}``; templated.
+    :raises AirflowFailException: the service cannot cancel such a job, or does not know it.
+    """
+
+    template_fields: Sequence[str] = ("job",)
+    operator_extra_links = (JobLink(),)
+
+    def __init__(self, *, job: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.job = job
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Cancel the job and return what the service says of it then."""
+        with failing_for_good():
+            ref = JobRef.read(self.job)
+            with hook_for(ref).client() as client:
+                if page := client.service.page(ref):
+                    context["ti"].xcom_push(key=PAGE_KEY, value=page)
+                status = client.run(client.service.cancel(ref))
+        self.log.info("%s is %s.", ref, status.describe())
+        return outcome_of(ref, status)

@@ -1,0 +1,112 @@
+"""The one sensor: wait for any remote job, whoever submitted it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
+from airflow.sdk.exceptions import AirflowSensorTimeout
+
+from overnight.hooks.job import hook_for
+from overnight.hooks.outcome import failing_for_good, outcome_of
+from overnight.jobs import JobRef
+from overnight.jobs.allowance import Allowance
+from overnight.jobs.errors import ServiceError
+from overnight.jobs.lifecycle import Over, Wait, Watch, WatchEnd, judge
+from overnight.links.job import PAGE_KEY, JobLink
+from overnight.services.client import JobClient
+from overnight.triggers.job import JobTrigger, over_of
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class BatchJobSensor(BaseSensorOperator):
+    """
+    Wait for a job that was submitted elsewhere, and judge its end as its own operator would.
+
+    Retrying a sensor never submits anything. The XCom is the operator's: ``{"ref": …, "status": …, "results": …}``.
+
+    :param job: The job: the XCom of the task that submitted it (its ``output``), a
+        :class:`~overnight.jobs.JobRef`, or ``{"service": …, "id": …, "conn_id": …}``; templated.
+    :param deferrable: Wait in the triggerer and free the worker.
+    :param poke_interval: Seconds between looks at the job.
+    :param timeout: Seconds to wait at most, counted from the start of this try. The job runs on after it.
+    :param allowed_failures: How many of the job's items may fail: a count, a ratio or a percentage.
+    :param cancel_on_kill: Cancel the job when the waiting task is marked or cleared. Off, since a sensor only watches.
+    """
+
+    template_fields: Sequence[str] = ("job", "allowed_failures")
+    operator_extra_links = (JobLink(),)
+
+    def __init__(
+        self,
+        *,
+        job: Any,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        allowed_failures: float | str = 0,
+        cancel_on_kill: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job = job
+        self.deferrable = deferrable
+        self.allowed_failures = allowed_failures
+        self.cancel_on_kill = cancel_on_kill
+        self._watch: Watch | None = None
+
+    def execute(self, context: Context) -> Any:
+        """Wait in the triggerer, or poke."""
+        with failing_for_good():
+            ref = JobRef.read(self.job)
+            Allowance.parse(self.allowed_failures)
+            with hook_for(ref).client() as client:
+                if page := client.service.page(ref):
+                    context["ti"].xcom_push(key=PAGE_KEY, value=page)
+            if self.deferrable:
+                self.defer(
+                    trigger=JobTrigger(
+                        ref=ref.model_dump(mode="json"),
+                        poll_interval=self.poke_interval,
+                        deadline=time.time() + self.timeout,
+                        cancel_on_deadline=False,
+                        cancel_on_kill=self.cancel_on_kill,
+                    ),
+                    method_name="execute_complete",
+                    kwargs={"ref": ref.model_dump(mode="json")},
+                )
+            return super().execute(context)
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look once. A failing look is borne as the trigger bears it."""
+        ref = JobRef.read(self.job)
+        self._watch = self._watch or Watch(ref, poll_interval=self.poke_interval)
+        with hook_for(ref).client() as client:
+            step: Wait | Over
+            try:
+                status = client.run(client.service.status(ref))
+            except ServiceError as error:
+                self.log.warning("Looking at %s failed: %s", ref, error)
+                step = self._watch.failed(error, time.time())
+            else:
+                self.log.info("%s is %s.", ref, status.describe())
+                step = self._watch.saw(status, time.time())
+            if isinstance(step, Wait):
+                return PokeReturnValue(is_done=False)
+            return PokeReturnValue(is_done=True, xcom_value=self._conclude(client, ref, step))
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any], ref: Mapping[str, Any]) -> dict[str, Any]:
+        """Go on after the trigger's event."""
+        job = JobRef.model_validate(ref)
+        with failing_for_good(), hook_for(job).client() as client:
+            return self._conclude(client, job, over_of(event))
+
+    def _conclude(self, client: JobClient[Any], ref: JobRef, over: Over) -> dict[str, Any]:
+        if over.end is WatchEnd.DEADLINE:
+            raise AirflowSensorTimeout(f"{over.message} It runs on.")
+        verdict = judge(ref, over, Allowance.parse(self.allowed_failures))
+        if verdict.error is not None:
+            raise verdict.error
+        return outcome_of(ref, over.status, client.run(client.service.results(ref)))
