@@ -1,0 +1,1 @@
+"""Every service on this machine, for demos and for testing one's own DAGs: ``overnight sandbox up``."""

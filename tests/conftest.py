@@ -1,0 +1,18 @@
+"""Nothing of the developer's own environment reaches a test: no keys, no endpoints, no Airflow connections."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+_PREFIXES = ("AIRFLOW_CONN_", "AWS_", "OPENAI_", "OPENSEARCH_")
+# Where certificates lie is about the machine, not about an account.
+_KEPT = {"AWS_CA_BUNDLE"}
+
+
+@pytest.fixture(autouse=True)
+def _no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(_PREFIXES) and name not in _KEPT:
+            monkeypatch.delenv(name)

@@ -1,0 +1,68 @@
+"""
+Real servers for the integration tests, started when the first test asks for one and stopped behind the last.
+
+While developing, a server that already runs is used instead when its variable is set:
+``OVERNIGHT_TEST_OPENSEARCH_URL``, ``OVERNIGHT_TEST_S3_ENDPOINT``, ``OVERNIGHT_TEST_OPENAI_URL``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from overnight.sandbox.opensearch import Node
+from overnight.sandbox.services import running
+
+
+@contextmanager
+def _server(name: str, variable: str, folders: pytest.TempPathFactory) -> Iterator[str]:
+    url = os.environ.get(variable)
+    if url:
+        yield url.rstrip("/")
+        return
+    with running(name, folders.mktemp(name)) as launch:
+        yield launch.url
+
+
+@pytest.fixture(scope="session")
+def opensearch_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an OpenSearch 2.19 node with k-NN."""
+    url = os.environ.get("OVERNIGHT_TEST_OPENSEARCH_URL")
+    if url:
+        yield url.rstrip("/")
+        return
+    node = Node(home=tmp_path_factory.mktemp("opensearch") / "node")
+    try:
+        with node:
+            yield node.url
+    finally:
+        node.remove()
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an S3 that takes any key; it has no buckets yet."""
+    with _server("s3", "OVERNIGHT_TEST_S3_ENDPOINT", tmp_path_factory) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def openai_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL, with ``/v1``, of an OpenAI emulator with the key ``sandbox``."""
+    with _server("openai", "OVERNIGHT_TEST_OPENAI_URL", tmp_path_factory) as url:
+        yield url.removesuffix("/v1") + "/v1"
+
+
+@pytest.fixture
+def index_name(opensearch_url: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A name for this test's index, and a prefix for more of them; all are deleted behind the test."""
+    test = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:60]
+    name = f"{test}-{uuid.uuid4().hex[:8]}"
+    yield name
+    httpx.delete(f"{opensearch_url}/{name}*", params={"ignore_unavailable": "true"}).raise_for_status()
