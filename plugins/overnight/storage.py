@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
 from urllib.parse import urlsplit
@@ -16,20 +16,23 @@ class Storage:
     """
     Object stores and local disks behind URIs (``s3://``, ``https://``, ``file://`` or a plain path).
 
-    :param filesystems: By protocol, ready-made and with their credentials (a hook makes them from a
-        connection). A protocol that is not listed is opened with fsspec's defaults, which read the usual
+    :param connectors: By protocol, what makes a filesystem with its credentials, when it is first needed (a hook makes
+        it from a connection). A protocol that is not listed is opened with fsspec's defaults, which read the usual
         environment variables.
     """
 
-    filesystems: Mapping[str, AbstractFileSystem] = field(default_factory=dict)
+    connectors: Mapping[str, Callable[[], AbstractFileSystem]] = field(default_factory=dict)
+    _connected: dict[str, AbstractFileSystem] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def resolve(self, uri: str) -> tuple[AbstractFileSystem, str]:
         """Return the filesystem of a URI and the path on it."""
         protocol = scheme_of(uri)
-        filesystem = self.filesystems.get(protocol)
-        if filesystem is None:
+        if protocol not in self.connectors:
             filesystem, path = fsspec.url_to_fs(uri)
             return filesystem, cast("str", path)
+        if protocol not in self._connected:
+            self._connected[protocol] = self.connectors[protocol]()
+        filesystem = self._connected[protocol]
         return filesystem, cast("str", filesystem._strip_protocol(uri))
 
     def open(self, uri: str, mode: str = "rb", **options: Any) -> IO[Any]:
@@ -53,6 +56,8 @@ class Storage:
     def glob(self, pattern: str) -> Iterator[str]:
         """Yield, sorted, the URIs of the files that match a glob or lie below a prefix ending in ``/``."""
         filesystem, path = self.resolve(pattern)
+        # Another process may have written there since fsspec last listed it.
+        filesystem.invalidate_cache()
         found = filesystem.find(path) if pattern.endswith("/") else filesystem.glob(path)
         for name in sorted(found):
             yield str(filesystem.unstrip_protocol(name))

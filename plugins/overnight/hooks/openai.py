@@ -1,0 +1,91 @@
+"""A connection to OpenAI, Azure OpenAI, or any server that speaks their batch protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from overnight.hooks.job import JobHook
+from overnight.services.client import JobClient
+from overnight.services.flow import Flow
+from overnight.services.http import HttpCall
+from overnight.services.openai import OpenAIBatchService
+from overnight.services.openai_connection import DEFAULT_BASE_URL, AuthStyle, OpenAIConnection
+from overnight.storage import Storage
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+
+class OpenAIExtra(BaseModel):
+    """
+    What an OpenAI connection's extra may hold.
+
+    :param auth_style: ``bearer``, ``api-key`` (Azure OpenAI) or ``none``.
+    :param verify: ``false``, or the path of a CA bundle.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    organization: str | None = None
+    project: str | None = None
+    auth_style: AuthStyle = "bearer"
+    api_version: str | None = None
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    timeout: float = 60.0
+    verify: bool | str = True
+
+
+class OpenAIHook(JobHook[OpenAIBatchService]):
+    """
+    Reach the batch API of a connection.
+
+    The password is the API key and the host the base URL, ``https://api.openai.com/v1`` when it is left out; the extra
+    is an :class:`OpenAIExtra`. A connection of type ``openai``, as the openai provider has it, works as well.
+
+    :param conn_id: The connection.
+    :param storage: Where input files are read from.
+    """
+
+    default_conn_name: ClassVar[str] = "openai_default"
+    conn_type: ClassVar[str] = "overnight_openai"
+    hook_name: ClassVar[str] = "OpenAI batches (Overnight)"
+
+    def __init__(self, conn_id: str | None = None, *, storage: Storage | None = None, **kwargs: Any) -> None:
+        super().__init__(conn_id, **kwargs)
+        self.storage = storage or Storage()
+
+    def client_from(self, connection: Connection, extra: Mapping[str, Any]) -> JobClient[OpenAIBatchService]:
+        """Return a client for the connection's account."""
+        facts = OpenAIExtra.model_validate(extra)
+        reach = OpenAIConnection(
+            api_key=connection.password,
+            base_url=_base_url(connection),
+            organization=facts.organization,
+            project=facts.project,
+            auth_style=facts.auth_style,
+            api_version=facts.api_version,
+            headers=facts.headers,
+            timeout=facts.timeout,
+            verify=facts.verify,
+        )
+        return JobClient(OpenAIBatchService(self.conn_id, storage=self.storage), reach.transport())
+
+    def probe(self, service: OpenAIBatchService) -> Flow[str]:
+        """List one batch, which costs nothing and needs the same rights as submitting."""
+        yield HttpCall("GET", "batches", params={"limit": 1})
+        return f"The batch API of {service.conn_id} answers."
+
+
+def _base_url(connection: Connection) -> str:
+    host = (connection.host or "").rstrip("/")
+    if not host:
+        return DEFAULT_BASE_URL
+    if "://" in host:
+        return host
+    port = f":{connection.port}" if connection.port else ""
+    # In the URI form of a connection, what follows the host is its schema.
+    path = f"/{connection.schema}" if connection.schema else ""
+    return f"https://{host}{port}{path}"
