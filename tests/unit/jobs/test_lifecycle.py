@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overnight.jobs import Blame, FoundJob, JobCounts, JobRef, JobState, JobStatus
+from overnight.jobs.allowance import Allowance
+from overnight.jobs.errors import (
+    ChangedSpecError,
+    CredentialsError,
+    DeadlineExceededError,
+    JobCancelledError,
+    JobFailedError,
+    JobLostError,
+    JobNotFoundError,
+    RateLimitedError,
+    RequestRefusedError,
+    TransientError,
+    UnavailableError,
+)
+from overnight.jobs.lifecycle import (
+    Attach,
+    Ending,
+    JobRecord,
+    Over,
+    Submit,
+    Wait,
+    Watch,
+    WatchEnd,
+    adopt,
+    judge,
+    resume,
+)
+
+REF = JobRef(service="openai", id="batch_1", conn_id="openai_default")
+SPEC, OTHER = "a" * 16, "b" * 16
+THEN = datetime(2026, 11, 1, tzinfo=UTC)
+
+states = st.sampled_from(JobState)
+
+
+def status(state: JobState, **facts: object) -> JobStatus:
+    return JobStatus(state=state, raw=str(state), **facts)
+
+
+def record(**facts: object) -> JobRecord:
+    facts = {"generation": 3, "fingerprint": SPEC, "intent_at": THEN, "ref": REF, "submitted_at": THEN} | facts
+    return JobRecord(**facts)
+
+
+def found(**facts: object) -> FoundJob:
+    facts = {
+        "ref": REF,
+        "generation": 3,
+        "fingerprint": SPEC,
+        "created_at": THEN,
+        "state": JobState.RUNNING,
+    } | facts
+    return FoundJob(**facts)
+
+
+class TestResume:
+    def test_a_task_without_a_record_submits_the_first_generation(self):
+        assert resume(None, None, SPEC) == Submit(0, "this task has submitted no job yet")
+
+    def test_an_intent_that_was_not_carried_out_keeps_its_generation(self):
+        step = resume(record(ref=None, submitted_at=None), None, SPEC)
+        assert isinstance(step, Submit)
+        assert step.generation == 3
+
+    @given(states.filter(lambda state: not state.is_stopped))
+    def test_a_retry_attaches_to_the_job_of_the_try_before_it(self, state: JobState):
+        step = resume(record(), status(state), SPEC)
+        assert isinstance(step, Attach)
+        assert (step.ref, step.generation, step.submitted_at) == (REF, 3, THEN)
+
+    @given(states.filter(lambda state: state.is_stopped), st.sampled_from([SPEC, OTHER]))
+    def test_a_cancelled_job_is_followed_by_a_new_generation(self, state: JobState, fingerprint: str):
+        step = resume(record(), status(state), fingerprint)
+        assert isinstance(step, Submit)
+        assert (step.generation, step.abandon) == (4, None)
+
+    @given(st.none() | states.map(status), st.sampled_from([SPEC, OTHER]))
+    def test_clearing_a_finished_task_starts_a_new_generation(self, seen: JobStatus | None, fingerprint: str):
+        step = resume(record(ending=Ending.FINISHED), seen, fingerprint)
+        assert isinstance(step, Submit)
+        assert step.generation == 4
+
+    def test_a_job_that_the_service_lost_is_followed_by_a_new_generation(self):
+        step = resume(record(), None, SPEC)
+        assert isinstance(step, Submit)
+        assert step.generation == 4
+
+    def test_a_job_that_was_handed_over_is_attached_to_while_it_lives(self):
+        assert isinstance(resume(record(ending=Ending.HANDED_OVER), status(JobState.RUNNING), SPEC), Attach)
+        over = resume(record(ending=Ending.HANDED_OVER), status(JobState.SUCCEEDED), SPEC)
+        assert isinstance(over, Submit)
+
+    def test_a_changed_spec_is_refused_and_says_what_to_do(self):
+        with pytest.raises(ChangedSpecError, match="on_changed_spec='restart'"):
+            resume(record(), status(JobState.RUNNING), OTHER)
+
+    def test_a_changed_spec_restarts_when_asked_and_abandons_only_a_live_job(self):
+        live = resume(record(), status(JobState.RUNNING), OTHER, "restart")
+        over = resume(record(), status(JobState.FAILED), OTHER, "restart")
+        assert isinstance(live, Submit)
+        assert isinstance(over, Submit)
+        assert (live.generation, live.abandon) == (4, REF)
+        assert (over.generation, over.abandon) == (4, None)
+
+
+class TestAdopt:
+    def test_nothing_found_means_submit(self):
+        step = adopt(None, 2, SPEC)
+        assert isinstance(step, Submit)
+        assert step.generation == 2
+
+    def test_a_job_that_died_between_answer_and_record_is_adopted(self):
+        step = adopt(found(), 3, SPEC)
+        assert isinstance(step, Attach)
+        assert (step.ref, step.generation, step.submitted_at) == (REF, 3, THEN)
+
+    def test_an_earlier_generation_is_history(self):
+        step = adopt(found(generation=2), 3, SPEC)
+        assert isinstance(step, Submit)
+        assert step.generation == 3
+
+    @pytest.mark.parametrize("state", [JobState.CANCELLED, JobState.CANCELLING])
+    def test_a_cancelled_orphan_is_passed_over(self, state: JobState):
+        step = adopt(found(state=state), 3, SPEC)
+        assert isinstance(step, Submit)
+        assert step.generation == 4
+
+    def test_an_orphan_with_another_spec_is_refused_or_abandoned(self):
+        with pytest.raises(ChangedSpecError):
+            adopt(found(), 3, OTHER)
+        step = adopt(found(), 3, OTHER, "restart")
+        assert isinstance(step, Submit)
+        assert (step.generation, step.abandon) == (4, REF)
+
+
+class TestRecord:
+    @given(st.sampled_from([None, *Ending]), st.integers(0, 9))
+    def test_survives_the_state_store(self, ending: Ending | None, generation: int):
+        kept = record(ending=ending, generation=generation)
+        assert JobRecord.model_validate(kept.model_dump(mode="json")) == kept
+
+    def test_an_uncarried_intent_keeps_the_time_from_which_its_orphan_is_searched(self):
+        former = record(ref=None, submitted_at=None)
+        assert JobRecord.intent(3, SPEC, former).intent_at == THEN
+        assert JobRecord.intent(4, SPEC, former).intent_at > THEN
+        assert JobRecord.intent(3, SPEC, record()).intent_at > THEN
+
+    def test_an_intent_has_no_job(self):
+        with pytest.raises(ValueError, match="intent"):
+            _ = JobRecord.intent(0, SPEC).job
+
+
+class TestWatch:
+    def watch(self, **facts: float | None) -> Watch:
+        return Watch(REF, **({"poll_interval": 60.0, "deadline": 10_000.0, "patience": 600.0} | facts))
+
+    @given(states.filter(lambda state: state.is_terminal), st.floats(0, 20_000))
+    def test_an_end_is_an_end_even_after_the_deadline(self, state: JobState, now: float):
+        seen = status(state)
+        assert self.watch().saw(seen, now) == Over(WatchEnd.ENDED, seen)
+
+    @given(states.filter(lambda state: not state.is_terminal), st.floats(0, 9_999))
+    def test_waits_about_an_interval_and_never_past_the_deadline(self, state: JobState, now: float):
+        step = self.watch().saw(status(state), now)
+        assert isinstance(step, Wait)
+        assert 0 < step.seconds <= min(66.0, 10_000.0 - now)
+
+    def test_the_deadline_ends_it_between_polls_and_between_failures(self):
+        assert self.watch().saw(status(JobState.RUNNING), 10_000.0).end is WatchEnd.DEADLINE
+        assert self.watch().failed(UnavailableError("no"), 10_000.0).end is WatchEnd.DEADLINE
+
+    def test_without_a_deadline_it_goes_on(self):
+        assert isinstance(self.watch(deadline=None).saw(status(JobState.RUNNING), 1e12), Wait)
+
+    @given(st.floats(1, 590))
+    def test_transient_failures_are_borne_for_as_long_as_patience_lasts(self, later: float):
+        watch = self.watch()
+        assert isinstance(watch.failed(UnavailableError("no"), 0.0), Wait)
+        assert isinstance(watch.failed(UnavailableError("no"), later), Wait)
+        assert watch.failed(UnavailableError("no"), 600.0).end is WatchEnd.SILENT
+
+    def test_an_answer_renews_patience(self):
+        watch = self.watch()
+        watch.failed(UnavailableError("no"), 0.0)
+        watch.saw(status(JobState.RUNNING), 599.0)
+        assert isinstance(watch.failed(UnavailableError("no"), 601.0), Wait)
+
+    def test_backs_off_and_honours_retry_after(self):
+        watch = self.watch(patience=1e9, deadline=None)
+        waits = [watch.failed(UnavailableError("no"), float(n)).seconds for n in range(8)]
+        assert waits[3] > 2 * waits[0]
+        assert max(waits) <= Watch.MAX_BACKOFF * 1.1
+        asked = self.watch(poll_interval=1.0).failed(RateLimitedError("slow", retry_after=300.0), 0.0)
+        assert asked.seconds >= 270.0
+
+    @pytest.mark.parametrize(
+        ("error", "end"),
+        [
+            (CredentialsError("who?", status=401), WatchEnd.REFUSED),
+            (CredentialsError("no", status=403), WatchEnd.REFUSED),
+            (RequestRefusedError("what?", status=400), WatchEnd.REFUSED),
+            (JobNotFoundError("gone", status=404), WatchEnd.LOST),
+        ],
+    )
+    def test_a_refusal_ends_it_at_once(self, error, end):
+        over = self.watch().failed(error, 0.0)
+        assert over.end is end
+        assert str(error) in over.message
+
+
+class TestJudge:
+    def judge(self, state: JobState, allowed: float | str = 0, **facts: object):
+        return judge(REF, Over(WatchEnd.ENDED, status(state, **facts)), Allowance.parse(allowed))
+
+    def test_success_lets_go_of_the_job(self):
+        verdict = self.judge(JobState.SUCCEEDED)
+        assert verdict.error is None
+        assert verdict.lets_go
+
+    @given(st.integers(0, 20), st.integers(0, 20))
+    def test_allowed_failures_decide_over_a_partial_job(self, failed: int, allowed: int):
+        counts = JobCounts(total=20, succeeded=20 - failed, failed=failed)
+        verdict = self.judge(JobState.PARTIAL, allowed, counts=counts)
+        assert (verdict.error is None) == (failed <= allowed)
+
+    def test_a_partial_job_that_was_refused_is_kept_for_the_next_run(self):
+        verdict = self.judge(JobState.PARTIAL, counts=JobCounts(total=2, succeeded=1, failed=1))
+        assert isinstance(verdict.error, JobFailedError)
+        assert not verdict.error.retryable
+        assert not verdict.lets_go
+
+    def test_missing_items_count_as_failed(self):
+        counts = JobCounts(total=10, succeeded=8, failed=1)
+        assert self.judge(JobState.PARTIAL, 1, counts=counts).error is not None
+        assert self.judge(JobState.PARTIAL, 2, counts=counts).error is None
+
+    def test_an_unknown_number_of_failures_is_never_within_limits(self):
+        assert self.judge(JobState.PARTIAL, "100%").error is not None
+
+    def test_an_expired_job_is_accepted_within_limits_and_else_lost(self):
+        counts = JobCounts(total=10, succeeded=9)
+        assert self.judge(JobState.EXPIRED, "10%", counts=counts).error is None
+        lost = self.judge(JobState.EXPIRED, counts=counts)
+        assert isinstance(lost.error, JobLostError)
+        assert lost.error.retryable
+        assert lost.lets_go
+
+    @pytest.mark.parametrize("blame", [Blame.INPUT, Blame.CREDENTIALS, Blame.LIMITS, None])
+    def test_what_no_retry_can_mend_is_not_retried(self, blame: Blame | None):
+        verdict = self.judge(JobState.FAILED, blame=blame)
+        assert isinstance(verdict.error, JobFailedError)
+        assert not verdict.error.retryable
+
+    def test_what_the_service_broke_is_retried_as_a_new_generation(self):
+        verdict = self.judge(JobState.FAILED, blame=Blame.SERVICE)
+        assert isinstance(verdict.error, JobLostError)
+        assert verdict.error.retryable
+        assert verdict.lets_go
+
+    def test_somebody_elses_cancellation_is_not_undone_by_a_retry(self):
+        verdict = self.judge(JobState.CANCELLED)
+        assert isinstance(verdict.error, JobCancelledError)
+        assert not verdict.error.retryable
+
+    @pytest.mark.parametrize(
+        ("end", "kind", "lets_go"),
+        [
+            (WatchEnd.DEADLINE, DeadlineExceededError, True),
+            (WatchEnd.LOST, JobLostError, True),
+            (WatchEnd.REFUSED, RequestRefusedError, False),
+            (WatchEnd.SILENT, TransientError, False),
+        ],
+    )
+    def test_ends_without_an_end_of_the_job(self, end, kind, lets_go):
+        verdict = judge(REF, Over(end, message="so it was."), Allowance.parse(0))
+        assert isinstance(verdict.error, kind)
+        assert verdict.lets_go is lets_go
+        assert "so it was." in str(verdict.error)
+
+    def test_a_deadline_that_does_not_cancel_keeps_the_job(self):
+        verdict = judge(REF, Over(WatchEnd.DEADLINE), Allowance.parse(0), cancelled_on_deadline=False)
+        assert not verdict.lets_go
+
+    @given(states.filter(lambda state: not state.is_terminal))
+    def test_a_live_job_cannot_be_judged(self, state: JobState):
+        with pytest.raises(ValueError, match="not an end"):
+            self.judge(state)
+
+
+def test_every_decision_is_taken_for_every_state():
+    for state in JobState:
+        assert resume(record(), status(state), SPEC)
+        assert adopt(found(state=state), 3, SPEC)
+        if state.is_terminal:
+            counts = JobCounts(total=1, succeeded=0, failed=1)
+            assert judge(REF, Over(WatchEnd.ENDED, status(state, counts=counts)), Allowance.parse(0))
+
+
+def test_generations_never_go_down():
+    before = timedelta(hours=1)
+    step = adopt(found(generation=7, state=JobState.CANCELLED, created_at=THEN - before), 3, SPEC)
+    assert isinstance(step, Submit)
+    assert step.generation == 8

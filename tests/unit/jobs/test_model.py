@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overnight.jobs import JobRef, JobState
+from overnight.jobs.errors import SpecError
+
+refs = st.builds(JobRef, service=st.text(min_size=1), id=st.text(min_size=1), conn_id=st.text(min_size=1))
+
+
+@given(refs)
+def test_a_reference_is_read_from_every_form_that_airflow_hands_over(ref: JobRef):
+    dumped = ref.model_dump(mode="json")
+    outcome = {"ref": dumped, "status": None}
+    for form in (ref, dumped, outcome, str(dumped), str(outcome), json.dumps(outcome)):
+        assert JobRef.read(form) == ref
+
+
+@pytest.mark.parametrize("value", [None, "", "batch_1", 3, {}, {"ref": None}, {"service": "openai"}, "[1, 2]"])
+def test_anything_else_is_refused_with_a_remedy(value):
+    with pytest.raises(SpecError, match="XCom of the task that submitted it"):
+        JobRef.read(value)
+
+
+def test_a_state_is_terminal_or_live_and_never_both():
+    live = {JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING}
+    assert {state for state in JobState if not state.is_terminal} == live
