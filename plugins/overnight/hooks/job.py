@@ -23,7 +23,12 @@ ENTRY_POINT_GROUP = "overnight.job_hooks"
 """A package that adds a service names its hook here: ``<service> = "module:Class"``."""
 
 _BUILT_IN: Mapping[str, str] = {
+    "azure_ingestion": "overnight.hooks.azure_ingestion.AzureIngestionHook",
+    "llamacloud": "overnight.hooks.llamacloud.LlamaCloudHook",
+    "ml_commons_ingest": "overnight.hooks.ml_commons.MLCommonsIngestHook",
+    "ml_commons_predict": "overnight.hooks.ml_commons.MLCommonsPredictHook",
     "openai": "overnight.hooks.openai.OpenAIHook",
+    "sagemaker": "overnight.hooks.sagemaker.SageMakerHook",
 }
 
 ServiceT = TypeVar("ServiceT", bound=Service[Any])
