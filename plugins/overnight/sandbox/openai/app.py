@@ -1,0 +1,87 @@
+"""The application: one state, the routers over it, and OpenAI's error shape for whatever goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from overnight.sandbox.openai.admin import admin_router
+from overnight.sandbox.openai.api import api_router
+from overnight.sandbox.openai.errors import ApiError, server_error
+from overnight.sandbox.openai.faults import FaultyFront
+from overnight.sandbox.openai.settings import Settings
+from overnight.sandbox.openai.state import State
+
+
+class Json(JSONResponse):
+    """JSON by orjson; an answer of embeddings is mostly numbers."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the body."""
+        return orjson.dumps(content)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """
+    Return the emulator as an ASGI application.
+
+    Its runner works while the application's lifespan lasts. Dropped connections need
+    :func:`overnight.sandbox.openai.server.serve`.
+
+    :param settings: Changed in place by the admin API.
+    """
+    state = State.open(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        state.runner.start()
+        yield
+        state.close()
+
+    app = FastAPI(
+        title="OpenAI files and batches, emulated",
+        lifespan=lifespan,
+        default_response_class=Json,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.include_router(api_router(state))
+    app.include_router(admin_router(state))
+
+    @app.exception_handler(ApiError)
+    async def refuse(_: Request, error: ApiError) -> Response:
+        return Json(error.body, status_code=error.status, headers=error.headers)
+
+    @app.exception_handler(HTTPException)
+    async def unrouted(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:
+            message = f"Not allowed to {request.method} on {request.url.path}."
+            return await refuse(request, ApiError(405, message, code="method_not_supported"))
+        message = f"Invalid URL ({request.method} {request.url.path})" if error.status_code == 404 else error.detail
+        return await refuse(request, ApiError(error.status_code, message))
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, _: Exception) -> Response:
+        return await refuse(request, server_error())
+
+    @app.middleware("http")
+    async def label(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await proceed(request)
+        response.headers["x-request-id"] = f"req_{secrets.token_hex(16)}"
+        response.headers["openai-version"] = "2020-10-01"
+        organization = request.headers.get("openai-organization")
+        if organization is not None:
+            response.headers["openai-organization"] = organization
+        return response
+
+    app.add_middleware(FaultyFront, settings=settings, decisions=state.decisions, requests=state.requests)
+    return app

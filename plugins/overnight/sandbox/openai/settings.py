@@ -1,0 +1,242 @@
+"""Everything about the emulator that can be chosen: at its start, and through ``/_sandbox/…`` while it runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{value!r} is not a regular expression: {error}") from error
+    return value
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HttpFault(_Options):
+    """
+    Which requests go wrong in one way.
+
+    :param share: Part of the matching requests, 0 to 1.
+    :param times: How many requests at most, counted from when the fault was set; no end when ``None``.
+    :param path: A regular expression searched in the path, after an Azure prefix was taken off.
+    :param methods: HTTP methods, upper case; every method when empty.
+    """
+
+    share: Share = 0.0
+    times: Annotated[int, Field(ge=0)] | None = None
+    path: Pattern = ""
+    methods: frozenset[str] = frozenset()
+
+
+class LineFault(_Options):
+    """
+    Which lines of a batch go wrong in one way.
+
+    :param share: Part of the matching lines, 0 to 1.
+    :param custom_id: A regular expression searched in the line's ``custom_id``.
+    """
+
+    share: Share = 0.0
+    custom_id: Pattern = ""
+
+
+class BatchFault(_Options):
+    """
+    Which batches go wrong in one way; decided when a batch is created.
+
+    :param share: Part of the batches, 0 to 1.
+    :param times: How many batches at most, counted from when the fault was set; no end when ``None``.
+    """
+
+    share: Share = 0.0
+    times: Annotated[int, Field(ge=0)] | None = None
+
+
+def _short(value: Any) -> Any:
+    return {"share": value} if isinstance(value, int | float) else value
+
+
+_Http = Annotated[HttpFault, BeforeValidator(_short)]
+_Line = Annotated[LineFault, BeforeValidator(_short)]
+_Batch = Annotated[BatchFault, BeforeValidator(_short)]
+
+
+class Faults(_Options):
+    """What goes wrong. A number is short for ``{"share": number}``."""
+
+    rate_limited: _Http = HttpFault()
+    """429 with ``Retry-After``; the request is not carried out."""
+    retry_after: Seconds = 1.0
+    server_error: _Http = HttpFault()
+    """``server_error_status``; the request is not carried out."""
+    server_error_after: _Http = HttpFault()
+    """``server_error_status``; the request *is* carried out."""
+    server_error_status: Annotated[int, Field(ge=500, le=599)] = 500
+    timeout: _Http = HttpFault()
+    """Nothing happens for ``timeout_seconds``, then the connection is dropped; the request is not carried out."""
+    timeout_seconds: Seconds = 60.0
+    lost_answer: _Http = HttpFault()
+    """The request is carried out, the connection dropped before the first byte of the answer."""
+    lost_create: _Http = HttpFault()
+    """The same, of ``POST /v1/batches`` only: the batch exists and nobody was told."""
+    cut_body: _Http = HttpFault()
+    """The connection is dropped half-way through the answer's body; ``Content-Length`` promised all of it."""
+    broken_json: _Http = HttpFault()
+    """A 200 of half a JSON document, in a complete HTTP answer."""
+    latency: Seconds = 0.0
+    """Seconds that every request waits first."""
+
+    lines_failed: _Line = LineFault()
+    """In the error file: a 500, a 429 or a ``request_timeout``, whichever the line's hash says."""
+    lines_missing: _Line = LineFault()
+    """In neither file, and in neither count."""
+    lines_non_200: _Line = LineFault()
+    """In the *output* file, with a ``status_code`` of 500 and an error for a body."""
+
+    batch_failed: _Batch = BatchFault()
+    """The batch fails in validation with ``errors.data[]`` although its file is good."""
+    batch_expired: _Batch = BatchFault()
+    """The batch expires when ``batch_expired_after`` of its lines are done."""
+    batch_expired_after: Share = 0.5
+    batch_stuck: _Batch = BatchFault()
+    """The batch stays ``in_progress`` with half its lines done, until its window ends or it is cancelled."""
+
+
+class Quirks(_Options):
+    """What servers that speak OpenAI's protocol do differently. All off: OpenAI itself."""
+
+    body_as_string: bool = False
+    """``response.body`` of a result line is a JSON *string*."""
+    bare_error_lines: bool = False
+    """Error lines have neither ``response`` nor ``error.code``."""
+    empty_error_file: bool = False
+    """``error_file_id`` is set on every batch that is over, if need be to an empty file."""
+    no_final_newline: bool = False
+    """Result files do not end in a newline."""
+    late_cancel_status: Literal[409, 400] = 409
+    """The status of cancelling a batch that is over."""
+    cancel_without_output: bool = False
+    """A cancelled batch has no files."""
+    expire_without_output: bool = False
+    """An expired batch has no files."""
+    omit_fields: frozenset[str] = frozenset()
+    """Fields left out of every batch, such as ``in_progress_at``, ``expires_at``, ``request_counts``, ``metadata``."""
+    no_finalizing: bool = False
+    """A batch goes from ``in_progress`` straight to ``completed``."""
+    stuck_after_restart: bool = False
+    """Batches that were not over when the server stopped stay as they are for ever."""
+    drop_after_error: bool = False
+    """After a 4xx or 5xx the kept-alive connection is dropped without ``Connection: close``."""
+    ignore_range: bool = False
+    """File content is always sent from its first byte."""
+    ignore_expires_after: bool = False
+    """``expires_after`` and ``output_expires_after`` are accepted and forgotten."""
+
+
+class Limits(_Options):
+    """What the service accepts; the defaults are those OpenAI documents."""
+
+    requests_per_batch: int = 50_000
+    batch_file_bytes: int = 200 * 1024 * 1024
+    embedding_inputs_per_batch: int = 50_000
+    upload_bytes: int = 512 * 1024 * 1024
+    metadata_pairs: int = 16
+    metadata_key_chars: int = 64
+    metadata_value_chars: int = 512
+    inputs_per_request: int = 2_048
+    input_tokens: int = 8_192
+    request_bytes: int = 32 * 1024 * 1024
+    """A synchronous request's body."""
+    enqueued_tokens: int | None = None
+    """Per model, over all batches that are not over; no quota when ``None``."""
+    batch_file_lifetime: int | None = 30 * 86_400
+    """Seconds that files of batches are kept when nobody asked for anything else."""
+    completion_window: int = 86_400
+    """Seconds from a batch's creation to its expiry."""
+
+
+class Pace(_Options):
+    """How long things take, in real seconds (``/_sandbox/clock`` does not speed them up)."""
+
+    validating: Seconds = 0.2
+    finalizing: Seconds = 0.2
+    cancelling: Seconds = 0.2
+    lines_per_second: Annotated[float, Field(gt=0)] | None = None
+    """Per batch; as fast as the machine can when ``None``."""
+
+
+Kind = Literal["embedding", "chat"]
+
+
+class Model(_Options):
+    """
+    A model the emulator has.
+
+    :param dimensions: The length of an embedding when the request does not say.
+    :param resizable: Whether a request may say.
+    """
+
+    kind: Kind
+    dimensions: int = 1536
+    resizable: bool = True
+
+
+MODELS: dict[str, Model] = {
+    "text-embedding-3-small": Model(kind="embedding"),
+    "text-embedding-3-large": Model(kind="embedding", dimensions=3072),
+    "text-embedding-ada-002": Model(kind="embedding", resizable=False),
+    "gpt-4o": Model(kind="chat"),
+    "gpt-4o-mini": Model(kind="chat"),
+    "gpt-4.1": Model(kind="chat"),
+    "gpt-4.1-mini": Model(kind="chat"),
+    "gpt-4.1-nano": Model(kind="chat"),
+    "gpt-3.5-turbo": Model(kind="chat"),
+    "gpt-3.5-turbo-instruct": Model(kind="chat"),
+}
+
+
+class Settings(BaseModel):
+    """
+    Everything the emulator is told when it starts.
+
+    :param data_dir: Where files, batches and the clock are kept; what is there already is taken up again.
+    :param api_key: The key a request must carry.
+    :param seed: What every decision about faults is drawn from.
+    :param models: The models there are, by name.
+    :param any_model: Accept other names too, guessing an embedding model from ``embed`` in the name. Requests to an
+        Azure-style path always may: their models are deployments, with names of the user's choice.
+    """
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+    data_dir: Path
+    api_key: SecretStr = SecretStr("sandbox")
+    seed: int = 0
+    models: dict[str, Model] = Field(default_factory=lambda: dict(MODELS))
+    any_model: bool = False
+    limits: Limits = Limits()
+    pace: Pace = Pace()
+    faults: Faults = Faults()
+    quirks: Quirks = Quirks()
+
+    def model(self, name: str, *, any_name: bool = False) -> Model | None:
+        """Return the model called ``name``, or ``None`` when there is none."""
+        known = self.models.get(name)
+        if known is not None or not (any_name or self.any_model):
+            return known
+        return Model(kind="embedding" if "embed" in name.lower() else "chat")

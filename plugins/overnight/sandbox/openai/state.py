@@ -1,0 +1,50 @@
+"""What the parts of a running emulator share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from overnight.sandbox.openai.batches import BatchStore
+from overnight.sandbox.openai.clock import Clock
+from overnight.sandbox.openai.database import Database
+from overnight.sandbox.openai.decisions import Decisions
+from overnight.sandbox.openai.faults import Requests
+from overnight.sandbox.openai.files import FileStore
+from overnight.sandbox.openai.runner import Runner
+from overnight.sandbox.openai.settings import Settings
+
+
+@dataclass
+class State:
+    """The stores, the runner, and the settings they all read."""
+
+    settings: Settings
+    database: Database
+    clock: Clock
+    files: FileStore
+    batches: BatchStore
+    runner: Runner
+    decisions: Decisions
+    incoming: Path
+    requests: Requests = field(default_factory=Requests)
+
+    @classmethod
+    def open(cls, settings: Settings) -> State:
+        """Open the data folder, which is made when it is missing."""
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        incoming = settings.data_dir / "incoming"
+        incoming.mkdir(exist_ok=True)
+        for abandoned in incoming.iterdir():
+            abandoned.unlink()
+        database = Database(settings.data_dir / "state.sqlite")
+        clock = Clock(database)
+        files = FileStore(settings.data_dir / "files", database, clock)
+        batches = BatchStore(settings.data_dir / "batches", database, files, clock)
+        runner = Runner(settings, batches, files, clock)
+        return cls(settings, database, clock, files, batches, runner, Decisions(settings.seed), incoming)
+
+    def close(self) -> None:
+        """Stop the runner; everything is on disk already."""
+        self.runner.stop()
+        self.database.close()
