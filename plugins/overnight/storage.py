@@ -62,6 +62,12 @@ class Storage:
         for name in sorted(found):
             yield str(filesystem.unstrip_protocol(name))
 
+    def matching(self, pattern: str) -> list[str]:
+        """Return the URIs that a glob or a prefix ending in ``/`` stands for; any other URI stands for itself."""
+        if pattern.endswith("/") or any(character in pattern for character in "*?["):
+            return list(self.glob(pattern))
+        return [pattern]
+
     def delete(self, uri: str) -> None:
         """Delete one file, if it is there."""
         filesystem, path = self.resolve(uri)

@@ -11,8 +11,9 @@ from overnight.hooks.job import JobHook
 from overnight.services.client import JobClient
 from overnight.services.flow import Flow
 from overnight.services.http import HttpCall
-from overnight.services.openai import OpenAIBatchService
+from overnight.services.openai import PLATFORM_PAGES, OpenAIBatchService
 from overnight.services.openai_connection import DEFAULT_BASE_URL, AuthStyle, OpenAIConnection
+from overnight.services.openai_scan import Limits
 from overnight.storage import Storage
 
 if TYPE_CHECKING:
@@ -47,15 +48,24 @@ class OpenAIHook(JobHook[OpenAIBatchService]):
 
     :param conn_id: The connection.
     :param storage: Where input files are read from.
+    :param limits: What the server takes in one batch.
     """
 
     default_conn_name: ClassVar[str] = "openai_default"
     conn_type: ClassVar[str] = "overnight_openai"
     hook_name: ClassVar[str] = "OpenAI batches (Overnight)"
 
-    def __init__(self, conn_id: str | None = None, *, storage: Storage | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        conn_id: str | None = None,
+        *,
+        storage: Storage | None = None,
+        limits: Limits | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(conn_id, **kwargs)
         self.storage = storage or Storage()
+        self.limits = limits or Limits()
 
     def client_from(self, connection: Connection, extra: Mapping[str, Any]) -> JobClient[OpenAIBatchService]:
         """Return a client for the connection's account."""
@@ -71,7 +81,9 @@ class OpenAIHook(JobHook[OpenAIBatchService]):
             timeout=facts.timeout,
             verify=facts.verify,
         )
-        return JobClient(OpenAIBatchService(self.conn_id, storage=self.storage), reach.transport())
+        pages = PLATFORM_PAGES if reach.base_url == DEFAULT_BASE_URL else None
+        service = OpenAIBatchService(self.conn_id, storage=self.storage, limits=self.limits, pages=pages)
+        return JobClient(service, reach.transport())
 
     def probe(self, service: OpenAIBatchService) -> Flow[str]:
         """List one batch, which costs nothing and needs the same rights as submitting."""

@@ -27,12 +27,13 @@ from overnight.jobs.errors import (
 from overnight.services.base import JobSpec, Service
 from overnight.services.flow import Flow, Pause
 from overnight.services.http import HttpCall, HttpTransport, Retry
-from overnight.services.openai_input import Limits, scan
+from overnight.services.openai_scan import Limits, scan
 from overnight.services.openai_status import moment, read_state, read_status
 from overnight.storage import Storage
 
 log = logging.getLogger(__name__)
 
+PLATFORM_PAGES: Final = "https://platform.openai.com/batches/"
 TAG_PREFIX: Final = "overnight_"
 """Metadata keys that begin with it are ours."""
 NAME_TAG: Final = "overnight_name"
@@ -133,7 +134,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         conn_id: str,
         storage: Storage | None = None,
         limits: Limits | None = None,
-        pages: str | None = "https://platform.openai.com/batches/",
+        pages: str | None = PLATFORM_PAGES,
     ) -> None:
         super().__init__(conn_id)
         self.storage = storage or Storage()

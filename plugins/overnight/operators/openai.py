@@ -1,0 +1,227 @@
+"""OpenAI batches as DAG steps: build the input, run the batch, sort its outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import BaseOperator
+
+from overnight.hooks.job import JobHook, hook_for
+from overnight.hooks.openai import OpenAIHook
+from overnight.hooks.outcome import failing_for_good
+from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
+from overnight.jobs import JobRef, JobState, ResultManifest
+from overnight.jobs.allowance import Allowance
+from overnight.jobs.errors import JobFailedError, SpecError
+from overnight.operators.job import JobOperator
+from overnight.services.client import JobClient
+from overnight.services.openai import OpenAIBatchService, OpenAIBatchSpec, content
+from overnight.services.openai_input import Limits, OnBadDocument, RequestTemplate, build, read_documents
+from overnight.services.openai_results import join_results
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class OpenAIBatchInputOperator(BaseOperator):
+    """
+    Turn documents into batch input, in as many parts as the service's limits ask for.
+
+    The XCom is a list with one ``{"uri", "documents_uri", "requests", "bytes", …}``
+    (:class:`~overnight.services.openai_input.InputPart`) for each part, fit for ``expand``. The same documents give the
+    same files, so a retry changes nothing. What was set aside is told by the XCom ``rejected``.
+
+    :param documents: JSONL files of one object a line: a URI, a glob, a prefix ending in ``/``, or a list of these.
+    :param target: The folder, as a URI, that the parts are written to.
+    :param template: How a document becomes a request: the fields of a
+        :class:`~overnight.services.openai_input.RequestTemplate`.
+    :param on_bad_document: ``"refuse"`` the whole input and name every bad line, or ``"set_aside"`` the bad documents in
+        ``<target>/rejected.jsonl``.
+    :param limits: What the service takes in one batch: fields of :class:`~overnight.services.openai_input.Limits`.
+    :param aws_conn_id: The connection for ``s3://`` URIs.
+    """
+
+    template_fields: Sequence[str] = ("documents", "target", "template", "on_bad_document", "limits", "aws_conn_id")
+
+    def __init__(
+        self,
+        *,
+        documents: str | Sequence[str],
+        target: str,
+        template: Mapping[str, Any] | RequestTemplate,
+        on_bad_document: OnBadDocument = "refuse",
+        limits: Mapping[str, int] | None = None,
+        aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.documents = documents
+        self.target = target
+        self.template = template.model_dump() if isinstance(template, RequestTemplate) else template
+        self.on_bad_document = on_bad_document
+        self.limits = limits
+        self.aws_conn_id = aws_conn_id
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Write the parts and return what they are."""
+        with failing_for_good():
+            storage = connected_storage(self.aws_conn_id)
+            patterns = [self.documents] if isinstance(self.documents, str) else list(self.documents)
+            uris = [uri for pattern in patterns for uri in storage.matching(pattern)]
+            if not uris:
+                raise SpecError(f"No file matches {self.documents!r}; check the address and the connection's rights.")
+            built = build(
+                read_documents(uris, storage),
+                RequestTemplate.model_validate(self.template),
+                self.target,
+                storage=storage,
+                limits=Limits.model_validate(self.limits or {}),
+                on_bad=self.on_bad_document,
+            )
+        self.log.info("%d documents of %d files: %d parts.", built.documents, len(uris), len(built.parts))
+        if built.rejected:
+            self.log.warning("%d documents were set aside in %s.", built.rejected, built.rejected_uri)
+        context["ti"].xcom_push(key="rejected", value={"count": built.rejected, "uri": built.rejected_uri})
+        return [part.model_dump(mode="json") for part in built.parts]
+
+
+class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
+    """
+    Run one OpenAI batch and wait for its end.
+
+    The input file is validated, line by line, before anything is uploaded. It works with OpenAI, Azure OpenAI and
+    compatible servers; the connection makes the difference.
+
+    :param input_uri: A JSONL file of batch requests on a disk or in an object store; or
+    :param input_file_id: a file that is at the service already.
+    :param endpoint: ``/v1/embeddings``, ``/v1/chat/completions`` …; every line's ``url`` must be the same.
+    :param completion_window: ``24h`` is the only one that OpenAI has.
+    :param metadata: Your own tags, at most 12 pairs.
+    :param input_expires_after: Seconds after which the service deletes the uploaded file.
+    :param output_expires_after: The same for the result files.
+    :param limits: What the service takes in one batch: fields of :class:`~overnight.services.openai_input.Limits`.
+    :param conn_id: An OpenAI connection, ``openai_default`` when left out.
+    :param aws_conn_id: The connection for ``s3://`` URIs.
+
+    All further parameters are those of :class:`~overnight.operators.job.JobOperator`.
+    """
+
+    template_fields: Sequence[str] = (
+        "input_uri",
+        "input_file_id",
+        "endpoint",
+        "metadata",
+        "limits",
+        "aws_conn_id",
+        *JobOperator.template_fields,
+    )
+    hook_class: ClassVar[type[JobHook[Any]]] = OpenAIHook
+
+    def __init__(
+        self,
+        *,
+        input_uri: str | None = None,
+        input_file_id: str | None = None,
+        endpoint: str,
+        completion_window: str = "24h",
+        metadata: Mapping[str, str] | None = None,
+        input_expires_after: int | None = None,
+        output_expires_after: int | None = None,
+        limits: Mapping[str, int] | None = None,
+        aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.input_uri = input_uri
+        self.input_file_id = input_file_id
+        self.endpoint = endpoint
+        self.completion_window = completion_window
+        self.metadata = metadata
+        self.input_expires_after = input_expires_after
+        self.output_expires_after = output_expires_after
+        self.limits = limits
+        self.aws_conn_id = aws_conn_id
+
+    def make_client(self) -> JobClient[OpenAIBatchService]:
+        """Return a client that reads the input through ``aws_conn_id``."""
+        hook = OpenAIHook(
+            self.conn_id,
+            storage=connected_storage(self.aws_conn_id),
+            limits=Limits.model_validate(self.limits or {}),
+        )
+        return hook.client()
+
+    def build_spec(self, context: Context) -> OpenAIBatchSpec:
+        """Validate the parameters and the whole input file."""
+        spec = OpenAIBatchSpec(
+            input_uri=self.input_uri,
+            input_file_id=self.input_file_id,
+            endpoint=self.endpoint,
+            completion_window=self.completion_window,
+            metadata=self.metadata or {},
+            input_expires_after=self.input_expires_after,
+            output_expires_after=self.output_expires_after,
+        )
+        return spec.measured(connected_storage(self.aws_conn_id), Limits.model_validate(self.limits or {}))
+
+
+class OpenAIBatchResultsOperator(BaseOperator):
+    """
+    Sort the outcomes of a batch: every input line ends as succeeded, failed, expired or missing.
+
+    The XCom is the counts and the URIs. ``retry.jsonl`` is batch input again: give it to another
+    :class:`OpenAIBatchOperator` to pay for the lines that failed, and only for those.
+
+    :param job: The job: the XCom of the task that ran it (its ``output``), templated.
+    :param target: The folder, as a URI, for ``outcomes.jsonl`` (one line for each input line without a usable result,
+        with the service's code and message), ``retry.jsonl`` (those input lines, byte for byte) and
+        ``succeeded.jsonl`` (the usable result lines, which outlive the service's own files).
+    :param allowed_failures: How many lines may be without a usable result: a count, a ratio or a percentage.
+    :param aws_conn_id: The connection for ``s3://`` URIs.
+    """
+
+    template_fields: Sequence[str] = ("job", "target", "allowed_failures", "aws_conn_id")
+
+    def __init__(
+        self,
+        *,
+        job: Any,
+        target: str,
+        allowed_failures: float | str = 0,
+        aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job = job
+        self.target = target
+        self.allowed_failures = allowed_failures
+        self.aws_conn_id = aws_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Read the results once, streaming, and write the outcomes."""
+        with failing_for_good():
+            allowed = Allowance.parse(self.allowed_failures)
+            ref = JobRef.read(self.job)
+            target = self.target.rstrip("/")
+            uris = {name: f"{target}/{name}.jsonl" for name in ("outcomes", "retry", "succeeded")}
+            with hook_for(ref).client() as client:
+                status = client.run(client.service.status(ref))
+                manifest: ResultManifest = client.run(client.service.results(ref))
+                counts = join_results(
+                    manifest,
+                    lambda uri: content(client.transport, uri.removeprefix("openai://")),
+                    outcomes_uri=uris["outcomes"],
+                    retry_uri=uris["retry"],
+                    succeeded_uri=uris["succeeded"],
+                    ended=JobState(status.state),
+                    storage=connected_storage(self.aws_conn_id),
+                )
+            self.log.info("%s: %s", ref, counts)
+            if not allowed.allows(counts.unsuccessful, counts.submitted):
+                raise JobFailedError(
+                    f"{counts.unsuccessful} of the {counts.submitted} lines of {ref} have no usable result, more than "
+                    f"allowed_failures={allowed} lets pass. {uris['outcomes']} names each with its reason, and "
+                    f"{uris['retry']} is the input to submit them again."
+                )
+        return {"ref": ref.model_dump(mode="json"), "counts": counts.model_dump(), "uris": uris}
