@@ -37,6 +37,7 @@ PLATFORM_PAGES: Final = "https://platform.openai.com/batches/"
 TAG_PREFIX: Final = "overnight_"
 """Metadata keys that begin with it are ours."""
 NAME_TAG: Final = "overnight_name"
+FILE_SCHEME: Final = "openai://"
 BATCHES_PAGE: Final = 100
 FILES_PAGE: Final = 1_000
 UPLOAD_MEMORY: Final = timedelta(days=2)
@@ -426,7 +427,7 @@ def content(transport: HttpTransport, file_id: str, start: int = 0) -> Iterator[
 
 def file_uri(file_id: str) -> str:
     """Return the URI that stands for a file at the service, ``openai://<id>``."""
-    return f"openai://{file_id}"
+    return f"{FILE_SCHEME}{file_id}"
 
 
 _INPUT_FILES: Final = {"purpose": "batch", "limit": FILES_PAGE, "order": "desc"}

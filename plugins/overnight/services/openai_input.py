@@ -1,275 +1,327 @@
-"""What a batch input file may hold, and one streaming pass that finds out whether a file keeps to it."""
+"""Batch input, built from a stream of documents and validated before anything is uploaded."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import IO, Any
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import IO, Any, Literal, Self, TypeAlias
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from overnight.jobs.errors import SpecError
+from overnight.services.openai_scan import (
+    MAX_PROBLEMS,
+    InputError,
+    InputScan,
+    Limits,
+    Problem,
+    ProblemList,
+    count_embedding_inputs,
+    id_digest,
+    lines_of,
+    scan,
+)
+from overnight.services.openai_template import DocumentError, RequestTemplate
 from overnight.storage import Storage
 
-MAX_PROBLEMS = 20
-"""How many problems an error lists before it only counts them."""
+__all__ = [
+    "BuiltInput",
+    "DocumentError",
+    "InputError",
+    "InputPart",
+    "InputScan",
+    "Limits",
+    "OnBadDocument",
+    "Problem",
+    "RequestTemplate",
+    "build",
+    "read_documents",
+    "scan",
+]
+
+OnBadDocument: TypeAlias = Literal["refuse", "set_aside"]
+"""Refuse the whole input, naming every bad line, or write the bad documents to a file of their own."""
+
+LONGEST_DOCUMENT = 64 << 20
+"""Bytes of one line; a longer one is no document but a file that is not JSONL."""
 
 
-class Limits(BaseModel):
+class InputPart(BaseModel):
     """
-    What the service takes in one batch. Servers differ, so every number is a setting.
+    One batch input file, and the documents that it was made of.
 
-    The defaults are OpenAI's, from https://developers.openai.com/api/reference/resources/batches/methods/create
-    and the batch guide.
+    :param uri: The requests.
+    :param documents_uri: The source documents of these requests, in the same order: what a load joins with the results.
+    :param first_line: Of the source, counted from 1; with ``last_line``, where this part's documents were.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    requests: int = Field(default=50_000, ge=1)
-    """Lines of one input file."""
-    bytes: int = Field(default=200_000_000, ge=1)
-    """Bytes of one input file."""
-    embedding_inputs: int = Field(default=50_000, ge=1)
-    """Texts to embed in all requests of a batch together."""
-    custom_id_chars: int = Field(default=512, ge=1)
-    metadata_pairs: int = Field(default=16, ge=0)
-    metadata_key_chars: int = Field(default=64, ge=1)
-    metadata_value_chars: int = Field(default=512, ge=1)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """
-    One thing that is wrong with an input.
-
-    :param line: Counted from 1; ``None`` when it is about the whole file.
-    :param reason: One word for a program.
-    :param text: The rest for a person.
-    """
-
-    line: int | None
-    reason: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"line {self.line}: {self.text}" if self.line is not None else self.text
-
-
-class InputError(SpecError):
-    """
-    An input was refused before anything was uploaded.
-
-    :param what: The file or stream that is wrong.
-    :param problems: The first of the problems, in the file's order.
-    :param total: How many there are in all.
-    """
-
-    def __init__(self, what: str, problems: list[Problem], total: int | None = None) -> None:
-        self.problems = tuple(problems)
-        self.total = total if total is not None else len(problems)
-        lines = [f"{what} was refused; nothing was submitted. {self.total} problem(s):"]
-        lines += [f"  {problem}" for problem in self.problems]
-        if self.total > len(self.problems):
-            lines.append(f"  … and {self.total - len(self.problems)} more.")
-        super().__init__("\n".join(lines))
-
-
-@dataclass
-class ProblemList:
-    """Collect problems; keep the first few and count the rest."""
-
-    keep: int = MAX_PROBLEMS
-    kept: list[Problem] = field(default_factory=list)
-    total: int = 0
-
-    def add(self, line: int | None, reason: str, text: str) -> None:
-        """Note one problem."""
-        self.total += 1
-        if len(self.kept) < self.keep:
-            self.kept.append(Problem(line, reason, text))
-
-    def raise_for(self, what: str) -> None:
-        """Raise :class:`InputError` when there is any."""
-        if self.total:
-            raise InputError(what, self.kept, self.total)
-
-
-@dataclass(frozen=True)
-class InputScan:
-    """
-    What one pass over an input file measured.
-
-    :param sha256: Of the whole file, 64 hex digits.
-    :param model: The one model that all requests name, if any does.
-    """
-
+    uri: str
+    documents_uri: str
     requests: int
     bytes: int
     sha256: str
     embedding_inputs: int
-    model: str | None
+    first_line: int
+    last_line: int
 
 
-def scan(
-    uri: str,
-    endpoint: str,
+class BuiltInput(BaseModel):
+    """
+    What :func:`build` wrote.
+
+    :param documents: Lines that were read, good and bad: ``requests`` of all parts plus ``rejected``.
+    :param rejected_uri: A JSONL file of ``{"line", "reason", "message", "document"}``, if any was set aside.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parts: tuple[InputPart, ...]
+    documents: int
+    rejected: int
+    rejected_uri: str | None = None
+
+    @property
+    def requests(self) -> int:
+        """How many requests there are in all parts."""
+        return sum(part.requests for part in self.parts)
+
+
+def build(
+    documents: Iterable[bytes | Mapping[str, Any]],
+    template: RequestTemplate,
+    target: str,
     *,
     storage: Storage | None = None,
     limits: Limits | None = None,
+    on_bad: OnBadDocument = "refuse",
     max_problems: int = MAX_PROBLEMS,
-) -> InputScan:
+) -> BuiltInput:
     """
-    Validate a batch input file in one pass, in memory that grows by some 100 bytes per line.
+    Write the requests for a stream of documents, in as many parts as the service's limits ask for.
 
-    :param uri: A JSONL file of batch requests.
-    :param endpoint: What every line's ``url`` must be.
-    :param storage: Where the file is; the local disk and fsspec's defaults when ``None``.
-    :param limits: What the service takes.
-    :param max_problems: How many problems to list.
-    :raises InputError: something is wrong; it names each line.
-    :raises OSError: the file cannot be read.
+    Memory grows by some 100 bytes per document, for finding ids that occur twice. The same documents, template and
+    limits give the same bytes. Former parts in the same folder are replaced, and removed when there are fewer now.
+    No documents at all give no parts.
+
+    :param documents: JSON lines, or objects.
+    :param target: The folder, as a URI, for ``part-00000.requests.jsonl``, ``part-00000.documents.jsonl`` …
+        and ``rejected.jsonl``.
+    :param limits: What the service takes in one batch.
+    :param on_bad: What happens to documents that cannot become requests.
+    :param max_problems: How many of them an error lists.
+    :raises InputError: with ``on_bad="refuse"``, some document is bad; nothing is left in the folder.
     """
-    limits = limits or Limits()
-    problems = ProblemList(max_problems)
-    checker = _Checker(endpoint, limits, problems)
-    digest = hashlib.sha256()
-    size = 0
-    with (storage or Storage()).open(uri) as file:
-        for number, line in enumerate(lines_of(file, limits.bytes), 1):
-            digest.update(line)
-            size += len(line)
-            checker.check(number, line)
-            if number > limits.requests or size > limits.bytes:
-                # A file this far over its limit is not worth reading to its end.
-                break
-    checker.finish(size)
-    problems.raise_for(f"The batch input {uri}")
-    return InputScan(
-        requests=checker.requests,
-        bytes=size,
-        sha256=digest.hexdigest(),
-        embedding_inputs=checker.embedding_inputs,
-        model=checker.model,
+    builder = _Builder(
+        template,
+        target.rstrip("/"),
+        storage=storage or Storage(),
+        limits=limits or Limits(),
+        on_bad=on_bad,
+        max_problems=max_problems,
     )
+    try:
+        with builder:
+            for number, document in enumerate(documents, 1):
+                builder.add(number, document)
+        builder.problems.raise_for("The documents")
+    except BaseException:
+        builder.discard()
+        raise
+    return builder.finish()
 
 
-def lines_of(file: IO[bytes], longest: int) -> Iterator[bytes]:
+def read_documents(uris: Iterable[str], storage: Storage | None = None) -> Iterator[bytes]:
     """
-    Yield lines with their ends, the last one perhaps without.
+    Yield the lines of JSONL files, one file after the other, plain or compressed (``.gz``, ``.zst`` … by name).
 
-    :param longest: Bytes; a longer line is handed on cut there, and is the last one.
+    :raises InputError: a line is longer than :data:`LONGEST_DOCUMENT`.
     """
-    while line := file.readline(longest + 1):
-        yield line
-        if len(line) > longest:
-            return
+    for uri in uris:
+        with (storage or Storage()).open(uri, compression="infer") as file:
+            for number, line in enumerate(lines_of(file, LONGEST_DOCUMENT), 1):
+                if len(line) > LONGEST_DOCUMENT:
+                    text = f"the line is longer than {LONGEST_DOCUMENT:,} bytes; is this JSONL?"
+                    raise InputError(uri, [Problem(number, "too_long", text)])
+                yield line
 
 
-def id_digest(custom_id: str) -> bytes:
-    """Return 16 bytes that stand for an id, so that a set of ids has a bounded size per id."""
-    # Ids come from JSON, which can hold lone surrogates in other decoders than ours.
-    return hashlib.blake2b(custom_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+@dataclass
+class _Part:
+    uri: str
+    documents_uri: str
+    requests_file: IO[bytes]
+    documents_file: IO[bytes]
+    first_line: int
+
+    def __post_init__(self) -> None:
+        self.digest = hashlib.sha256()
+        self.requests = self.bytes = self.embedding_inputs = 0
+        self.last_line = self.first_line
+
+    def write(self, number: int, request: bytes, inputs: int, document: bytes) -> None:
+        self.requests_file.write(request)
+        self.documents_file.write(document + b"\n")
+        self.digest.update(request)
+        self.requests += 1
+        self.bytes += len(request)
+        self.embedding_inputs += inputs
+        self.last_line = number
+
+    def done(self) -> InputPart:
+        return InputPart(
+            uri=self.uri,
+            documents_uri=self.documents_uri,
+            requests=self.requests,
+            bytes=self.bytes,
+            sha256=self.digest.hexdigest(),
+            embedding_inputs=self.embedding_inputs,
+            first_line=self.first_line,
+            last_line=self.last_line,
+        )
 
 
-def count_embedding_inputs(body: Any) -> int:
-    """Return how many texts an embeddings request holds: a string or a list of tokens is one, a list its length."""
-    value = body.get("input") if isinstance(body, dict) else None
-    if isinstance(value, list) and value and not isinstance(value[0], int):
-        return len(value)
-    return 0 if value is None else 1
-
-
-class _Checker:
-    def __init__(self, endpoint: str, limits: Limits, problems: ProblemList) -> None:
-        self._endpoint = endpoint
+class _Builder:
+    def __init__(
+        self,
+        template: RequestTemplate,
+        target: str,
+        *,
+        storage: Storage,
+        limits: Limits,
+        on_bad: OnBadDocument,
+        max_problems: int,
+    ) -> None:
+        self._template = template
+        self._target = target
+        self._storage = storage
         self._limits = limits
-        self._problems = problems
-        self._embeds = endpoint.endswith("/embeddings")
+        self._on_bad = on_bad
+        self._embeds = template.endpoint.endswith("/embeddings")
         self._seen: dict[bytes, int] = {}
-        self._model_line = 0
-        self.requests = 0
-        self.embedding_inputs = 0
-        self.model: str | None = None
+        self._part: _Part | None = None
+        self._files = ExitStack()
+        self._rejected_file: IO[bytes] | None = None
+        self._rejected_files = ExitStack()
+        self._written: list[str] = []
+        self._parts: list[InputPart] = []
+        self._documents = 0
+        self.problems = ProblemList(max_problems)
+        self._rejected = 0
 
-    def check(self, number: int, line: bytes) -> None:
-        self.requests = number
-        add = self._problems.add
-        if not line.strip():
-            add(number, "blank", "the line is blank; every line must be one request.")
-            return
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._rejected_files.close()
+        self._close_part()
+
+    def add(self, number: int, document: bytes | Mapping[str, Any]) -> None:
+        self._documents = number
+        raw = document.rstrip(b"\r\n") if isinstance(document, bytes) else orjson.dumps(document)
         try:
-            request = orjson.loads(line)
+            request, inputs = self._render(number, raw)
+        except DocumentError as error:
+            self._reject(number, raw, error)
+            return
+        # Once the input is refused, only its other problems are still of interest.
+        if not self.problems.total:
+            self._room_for(number, len(request), inputs).write(number, request, inputs, raw)
+
+    def discard(self) -> None:
+        for uri in self._written:
+            self._storage.delete(uri)
+
+    def finish(self) -> BuiltInput:
+        self._remove_former()
+        return BuiltInput(
+            parts=tuple(self._parts),
+            documents=self._documents,
+            rejected=self._rejected,
+            rejected_uri=self._rejected_uri if self._rejected else None,
+        )
+
+    @property
+    def _rejected_uri(self) -> str:
+        return f"{self._target}/rejected.jsonl"
+
+    def _render(self, number: int, raw: bytes) -> tuple[bytes, int]:
+        if not raw.strip():
+            raise DocumentError("blank", "the line is blank")
+        try:
+            document = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
-            hint = " (the file begins with a byte order mark)" if line.startswith(b"\xef\xbb\xbf") else ""
-            add(number, "not_json", f"the line is not JSON{hint}: {error}.")
-            return
-        if not isinstance(request, dict):
-            add(number, "not_an_object", "the line is JSON, but not an object.")
-            return
-        self._check_id(number, request.get("custom_id"))
-        if request.get("method") != "POST":
-            add(number, "method", f"method must be 'POST', not {_short(request.get('method'))}.")
-        if request.get("url") != self._endpoint:
-            add(
-                number, "url", f"url must be the batch's endpoint {self._endpoint!r}, not {_short(request.get('url'))}."
+            raise DocumentError("not_json", f"the line is not JSON: {error}") from None
+        if not isinstance(document, dict):
+            raise DocumentError("not_an_object", "the line is JSON, but not an object")
+        custom_id, request = self._template.render(document)
+        limits = self._limits
+        if len(custom_id) > limits.custom_id_chars:
+            raise DocumentError("id_too_long", f"the id is longer than {limits.custom_id_chars} characters")
+        line = orjson.dumps(request) + b"\n"
+        inputs = count_embedding_inputs(request["body"]) if self._embeds else 0
+        if len(line) > limits.bytes or inputs > limits.embedding_inputs:
+            raise DocumentError(
+                "too_large",
+                f"its request alone ({len(line):,} bytes, {inputs} embedding inputs) is over a batch's limit",
             )
-        body = request.get("body")
-        if not isinstance(body, dict) or not body:
-            add(number, "body", "body must be an object with the request in it.")
-            return
-        self._check_body(number, body)
-
-    def finish(self, size: int) -> None:
-        limits, add = self._limits, self._problems.add
-        if not self.requests:
-            add(None, "empty", "the file is empty; it needs at least one request.")
-        if self.requests > limits.requests:
-            add(None, "requests", f"it has more than the {limits.requests:,} requests that one batch takes; split it.")
-        if size > limits.bytes:
-            add(None, "bytes", f"it has more than the {limits.bytes:,} bytes that one batch takes; split it.")
-        if self._embeds and self.embedding_inputs > limits.embedding_inputs:
-            add(
-                None,
-                "embedding_inputs",
-                f"it has more than the {limits.embedding_inputs:,} embedding inputs that one batch takes "
-                f"({self.embedding_inputs:,}); split it.",
-            )
-
-    def _check_id(self, number: int, custom_id: Any) -> None:
-        add = self._problems.add
-        if not isinstance(custom_id, str) or not custom_id:
-            add(number, "custom_id", f"custom_id must be a text that is not empty, not {_short(custom_id)}.")
-            return
-        if len(custom_id) > self._limits.custom_id_chars:
-            add(number, "custom_id_long", f"custom_id is longer than {self._limits.custom_id_chars} characters.")
+        # Last, so that an id is taken by a document that is used.
         first = self._seen.setdefault(id_digest(custom_id), number)
         if first != number:
-            add(number, "duplicate", f"custom_id {_short(custom_id)} was used in line {first} already.")
+            raise DocumentError("duplicate", f"its id was used in line {first} already")
+        return line, inputs
 
-    def _check_body(self, number: int, body: dict[str, Any]) -> None:
-        add = self._problems.add
-        model = body.get("model")
-        if not isinstance(model, str) or not model:
-            add(number, "model", f"body.model must name a model, not {_short(model)}.")
-        elif self.model is None:
-            self.model, self._model_line = model, number
-        elif model != self.model:
-            add(
-                number,
-                "mixed_models",
-                f"body.model is {_short(model)}, but {_short(self.model)} in line {self._model_line}; a batch has one.",
+    def _reject(self, number: int, raw: bytes, error: DocumentError) -> None:
+        if self._on_bad == "refuse":
+            self.problems.add(number, error.reason, f"{error}.")
+            return
+        if self._rejected_file is None:
+            self._rejected_file = self._open(self._rejected_uri, self._rejected_files)
+        self._rejected += 1
+        try:
+            orjson.loads(raw)
+            document: Any = orjson.Fragment(raw)
+        except orjson.JSONDecodeError:
+            document = raw.decode("utf-8", "backslashreplace")
+        record = {"line": number, "reason": error.reason, "message": str(error), "document": document}
+        self._rejected_file.write(orjson.dumps(record) + b"\n")
+
+    def _room_for(self, number: int, size: int, inputs: int) -> _Part:
+        part, limits = self._part, self._limits
+        if part is not None and (
+            part.requests >= limits.requests
+            or part.bytes + size > limits.bytes
+            or part.embedding_inputs + inputs > limits.embedding_inputs
+        ):
+            self._close_part()
+        if self._part is None:
+            stem = f"{self._target}/part-{len(self._parts):05d}"
+            uri, documents_uri = f"{stem}.requests.jsonl", f"{stem}.documents.jsonl"
+            self._part = _Part(
+                uri, documents_uri, self._open(uri, self._files), self._open(documents_uri, self._files), number
             )
-        if body.get("stream"):
-            add(number, "stream", "body.stream cannot be used in a batch.")
-        if self._embeds:
-            inputs = count_embedding_inputs(body)
-            if not inputs or body["input"] in ("", []):
-                add(number, "input", "body.input is missing or empty; there is nothing to embed.")
-            self.embedding_inputs += inputs
+        return self._part
+
+    def _open(self, uri: str, files: ExitStack) -> IO[bytes]:
+        self._written.append(uri)
+        return files.enter_context(self._storage.open(uri, "wb"))
+
+    def _close_part(self) -> None:
+        self._files.close()
+        if self._part is not None:
+            self._parts.append(self._part.done())
+            self._part = None
+
+    def _remove_former(self) -> None:
+        written = {uri.rpartition("/")[2] for uri in self._written}
+        for uri in list(self._storage.glob(f"{self._target}/*.jsonl")):
+            name = uri.rpartition("/")[2]
+            if name not in written and _OURS.fullmatch(name):
+                self._storage.delete(uri)
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
+_OURS = re.compile(r"part-\d{5,}\.(requests|documents)\.jsonl|rejected\.jsonl")
