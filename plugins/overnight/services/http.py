@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
-import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, BinaryIO, Final
 
@@ -23,24 +20,13 @@ from tenacity import (
     stop_after_attempt,
 )
 
-from overnight.jobs.errors import (
-    CredentialsError,
-    JobNotFoundError,
-    RateLimitedError,
-    RequestRefusedError,
-    ServiceError,
-    SpecError,
-    TransientError,
-    UnavailableError,
-    UnsupportedError,
-)
+from overnight.jobs.errors import RateLimitedError, SpecError, TransientError
 from overnight.services.flow import Transport
+from overnight.services.http_errors import SECRET_NAME, ErrorReader, Errors
+from overnight.services.http_resume import Reading
 
 log = logging.getLogger(__name__)
 
-MAX_ERROR_TEXT: Final = 2_000
-MAX_RETRY_AFTER: Final = 300.0
-"""Seconds; a server that asks for more gets asked again after this."""
 MAX_BACKOFF: Final = 30.0
 """Seconds between two attempts where the server does not name a time."""
 
@@ -114,7 +100,7 @@ class HttpTransport(Transport[HttpCall, Any]):
         timeout: float = 60.0,
         attempts: int = 6,
         backoff: float = 0.5,
-        error_reader: Callable[[Any], tuple[str | None, str] | None] | None = None,
+        error_reader: ErrorReader | None = None,
         remedies: Mapping[int, str] | None = None,
         final_codes: Collection[str] = (),
     ) -> None:
@@ -133,9 +119,7 @@ class HttpTransport(Transport[HttpCall, Any]):
         }
         self._attempts = attempts
         self._backoff = backoff
-        self._error_reader = error_reader or read_error
-        self._remedies = {**_REMEDIES, **(remedies or {})}
-        self._final_codes = frozenset(final_codes)
+        self._errors = Errors(service, error_reader, remedies, final_codes)
         self._client: httpx.Client | None = None
         self._async_client: httpx.AsyncClient | None = None
 
@@ -167,21 +151,21 @@ class HttpTransport(Transport[HttpCall, Any]):
         retrying = AsyncRetrying(**self._retry_options(call))
         return await retrying(self._asend_once, call)
 
-    def stream(self, path: str, *, start: int = 0, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
+    def stream(self, path: str, *, start: int = 0) -> Iterator[bytes]:
         """
         Yield a file's bytes from ``start`` on, going on where a broken connection stopped.
 
-        Memory is bounded by ``chunk_bytes``. A server that ignores ``Range`` is read again from its first byte,
-        and what was seen before is dropped. A file that changes while it is read is an error, not a mixture.
+        Pieces are as large as they arrive, and nothing is kept. A server that ignores ``Range`` is read again from
+        its first byte, and what was seen before is dropped. A file that changes meanwhile is an error, not a mixture.
 
         :raises RequestRefusedError: the file is shorter than ``start``, or another one than at the start.
         """
-        reading = _Reading(start)
+        reading = Reading(start)
         failures = 0
         while True:
             before = reading.offset
             try:
-                for chunk in self._stream_once(path, reading, chunk_bytes):
+                for chunk in self._stream_once(path, reading):
                     reading.offset += len(chunk)
                     yield chunk
             except TransientError as error:
@@ -212,11 +196,11 @@ class HttpTransport(Transport[HttpCall, Any]):
             request = self._build(self.client, call, opened)
             response = self.client.send(request, follow_redirects=_is_reading(call))
         except (httpx.RequestError, httpx.InvalidURL) as error:
-            raise self._unanswered(call, error) from None
+            raise self._errors.unanswered(call.method, call.path, error) from None
         finally:
             for file in opened:
                 file.close()
-        return self._decode(call, response)
+        return self._decode(response)
 
     async def _asend_once(self, call: HttpCall) -> Any:
         if call.files is not None:
@@ -225,15 +209,14 @@ class HttpTransport(Transport[HttpCall, Any]):
             request = self._build(self.async_client, call, [])
             response = await self.async_client.send(request, follow_redirects=_is_reading(call))
         except (httpx.RequestError, httpx.InvalidURL) as error:
-            raise self._unanswered(call, error) from None
-        return self._decode(call, response)
+            raise self._errors.unanswered(call.method, call.path, error) from None
+        return self._decode(response)
 
-    def _stream_once(self, path: str, reading: _Reading, chunk_bytes: int) -> Iterator[bytes]:
+    def _stream_once(self, path: str, reading: Reading) -> Iterator[bytes]:
         # Offsets count the file's bytes, so the body must not be compressed on its way.
         headers = {"Accept-Encoding": "identity"}
         if reading.offset:
             headers["Range"] = f"bytes={reading.offset}-"
-        call = HttpCall("GET", path, headers=headers)
         try:
             with self.client.stream("GET", path, headers=headers, follow_redirects=True) as response:
                 if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -241,23 +224,25 @@ class HttpTransport(Transport[HttpCall, Any]):
                     return
                 if not response.is_success:
                     response.read()
-                    raise self._error(call, response)
+                    raise self._errors.answered(response)
                 skip = reading.check_start(response, self.service)
-                for chunk in response.iter_bytes(chunk_bytes):
+                for chunk in response.iter_bytes():
                     kept = chunk[skip:] if skip else chunk
                     skip = max(0, skip - len(chunk))
                     if kept:
                         yield kept
                 if skip:
-                    raise _shorter(self.service, reading)
+                    raise reading.shorter(self.service)
         except (httpx.RequestError, httpx.InvalidURL) as error:
-            raise self._unanswered(call, error) from None
+            raise self._errors.unanswered("GET", path, error) from None
 
     def _keep_home(self, request: httpx.Request) -> None:
         # httpx drops ``Authorization`` alone when a redirect leaves the origin, and nothing for an absolute path.
         if _origin(request.url) != self._origin:
-            for name in (*self._headers, "Authorization"):
-                request.headers.pop(name, None)
+            ours = {name.lower() for name in self._headers}
+            for name in list(request.headers):
+                if name in ours or SECRET_NAME.search(name):
+                    del request.headers[name]
 
     @staticmethod
     def _build(client: httpx.Client | httpx.AsyncClient, call: HttpCall, opened: list[BinaryIO]) -> httpx.Request:
@@ -284,73 +269,15 @@ class HttpTransport(Transport[HttpCall, Any]):
             timeout=call.timeout if call.timeout is not None else httpx.USE_CLIENT_DEFAULT,
         )
 
-    def _decode(self, call: HttpCall, response: httpx.Response) -> Any:
+    def _decode(self, response: httpx.Response) -> Any:
         if not response.is_success:
-            raise self._error(call, response)
+            raise self._errors.answered(response)
         if not response.content:
             return None
         try:
             return orjson.loads(response.content)
-        except orjson.JSONDecodeError as error:
-            raise UnavailableError(
-                f"{self.service} answered {call.method} {_path(response)} with {response.status_code} and a body "
-                "that is not JSON; the answer was cut, or something else answers at this address.",
-                status=response.status_code,
-            ) from error
-
-    def _error(self, call: HttpCall, response: httpx.Response) -> ServiceError:
-        status = response.status_code
-        code, text = self._read_body(response)
-        text = self._redact(call, text)
-        remedy = self._remedies.get(status, "")
-        if response.is_redirect:
-            target = response.request.url.join(response.headers.get("Location", ""))
-            remedy = f"It redirects to {_bare(target)}; put that address into the connection."
-        message = f"{self.service} answered {call.method} {_path(response)} with {status}: {text} {remedy}".strip()
-        kind = self._kind(status, code)
-        if issubclass(kind, TransientError):
-            return kind(message, status=status, code=code, retry_after=retry_after(response))
-        return kind(message, status=status, code=code)
-
-    def _kind(self, status: int, code: str | None) -> type[ServiceError]:
-        if code in self._final_codes:
-            return RequestRefusedError
-        if status in _KINDS:
-            return _KINDS[status]
-        return UnavailableError if status >= httpx.codes.INTERNAL_SERVER_ERROR else RequestRefusedError
-
-    def _read_body(self, response: httpx.Response) -> tuple[str | None, str]:
-        try:
-            read = self._error_reader(orjson.loads(response.content))
         except orjson.JSONDecodeError:
-            read = None
-        if read is None:
-            return None, response.text[:MAX_ERROR_TEXT].strip() or response.reason_phrase
-        return read[0], read[1][:MAX_ERROR_TEXT]
-
-    def _redact(self, call: HttpCall, text: str) -> str:
-        """Take our own credentials out of a server's words; some servers repeat a wrong key."""
-        for name, value in [*self._headers.items(), *call.headers.items()]:
-            secret = value.split(" ", 1)[-1].strip()
-            if _SECRET_NAME.search(name) and len(secret) >= _SHORTEST_SECRET:
-                text = text.replace(secret, "***")
-        return text
-
-    def _unanswered(self, call: HttpCall, error: httpx.RequestError | httpx.InvalidURL) -> ServiceError:
-        path = call.path.partition("?")[0]
-        if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol | httpx.InvalidURL):
-            # Its text quotes the header or address that cannot be sent.
-            return RequestRefusedError(
-                f"{self.service}: {call.method} {path} cannot be sent ({type(error).__name__}). Check the "
-                "address and the credentials in the connection for line breaks and other stray characters."
-            )
-        if isinstance(error, httpx.TooManyRedirects):
-            return RequestRefusedError(
-                f"{self.service} redirects {call.method} {path} in a circle. Check the connection's address."
-            )
-        return UnavailableError(
-            f"{self.service} gave no whole answer to {call.method} {path}: {type(error).__name__}: {error}."
-        )
+            raise self._errors.unreadable(response) from None
 
     def _delay(self, attempt: int, error: BaseException | None) -> float:
         jitter = random.uniform(0, self._backoff)  # noqa: S311 - spreads load, guards nothing
@@ -380,100 +307,14 @@ class HttpTransport(Transport[HttpCall, Any]):
         }
 
 
-class _Reading:
-    """How far a file was read, and which file it was."""
-
-    def __init__(self, offset: int) -> None:
-        self.offset = offset
-        self._etag: str | None = None
-
-    def check_start(self, response: httpx.Response, service: str) -> int:
-        """Return how many bytes of this answer were seen before."""
-        etag = response.headers.get("ETag")
-        if self._etag is not None and etag is not None and etag != self._etag:
-            raise RequestRefusedError(
-                f"{service} changed {_path(response)} while it was being read (at byte {self.offset}). Read it again "
-                "from the start.",
-                status=response.status_code,
-            )
-        self._etag = self._etag or etag
-        if response.status_code != httpx.codes.PARTIAL_CONTENT:
-            return self.offset
-        sent = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
-        # A server may send more than it was asked for, never less (RFC 9110, 15.3.7).
-        first = int(sent[1]) if sent is not None else self.offset
-        if first > self.offset:
-            raise RequestRefusedError(
-                f"{service} was asked for {_path(response)} from byte {self.offset} on and sent it from byte "
-                f"{first} on.",
-                status=response.status_code,
-            )
-        return self.offset - first
-
-    def check_end(self, response: httpx.Response, service: str) -> None:
-        """Accept "nothing there" only where the file ends exactly here, or where the server does not say."""
-        length = _UNSATISFIED.match(response.headers.get("Content-Range", ""))
-        if length is not None and int(length[1]) < self.offset:
-            raise _shorter(service, self)
-
-
-def _shorter(service: str, reading: _Reading) -> RequestRefusedError:
-    return RequestRefusedError(f"{service} has fewer bytes of this file than the {reading.offset} read before.")
-
-
 def _log_retry(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome is not None else None
     delay = state.next_action.sleep if state.next_action is not None else 0.0
     log.warning("%s Trying again in %.1f s (attempt %d).", error, delay, state.attempt_number + 1)
 
 
-def retry_after(response: httpx.Response) -> float | None:
-    """
-    Read ``Retry-After`` as seconds from now, at most :data:`MAX_RETRY_AFTER`.
-
-    Both forms of RFC 9110, section 10.2.3, are understood; anything else reads as absent.
-    """
-    value = response.headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"\d+(\.\d+)?", value):
-        seconds = float(value)
-    else:
-        try:
-            moment = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        # A date without a zone is in UTC, as HTTP has no other.
-        aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-        seconds = (aware - datetime.now(UTC)).total_seconds()
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
-
-
-def read_error(body: Any) -> tuple[str | None, str] | None:
-    """Read ``{"error": {"code", "message"}}``, ``{"error": "…"}``, ``{"detail": "…"}`` and ``{"message": "…"}``."""
-    if not isinstance(body, dict):
-        return None
-    error = body.get("error", body)
-    if isinstance(error, str):
-        return None, error
-    if not isinstance(error, dict):
-        return None
-    message = error.get("message") or error.get("reason") or error.get("detail")
-    if message is None:
-        return None
-    code = error.get("code") or error.get("type")
-    return (str(code) if code is not None else None), str(message)
-
-
 def _is_reading(call: HttpCall) -> bool:
     return call.method.upper() in ("GET", "HEAD")
-
-
-def _path(response: httpx.Response) -> str:
-    # The query can carry tokens (presigned URLs), so it is not quoted.
-    return response.request.url.path
-
-
-def _bare(url: httpx.URL) -> str:
-    return str(url.copy_with(query=None, fragment=None, username=None, password=None))
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
@@ -502,26 +343,3 @@ def _check_headers(headers: Mapping[str, str], service: str) -> None:
                 f"{service}: the {name} header from the connection is empty, begins or ends with a blank, or has a "
                 "character that HTTP cannot carry (a line break, a typographic quote). Enter it again."
             )
-
-
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-")
-_UNSATISFIED = re.compile(r"bytes \*/(\d+)")
-_SECRET_NAME = re.compile(r"authorization|key|token|secret|password|credential|connection|cookie", re.IGNORECASE)
-_SHORTEST_SECRET = 6
-
-_KINDS: dict[int, type[ServiceError]] = {
-    401: CredentialsError,
-    403: CredentialsError,
-    404: JobNotFoundError,
-    405: UnsupportedError,
-    408: UnavailableError,
-    410: JobNotFoundError,
-    429: RateLimitedError,
-    501: UnsupportedError,
-}
-
-_REMEDIES = {
-    401: "Check the credentials in the connection.",
-    403: "The connection's credentials are not allowed to do this.",
-    404: "Check the id, and that the connection points at the account and address that own it.",
-}

@@ -8,9 +8,9 @@ are reached by the connection alone (:mod:`overnight.services.openai_connection`
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, BinaryIO, ClassVar, Final, Self, cast
+from typing import Any, ClassVar, Final, Self, cast
 from urllib.parse import quote
 
 from pydantic import Field, field_validator, model_validator
@@ -26,10 +26,23 @@ from overnight.jobs.errors import (
 )
 from overnight.services.base import JobSpec, Service
 from overnight.services.flow import Flow, Pause
-from overnight.services.http import HttpCall, HttpTransport, Retry
+from overnight.services.http import HttpCall, Retry
+from overnight.services.openai_files import (
+    InputFile,
+    content,
+    file_path,
+    file_uri,
+    is_gone,
+    list_all,
+    list_input_files,
+    object_of,
+    provide,
+)
 from overnight.services.openai_scan import Limits, scan
 from overnight.services.openai_status import moment, read_state, read_status
 from overnight.storage import Storage
+
+__all__ = ["PLATFORM_PAGES", "OpenAIBatchService", "OpenAIBatchSpec", "content", "file_uri"]
 
 log = logging.getLogger(__name__)
 
@@ -37,20 +50,12 @@ PLATFORM_PAGES: Final = "https://platform.openai.com/batches/"
 TAG_PREFIX: Final = "overnight_"
 """Metadata keys that begin with it are ours."""
 NAME_TAG: Final = "overnight_name"
-FILE_SCHEME: Final = "openai://"
 BATCHES_PAGE: Final = 100
-FILES_PAGE: Final = 1_000
-UPLOAD_MEMORY: Final = timedelta(days=2)
-"""How old an uploaded and unused input may be to be looked for; beyond that it is uploaded again."""
 CLOCK_SKEW: Final = timedelta(hours=1)
 """How far the service's clock may be behind ours; it only makes a listing longer."""
 LOOKUP_WAITS: Final = (1.0, 3.0, 8.0)
 """Seconds before each look for a batch whose creation got no answer: lists can lag behind."""
 CREATE_TRIES: Final = 3
-UPLOAD_TRIES: Final = 3
-UPLOAD_TIMEOUT: Final = 600.0
-IMPORT_WAITS: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0, 60.0, 60.0, 60.0)
-"""Seconds between looks at an uploaded file that the service still imports (Azure OpenAI)."""
 
 
 class OpenAIBatchSpec(JobSpec):
@@ -150,14 +155,14 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         """
         ours: list[FoundJob] = []
         bare: list[dict[str, Any]] = []
-        for batch in (yield from _list("batches", {"limit": BATCHES_PAGE}, since - CLOCK_SKEW)):
+        for batch in (yield from list_all("batches", {"limit": BATCHES_PAGE}, since - CLOCK_SKEW)):
             metadata = batch.get("metadata")
             if not isinstance(metadata, dict) or not metadata:
                 bare.append(batch)
             elif (found := self._found(batch, metadata.get(NAME_TAG), key, since)) is not None:
                 ours.append(found)
         if not ours and bare:
-            files = yield from _list("files", _INPUT_FILES, since - CLOCK_SKEW)
+            files = yield from list_input_files(since - CLOCK_SKEW)
             names = {file["id"]: str(file.get("filename", "")).partition(".")[0] for file in files}
             named = ((batch, names.get(str(batch.get("input_file_id")))) for batch in bare)
             ours = [job for batch, name in named if (job := self._found(batch, name, key, since)) is not None]
@@ -175,14 +180,20 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
             return (yield from self._create(spec, key, metadata, cast("str", spec.input_file_id)))
         if spec.input_sha256 is None or spec.input_bytes is None:
             spec = spec.measured(self.storage, self.limits)
-        file_id = yield from self._provide(spec, key)
+        wanted = InputFile(
+            uri=cast("str", spec.input_uri),
+            name=f"{key.name}.{cast('str', spec.input_sha256)[:16]}.jsonl",
+            size=cast("int", spec.input_bytes),
+            expires_after=spec.input_expires_after,
+        )
+        file_id = yield from provide(self.storage, wanted)
         try:
             return (yield from self._create(spec, key, metadata, file_id))
         except (RequestRefusedError, JobNotFoundError) as error:
-            if not (yield from self._is_gone(file_id, error)):
+            if not (yield from is_gone(file_id, error)):
                 raise
             log.warning("The service no longer has the uploaded file %s; uploading it again.", file_id)
-        file_id = yield from self._provide(spec, key, avoid={file_id})
+        file_id = yield from provide(self.storage, wanted, avoid={file_id})
         return (yield from self._create(spec, key, metadata, file_id))
 
     def status(self, ref: JobRef) -> Flow[JobStatus]:
@@ -193,7 +204,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         if not status.state.is_terminal or not output or status.results_lapse_at is not None:
             return status
         try:
-            file = yield HttpCall("GET", _file(output), retry=Retry.NEVER)
+            file = yield HttpCall("GET", file_path(output), retry=Retry.NEVER)
         except ServiceError:
             # Worth knowing, not worth failing for.
             return status
@@ -290,88 +301,6 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
             raise UnavailableError(f"The service's answer about {ref} is not a batch.")
         return batch
 
-    def _provide(self, spec: OpenAIBatchSpec, key: JobKey, avoid: Collection[str] = ()) -> Flow[str]:
-        """Return the id of the uploaded input, which an earlier try may have left."""
-        uri, size = cast("str", spec.input_uri), cast("int", spec.input_bytes)
-        actual = self.storage.size(uri)
-        if actual is not None and actual != size:
-            raise SpecError(
-                f"{uri} has {actual:,} bytes now and had {size:,} when it was measured. Something still writes to it; "
-                "submit once it is complete."
-            )
-        # The name carries the generation too, so a file of this name belongs to no batch yet.
-        name = f"{key.name}.{cast('str', spec.input_sha256)[:16]}.jsonl"
-        for attempt in range(1, UPLOAD_TRIES + 1):
-            file = yield from self._uploaded(name, size, avoid)
-            if file is not None:
-                log.info("Using %s, which an earlier try uploaded.", file["id"])
-                return (yield from self._imported(file))
-            try:
-                answer = yield self._upload(spec, name)
-            except UnavailableError:
-                if attempt == UPLOAD_TRIES:
-                    raise
-                # Whether it arrived shows in the list; a file without a batch costs nothing.
-                yield Pause(LOOKUP_WAITS[0])
-                continue
-            file = _object(answer, "the uploaded file")
-            if file.get("bytes") not in (None, size):
-                raise UnavailableError(f"The service received {file['bytes']} of the {size} bytes of {uri}.")
-            return (yield from self._imported(file))
-        raise AssertionError("unreachable")
-
-    def _upload(self, spec: OpenAIBatchSpec, name: str) -> HttpCall:
-        uri = cast("str", spec.input_uri)
-        data = {"purpose": "batch"}
-        if spec.input_expires_after is not None:
-            data["expires_after[anchor]"] = "created_at"
-            data["expires_after[seconds]"] = str(spec.input_expires_after)
-
-        def open_input() -> BinaryIO:
-            return cast("BinaryIO", self.storage.open(uri))
-
-        return HttpCall(
-            "POST",
-            "files",
-            data=data,
-            files={"file": (name, open_input)},
-            retry=Retry.REJECTED,
-            timeout=UPLOAD_TIMEOUT,
-        )
-
-    def _uploaded(self, name: str, size: int, avoid: Collection[str]) -> Flow[dict[str, Any] | None]:
-        try:
-            files = yield from _list("files", _INPUT_FILES, datetime.now(UTC) - UPLOAD_MEMORY)
-        except (RequestRefusedError, UnsupportedError, JobNotFoundError) as error:
-            log.info("This server does not list its files (%s); the input is uploaded.", error)
-            return None
-        # An hour is the shortest expiry there is; a file about to lapse is no use to a batch that waits.
-        soon = (datetime.now(UTC) + timedelta(minutes=30)).timestamp()
-        for file in files:
-            lapses = file.get("expires_at")
-            if (
-                file.get("filename") == name
-                and file.get("bytes") in (None, size)
-                and file.get("status") not in ("error", "failed", "deleted", "deleting")
-                and file["id"] not in avoid
-                and not (isinstance(lapses, int | float) and lapses < soon)
-            ):
-                return file
-        return None
-
-    def _imported(self, file: Mapping[str, Any]) -> Flow[str]:
-        """Wait until the service has taken an uploaded file in; OpenAI has at once, Azure OpenAI has not."""
-        file_id = str(file["id"])
-        for seconds in IMPORT_WAITS:
-            if file.get("status") not in ("pending", "running"):
-                break
-            yield Pause(seconds)
-            file = _object((yield HttpCall("GET", _file(file_id))), f"the file {file_id}")
-        if file.get("status") == "error":
-            why = file.get("status_details") or "it does not say why"
-            raise RequestRefusedError(f"The service could not take the uploaded input in: {why}.")
-        return file_id
-
     def _create(self, spec: OpenAIBatchSpec, key: JobKey, metadata: Mapping[str, str], file_id: str) -> Flow[JobRef]:
         """Create the batch; when the answer is lost, look for the batch before creating it again."""
         body: dict[str, Any] = {
@@ -387,7 +316,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         for attempt in range(1, CREATE_TRIES + 1):
             try:
                 answer = yield HttpCall("POST", "batches", json=body, retry=Retry.REJECTED)
-                batch = _object(answer, "the created batch")
+                batch = object_of(answer, "the created batch")
             except UnavailableError as error:
                 log.warning("The answer to the batch's creation is lost; looking for the batch. %s", error)
                 for seconds in LOOKUP_WAITS:
@@ -404,74 +333,6 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
                 return self.ref(str(batch["id"]))
         raise AssertionError("unreachable")
 
-    def _is_gone(self, file_id: str, error: ServiceError) -> Flow[bool]:
-        """Whether a creation was refused because the service has lost the input file."""
-        if file_id in str(error) or error.code in ("file_not_found", "input_file_expired"):
-            return True
-        try:
-            file = yield HttpCall("GET", _file(file_id))
-        except JobNotFoundError:
-            return True
-        lapses = file.get("expires_at") if isinstance(file, dict) else None
-        return isinstance(lapses, int | float) and lapses <= datetime.now(UTC).timestamp()
-
-
-def content(transport: HttpTransport, file_id: str, start: int = 0) -> Iterator[bytes]:
-    """
-    Yield a file's bytes from ``start`` on, in bounded memory, going on where a broken connection stopped.
-
-    :raises JobNotFoundError: the file is not there (any more).
-    """
-    return transport.stream(f"{_file(file_id)}/content", start=start)
-
-
-def file_uri(file_id: str) -> str:
-    """Return the URI that stands for a file at the service, ``openai://<id>``."""
-    return f"{FILE_SCHEME}{file_id}"
-
-
-_INPUT_FILES: Final = {"purpose": "batch", "limit": FILES_PAGE, "order": "desc"}
-
-
-def _list(path: str, params: Mapping[str, Any], since: datetime) -> Flow[list[dict[str, Any]]]:
-    """
-    Read a list page by page, to its end or, where it is sorted by age, to the first page that is too old.
-
-    It ends on servers that ignore ``after``, too: they send the same page for ever.
-    """
-    oldest = since.timestamp()
-    listed: dict[str, dict[str, Any]] = {}
-    last = float("inf")
-    newest_first = True
-    query = dict(params)
-    while True:
-        answer = yield HttpCall("GET", path, params=query)
-        data = answer.get("data") if isinstance(answer, dict) else None
-        if not isinstance(data, list):
-            raise UnavailableError(f"The list of {path} has no data; does something else answer at this address?")
-        items = [item for item in data if isinstance(item, dict) and isinstance(item.get("id"), str)]
-        fresh = [item for item in items if item["id"] not in listed]
-        for item in fresh:
-            listed[item["id"]] = item
-            created = item.get("created_at")
-            if isinstance(created, int | float):
-                newest_first = newest_first and created <= last
-                last = created
-        # Where ``has_more`` is missing, only an empty page or a known one is the end.
-        if not fresh or not answer.get("has_more", True) or (newest_first and last < oldest):
-            return list(listed.values())
-        query = {**query, "after": items[-1]["id"]}
-
-
-def _object(answer: Any, what: str) -> dict[str, Any]:
-    if not isinstance(answer, dict) or not answer.get("id"):
-        raise UnavailableError(f"The service answered without an id for {what}.")
-    return answer
-
 
 def _batch(batch_id: str) -> str:
     return f"batches/{quote(batch_id, safe='')}"
-
-
-def _file(file_id: object) -> str:
-    return f"files/{quote(str(file_id), safe='')}"

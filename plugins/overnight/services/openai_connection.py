@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from overnight.jobs.errors import SpecError
-from overnight.services.http import HttpTransport, read_error
+from overnight.services.http import HttpTransport
+from overnight.services.http_errors import read_error
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 

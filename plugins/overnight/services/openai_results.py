@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from overnight.jobs import JobState, ResultManifest
 from overnight.jobs.errors import SpecError
 from overnight.services.http import HttpTransport
-from overnight.services.openai import FILE_SCHEME, content
+from overnight.services.openai_files import FILE_SCHEME, content
 from overnight.services.openai_scan import id_digest
 from overnight.storage import Storage
 
