@@ -1,0 +1,210 @@
+"""A connection to OpenSearch: a cluster of one's own, an Amazon domain, or a Serverless collection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import httpx
+from airflow.providers.amazon.aws.hooks.base_aws import resolve_session_factory
+from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
+from airflow.sdk import BaseHook
+from asgiref.sync import sync_to_async
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from overnight.ingest.target import OpenSearchTarget
+from overnight.jobs.errors import OvernightError, SpecError
+from overnight.services.http import HttpTransport
+from overnight.services.opensearch import OpenSearchConnection, ServerVersion
+from overnight.services.sigv4 import AwsService, SigV4Auth
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+DEFAULT_PORT = 9200
+"""Where a host that is neither a URL nor Amazon's listens, as opensearch-py has it."""
+
+
+class OpenSearchExtra(BaseModel):
+    """
+    What an OpenSearch connection's extra may hold; the names are those of the standard ``opensearch`` connection.
+
+    :param use_ssl: ``false`` is the same as the scheme ``http``.
+    :param verify_certs: ``false`` takes any certificate.
+    :param ca_certs: Path of a CA bundle.
+    :param url_prefix: Path under which a proxy serves the cluster.
+    :param timeout: Seconds for each read and write.
+    :param headers: Sent with every request.
+    :param aws_conn_id: The AWS connection whose credentials sign the requests; the empty string for boto's own chain.
+    :param aws_service: ``es`` for an Amazon domain, ``aoss`` for a Serverless collection.
+    :param region_name: Of the domain or collection; the AWS connection's when left out.
+    """
+
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+    use_ssl: bool | None = None
+    scheme: str | None = None
+    verify_certs: bool = True
+    ca_certs: str | None = None
+    url_prefix: str = ""
+    timeout: float = Field(default=120.0, gt=0)
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    aws_conn_id: str | None = None
+    aws_service: AwsService | None = None
+    region_name: str | None = None
+
+    @field_validator("url_prefix", "timeout", "verify_certs", "headers", mode="before")
+    @classmethod
+    def _blank_is_left_out(cls, value: Any, info: Any) -> Any:
+        # A form that was left empty saves null or an empty text.
+        return (
+            cls.model_fields[info.field_name].get_default(call_default_factory=True) if value in (None, "") else value
+        )
+
+    @field_validator("scheme", "ca_certs", "aws_service", "region_name", "use_ssl", mode="before")
+    @classmethod
+    def _blank_is_none(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether requests are signed the AWS way."""
+        return self.aws_conn_id is not None or self.aws_service is not None
+
+
+class OpenSearchHook(BaseHook):
+    """
+    Reach an OpenSearch cluster through a connection of type ``overnight_opensearch`` or the standard ``opensearch``.
+
+    Host (with or without ``https://`` or ``http://``), port, login and password, and an :class:`OpenSearchExtra`. TLS
+    is on and certificates are checked unless the connection says otherwise: ``http://`` in the host, ``http`` as schema or
+    ``scheme``, ``use_ssl: false``. The first of these that is given decides.
+
+    :param conn_id: The connection.
+    """
+
+    conn_name_attr: ClassVar[str] = "conn_id"
+    default_conn_name: ClassVar[str] = "opensearch_default"
+    conn_type: ClassVar[str] = "overnight_opensearch"
+    hook_name: ClassVar[str] = "OpenSearch (Overnight)"
+
+    def __init__(self, conn_id: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id or self.default_conn_name
+
+    def reach(self) -> OpenSearchConnection:
+        """
+        Look the connection up, blocking, and return how to reach the cluster. For workers.
+
+        :raises SpecError: the connection lacks something; the text says which field.
+        """
+        connection = self.get_connection(self.conn_id)
+        extra = _read_extra(connection.extra_dejson)
+        auth: httpx.Auth | None = None
+        if extra.is_signed:
+            aws = self.get_connection(extra.aws_conn_id) if extra.aws_conn_id else None
+            auth = _signer(aws, extra)
+        return _reach(connection, extra, auth)
+
+    async def areach(self) -> OpenSearchConnection:
+        """Look the connection up on the event loop and return how to reach the cluster. For triggerers."""
+        connection = await self.aget_connection(self.conn_id)
+        extra = _read_extra(await connection.aextra_dejson())
+        auth: httpx.Auth | None = None
+        if extra.is_signed:
+            aws = await self.aget_connection(extra.aws_conn_id) if extra.aws_conn_id else None
+            # Making an AWS session reads files and masks secrets, both blocking.
+            auth = await sync_to_async(_signer)(aws, extra)
+        return _reach(connection, extra, auth)
+
+    def transport(self) -> HttpTransport:
+        """Look the connection up, blocking, and return a transport for calls of any API of the cluster."""
+        return self.reach().transport()
+
+    def get_conn(self) -> HttpTransport:
+        """Return :meth:`transport`, under the name that every Airflow hook has."""
+        return self.transport()
+
+    def target(self) -> OpenSearchTarget:
+        """Look the connection up, blocking, and return the cluster as :func:`overnight.ingest.load` takes it."""
+        reach = self.reach()
+        return OpenSearchTarget(reach.url, auth=reach.auth, verify=reach.verify, timeout=reach.timeout)
+
+    def server_version(self) -> ServerVersion:
+        """Ask the server for its distribution and number."""
+        reach = self.reach()
+        with reach.transport() as transport:
+            return transport.run(reach.version())
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Try the connection with one cheap call, for the button in Airflow's UI."""
+        try:
+            reach = self.reach()
+            with reach.transport(attempts=1) as transport:
+                return True, transport.run(reach.probe())
+        except OvernightError as error:
+            return False, str(error)
+
+
+def _read_extra(extra: Mapping[str, Any]) -> OpenSearchExtra:
+    try:
+        return OpenSearchExtra.model_validate(extra)
+    except ValidationError as error:
+        wrong = "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors(include_input=False))
+        raise SpecError(f"The OpenSearch connection's extra is wrong: {wrong}.") from None
+
+
+def _reach(connection: Connection, extra: OpenSearchExtra, auth: httpx.Auth | None) -> OpenSearchConnection:
+    if auth is None and connection.login:
+        auth = httpx.BasicAuth(connection.login, connection.password or "")
+    return OpenSearchConnection(
+        url=_url_of(connection, extra),
+        auth=auth,
+        verify=(extra.ca_certs or True) if extra.verify_certs else False,
+        headers=extra.headers,
+        timeout=extra.timeout,
+    )
+
+
+def _url_of(connection: Connection, extra: OpenSearchExtra) -> str:
+    given = (connection.host or "").strip().rstrip("/")
+    scheme, separator, host = given.rpartition("://")
+    if not host or "@" in host:
+        raise SpecError(
+            f"The OpenSearch connection {connection.conn_id!r} needs a host (search.example.com, or a URL); login and "
+            "password go into their own fields."
+        )
+    scheme = (scheme or _scheme_of(connection, extra)).lower()
+    if scheme not in ("http", "https"):
+        raise SpecError(
+            f"The OpenSearch connection {connection.conn_id!r} has the scheme {scheme!r}, not http or https."
+        )
+    host, slash, path = host.partition("/")
+    port = connection.port
+    has_port = ":" in host.rpartition("]")[2]
+    if port is None and not has_port and not separator and not extra.is_signed:
+        port = DEFAULT_PORT
+    address = f"{scheme}://{host}{f':{port}' if port and not has_port else ''}{slash}{path}"
+    prefix = extra.url_prefix.strip("/")
+    return f"{address}/{prefix}" if prefix else address
+
+
+def _scheme_of(connection: Connection, extra: OpenSearchExtra) -> str:
+    if connection.schema in ("http", "https"):
+        return connection.schema
+    if extra.scheme:
+        return extra.scheme
+    return "http" if extra.use_ssl is False else "https"
+
+
+def _signer(aws: Connection | None, extra: OpenSearchExtra) -> SigV4Auth:
+    wrapped = AwsConnectionWrapper(conn=aws, region_name=extra.region_name)
+    session = resolve_session_factory()(conn=wrapped, region_name=wrapped.region_name).create_session()
+    credentials, region = session.get_credentials(), extra.region_name or session.region_name
+    if credentials is None:
+        raise SpecError(
+            f"No AWS credentials: neither the connection {extra.aws_conn_id!r} nor this machine's environment has any."
+        )
+    if not region:
+        raise SpecError("Put region_name into the OpenSearch connection's extra: a signature is made for one region.")
+    return SigV4Auth(credentials, region, extra.aws_service or "es")
