@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -72,16 +71,6 @@ def create_app(settings: Settings) -> FastAPI:
     @app.exception_handler(Exception)
     async def broken(request: Request, _: Exception) -> Response:
         return await refuse(request, server_error())
-
-    @app.middleware("http")
-    async def label(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await proceed(request)
-        response.headers["x-request-id"] = f"req_{secrets.token_hex(16)}"
-        response.headers["openai-version"] = "2020-10-01"
-        organization = request.headers.get("openai-organization")
-        if organization is not None:
-            response.headers["openai-organization"] = organization
-        return response
 
     app.add_middleware(FaultyFront, settings=settings, decisions=state.decisions, requests=state.requests)
     return app

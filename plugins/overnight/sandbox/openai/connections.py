@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, ClassVar
 
-from starlette.types import Scope
+from starlette.types import Receive, Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
@@ -17,17 +17,24 @@ class DroppableProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Remember the transport."""
         super().connection_made(transport)
-        self.transports[transport.get_extra_info("peername")] = transport
+        self.transports[self.client] = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the transport."""
-        self.transports.pop(self.transport.get_extra_info("peername"), None)
+        self.transports.pop(self.client, None)
         super().connection_lost(exc)
 
 
-def drop(scope: Scope) -> None:
+def close(scope: Scope) -> None:
     """Close the connection a request came by; what was already written still arrives."""
-    transport = DroppableProtocol.transports.get(tuple(scope["client"] or ()))
+    transport = DroppableProtocol.transports.get(scope["client"])
     if transport is None:
-        raise RuntimeError("connections can only be dropped when the emulator runs by overnight.sandbox.openai.serve")
+        raise RuntimeError("a connection can only be dropped under overnight.sandbox.openai.server.serve")
     transport.close()
+
+
+async def drop(scope: Scope, receive: Receive) -> None:
+    """Close the connection, and wait until the server has noticed: it would send an answer of its own otherwise."""
+    close(scope)
+    while (await receive())["type"] != "http.disconnect":
+        pass

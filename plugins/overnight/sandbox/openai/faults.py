@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 from collections import deque
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import orjson
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from overnight.sandbox.openai.connections import drop
+from overnight.sandbox.openai.connections import close, drop
 from overnight.sandbox.openai.decisions import Decisions
 from overnight.sandbox.openai.errors import ApiError, server_error
 from overnight.sandbox.openai.settings import Settings
@@ -94,90 +95,116 @@ class FaultyFront:
         if faults.latency:
             await asyncio.sleep(faults.latency)
         seen.fault = self._decisions.http(faults, scope["method"], scope["path"])
-        answer = _Answer(scope, send, seen, drop_errors=self._settings.quirks.drop_after_error)
-        await self._serve(scope, receive, answer)
+        exchange = _Exchange(scope, receive, send, seen)
+        await self._serve(scope, exchange)
+        if self._settings.quirks.drop_after_error and exchange.sent_status >= 400:
+            close(scope)
 
-    async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        faults, fault = self._settings.faults, answer.seen.fault
+    async def _serve(self, scope: Scope, exchange: _Exchange) -> None:
+        faults, fault = self._settings.faults, exchange.seen.fault
         if fault == "timeout":
             await asyncio.sleep(faults.timeout_seconds)
-            drop(scope)
+            await exchange.drop()
         elif fault == "rate_limited":
-            await _drain(receive)
             message = "Rate limit reached for requests. Please try again later."
             retry = {"Retry-After": f"{faults.retry_after:g}"}
-            await answer.refuse(ApiError(429, message, type="requests", code="rate_limit_exceeded", headers=retry))
+            await exchange.refuse(ApiError(429, message, type="requests", code="rate_limit_exceeded", headers=retry))
         elif fault == "server_error":
-            await _drain(receive)
-            await answer.refuse(server_error(faults.server_error_status))
+            await exchange.refuse(server_error(faults.server_error_status))
         elif fault in ("lost_answer", "lost_create", "server_error_after"):
-            await self._app(scope, receive, answer.swallow)
+            await self._app(scope, exchange.receive, exchange.swallow)
             if fault == "server_error_after":
-                await answer.refuse(server_error(faults.server_error_status))
+                await exchange.refuse(server_error(faults.server_error_status))
             else:
-                drop(scope)
+                await exchange.drop()
         elif fault in ("cut_body", "broken_json"):
-            await self._app(scope, receive, answer.halve)
+            await self._app(scope, exchange.receive, exchange.halve)
         else:
-            await self._app(scope, receive, answer.pass_on)
+            await self._app(scope, exchange.receive, exchange.send)
 
 
-class _Answer:
-    """One answer on its way out, whole or not."""
+class _Exchange:
+    """One request on its way in, and its answer on its way out, whole or not."""
 
-    def __init__(self, scope: Scope, send: Send, seen: Seen, *, drop_errors: bool) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, seen: Seen) -> None:
         self.seen = seen
+        self.sent_status = 0
         self._scope = scope
+        self._receive = receive
         self._send = send
-        self._drop_errors = drop_errors
+        self._body_is_read = False
         self._left = 0
         self._whole = False
 
-    async def refuse(self, error: ApiError) -> None:
-        body = orjson.dumps(error.body)
-        headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
-        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        await self.pass_on({"type": "http.response.start", "status": error.status, "headers": raw})
-        await self.pass_on({"type": "http.response.body", "body": body})
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._body_is_read = not message.get("more_body", False)
+        return message
 
-    async def pass_on(self, message: Message) -> None:
+    async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.seen.status = message["status"]
+            message = await self._started(message)
         await self._send(message)
-        if self._drop_errors and self.seen.status is not None and self.seen.status >= 400 and _is_last(message):
-            drop(self._scope)
 
     async def swallow(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.seen.status = message["status"]
 
+    async def refuse(self, error: ApiError) -> None:
+        """Answer in the API's place."""
+        body = orjson.dumps(error.body)
+        headers = MutableHeaders(error.headers)
+        headers["content-type"] = "application/json"
+        headers["content-length"] = str(len(body))
+        start: Message = {"type": "http.response.start", "status": error.status, "headers": headers.raw}
+        await self._send(await self._started(start))
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def drop(self) -> None:
+        await drop(self._scope, self._receive)
+
     async def halve(self, message: Message) -> None:
-        """Send half the body: of a smaller complete answer, or of one that breaks off."""
+        """Send half the body: in a smaller complete answer, or in one that breaks off."""
+        breaks_off = self.seen.fault == "cut_body"
         if message["type"] == "http.response.start":
             self.seen.status = message["status"]
-            headers = MutableHeaders(raw=list(message["headers"]))
+            message = await self._started(message)
+            headers = MutableHeaders(raw=message["headers"])
             length = int(headers.get("content-length", "0"))
-            broken = self.seen.fault == "broken_json"
             json = headers.get("content-type", "").startswith("application/json")
-            self._whole = length < 2 or (broken and (message["status"] >= 400 or not json))
+            self._whole = length < 2 or (not breaks_off and (message["status"] >= 400 or not json))
             self._left = length // 2
             if self._whole:
                 self.seen.fault = None
-            elif broken:
+            elif not breaks_off:
                 headers["content-length"] = str(self._left)
-            await self._send({**message, "headers": headers.raw})
-            return
-        if self._whole:
             await self._send(message)
-            return
-        if self._left == 0:
-            return
-        body = message.get("body", b"")[: self._left]
-        self._left -= len(body)
-        broken = self.seen.fault == "broken_json"
-        await self._send({"type": "http.response.body", "body": body, "more_body": self._left > 0 or not broken})
-        if self._left == 0 and not broken:
-            drop(self._scope)
+        elif self._whole:
+            await self._send(message)
+        elif self._left:
+            body = message.get("body", b"")[: self._left]
+            self._left -= len(body)
+            await self._send({"type": "http.response.body", "body": body, "more_body": breaks_off or self._left > 0})
+            if breaks_off and not self._left:
+                await self.drop()
+
+    async def _started(self, message: Message) -> Message:
+        """Add the headers that all of OpenAI's answers have."""
+        self.sent_status = message["status"]
+        if self.sent_status >= 400:
+            await self._drain()
+        headers = MutableHeaders(raw=list(message.get("headers", [])))
+        headers["x-request-id"] = f"req_{secrets.token_hex(16)}"
+        headers["openai-version"] = "2020-10-01"
+        if self.seen.organization is not None:
+            headers["openai-organization"] = self.seen.organization
+        return {**message, "headers": headers.raw}
+
+    async def _drain(self) -> None:
+        """Read a refused request to its end: a client in the middle of an upload would never see the answer."""
+        while not self._body_is_read:
+            await self.receive()
 
 
 def _normalise(scope: Scope) -> None:
@@ -189,14 +216,3 @@ def _normalise(scope: Scope) -> None:
         scope["path"] = "/v1" + found["rest"]
         scope["raw_path"] = scope["path"].encode()
         scope["deployment"] = unquote(found["deployment"]) if found["deployment"] else None
-
-
-def _is_last(message: Message) -> bool:
-    return message["type"] == "http.response.body" and not message.get("more_body", False)
-
-
-async def _drain(receive: Receive) -> None:
-    while True:
-        message = await receive()
-        if message["type"] != "http.request" or not message.get("more_body", False):
-            return

@@ -10,6 +10,8 @@ from overnight.sandbox.openai.app import create_app
 from overnight.sandbox.openai.connections import DroppableProtocol
 from overnight.sandbox.openai.settings import Settings
 
+_KEEP_ALIVE = 75
+"""Seconds an idle connection stays open: longer than clients wait between two polls."""
 _GRACE = 2
 """Seconds that requests in flight get when the process is asked to end."""
 
@@ -44,6 +46,7 @@ def serve(settings: Settings, *, host: str, port: int, log_level: str = "warning
         log_level=log_level,
         access_log=False,
         proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE,
         server_header=False,
         timeout_graceful_shutdown=_GRACE,
     )
