@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.sdk import BaseOperator
 
@@ -16,6 +16,7 @@ from overnight.jobs.allowance import Allowance
 from overnight.jobs.errors import JobFailedError, SpecError
 from overnight.operators.job import JobOperator
 from overnight.services.client import JobClient
+from overnight.services.http import HttpTransport
 from overnight.services.openai import OpenAIBatchService, OpenAIBatchSpec, content
 from overnight.services.openai_input import Limits, OnBadDocument, RequestTemplate, build, read_documents
 from overnight.services.openai_results import join_results
@@ -36,7 +37,7 @@ class OpenAIBatchInputOperator(BaseOperator):
     :param target: The folder, as a URI, that the parts are written to.
     :param template: How a document becomes a request: the fields of a
         :class:`~overnight.services.openai_input.RequestTemplate`.
-    :param on_bad_document: ``"refuse"`` the whole input and name every bad line, or ``"set_aside"`` the bad documents in
+    :param on_bad_document: ``"refuse"`` the whole input, naming every bad line, or ``"set_aside"`` the bad documents in
         ``<target>/rejected.jsonl``.
     :param limits: What the service takes in one batch: fields of :class:`~overnight.services.openai_input.Limits`.
     :param aws_conn_id: The connection for ``s3://`` URIs.
@@ -210,7 +211,7 @@ class OpenAIBatchResultsOperator(BaseOperator):
                 manifest: ResultManifest = client.run(client.service.results(ref))
                 counts = join_results(
                     manifest,
-                    lambda uri: content(client.transport, uri.removeprefix("openai://")),
+                    lambda uri: content(cast("HttpTransport", client.transport), uri.removeprefix("openai://")),
                     outcomes_uri=uris["outcomes"],
                     retry_uri=uris["retry"],
                     succeeded_uri=uris["succeeded"],

@@ -1,0 +1,82 @@
+"""What became of all the documents of a pipeline: its parts' load reports, added up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from overnight.ingest.report import LoadReport
+
+
+class PartReport(BaseModel):
+    """
+    One part of a pipeline.
+
+    :param submitted: Documents that were given to the service.
+    :param load: ``None`` when the part never got to its load; all its documents are missing then.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    submitted: int
+    load: LoadReport | None = None
+
+    @property
+    def unaccounted(self) -> int:
+        """Documents of this part that no report speaks of."""
+        return max(self.submitted - (self.load.submitted if self.load is not None else 0), 0)
+
+
+class PipelineReport(BaseModel):
+    """
+    The end of a pipeline. Always ``submitted = indexed + rejected + missing``.
+
+    :param set_aside: Of ``rejected``, those that never left for the service.
+    :param seconds: Time spent loading, all parts together.
+    :param unfinished_parts: Parts (counted from 0) that did not get to their load.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    submitted: int
+    indexed: int
+    rejected: int
+    missing: int
+    set_aside: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    reasons: dict[str, int] = {}
+    dead_letter_uris: tuple[str, ...] = ()
+    unfinished_parts: tuple[int, ...] = ()
+    parts: tuple[PartReport, ...] = ()
+
+    @classmethod
+    def of(cls, parts: Sequence[PartReport], *, set_aside: int = 0, set_aside_uri: str | None = None) -> Self:
+        """
+        Add up the parts.
+
+        :param set_aside: Documents that were refused before the parts were made; they count as rejected.
+        :param set_aside_uri: The file that names them.
+        """
+        loads = [part.load for part in parts if part.load is not None]
+        unaccounted = sum(part.unaccounted for part in parts)
+        reasons: dict[str, int] = {"set_aside": set_aside} if set_aside else {}
+        for load in loads:
+            for reason, count in load.reasons.items():
+                reasons[reason] = reasons.get(reason, 0) + count
+        files = [set_aside_uri, *(load.dead_letter_uri for load in loads)]
+        return cls(
+            submitted=set_aside + sum(load.submitted for load in loads) + unaccounted,
+            indexed=sum(load.indexed for load in loads),
+            rejected=set_aside + sum(load.rejected for load in loads),
+            missing=sum(load.missing for load in loads) + unaccounted,
+            set_aside=set_aside,
+            bytes=sum(load.bytes for load in loads),
+            seconds=round(sum(load.seconds for load in loads), 3),
+            reasons=reasons,
+            dead_letter_uris=tuple(uri for uri in files if uri is not None),
+            unfinished_parts=tuple(number for number, part in enumerate(parts) if part.load is None),
+            parts=tuple(parts),
+        )

@@ -1,0 +1,156 @@
+"""The index around a load, as DAG steps: create it, verify it, swap it in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from overnight.hooks.opensearch import OpenSearchHook
+from overnight.hooks.outcome import failing_for_good
+from overnight.ingest import index
+from overnight.jobs.errors import SpecError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class OpenSearchCreateIndexOperator(BaseOperator):
+    """
+    Make sure that an index is there before anything is submitted or paid for.
+
+    :param index_name: The index or alias.
+    :param create: Create it when it is missing. Otherwise a missing index fails the task, since OpenSearch would guess
+        plain floats for vectors.
+    :param body: ``settings`` and ``mappings`` of the new index.
+    :param dimension: Put into every ``knn_vector`` field of the body, and held against those of an existing index.
+    :param conn_id: The OpenSearch connection.
+    """
+
+    template_fields: Sequence[str] = ("index_name", "create", "body", "dimension", "conn_id")
+
+    def __init__(
+        self,
+        *,
+        index_name: str,
+        create: bool = True,
+        body: Mapping[str, Any] | None = None,
+        dimension: int | None = None,
+        conn_id: str = OpenSearchHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.index_name = index_name
+        self.create = create
+        self.body = body
+        self.dimension = dimension
+        self.conn_id = conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Create the index if asked to, and return its name and vector dimensions."""
+        with failing_for_good(), OpenSearchHook(self.conn_id).target() as target:
+            if self.create:
+                if self.body is None:
+                    raise SpecError("To create the index, give its settings and mappings (index_body).")
+                index.create_index(target, self.index_name, with_dimension(self.body, self.dimension))
+            found = index.inspect_index(target, self.index_name)
+            if self.dimension is not None and found.dimensions and self.dimension not in found.dimensions.values():
+                raise SpecError(
+                    f"The vectors of {self.index_name!r} have the dimensions {dict(found.dimensions)}, not "
+                    f"{self.dimension}. Load into a new index, or ask the model for the dimension of this one."
+                )
+        return {"index": found.name, "dimensions": dict(found.dimensions)}
+
+
+class OpenSearchVerifyIndexOperator(BaseOperator):
+    """
+    Check an index after a load, before anybody relies on it.
+
+    :param index_name: The index or alias.
+    :param loads: Load reports; the index must hold at least as many documents as they have indexed.
+    :param count: The exact number of documents it must hold.
+    :param dimensions: What its vector fields must be, by name.
+    :param query: A search body that must find something.
+    :param conn_id: The OpenSearch connection.
+    """
+
+    template_fields: Sequence[str] = ("index_name", "loads", "count", "dimensions", "query", "conn_id")
+
+    def __init__(
+        self,
+        *,
+        index_name: str,
+        loads: Iterable[Mapping[str, Any]] = (),
+        count: int | None = None,
+        dimensions: Mapping[str, int] | None = None,
+        query: Mapping[str, Any] | None = None,
+        conn_id: str = OpenSearchHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.index_name = index_name
+        self.loads = loads
+        self.count = count
+        self.dimensions = dimensions
+        self.query = query
+        self.conn_id = conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Verify and return what was found."""
+        indexed = sum(report["indexed"] for report in self.loads)
+        with failing_for_good(), OpenSearchHook(self.conn_id).target() as target:
+            index.verify(target, self.index_name, count=self.count, dimensions=self.dimensions, query=self.query)
+            found = index.count_documents(target, self.index_name)
+            if found < indexed:
+                raise index.VerificationError(
+                    f"{indexed} documents were indexed, and {self.index_name!r} has {found}. Something deletes from "
+                    "it, or two documents of different parts share an id."
+                )
+        self.log.info("%s holds %d documents, %d of them from this run.", self.index_name, found, indexed)
+        return {"documents": found, "indexed": indexed}
+
+
+class OpenSearchSwapAliasOperator(BaseOperator):
+    """
+    Point an alias at a new index, in one step for everybody who searches.
+
+    :param alias: What people search.
+    :param index_name: The index it shall stand for.
+    :param drop_old: Delete the indices that it stood for.
+    :param conn_id: The OpenSearch connection.
+    """
+
+    template_fields: Sequence[str] = ("alias", "index_name", "drop_old", "conn_id")
+
+    def __init__(
+        self,
+        *,
+        alias: str,
+        index_name: str,
+        drop_old: bool = False,
+        conn_id: str = OpenSearchHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.alias = alias
+        self.index_name = index_name
+        self.drop_old = drop_old
+        self.conn_id = conn_id
+
+    def execute(self, context: Context) -> list[str]:
+        """Swap, and return the indices that the alias stood for."""
+        with failing_for_good(), OpenSearchHook(self.conn_id).target() as target:
+            old = index.swap_alias(target, self.alias, self.index_name, drop_old=self.drop_old)
+        self.log.info("%s stands for %s now; before: %s.", self.alias, self.index_name, ", ".join(old) or "nothing")
+        return old
+
+
+def with_dimension(body: Mapping[str, Any], dimension: int | None) -> dict[str, Any]:
+    """Return an index body whose ``knn_vector`` fields, at any depth, have a dimension."""
+    if dimension is None:
+        return dict(body)
+    return {
+        key: with_dimension(value, dimension) if isinstance(value, Mapping) else value
+        for key, value in {**body, **({"dimension": dimension} if body.get("type") == "knn_vector" else {})}.items()
+    }

@@ -1,0 +1,159 @@
+"""The load as a DAG step: the request of ``_batch_ingestion``, carried out on the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from airflow.sdk import BaseOperator
+
+from overnight.hooks.openai import OpenAIHook
+from overnight.hooks.opensearch import OpenSearchHook
+from overnight.hooks.outcome import failing_for_good
+from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
+from overnight.ingest import IngestRequest, LoadOptions, LoadReport, Progress, load
+from overnight.jobs import ResultManifest
+from overnight.jobs.errors import JobFailedError, SpecError
+from overnight.services.http import HttpTransport
+from overnight.services.openai import OpenAIBatchService, content
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+REPORT_KEY = "report"
+"""The XCom of a report that is there even when its task fails."""
+RESULT_KINDS = ("output", "error")
+"""The files of a job that have a line for each item; an error line becomes a rejected document with its reason."""
+
+
+class OpenSearchLoadOperator(BaseOperator):
+    """
+    Load JSON Lines into an OpenSearch index, on every OpenSearch there is.
+
+    The XCom, and the log's last line, is the :class:`~overnight.ingest.LoadReport`: submitted = indexed + rejected +
+    missing. A retry goes on at the checkpoint, and stable ids make a second run harmless.
+
+    :param request: The body of ``POST _plugins/_ml/_batch_ingestion``: ``index_name``, ``field_map``,
+        ``ingest_fields``, ``data_source``; without ``credential``, which comes from the connections. An item of
+        ``data_source.source`` is a URI, a list of URIs that are one source together, or the XCom of a job's task, which
+        stands for the job's output and error files.
+    :param conn_id: The OpenSearch connection.
+    :param aws_conn_id: The connection for ``s3://`` URIs.
+    :param openai_conn_id: The connection for ``openai://`` URIs; when left out, the one of the job among the sources.
+    :param allowed_rejected: How many documents may be rejected: a count, or a share of those submitted.
+    :param allowed_missing: The same for documents of a join that a source lacks the row of.
+    :param dead_letter_uri: A JSONL file for every rejected and missing document, with the reason.
+    :param checkpoint_uri: Where the progress is kept between tries.
+    :param options: Further fields of :class:`~overnight.ingest.LoadOptions`.
+    """
+
+    template_fields: Sequence[str] = (
+        "request",
+        "conn_id",
+        "aws_conn_id",
+        "openai_conn_id",
+        "allowed_rejected",
+        "allowed_missing",
+        "dead_letter_uri",
+        "checkpoint_uri",
+        "options",
+    )
+
+    def __init__(
+        self,
+        *,
+        request: Mapping[str, Any],
+        conn_id: str = OpenSearchHook.default_conn_name,
+        aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
+        openai_conn_id: str | None = None,
+        allowed_rejected: float = 0,
+        allowed_missing: float = 0,
+        dead_letter_uri: str | None = None,
+        checkpoint_uri: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.request = request
+        self.conn_id = conn_id
+        self.aws_conn_id = aws_conn_id
+        self.openai_conn_id = openai_conn_id
+        self.allowed_rejected = allowed_rejected
+        self.allowed_missing = allowed_missing
+        self.dead_letter_uri = dead_letter_uri
+        self.checkpoint_uri = checkpoint_uri
+        self.options = options
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Load, and fail for good when more was rejected or is missing than was allowed."""
+        with failing_for_good():
+            request = request_of(self.request)
+            options = LoadOptions(
+                allowed_rejected=self.allowed_rejected,
+                allowed_missing=self.allowed_missing,
+                dead_letter_uri=self.dead_letter_uri,
+                checkpoint_uri=self.checkpoint_uri,
+                **(self.options or {}),
+            )
+            with OpenSearchHook(self.conn_id).target() as target:
+                report = load(
+                    request,
+                    target=target,
+                    storage=connected_storage(self.aws_conn_id),
+                    openers={"openai": self._read_openai},
+                    options=options,
+                    on_progress=self._log_progress,
+                )
+            self._check(context, report)
+        return report.model_dump(mode="json")
+
+    def _check(self, context: Context, report: LoadReport) -> None:
+        self.log.info("Load report: %s", report.model_dump_json())
+        excess = report.excess(self.allowed_rejected, self.allowed_missing)
+        if excess:
+            # The return value of a task that fails is lost; its report must not be.
+            context["ti"].xcom_push(key=REPORT_KEY, value=report.model_dump(mode="json"))
+            named = f" Each is named in {report.dead_letter_uri}." if report.dead_letter_uri else ""
+            raise JobFailedError(f"{'; '.join(excess)}.{named}")
+
+    def _read_openai(self, uri: str, start: int) -> Iterator[bytes]:
+        with OpenAIHook(self.openai_conn_id or _conn_id_of(self.request)).client() as client:
+            yield from content(cast("HttpTransport", client.transport), uri.removeprefix("openai://"), start)
+
+    def _log_progress(self, progress: Progress) -> None:
+        self.log.info("%s", progress)
+
+
+def request_of(given: Mapping[str, Any]) -> IngestRequest:
+    """
+    Read a request from DAG code.
+
+    :raises SpecError: it does not fit, or holds credentials.
+    """
+    if given.get("credential"):
+        raise SpecError(
+            "The request holds a credential. DAG code, rendered templates and XComs are no place for one: remove it, "
+            "and put it into the Airflow connections that conn_id, aws_conn_id and openai_conn_id name."
+        )
+    source = given.get("data_source", {})
+    sources = [_uris_of(item) for item in source.get("source", ())]
+    return IngestRequest.of({**given, "data_source": {**source, "source": sources}})
+
+
+def _conn_id_of(request: Mapping[str, Any]) -> str | None:
+    """Return the connection of the first OpenAI job among the sources."""
+    jobs = (item["ref"] for item in request["data_source"]["source"] if isinstance(item, Mapping))
+    return next((ref["conn_id"] for ref in jobs if ref["service"] == OpenAIBatchService.name), None)
+
+
+def _uris_of(item: Any) -> Any:
+    if not isinstance(item, Mapping):
+        return item
+    results = item.get("results")
+    if not isinstance(results, Mapping):
+        raise SpecError(f"A source is neither a URI nor the XCom of a job that has ended: {item!r}")
+    manifest = ResultManifest.model_validate(results)
+    uris = [uri for kind in RESULT_KINDS for uri in manifest.uris(kind)]
+    if not uris:
+        raise SpecError(f"{manifest.ref} has no result files to load.")
+    return uris

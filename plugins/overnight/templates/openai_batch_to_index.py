@@ -1,0 +1,229 @@
+"""Documents → OpenAI batches → an OpenSearch index, as a DAG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, TriggerRule, XComArg, get_current_context, task, task_group
+from pydantic import Field, JsonValue
+
+from overnight.operators.index import OpenSearchCreateIndexOperator, OpenSearchVerifyIndexOperator
+from overnight.operators.load import OpenSearchLoadOperator
+from overnight.operators.openai import OpenAIBatchInputOperator, OpenAIBatchOperator
+from overnight.operators.report import PipelineReportOperator
+from overnight.services.openai_template import RequestTemplate
+from overnight.templates.params import TemplateConfig, run_folder
+
+
+class OpenAIBatchToIndexConfig(TemplateConfig):
+    """The config of :func:`openai_batch_to_index`. Every field is a Param of the DAG."""
+
+    input_uri: str = Field(
+        title="Documents",
+        description="JSONL files of one object a line: a URI, a glob, or a prefix ending in '/'. May be a template.",
+    )
+    work_uri: str = Field(
+        title="Work folder",
+        description="A folder for batch inputs, dead letters, checkpoints and the report; each run has its own below.",
+    )
+    index_name: str = Field(title="Index", description="The index or alias that is loaded into.")
+    id_path: str = Field(default="$.id", title="Path of the id", description="JSONPath of a document's id.")
+    text_path: str = Field(default="$.text", title="Path of the text", description="JSONPath of what is embedded.")
+    model: str = Field(default="text-embedding-3-small", title="Model")
+    dimension: int | None = Field(
+        default=None,
+        ge=1,
+        le=16_000,
+        title="Dimension",
+        description="Length of the vectors; the model's own when empty.",
+    )
+    request_body: dict[str, JsonValue] | None = Field(
+        default=None,
+        title="Request body",
+        description="Instead of an embedding, the body of each request, with ${path} holes, for the endpoint below.",
+    )
+    endpoint: str = Field(default="/v1/embeddings", title="Endpoint")
+    field_map: dict[str, JsonValue] | None = Field(
+        default=None,
+        title="Field map",
+        description=(
+            "Field of the index to JSONPath, as ML Commons writes it; source[0] is the document, source[1] its result. "
+            "The text and its embedding when empty."
+        ),
+    )
+    ingest_fields: list[str] = Field(
+        default_factory=list,
+        title="More fields",
+        description="JSONPaths of document fields to index by their name.",
+    )
+    create_index: bool = Field(
+        default=False, title="Create the index", description="Create it when it is missing; otherwise that is refused."
+    )
+    index_body: dict[str, JsonValue] | None = Field(
+        default=None, title="Settings and mappings", description="What a missing index is created with."
+    )
+    set_aside: bool = Field(
+        default=False,
+        title="Set bad documents aside",
+        description="Go on without documents that cannot be sent. Otherwise they refuse the whole input.",
+    )
+    allowed_failures: float | str = Field(
+        default=0,
+        title="Allowed failures",
+        description="How many documents of a batch may fail: a count (10), a ratio (0.05) or a percentage ('5%').",
+    )
+    batch_requests: int = Field(
+        default=50_000, ge=1, title="Requests per batch", description="More documents than this become several batches."
+    )
+    openai_conn_id: str = Field(default="openai_default", title="OpenAI connection")
+    opensearch_conn_id: str = Field(default="opensearch_default", title="OpenSearch connection")
+    aws_conn_id: str | None = Field(default="aws_default", title="AWS connection")
+
+    def request_template(self) -> dict[str, Any]:
+        """Return how a document becomes a request."""
+        if self.request_body is not None:
+            template = RequestTemplate(endpoint=self.endpoint, body=self.request_body, id_path=self.id_path)
+        else:
+            template = RequestTemplate.embeddings(
+                self.model,
+                text_path=self.text_path,
+                id_path=self.id_path,
+                dimensions=self.dimension,
+                endpoint=self.endpoint,
+            )
+        return template.model_dump(mode="json")
+
+    def joined_fields(self) -> dict[str, Any]:
+        """Return ``field_map`` and ``ingest_fields`` of the load, which joins each document with its result."""
+        fields = self.field_map or {
+            "text": f"source[0].{self.text_path}",
+            "embedding": "source[1].$.response.body.data[0].embedding",
+        }
+        return {
+            "field_map": {"_id": [f"source[0].{self.id_path}", "source[1].$.custom_id"], **fields},
+            "ingest_fields": [path if "source[" in path else f"source[0].{path}" for path in self.ingest_fields],
+        }
+
+
+def openai_batch_to_index(
+    dag_id: str,
+    config: OpenAIBatchToIndexConfig,
+    *,
+    poll_interval: float = 60.0,
+    deadline: timedelta | None = timedelta(hours=25),
+    deferrable: bool = True,
+    default_args: Mapping[str, Any] | None = None,
+    tags: Sequence[str] = ("overnight",),
+    **dag_arguments: Any,
+) -> DAG:
+    """
+    Return a DAG that embeds (or otherwise sends) documents in OpenAI batches and loads them with their results.
+
+    ``configure → create_index → prepare → batch[embed → load] → report``: the documents are cut into as many batches as
+    the limits ask for, and each batch is a mapped task of its own, so that an executor spreads them over machines. Ids
+    are the documents' own: running a day twice changes nothing.
+
+    :param dag_id: The DAG's id.
+    :param config: The defaults of the trigger form.
+    :param poll_interval: Seconds between looks at a batch.
+    :param deadline: How long a batch may take, from its submit.
+    :param deferrable: Wait in the triggerer.
+    :param default_args: For every task; two retries unless it says otherwise.
+    :param dag_arguments: ``schedule``, ``start_date``, ``catchup`` and whatever else a DAG takes.
+    """
+    with DAG(
+        dag_id,
+        params=config.params(),
+        default_args={"retries": 2, "retry_delay": timedelta(minutes=1), **(default_args or {})},
+        tags=list(tags),
+        doc_md=__doc__,
+        **dag_arguments,
+    ) as dag:
+
+        @task(retries=0)
+        def configure() -> dict[str, Any]:
+            """Check the run's params and work out what follows from them, before anything is paid for."""
+            context = get_current_context()
+            run = type(config).of_run(context)
+            return {
+                **run.model_dump(mode="json"),
+                **run.joined_fields(),
+                "template": run.request_template(),
+                "on_bad_document": "set_aside" if run.set_aside else "refuse",
+                "limits": {"requests": run.batch_requests},
+                "run_uri": run_folder(run.work_uri, context),
+            }
+
+        # An operator's arguments are typed by what they are in the run; until then they are references to XComs.
+        settings: Any = configure()
+        create_index = OpenSearchCreateIndexOperator(
+            task_id="create_index",
+            index_name=settings["index_name"],
+            body=settings["index_body"],
+            dimension=settings["dimension"],
+            create=settings["create_index"],
+            conn_id=settings["opensearch_conn_id"],
+        )
+        prepare = OpenAIBatchInputOperator(
+            task_id="prepare",
+            documents=settings["input_uri"],
+            target=settings["run_uri"],
+            template=settings["template"],
+            on_bad_document=settings["on_bad_document"],
+            limits=settings["limits"],
+            aws_conn_id=settings["aws_conn_id"],
+        )
+
+        @task_group
+        def batch(uri: str, documents_uri: str) -> None:
+            embed = OpenAIBatchOperator(
+                task_id="embed",
+                input_uri=uri,
+                endpoint=settings["endpoint"],
+                conn_id=settings["openai_conn_id"],
+                aws_conn_id=settings["aws_conn_id"],
+                allowed_failures=settings["allowed_failures"],
+                poll_interval=poll_interval,
+                deadline=deadline,
+                deferrable=deferrable,
+            )
+            part = "{{ ti.xcom_pull(task_ids='configure')['run_uri'] }}/part-{{ '%05d' % ti.map_index }}"
+            OpenSearchLoadOperator(
+                task_id="load",
+                request={
+                    "index_name": settings["index_name"],
+                    "field_map": settings["field_map"],
+                    "ingest_fields": settings["ingest_fields"],
+                    "data_source": {"source": [documents_uri, embed.output]},
+                },
+                conn_id=settings["opensearch_conn_id"],
+                aws_conn_id=settings["aws_conn_id"],
+                allowed_failures=settings["allowed_failures"],
+                dead_letter_uri=f"{part}.dead-letters.jsonl",
+                checkpoint_uri=f"{part}.checkpoint.json",
+            )
+
+        parts: Any = prepare.output
+        set_aside: Any = XComArg(prepare, key="rejected")
+        batches = batch.expand_kwargs(parts)
+        loads: Any = dag.get_task("batch.load").output
+        verify = OpenSearchVerifyIndexOperator(
+            task_id="verify",
+            index_name=settings["index_name"],
+            loads=loads,
+            conn_id=settings["opensearch_conn_id"],
+            trigger_rule=TriggerRule.NONE_FAILED,
+        )
+        report = PipelineReportOperator(
+            task_id="report",
+            parts=parts,
+            set_aside=set_aside,
+            load_task_id="batch.load",
+            target=settings["run_uri"],
+            aws_conn_id=settings["aws_conn_id"],
+            trigger_rule=TriggerRule.ALL_DONE,
+        )
+        settings >> create_index >> prepare >> batches >> verify >> report
+    return dag

@@ -1,0 +1,72 @@
+"""One typed config: the DAG's arguments, its trigger form, and what a run reads back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from airflow.sdk import Param
+from pydantic import BaseModel, ConfigDict
+
+from overnight.hooks.outcome import failing_for_good
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class TemplateConfig(BaseModel):
+    """
+    The base of a DAG template's config.
+
+    Every field is a Param of the DAG, so a run can be triggered with other values. Its ``description`` is the help
+    text in the form, and texts may be Jinja templates (``s3://bucket/docs/{{ ds }}/``), rendered in the run.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def params(self) -> dict[str, Param]:
+        """Return the trigger form: a Param for each field, with this config's values as defaults."""
+        schema = self.model_json_schema()
+        values = self.model_dump(mode="json")
+        definitions = schema.get("$defs", {})
+        return {
+            name: Param(values[name], **_form_field(_resolved(field, definitions)))
+            for name, field in schema["properties"].items()
+        }
+
+    @classmethod
+    def of_run(cls, context: Context) -> Self:
+        """
+        Return the config of one run: its params, rendered and validated.
+
+        :raises AirflowFailException: a value does not fit; the text names the param.
+        """
+        rendered = context["task"].render_template(dict(context["params"]), context)
+        with failing_for_good():
+            return cls.model_validate(rendered)
+
+
+def run_folder(work_uri: str, context: Context) -> str:
+    """Return the folder of one DAG run below the work folder; the same on every try."""
+    run_id = re.sub(r"[^A-Za-z0-9_.-]+", "_", context["run_id"])
+    return f"{work_uri.rstrip('/')}/{context['dag'].dag_id}/{run_id}"
+
+
+def _resolved(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    reference = field.get("$ref")
+    if reference is None:
+        return dict(field)
+    return {**definitions[reference.rpartition("/")[2]], **{k: v for k, v in field.items() if k != "$ref"}}
+
+
+def _form_field(field: dict[str, Any]) -> dict[str, Any]:
+    """Turn pydantic's schema into what Airflow's form understands: it wants ``type`` as a list, not ``anyOf``."""
+    field.pop("default", None)
+    choices = field.pop("anyOf", None)
+    if choices is not None:
+        field["type"] = list(dict.fromkeys(choice.get("type", "object") for choice in choices))
+        for choice in choices:
+            for key, value in choice.items():
+                field.setdefault(key, value)
+    return field
