@@ -3,7 +3,8 @@ One definition of a call, for a worker that waits and for a triggerer that must 
 
 A flow is a generator that yields calls and is sent their answers, as httpx's own auth flows are. It holds
 no client and does no I/O, so the same flow runs blocking in a worker and on the triggerer's event loop.
-A failed call is thrown into the flow, which may catch it. A flow that has to wait yields a :class:`Pause`.
+A failed call is thrown into the flow, which may catch it. A flow that has to wait yields a :class:`Pause`, one with
+many calls that do not depend on each other a :class:`Gather`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeAlias, TypeVar
+
+from overnight.jobs.errors import ServiceError
 
 CallT = TypeVar("CallT")
 AnswerT = TypeVar("AnswerT")
@@ -32,12 +36,27 @@ class Pause:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Gather:
+    """
+    Carry out calls at the same time; every transport understands it.
+
+    The flow is sent a list in the order of ``calls``: the answer of each, or the
+    :class:`~overnight.jobs.errors.ServiceError` it failed with. Any other exception is thrown into the flow.
+
+    :param at_once: How many calls are under way at most.
+    """
+
+    calls: Sequence[Any]
+    at_once: int = 8
+
+
 class Transport(ABC, Generic[CallT, AnswerT]):
     """
     Carries out the calls that a flow yields, in either colour.
 
     ``send`` and ``asend`` raise :class:`~overnight.jobs.errors.ServiceError`, and nothing else, for a call
-    that failed.
+    that failed. ``send`` may be called from several threads at once.
     """
 
     @abstractmethod
@@ -65,7 +84,7 @@ class Transport(ABC, Generic[CallT, AnswerT]):
                 value: T = stop.value
                 return value
             try:
-                answer = self._pause(call) if isinstance(call, Pause) else self.send(call)
+                answer = self._carry_out(call)
             except Exception as error:
                 step = partial(flow.throw, error)
             else:
@@ -81,15 +100,43 @@ class Transport(ABC, Generic[CallT, AnswerT]):
                 value: T = stop.value
                 return value
             try:
-                answer = await (asyncio.sleep(call.seconds) if isinstance(call, Pause) else self.asend(call))
+                answer = await self._acarry_out(call)
             except Exception as error:
                 step = partial(flow.throw, error)
             else:
                 step = partial(flow.send, answer)
 
-    @staticmethod
-    def _pause(pause: Pause) -> None:
-        time.sleep(pause.seconds)
+    def _carry_out(self, call: Any) -> Any:
+        if isinstance(call, Pause):
+            time.sleep(call.seconds)
+            return None
+        if not isinstance(call, Gather):
+            return self.send(call)
+        with ThreadPoolExecutor(call.at_once) as pool:
+            return list(pool.map(self._outcome, call.calls))
+
+    def _outcome(self, call: CallT) -> AnswerT | ServiceError:
+        try:
+            return self.send(call)
+        except ServiceError as error:
+            return error
+
+    async def _acarry_out(self, call: Any) -> Any:
+        if isinstance(call, Pause):
+            await asyncio.sleep(call.seconds)
+            return None
+        if not isinstance(call, Gather):
+            return await self.asend(call)
+        places = asyncio.Semaphore(call.at_once)
+
+        async def outcome(one: CallT) -> AnswerT | ServiceError:
+            async with places:
+                try:
+                    return await self.asend(one)
+                except ServiceError as error:
+                    return error
+
+        return list(await asyncio.gather(*map(outcome, call.calls)))
 
     def __enter__(self) -> Self:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -121,14 +122,17 @@ class HttpTransport(Transport[HttpCall, Any]):
         self._backoff = backoff
         self._errors = Errors(service, error_reader, remedies, final_codes)
         self._client: httpx.Client | None = None
+        # A gathered flow's calls come from several threads.
+        self._making_client = threading.Lock()
         self._async_client: httpx.AsyncClient | None = None
 
     @property
     def client(self) -> httpx.Client:
         """The blocking client, made when it is first needed."""
-        if self._client is None:
-            self._client = httpx.Client(**self._options, event_hooks={"request": [self._keep_home]})
-        return self._client
+        with self._making_client:
+            if self._client is None:
+                self._client = httpx.Client(**self._options, event_hooks={"request": [self._keep_home]})
+            return self._client
 
     @property
     def async_client(self) -> httpx.AsyncClient:
