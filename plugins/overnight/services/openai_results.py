@@ -381,7 +381,8 @@ def _holds(raw: msgspec.Raw) -> bool:
 
 
 def _is_success(status: int | None) -> bool:
-    return status is not None and 200 <= status < 300
+    # Some servers leave the status of a good answer out.
+    return status is None or 200 <= status < 300
 
 
 def _unpacked(line: bytes, body: str) -> bytes:
