@@ -1,0 +1,37 @@
+"""
+JSON Lines into OpenSearch: the request of ML Commons' ``_batch_ingestion``, carried out here. No Airflow.
+
+.. code-block:: python
+
+    from overnight.ingest import OpenSearchTarget, load
+
+    report = load(
+        {
+            "index_name": "docs",
+            "field_map": {"_id": "$.id", "text": "$.text"},
+            "data_source": {"source": ["s3://bucket/docs/"]},
+        },
+        target=OpenSearchTarget("http://localhost:9200"),
+    )
+"""
+
+from overnight.ingest.dead_letters import DeadLetter, read_dead_letters
+from overnight.ingest.load import load
+from overnight.ingest.report import LoadReport, Progress, SourceReport
+from overnight.ingest.request import DataSource, IngestRequest, LoadOptions
+from overnight.ingest.sources import SourceError
+from overnight.ingest.target import OpenSearchTarget
+
+__all__ = [
+    "DataSource",
+    "DeadLetter",
+    "IngestRequest",
+    "LoadOptions",
+    "LoadReport",
+    "OpenSearchTarget",
+    "Progress",
+    "SourceError",
+    "SourceReport",
+    "load",
+    "read_dead_letters",
+]

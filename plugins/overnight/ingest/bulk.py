@@ -1,0 +1,208 @@
+"""The ``_bulk`` API: what OpenSearch takes is counted, what it is too busy for is sent again, what it refuses is named."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from overnight.ingest.target import OpenSearchTarget
+from overnight.jobs.errors import RateLimitedError, RequestRefusedError, TransientError, UnavailableError
+
+log = logging.getLogger(__name__)
+
+_FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
+_BUSY = frozenset({429, 503})
+_CONFLICT = 409
+_MAX_WAIT = 30.0
+_MAX_UNREADABLE = 8
+
+
+class Refused(NamedTuple):
+    """A document OpenSearch will never take: its number in the body, and OpenSearch's own words."""
+
+    number: int
+    code: str
+    reason: str
+
+
+class StoppedError(Exception):
+    """The load is ending; a body on its way was given up."""
+
+
+class Throttle:
+    """
+    How many bodies may be on their way: fewer at once when OpenSearch pushes back, slowly more when it does not.
+
+    Additive increase, multiplicative decrease, as TCP does it. Thread-safe.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._allowed = float(most)
+        self._lock = threading.Lock()
+
+    @property
+    def limit(self) -> int:
+        """Bodies in flight at most, from 1."""
+        return int(self._allowed)
+
+    def relax(self) -> None:
+        """A body went through."""
+        with self._lock:
+            self._allowed = min(self._most, self._allowed + 1.0 / self._allowed)
+
+    def push_back(self) -> None:
+        """OpenSearch is too busy."""
+        with self._lock:
+            self._allowed = max(1.0, self._allowed / 2)
+
+
+class BulkSender:
+    """
+    Sends bodies, each until every document in it has come to an end. Thread-safe.
+
+    A connection that broke leaves open what was written; the body is sent again, which the documents' ids make harmless.
+
+    :param patience: Seconds to go on with one body that makes no headway.
+    :param stop: Ends all waiting when set.
+    """
+
+    def __init__(
+        self,
+        target: OpenSearchTarget,
+        index: str,
+        *,
+        throttle: Throttle,
+        patience: float,
+        stop: threading.Event,
+        require_alias: bool = False,
+    ) -> None:
+        self._target = target
+        self._index = index
+        self._throttle = throttle
+        self._patience = patience
+        self._stop = stop
+        self._params = {"filter_path": _FILTER}
+        if require_alias:
+            self._params["require_alias"] = "true"
+
+    def send(self, body: bytes, ends: Sequence[int]) -> list[Refused]:
+        """
+        Send one body and return the documents that were refused.
+
+        :param ends: Where each document (with its action line) ends in the body.
+        :raises TransientError: OpenSearch stayed busy or away.
+        :raises ServiceError: the whole request is refused (credentials, a blocked or vanished index).
+        """
+        refused: list[Refused] = []
+        waiting: list[Sequence[int]] = [range(len(ends))]
+        backoff = _Backoff(self._patience, self._stop)
+        unreadable = 0
+        while waiting:
+            numbers = waiting.pop()
+            content = body if len(numbers) == len(ends) else _select(body, ends, numbers)
+            try:
+                items = self._send_once(content, len(numbers))
+            except TransientError as error:
+                self._throttle.push_back()
+                waiting.append(numbers)
+                backoff.wait(error)
+                continue
+            except RequestRefusedError as error:
+                if error.status not in (400, 413):
+                    raise
+                # Too large, or one document spoils the whole request: find it by halves.
+                if len(numbers) > 1:
+                    half = len(numbers) // 2
+                    waiting += [numbers[half:], numbers[:half]]
+                    continue
+                unreadable += 1
+                if unreadable > _MAX_UNREADABLE and len(refused) == unreadable - 1:
+                    raise
+                refused.append(Refused(numbers[0], error.code or f"status_{error.status}", str(error)))
+                continue
+            again, bad = _sort(numbers, items)
+            refused += bad
+            if len(again) < len(numbers):
+                backoff.reset()
+            if again:
+                self._throttle.push_back()
+                waiting.append(again)
+                backoff.wait(_busy(items))
+            else:
+                self._throttle.relax()
+        return refused
+
+    def _send_once(self, content: bytes, count: int) -> list[Any]:
+        answer = self._target.bulk(self._index, content, self._params)
+        items = answer.get("items") if isinstance(answer, dict) else None
+        if not isinstance(items, list) or len(items) != count:
+            raise UnavailableError("OpenSearch's answer to _bulk is not whole; something between cuts it.")
+        return [next(iter(item.values()), {}) for item in items]
+
+
+def _sort(numbers: Sequence[int], items: list[Any]) -> tuple[list[int], list[Refused]]:
+    again: list[int] = []
+    refused: list[Refused] = []
+    for number, item in zip(numbers, items, strict=True):
+        status = item.get("status", 0)
+        if status in (200, 201):
+            continue
+        error = item.get("error") or {}
+        code = str(error.get("type") or f"status_{status}")
+        reason = ": ".join(text for text in (error.get("reason"), (error.get("caused_by") or {}).get("reason")) if text)
+        if code == "index_not_found_exception":
+            raise RequestRefusedError(
+                f"The index vanished during the load: {reason}. Create it and start the load again.",
+                status=status,
+                code=code,
+            )
+        if status in _BUSY or status == _CONFLICT:
+            again.append(number)
+        else:
+            refused.append(Refused(number, code, reason or f"OpenSearch answered {status}"))
+    return again, refused
+
+
+def _busy(items: list[Any]) -> TransientError:
+    for item in items:
+        error = item.get("error")
+        if error and item.get("status") in (*_BUSY, _CONFLICT):
+            return RateLimitedError(
+                f"OpenSearch rejects documents: {error.get('type')}: {error.get('reason')}. Lower max_in_flight or "
+                "bulk_bytes, or give the cluster more memory.",
+                status=item["status"],
+                code=error.get("type"),
+            )
+    return RateLimitedError("OpenSearch rejects documents without saying why.")
+
+
+def _select(body: bytes, ends: Sequence[int], numbers: Sequence[int]) -> bytes:
+    return b"".join(body[ends[number - 1] if number else 0 : ends[number]] for number in numbers)
+
+
+class _Backoff:
+    def __init__(self, patience: float, stop: threading.Event) -> None:
+        self._patience = patience
+        self._stop = stop
+        self.reset()
+
+    def reset(self) -> None:
+        self._tries = 0
+        self._since = time.monotonic()
+
+    def wait(self, error: TransientError) -> None:
+        """Wait, longer each time and for as long as the server asks; raise the error when patience is over."""
+        delay = error.retry_after
+        if delay is None:
+            delay = min(_MAX_WAIT, 0.25 * 2**self._tries) * random.uniform(0.5, 1.0)  # noqa: S311
+        if time.monotonic() - self._since + delay > self._patience:
+            raise error
+        self._tries += 1
+        log.warning("%s Trying again in %.1f s.", error, delay)
+        if self._stop.wait(delay):
+            raise StoppedError from error

@@ -1,0 +1,128 @@
+"""Every document that was not written, one JSON line each, with the reason."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Literal
+
+import msgspec
+
+from overnight.storage import Storage, scheme_of
+
+MAX_TEXT_BYTES = 64 << 10
+
+
+class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """
+    One document that was not written.
+
+    :param outcome: As the report counts it.
+    :param uri: The file the line is in.
+    :param source: N of ``source[N]``.
+    :param line: From 1.
+    :param offset: Of the line's first byte, uncompressed.
+    :param code: To count by: ours, the AI service's or OpenSearch's.
+    :param reason: In words.
+    :param text: The line, or the document for one that OpenSearch refused; left out when it is not UTF-8 or longer than
+        64 KiB.
+    """
+
+    outcome: Literal["rejected", "missing"]
+    uri: str
+    source: int
+    line: int
+    offset: int
+    code: str
+    reason: str
+    id: str | None = None
+    text: str | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(DeadLetter).decode
+
+
+def excerpt(data: bytes | None) -> str | None:
+    """Return a line as text, if it is one and not too long."""
+    if data is None or len(data) > MAX_TEXT_BYTES:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def read_dead_letters(uri: str, storage: Storage | None = None) -> Iterator[DeadLetter]:
+    """Yield the letters of a file, in the order of the lines they are about."""
+    with (storage or Storage()).open(uri, "rb") as file:
+        for line in file:
+            yield _decode(line)
+
+
+class DeadLetterFile:
+    """
+    Writes letters so that a load that was killed and goes on doubles none.
+
+    A checkpoint records how many bytes were there; what a killed attempt wrote after that is cut off. Object stores
+    cannot append, so there the file is kept here and uploaded at each checkpoint that has new letters.
+
+    :param uri: ``None`` writes nowhere.
+    :param keep: Bytes of an earlier attempt that stay; without them the file starts anew.
+    """
+
+    def __init__(self, uri: str | None, storage: Storage, *, keep: int = 0) -> None:
+        self._uri = uri
+        self._storage = storage
+        self._file: IO[bytes] | None = None
+        self._is_remote = uri is not None and scheme_of(uri) != "file"
+        self._is_committed = True
+        self.size = 0
+        if uri is None or not storage.exists(uri):
+            return
+        if self._is_remote:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115
+            if keep:
+                with storage.open(uri, "rb") as earlier:
+                    shutil.copyfileobj(earlier, self._file)
+        else:
+            self._file = Path(storage.resolve(uri)[1]).open("r+b")  # noqa: SIM115
+        self.size = min(keep, self._file.seek(0, os.SEEK_END))
+        self._is_committed = self._file.tell() == self.size and bool(keep)
+        self._file.truncate(self.size)
+        self._file.seek(self.size)
+
+    def write(self, letters: Iterable[DeadLetter]) -> None:
+        """Append letters."""
+        if self._uri is None:
+            return
+        for letter in letters:
+            if self._file is None:
+                self._file = self._create(self._uri)
+            self.size += self._file.write(_encode(letter) + b"\n")
+            self._is_committed = False
+
+    def commit(self) -> None:
+        """Make sure that what was written outlives this process."""
+        if self._uri is None or self._file is None or self._is_committed:
+            return
+        self._file.flush()
+        if self._is_remote:
+            self._file.seek(0)
+            with self._storage.open(self._uri, "wb") as remote:
+                shutil.copyfileobj(self._file, remote)
+            self._file.seek(0, os.SEEK_END)
+        self._is_committed = True
+
+    def close(self) -> None:
+        """Commit, and close the file."""
+        self.commit()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _create(self, uri: str) -> IO[bytes]:
+        return tempfile.TemporaryFile() if self._is_remote else self._storage.open(uri, "wb")

@@ -1,0 +1,145 @@
+"""Bytes to lines, in bounded memory, each with its number and its offset."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import NamedTuple
+
+_GZIP = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+_INFLATE_BYTES = 1 << 20
+
+
+class Position(NamedTuple):
+    """A place between two lines: how many bytes and lines lie before it."""
+
+    offset: int = 0
+    lines: int = 0
+
+
+class Line(NamedTuple):
+    """
+    One line of a file.
+
+    :param number: From 1.
+    :param offset: Of its first byte, in the uncompressed file.
+    :param end: Where the next line starts.
+    :param data: Without its line break; ``None`` for a line over the limit, whose bytes were dropped.
+    """
+
+    number: int
+    offset: int
+    end: int
+    data: bytes | None
+
+
+class TruncatedError(ValueError):
+    """A gzip stream ends before its end mark."""
+
+
+def is_gzip(head: bytes) -> bool:
+    """Whether a file that starts like this is gzip."""
+    return head.startswith(_GZIP)
+
+
+def inflate(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """
+    Uncompress a gzip stream of one or many members, at most 1 MiB at a time.
+
+    :raises TruncatedError: the stream is cut or damaged.
+    """
+    engine = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    is_fresh = True
+    try:
+        for chunk in chunks:
+            rest = chunk
+            while rest:
+                if engine.eof:
+                    rest = rest.lstrip(b"\0")  # padding between members, as tape tools write it
+                    if not rest:
+                        break
+                    engine, is_fresh = zlib.decompressobj(zlib.MAX_WBITS | 16), True
+                data = engine.decompress(rest, _INFLATE_BYTES)
+                is_fresh = False
+                if data:
+                    yield data
+                rest = engine.unused_data if engine.eof else engine.unconsumed_tail
+    except zlib.error as error:
+        raise TruncatedError(f"the gzip stream is damaged: {error}") from error
+    if not engine.eof and not is_fresh:
+        raise TruncatedError("the gzip stream is cut: its end mark is missing")
+
+
+def plain(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield a stream as it is, or uncompressed when its first bytes are gzip's."""
+    head = b""
+    for chunk in chunks:
+        head += chunk
+        if len(head) >= len(_GZIP):
+            break
+    stream = chain([head] if head else [], chunks)
+    return inflate(stream) if is_gzip(head) else stream
+
+
+def skip(chunks: Iterable[bytes], count: int) -> Iterator[bytes]:
+    """Drop the first ``count`` bytes of a stream."""
+    for chunk in chunks:
+        if count >= len(chunk):
+            count -= len(chunk)
+        elif count:
+            yield chunk[count:]
+            count = 0
+        else:
+            yield chunk
+
+
+def split_lines(chunks: Iterable[bytes], limit: int, start: Position = Position()) -> Iterator[Line]:  # noqa: B008
+    """
+    Cut a stream into lines.
+
+    A last line without a line break counts, an empty rest after the last line break does not. ``\\r\\n`` ends a
+    line as ``\\n`` does. A UTF-8 byte order mark at the very start belongs to no line.
+
+    :param limit: Bytes; of a longer line no more than this is ever held.
+    :param start: Where in the file the stream starts.
+    """
+    offset, number = start
+    held: list[bytes] = []  # the start of the line that the next chunk goes on with
+    held_bytes = 0
+    for chunk in chunks:
+        pieces = chunk.split(b"\n")
+        rest = pieces.pop()
+        for piece in pieces:
+            if held_bytes:
+                held.append(piece)
+                size = held_bytes + len(piece)
+                data = b"".join(held) if size <= limit else None
+                held, held_bytes = [], 0
+            else:
+                size = len(piece)
+                data = piece if size <= limit else None
+            number += 1
+            end = offset + size + 1
+            yield _line(number, offset, end, data)
+            offset = end
+        if rest:
+            held_bytes += len(rest)
+            if held_bytes <= limit:
+                held.append(rest)
+            else:
+                held = []
+    if held_bytes:
+        yield _line(number + 1, offset, offset + held_bytes, b"".join(held) if held_bytes <= limit else None)
+
+
+def _line(number: int, offset: int, end: int, data: bytes | None) -> Line:
+    return Line(number, offset, end, bare(data, offset) if data is not None else None)
+
+
+def bare(data: bytes, offset: int) -> bytes:
+    """Return a line's bytes without what belongs to the file: a carriage return, a byte order mark at its start."""
+    if data.endswith(b"\r"):
+        data = data[:-1]
+    return data.removeprefix(_BOM) if offset == 0 else data

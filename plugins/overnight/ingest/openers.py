@@ -1,0 +1,61 @@
+"""How what is no file system is read: OpenAI's files and plain HTTP, each going on where a connection broke."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import fsspec
+from fsspec import AbstractFileSystem
+
+from overnight.ingest.sources import Opener
+from overnight.services.http import HttpTransport
+from overnight.storage import Storage
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+# A compressed answer has other offsets than the file, and reading could not go on in the middle of it.
+_AS_STORED = {"Accept-Encoding": "identity"}
+
+
+def openai_opener(key: str | None, base_url: str = OPENAI_URL) -> Opener:
+    """
+    Return the opener of ``openai://file-…``.
+
+    :param key: The API key, for servers that want one.
+    :param base_url: OpenAI's or a compatible server's, ``/v1`` included.
+    """
+    headers = {"Authorization": f"Bearer {key}", **_AS_STORED} if key else _AS_STORED
+
+    def read(uri: str, start: int) -> Iterator[bytes]:
+        file_id = uri.partition("://")[2]
+        with HttpTransport(service="OpenAI", base_url=base_url, headers=headers) as transport:
+            yield from transport.stream(f"files/{quote(file_id, safe='')}/content", start=start)
+
+    return read
+
+
+def http_opener() -> Opener:
+    """Return the opener of ``http://`` and ``https://``."""
+
+    def read(uri: str, start: int) -> Iterator[bytes]:
+        with HttpTransport(service="The source's server", base_url=uri, headers=_AS_STORED) as transport:
+            yield from transport.stream(uri, start=start)
+
+    return read
+
+
+def with_s3(storage: Storage, credential: dict[str, str]) -> Storage:
+    """Return a storage whose S3 uses a request's credential (``key``, ``secret``, ``token``, ``region``)."""
+    region = credential.get("region")
+
+    def connect() -> AbstractFileSystem:
+        return fsspec.filesystem(
+            "s3",
+            key=credential.get("key"),
+            secret=credential.get("secret"),
+            token=credential.get("token"),
+            client_kwargs={"region_name": region} if region else {},
+        )
+
+    return Storage({**storage.connectors, "s3": connect})

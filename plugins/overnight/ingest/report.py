@@ -1,0 +1,116 @@
+"""What became of a load."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from overnight.ingest.request import Allowed
+from overnight.jobs.allowance import Allowance
+
+SAMPLE = 20
+"""How many ids or lines a report names at most; the dead-letter file has them all."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class SourceReport(_Frozen):
+    """
+    One source.
+
+    :param lines: Lines read, blank and broken ones too.
+    :param bytes: Bytes read, uncompressed.
+    :param rejected: Lines that gave no document for what is wrong with them themselves.
+    :param missing: Ids of documents that this source lacks the row of.
+    """
+
+    uri: str
+    lines: int = 0
+    bytes: int = 0
+    rejected: int = 0
+    missing: int = 0
+
+
+class RejectedSample(_Frozen):
+    """One of the first rejected documents."""
+
+    source: int
+    line: int
+    id: str | None = None
+    code: str
+    reason: str
+
+
+class LoadReport(_Frozen):
+    """
+    The end of a load. Always ``submitted = indexed + rejected + missing``.
+
+    :param submitted: Documents. Without a join that is the number of lines. With one it is the number of different ids in all
+        the sources, and each line whose id cannot be read or that repeats one counts as a document of its own.
+    :param indexed: Documents that OpenSearch acknowledged.
+    :param rejected: Documents refused by us (a bad line), by the AI service (an error line), or by OpenSearch.
+    :param missing: Documents of a join that were not written because a source lacks their row.
+    :param bytes: Bytes read from the sources, uncompressed.
+    :param seconds: Time spent loading, over all attempts.
+    :param reasons: How many documents were not written, by code.
+    :param dead_letter_uri: Where each of them is named; ``None`` when there are none, or nowhere to write to.
+    :param resumed: Whether an earlier attempt had done a part.
+    """
+
+    index: str
+    submitted: int = 0
+    indexed: int = 0
+    rejected: int = 0
+    missing: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    sources: tuple[SourceReport, ...] = ()
+    reasons: dict[str, int] = Field(default_factory=dict)
+    rejected_sample: tuple[RejectedSample, ...] = ()
+    missing_sample: tuple[str, ...] = ()
+    dead_letter_uri: str | None = None
+    resumed: bool = False
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if self.submitted != self.indexed + self.rejected + self.missing:
+            raise ValueError(f"{self.submitted} submitted is not {self.indexed} + {self.rejected} + {self.missing}")
+        return self
+
+    def excess(self, allowed_rejected: Allowed, allowed_missing: Allowed) -> list[str]:
+        """Return what goes beyond the allowances, in words; nothing means the load is a success."""
+        found = []
+        for count, value, what in (
+            (self.rejected, allowed_rejected, "rejected"),
+            (self.missing, allowed_missing, "missing"),
+        ):
+            allowed = Allowance.parse(value)
+            if not allowed.allows(count, self.submitted):
+                found.append(f"{count} of {self.submitted} documents are {what}, {allowed} allowed")
+        return found
+
+
+class Progress(_Frozen):
+    """
+    How far a load is.
+
+    :param bytes: Read so far, uncompressed.
+    :param total_bytes: Of the sources, as stored; ``None`` when a server does not say.
+    """
+
+    submitted: int
+    indexed: int
+    rejected: int
+    missing: int
+    bytes: int
+    total_bytes: int | None
+
+    def __str__(self) -> str:
+        counts = f"{self.indexed:,} indexed, {self.rejected:,} rejected, {self.missing:,} missing"
+        if not self.total_bytes:
+            return f"{counts}, {self.bytes / 1e6:,.0f} MB read"
+        # A compressed source is larger when it is read than when it is stored.
+        return f"{counts}, {min(self.bytes / self.total_bytes, 1):.0%} read"
