@@ -140,7 +140,8 @@ def resume(
     if record.ending is Ending.FINISHED:
         return Submit(following, f"{record.ref} was finished with; this is a new run of the task")
     if seen is None:
-        return Submit(following, f"{record.ref} is gone from the service")
+        submitted = (record.submitted_at or record.intent_at).isoformat(timespec="seconds")
+        return Submit(following, f"{record.ref}, submitted at {submitted}, is gone from the service")
     if seen.state.is_stopped:
         return Submit(following, f"{record.ref} was cancelled")
     if record.ending is Ending.HANDED_OVER and seen.state.is_terminal:
@@ -259,7 +260,7 @@ class Watch:
         self._failing_since = None
         if status.state.is_terminal:
             return Over(WatchEnd.ENDED, status)
-        return self._wait(self.poll_interval, now)
+        return self._wait(max(self.poll_interval, status.poll_after or 0.0), now)
 
     def failed(self, error: ServiceError, now: float) -> Wait | Over:
         """Decide after a poll that raised."""

@@ -139,6 +139,10 @@ class JobStatus(_Frozen):
     """Set when the job FAILED and the service's answer says why."""
     results_lapse_at: datetime | None = None
     """When the service deletes the results."""
+    warnings: tuple[str, ...] = ()
+    """What the service says of the job that is no error."""
+    poll_after: float | None = None
+    """Seconds after which the service wants to be asked again."""
 
     def describe(self) -> str:
         """One line for a log: the state, the service's word and what is known of the items."""
@@ -149,6 +153,8 @@ class JobStatus(_Frozen):
         if self.counts.failed:
             parts.append(f"{self.counts.failed} failed")
         parts += [str(error) for error in self.errors[:3]]
+        if self.warnings:
+            parts.append(f"{len(self.warnings)} warnings, the first: {self.warnings[0]}")
         return ", ".join(parts)
 
 

@@ -166,13 +166,13 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         self.log.info("Submitted %s (generation %d).", record.job, record.generation)
         return record
 
-    @staticmethod
-    def _look(ref: JobRef) -> JobStatus | None:
+    def _look(self, ref: JobRef) -> JobStatus | None:
         # Through the connection that submitted it, which need not be the task's present one.
         with hook_for(ref).client() as client:
             try:
                 status: JobStatus = client.run(client.service.status(ref))
-            except JobNotFoundError:
+            except JobNotFoundError as error:
+                self.log.warning("%s", error)
                 return None
         return status
 

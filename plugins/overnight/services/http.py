@@ -23,7 +23,7 @@ from tenacity import (
 
 from overnight.jobs.errors import RateLimitedError, SpecError, TransientError
 from overnight.services.flow import Transport
-from overnight.services.http_errors import SECRET_NAME, ErrorReader, Errors
+from overnight.services.http_errors import SECRET_NAME, ErrorReader, Errors, retry_after
 from overnight.services.http_resume import Reading
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,21 @@ class HttpCall:
     retry: Retry = Retry.SAFE
     timeout: float | None = None
     """Seconds for each read or write; the transport's own when ``None``."""
+    whole: bool = False
+    """Answer with an :class:`HttpAnswer`, for a service that says something in its headers."""
+
+
+@dataclass(frozen=True)
+class HttpAnswer:
+    """
+    The answer to an :class:`HttpCall` that asked for more than the body.
+
+    :param body: The decoded body.
+    :param retry_after: Seconds after which the server wants to be asked again.
+    """
+
+    body: Any
+    retry_after: float | None = None
 
 
 class HttpTransport(Transport[HttpCall, Any]):
@@ -86,6 +101,7 @@ class HttpTransport(Transport[HttpCall, Any]):
     :param error_reader: Picks ``(code, message)`` out of a decoded error body.
     :param remedies: What a user can do about a status, by status; added to the error's text.
     :param final_codes: Error codes that no waiting mends, whatever the status (a used-up quota that answers 429).
+    :param secrets: What no error may quote although no header of a request is equal to it.
     :raises SpecError: the base URL or a header cannot be sent as it is.
     """
 
@@ -104,6 +120,7 @@ class HttpTransport(Transport[HttpCall, Any]):
         error_reader: ErrorReader | None = None,
         remedies: Mapping[int, str] | None = None,
         final_codes: Collection[str] = (),
+        secrets: Collection[str] = (),
     ) -> None:
         self.service = service
         self.base_url = base_url.rstrip("/") + "/"
@@ -120,7 +137,7 @@ class HttpTransport(Transport[HttpCall, Any]):
         }
         self._attempts = attempts
         self._backoff = backoff
-        self._errors = Errors(service, error_reader, remedies, final_codes)
+        self._errors = Errors(service, error_reader, remedies, final_codes, secrets)
         self._client: httpx.Client | None = None
         # A gathered flow's calls come from several threads.
         self._making_client = threading.Lock()
@@ -204,7 +221,7 @@ class HttpTransport(Transport[HttpCall, Any]):
         finally:
             for file in opened:
                 file.close()
-        return self._decode(response)
+        return self._decode(call, response)
 
     async def _asend_once(self, call: HttpCall) -> Any:
         if call.files is not None:
@@ -214,7 +231,7 @@ class HttpTransport(Transport[HttpCall, Any]):
             response = await self.async_client.send(request, follow_redirects=_is_reading(call))
         except (httpx.RequestError, httpx.InvalidURL) as error:
             raise self._errors.unanswered(call.method, call.path, error) from None
-        return self._decode(response)
+        return self._decode(call, response)
 
     def _stream_once(self, path: str, reading: Reading) -> Iterator[bytes]:
         # Offsets count the file's bytes, so the body must not be compressed on its way.
@@ -273,15 +290,14 @@ class HttpTransport(Transport[HttpCall, Any]):
             timeout=call.timeout if call.timeout is not None else httpx.USE_CLIENT_DEFAULT,
         )
 
-    def _decode(self, response: httpx.Response) -> Any:
+    def _decode(self, call: HttpCall, response: httpx.Response) -> Any:
         if not response.is_success:
             raise self._errors.answered(response)
-        if not response.content:
-            return None
         try:
-            return orjson.loads(response.content)
+            body = orjson.loads(response.content) if response.content else None
         except orjson.JSONDecodeError:
             raise self._errors.unreadable(response) from None
+        return HttpAnswer(body, retry_after(response)) if call.whole else body
 
     def _delay(self, attempt: int, error: BaseException | None) -> float:
         jitter = random.uniform(0, self._backoff)  # noqa: S311 - spreads load, guards nothing

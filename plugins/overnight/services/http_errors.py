@@ -42,6 +42,7 @@ class Errors:
     :param reader: Reads the server's error bodies.
     :param remedies: What a user can do about a status, by status; added to the error's text.
     :param final_codes: Error codes that no waiting mends, whatever the status.
+    :param secrets: What no text may quote, beside the credentials in a request's headers: a part of one, say.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class Errors:
         reader: ErrorReader | None = None,
         remedies: Mapping[int, str] | None = None,
         final_codes: Collection[str] = (),
+        secrets: Collection[str] = (),
     ) -> None:
         self._service = service
         self._reader = reader or read_error
         self._remedies = {**_REMEDIES, **(remedies or {})}
         self._final_codes = frozenset(final_codes)
+        self._secrets = tuple(secrets)
 
     def answered(self, response: httpx.Response) -> ServiceError:
         """Return the error for an answer whose body has been read and whose status is not a success."""
@@ -64,7 +67,7 @@ class Errors:
         if response.has_redirect_location:
             remedy = f"It redirects to {_target(response)}; put that address into the connection."
         message = f"{self._service} answered {request.method} {path_of(response)} with {status}: "
-        message = f"{message}{_redact(request.headers, text)} {remedy}".strip()
+        message = f"{message}{without(self._secrets, _redact(request.headers, text))} {remedy}".strip()
         kind = self._kind(status, code)
         if issubclass(kind, TransientError):
             return kind(message, status=status, code=code, retry_after=retry_after(response))
@@ -150,6 +153,13 @@ def read_error(body: Any) -> tuple[str | None, str] | None:
 def path_of(response: httpx.Response) -> str:
     """Return the path that answered. The query is left out: it can carry tokens (presigned URLs)."""
     return response.request.url.path
+
+
+def without(secrets: Collection[str], text: str) -> str:
+    """Return a text with each secret in it replaced; the longest first, since one may be a part of another."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
 
 
 def _target(response: httpx.Response) -> str:
