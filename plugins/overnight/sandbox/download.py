@@ -14,13 +14,12 @@ import httpx
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
 from overnight.sandbox.cache import exclusive
 from overnight.sandbox.errors import ChecksumError, DownloadError
 from overnight.sandbox.maven import Repository
 
-CHUNK_BYTES = 1 << 18
 ATTEMPTS = 5
 STREAMS = 8
 
@@ -132,7 +131,7 @@ def _download(client: httpx.Client, host: str, pin: Pin, part: Path, advance: Ad
     retrying = Retrying(
         retry=retry_if_exception_type((_InterruptedError, httpx.TransportError)),
         stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_exponential_jitter(initial=0.2, max=10.0, jitter=0.2),
+        wait=wait_exponential(multiplier=0.2, max=10.0) + wait_random(0.0, 0.2),
         reraise=True,
     )
     try:
@@ -167,7 +166,8 @@ def _download_once(client: httpx.Client, host: str, pin: Pin, part: Path, advanc
             raise _InterruptedError("another range came than was asked for")
         received = start if resumed else 0
         with part.open("ab" if resumed else "wb") as file:
-            for chunk in response.iter_raw(CHUNK_BYTES):
+            # As it comes: what a buffer held would be lost with the connection.
+            for chunk in response.iter_raw():
                 received += len(chunk)
                 if received > pin.size:
                     # Whatever this is, it is not the pinned file, and need not fill the disk.

@@ -71,13 +71,13 @@ class ProcessId:
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.started) < _CLOCK_TOLERANCE
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.NoSuchProcess:
             return None
+        return process if same and _runs(process) else None
 
     def stop(self, timeout: float = STOP_SECONDS) -> bool:
         """
-        End the process with SIGTERM, and what is left of its process group after ``timeout`` seconds with SIGKILL.
+        End the process with SIGTERM, and what is left of it and its children after ``timeout`` seconds with SIGKILL.
 
         :return: Whether it ran.
         """
@@ -86,10 +86,9 @@ class ProcessId:
             return False
         family = [process, *_descendants(process)]
         _signal(process, signal.SIGTERM)
-        _, alive = psutil.wait_procs(family, timeout=timeout)
-        for survivor in alive:
+        for survivor in _wait(family, timeout):
             _signal(survivor, signal.SIGKILL)
-        psutil.wait_procs(alive, timeout=timeout)
+        _wait(family, timeout)
         if (child := _children.pop(self.pid, None)) is not None:
             child.wait()
         return True
@@ -169,6 +168,22 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
         return process.children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether a process has not ended; a zombie, which waits for a parent that may never ask, has."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _wait(processes: list[psutil.Process], timeout: float) -> list[psutil.Process]:
+    """Wait until processes have ended, and return those that have not after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while (alive := [process for process in processes if _runs(process)]) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS / 5)
+    return alive
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

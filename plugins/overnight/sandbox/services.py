@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from overnight.sandbox import DEFAULT_OPENSEARCH
 from overnight.sandbox.errors import MissingExtraError, SandboxError
 from overnight.sandbox.process import LOCALHOST, Launch, free_port, start, wait_ready
 
@@ -33,7 +34,7 @@ class Plan:
     folder: Path
     ports: Mapping[str, int]
     ml_commons: bool = False
-    opensearch_version: str = "2.19.6"
+    opensearch_version: str = DEFAULT_OPENSEARCH
     console: Console | None = None
 
 
@@ -67,10 +68,19 @@ def select(names: Iterable[str]) -> tuple[Service, ...]:
     if unknown:
         raise SandboxError(f"The sandbox has no {', '.join(unknown)}; it has {', '.join(SERVICES)}.")
     services = tuple(service for name, service in SERVICES.items() if name in wanted)
-    missing = {package for service in services for package in service.packages if not _installed(package)}
+    require(*(package for service in services for package in service.packages))
+    return services
+
+
+def require(*packages: str) -> None:
+    """
+    Check that packages of the ``sandbox`` extra can be imported.
+
+    :raises MissingExtraError: Some cannot.
+    """
+    missing = {package for package in packages if importlib.util.find_spec(package) is None}
     if missing:
         raise MissingExtraError(tuple(sorted(missing)))
-    return services
 
 
 @contextmanager
@@ -126,7 +136,7 @@ def _openai(plan: Plan) -> Launch:
             *("--host", LOCALHOST, "--port", str(port), "--data-dir", str(data)),
         ),
         url=url,
-        health=f"{url}/healthz",
+        health=f"{url}/_sandbox/health",
         cwd=data,
         log=data / "openai.log",
     )
@@ -175,10 +185,6 @@ def _openai_environment(port: int) -> dict[str, str]:
 def _compact(value: object) -> str:
     # No blanks: the value survives a shell's word splitting.
     return json.dumps(value, separators=(",", ":"))
-
-
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
 
 
 SERVICES: Mapping[str, Service] = {

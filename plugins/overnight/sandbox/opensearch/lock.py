@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+from overnight.sandbox.cache import cache_dir
 from overnight.sandbox.download import Pin
 from overnight.sandbox.errors import SandboxError
 from overnight.sandbox.maven import repository_path
 
-DEFAULT_VERSION = "2.19.6"
 ML_PLUGIN = "plugins/opensearch-ml-plugin"
 
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
@@ -83,28 +85,33 @@ def dump(lock: Lock) -> bytes:
 
 
 def versions() -> tuple[str, ...]:
-    """Return the versions that have a lock, oldest first."""
-    names = (entry.name for entry in _locks().iterdir() if entry.name.endswith(".json"))
-    return tuple(sorted((name.removesuffix(".json") for name in names), key=_numbers))
+    """Return the versions that have a lock, in the package or made on this machine, oldest first."""
+    names = {entry.name for folder in (_packaged(), made_here()) if folder.is_dir() for entry in folder.iterdir()}
+    found = {name.removesuffix(".json") for name in names if name.endswith(".json")}
+    return tuple(sorted(found, key=lambda version: [int(number) for number in re.findall(r"\d+", version)]))
 
 
 def load(version: str) -> Lock:
     """
-    Return the lock of a version.
+    Return the lock of a version; the package's own comes before one made on this machine.
 
     :raises SandboxError: There is none.
     """
     if version not in versions():
         raise SandboxError(
             f"The sandbox has no OpenSearch {version}; it has {', '.join(versions())}. "
-            "Others can be added with  overnight sandbox lock VERSION."
+            f"Add it with  overnight sandbox lock {version}"
         )
-    return parse(_locks().joinpath(f"{version}.json").read_bytes())
+    file = _packaged().joinpath(f"{version}.json")
+    if not file.is_file():
+        file = made_here() / f"{version}.json"
+    return parse(file.read_bytes())
 
 
-def _locks() -> resources.abc.Traversable:
+def made_here() -> Path:
+    """Return the folder of the locks that ``overnight sandbox lock`` made on this machine."""
+    return cache_dir() / "locks"
+
+
+def _packaged() -> Traversable:
     return resources.files(__package__).joinpath("locks")
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version))

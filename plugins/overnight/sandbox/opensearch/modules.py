@@ -11,14 +11,14 @@ class Module:
     """
     One folder below ``modules/``.
 
-    :param root: Maven coordinates ``group:artifact`` of the jar that has the module's class.
+    :param roots: Maven coordinates ``group:artifact`` of its own jars; what these depend on belongs to it too.
     :param plugin: The name of the class, fully qualified.
     :param extends: Modules whose classes this one's can see.
     :param permissions: What the security manager of OpenSearch 2 lets it do, in the policy language of Java.
     """
 
     name: str
-    root: str
+    roots: tuple[str, ...]
     plugin: str
     extends: tuple[str, ...] = ()
     permissions: tuple[str, ...] = ()
@@ -68,36 +68,38 @@ def modules(major: int) -> tuple[Module, ...]:
     """Return the modules of a node; from 3 on their classes and one of their jars have other names."""
     kind = "Plugin" if major < 3 else "ModulePlugin"
     group = "org.opensearch.plugin:"
-    netty = "org.opensearch.plugin:transport-netty4-client" if major < 3 else "org.opensearch:opensearch-netty4"
+    netty: tuple[str, ...] = ("org.opensearch.plugin:transport-netty4-client",)
+    if major >= 3:
+        netty += ("org.opensearch:opensearch-netty4",)
     found = (
         Module("transport-netty4", netty, f"org.opensearch.transport.Netty4{kind}", permissions=_NETTY),
         Module(
             "lang-painless",
-            f"{group}lang-painless",
+            (f"{group}lang-painless",),
             f"org.opensearch.painless.Painless{kind}",
             permissions=_PAINLESS,
         ),
         Module(
             "analysis-common",
-            f"{group}analysis-common",
+            (f"{group}analysis-common",),
             f"org.opensearch.analysis.common.CommonAnalysis{kind}",
             extends=("lang-painless",),
         ),
-        Module("mapper-extras", f"{group}mapper-extras-client", f"org.opensearch.index.mapper.MapperExtras{kind}"),
+        Module("mapper-extras", (f"{group}mapper-extras-client",), f"org.opensearch.index.mapper.MapperExtras{kind}"),
         Module(
             "ingest-common",
-            f"{group}ingest-common",
+            (f"{group}ingest-common",),
             f"org.opensearch.ingest.common.IngestCommon{kind}",
             extends=("lang-painless",),
         ),
         Module(
             "reindex",
-            f"{group}reindex-client",
+            (f"{group}reindex-client",),
             f"org.opensearch.index.reindex.Reindex{kind}",
             permissions=_SOCKETS,
         ),
     )
     if major < 3:
         return found
-    grpc = Module("transport-grpc", f"{group}transport-grpc", "org.opensearch.transport.grpc.GrpcPlugin")
+    grpc = Module("transport-grpc", (f"{group}transport-grpc",), "org.opensearch.transport.grpc.GrpcPlugin")
     return (*found, grpc)

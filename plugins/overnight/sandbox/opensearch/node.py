@@ -13,9 +13,9 @@ from typing import Self
 
 from rich.console import Console
 
-from overnight.sandbox import process
+from overnight.sandbox import DEFAULT_OPENSEARCH, process
 from overnight.sandbox.opensearch import java, layout
-from overnight.sandbox.opensearch.lock import DEFAULT_VERSION, load
+from overnight.sandbox.opensearch.lock import load
 
 READY_WITHIN = 120.0
 """Seconds. A boot takes 8 to 13 on two idle cores, and the machine may be doing other things."""
@@ -65,7 +65,7 @@ class Node:
 
     def __init__(
         self,
-        version: str = DEFAULT_VERSION,
+        version: str = DEFAULT_OPENSEARCH,
         *,
         ml_commons: bool = False,
         home: Path,
@@ -181,7 +181,8 @@ class Node:
             if self._user is None or java.reachable(self.home.parent):
                 self.home.mkdir()
             else:
-                self.home.symlink_to(tempfile.mkdtemp(prefix="overnight-opensearch-"))
+                shared = next(filter(java.reachable, map(Path, (tempfile.gettempdir(), "/var/tmp", "/tmp"))))  # noqa: S108
+                self.home.symlink_to(tempfile.mkdtemp(prefix="overnight-opensearch-", dir=shared))
         if self._user is not None:
             self.home.resolve().chmod(0o755)
 
