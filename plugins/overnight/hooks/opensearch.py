@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
@@ -77,8 +77,8 @@ class OpenSearchHook(BaseHook):
     Reach an OpenSearch cluster through a connection of type ``overnight_opensearch`` or the standard ``opensearch``.
 
     Host (with or without ``https://`` or ``http://``), port, login and password, and an :class:`OpenSearchExtra`. TLS
-    is on and certificates are checked unless the connection says otherwise: ``http://`` in the host, ``http`` as schema or
-    ``scheme``, ``use_ssl: false``. The first of these that is given decides.
+    is on and certificates are checked unless the connection says otherwise: ``http://`` in the host, ``http`` as
+    schema or ``scheme``, ``use_ssl: false``. The first of these that is given decides.
 
     :param conn_id: The connection.
     """
@@ -99,12 +99,7 @@ class OpenSearchHook(BaseHook):
         :raises SpecError: the connection lacks something; the text says which field.
         """
         connection = self.get_connection(self.conn_id)
-        extra = _read_extra(connection.extra_dejson)
-        auth: httpx.Auth | None = None
-        if extra.is_signed:
-            aws = self.get_connection(extra.aws_conn_id) if extra.aws_conn_id else None
-            auth = _signer(aws, extra)
-        return _reach(connection, extra, auth)
+        return reach_of(connection, connection.extra_dejson, self.get_connection)
 
     async def areach(self) -> OpenSearchConnection:
         """Look the connection up on the event loop and return how to reach the cluster. For triggerers."""
@@ -128,7 +123,9 @@ class OpenSearchHook(BaseHook):
     def target(self) -> OpenSearchTarget:
         """Look the connection up, blocking, and return the cluster as :func:`overnight.ingest.load` takes it."""
         reach = self.reach()
-        return OpenSearchTarget(reach.url, auth=reach.auth, verify=reach.verify, timeout=reach.timeout)
+        return OpenSearchTarget(
+            reach.url, auth=reach.auth, verify=reach.verify, headers=reach.headers, timeout=reach.timeout
+        )
 
     def server_version(self) -> ServerVersion:
         """Ask the server for its distribution and number."""
@@ -144,6 +141,22 @@ class OpenSearchHook(BaseHook):
                 return True, transport.run(reach.probe())
         except OvernightError as error:
             return False, str(error)
+
+
+def reach_of(
+    connection: Connection, extra: Mapping[str, Any], look_up: Callable[[str], Connection]
+) -> OpenSearchConnection:
+    """
+    Return how to reach the cluster of a connection that has been looked up.
+
+    :param extra: The connection's extra, decoded.
+    :param look_up: Finds the AWS connection, if there is one, by its id.
+    """
+    facts = _read_extra(extra)
+    auth: httpx.Auth | None = None
+    if facts.is_signed:
+        auth = _signer(look_up(facts.aws_conn_id) if facts.aws_conn_id else None, facts)
+    return _reach(connection, facts, auth)
 
 
 def _read_extra(extra: Mapping[str, Any]) -> OpenSearchExtra:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import httpx
 from overnight.jobs.errors import JobNotFoundError, UnavailableError
 from overnight.services.flow import Flow
 from overnight.services.http import HttpCall, HttpTransport
+from overnight.services.http_errors import ErrorReader
 from overnight.services.sigv4 import SigV4Auth
 
 REMEDIES: Mapping[int, str] = {
@@ -68,11 +69,20 @@ class OpenSearchConnection:
         """Whether this is an Amazon OpenSearch Serverless collection."""
         return isinstance(self.auth, SigV4Auth) and self.auth.service == "aoss"
 
-    def transport(self, *, remedies: Mapping[int, str] | None = None, attempts: int = 6) -> HttpTransport:
+    def transport(
+        self,
+        *,
+        remedies: Mapping[int, str] | None = None,
+        attempts: int = 6,
+        error_reader: ErrorReader | None = None,
+        final_codes: Collection[str] = (),
+    ) -> HttpTransport:
         """
         Return a transport for these facts. Does no I/O.
 
         :param remedies: What a user can do about a status, beside :data:`REMEDIES`.
+        :param error_reader: Reads error bodies; :func:`read_opensearch_error` when left out.
+        :param final_codes: What the reader calls errors that no waiting mends.
         :raises SpecError: the address or a header cannot be sent as it is.
         """
         return HttpTransport(
@@ -83,8 +93,9 @@ class OpenSearchConnection:
             verify=self.verify,
             timeout=self.timeout,
             attempts=attempts,
-            error_reader=read_opensearch_error,
+            error_reader=error_reader or read_opensearch_error,
             remedies={**REMEDIES, **(remedies or {})},
+            final_codes=final_codes,
         )
 
     def version(self) -> Flow[ServerVersion]:
