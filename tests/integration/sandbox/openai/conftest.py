@@ -30,6 +30,7 @@ class Emulator:
         self.seen: set[str] = set()
         self._port = 0
         self._process: subprocess.Popen[str] | None = None
+        self._clients: dict[str, openai.OpenAI] = {}
 
     @property
     def url(self) -> str:
@@ -55,15 +56,28 @@ class Emulator:
         if self._process is not None:
             self._process.send_signal(how)
             self._process.wait(PATIENCE)
+            if self._process.stdout is not None:
+                self._process.stdout.close()
             self._process = None
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
 
     def client(self, **options: Any) -> openai.OpenAI:
-        return openai.OpenAI(**{"api_key": KEY, "base_url": f"{self.url}/v1", "max_retries": 0, **options})
+        name = repr(options)
+        if name not in self._clients:
+            defaults = {"api_key": KEY, "base_url": f"{self.url}/v1", "max_retries": 0}
+            self._clients[name] = openai.OpenAI(**{**defaults, **options})
+        return self._clients[name]
 
     def put(self, section: str, **values: Any) -> dict[str, Any]:
         answer = httpx.put(f"{self.url}/_sandbox/{section}", json=values)
         assert answer.is_success, answer.text
         return answer.json()
+
+    def configure(self, **sections: dict[str, Any]) -> None:
+        for section, values in sections.items():
+            self.put(section, **values)
 
     def advance(self, seconds: float) -> None:
         httpx.post(f"{self.url}/_sandbox/clock", json={"advance": seconds}).raise_for_status()
@@ -111,6 +125,7 @@ class Emulator:
 
 @pytest.fixture
 def make_emulator(tmp_path: Path) -> Iterator[Callable[..., Emulator]]:
+    """Start one with settings, and nothing in it."""
     made: list[Emulator] = []
 
     def make(**settings: Any) -> Emulator:
@@ -123,10 +138,22 @@ def make_emulator(tmp_path: Path) -> Iterator[Callable[..., Emulator]]:
         emulator.stop(signal.SIGKILL)
 
 
+@pytest.fixture(scope="module")
+def _shared_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    emulator = Emulator(tmp_path_factory.mktemp("emulator"))
+    emulator.start()
+    yield emulator
+    emulator.stop()
+
+
 @pytest.fixture
-def emulator(make_emulator: Callable[..., Emulator]) -> Emulator:
-    """An emulator that is as fast as it can be, and has no faults."""
-    return make_emulator(pace={"validating": 0, "finalizing": 0, "cancelling": 0})
+def emulator(_shared_emulator: Emulator) -> Emulator:
+    """One that other tests have used, as fast as it can be, without faults; its clock is not to be put forward."""
+    for section in ("faults", "quirks", "limits"):
+        _shared_emulator.put(section)
+    _shared_emulator.put("pace", validating=0, finalizing=0, cancelling=0)
+    httpx.delete(f"{_shared_emulator.url}/_sandbox/requests").raise_for_status()
+    return _shared_emulator
 
 
 @pytest.fixture
