@@ -150,6 +150,8 @@ class JobStatus(_Frozen):
         if self.counts.total is not None:
             done = (self.counts.succeeded or 0) + (self.counts.failed or 0)
             parts.append(f"{done}/{self.counts.total} items")
+        elif self.progress is not None and not self.state.is_terminal:
+            parts.append(f"{self.progress:.0%} done")
         if self.counts.failed:
             parts.append(f"{self.counts.failed} failed")
         parts += [str(error) for error in self.errors[:3]]

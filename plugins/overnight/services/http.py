@@ -126,7 +126,7 @@ class HttpTransport(Transport[HttpCall, Any]):
         self.base_url = base_url.rstrip("/") + "/"
         self._origin = _origin_of(self.base_url, service)
         self._headers = dict(headers or {})
-        _check_headers(self._headers, service)
+        check_headers(self._headers, service)
         self._options: dict[str, Any] = {
             "base_url": self.base_url,
             "headers": self._headers,
@@ -355,7 +355,8 @@ def _origin_of(base_url: str, service: str) -> tuple[str, str, int | None]:
     return origin
 
 
-def _check_headers(headers: Mapping[str, str], service: str) -> None:
+def check_headers(headers: Mapping[str, str], service: str) -> None:
+    """Refuse, without quoting it, a value from a connection that cannot be a header's."""
     for name, value in headers.items():
         if not value.isascii() or not value.isprintable() or value != value.strip() or not value:
             # Said here, without the value: h11's own error would quote it.

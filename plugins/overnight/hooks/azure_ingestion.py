@@ -1,0 +1,84 @@
+"""A connection to Azure OpenAI's ingestion jobs, with the credentials that a job is created with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk.log import mask_secret
+from pydantic import BaseModel, ConfigDict, Field
+
+from overnight.hooks.job import JobHook
+from overnight.jobs.errors import SpecError
+from overnight.services.azure_ingestion import AzureIngestionService
+from overnight.services.azure_ingestion_connection import API_VERSION, AzureIngestionConnection
+from overnight.services.client import JobClient
+from overnight.services.flow import Flow
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+
+class AzureIngestionExtra(BaseModel):
+    """
+    What the connection's extra holds: the headers of a job's creation, in snake case.
+
+    :param verify: ``false``, or the path of a CA bundle.
+    """
+
+    # An error's text must not quote what was entered.
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+    search_service_endpoint: str | None = None
+    search_service_admin_key: str | None = Field(default=None, repr=False)
+    storage_connection_string: str | None = Field(default=None, repr=False)
+    storage_container: str | None = None
+    storage_endpoint: str | None = None
+    embedding_endpoint: str | None = None
+    embedding_key: str | None = Field(default=None, repr=False)
+    embedding_deployment_name: str | None = None
+    api_version: str = API_VERSION
+    timeout: float = 60.0
+    verify: bool | str = True
+
+
+class AzureIngestionHook(JobHook[AzureIngestionService]):
+    """
+    Reach the ingestion jobs of an Azure OpenAI resource.
+
+    The password is the API key and the host the endpoint, ``https://<resource>.openai.azure.com``; the extra is an
+    :class:`AzureIngestionExtra`. Its credentials are masked in Airflow's logs.
+
+    :param conn_id: The connection.
+    """
+
+    default_conn_name: ClassVar[str] = "azure_openai_default"
+    conn_type: ClassVar[str] = "overnight_azure_openai"
+    hook_name: ClassVar[str] = "Azure OpenAI ingestion jobs (Overnight)"
+
+    def client_from(self, connection: Connection, extra: Mapping[str, Any]) -> JobClient[AzureIngestionService]:
+        """Return a client for the connection's resource."""
+        facts = AzureIngestionExtra.model_validate({name: value for name, value in extra.items() if value is not None})
+        account = AzureIngestionConnection(
+            endpoint=_endpoint(connection), api_key=connection.password, **facts.model_dump()
+        )
+        for secret in account.secrets():
+            mask_secret(secret)
+        return JobClient(AzureIngestionService(self.conn_id, account), account.transport())
+
+    def probe(self, service: AzureIngestionService) -> Flow[str]:
+        """List the jobs, which costs nothing."""
+        jobs = yield from service.list_jobs()
+        return f"{service.conn_id} has {len(jobs)} ingestion jobs of the last 48 hours."
+
+
+def _endpoint(connection: Connection) -> str:
+    host = (connection.host or "").strip().rstrip("/")
+    if not host:
+        raise SpecError(
+            "Azure OpenAI: the connection has no host. Put the resource's endpoint there, "
+            "https://<resource>.openai.azure.com."
+        )
+    if "://" in host:
+        return host
+    return f"https://{host}:{connection.port}" if connection.port else f"https://{host}"
