@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from overnight.jobs import Blame, JobCounts, JobError, JobState, JobStatus
@@ -199,4 +199,4 @@ def _lapse(batch: Mapping[str, Any]) -> datetime | None:
     asked = batch.get("output_expires_after")
     seconds = _count(asked.get("seconds")) if isinstance(asked, dict) else None
     ended = next((at for name in _ENDS if (at := moment(batch.get(name)))), None)
-    return ended + timedelta(seconds=seconds) if seconds and ended else None
+    return moment(ended.timestamp() + seconds) if seconds and ended else None

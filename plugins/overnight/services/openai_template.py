@@ -55,7 +55,7 @@ class RequestTemplate(BaseModel):
     :param endpoint: What every request's ``url`` says.
     :param body: The request's body.
     :param id_path: Where a document's id is; it becomes the ``custom_id``. A text or a whole number.
-    :raises SpecError: a path has filters, wildcards or slices, which could match many values.
+    :raises ValidationError: a path has filters, wildcards or slices, which could match many values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
