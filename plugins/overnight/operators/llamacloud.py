@@ -1,0 +1,164 @@
+"""LlamaCloud batches as DAG steps: parse or extract files, collect the results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from airflow.sdk import BaseOperator
+
+from overnight.hooks.job import JobHook
+from overnight.hooks.llamacloud import LlamaCloudHook
+from overnight.hooks.outcome import failing_for_good
+from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
+from overnight.jobs import JobRef
+from overnight.operators.job import JobOperator
+from overnight.services.client import JobClient
+from overnight.services.llamacloud import LlamaCloudService
+from overnight.services.llamacloud_results import Content, collect
+from overnight.services.llamacloud_spec import JobType, Limits, LlamaCloudBatchSpec, MetadataValue
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class LlamaCloudBatchOperator(JobOperator[LlamaCloudBatchSpec]):
+    """
+    Parse files, or extract from them, with LlamaCloud batches; however many batches the files need, they are one job.
+
+    Every file is at the service before the first batch is created. A try that died while uploading is gone on with: no
+    second directory, no second upload, no second batch.
+
+    :param job_type: ``parse_v2`` or ``extract_v2``.
+    :param configuration_id: A saved configuration or a built-in preset such as ``cfg-PARSE_AGENTIC``; or
+    :param configuration_name: the name of a configuration, which is looked up, and
+    :param parameters: what it is created with when there is none of that name.
+    :param sources: Files on a disk or in an object store: a URI, a glob, a prefix ending in ``/``, or a list; or
+    :param directory_id: a directory at the service.
+    :param results_uri: The folder that the results are collected into, one line of JSON for each file: the XCom names
+        them as ``results.files`` of the kinds ``output`` and ``error``. Without it they stay at the service.
+    :param content: What is collected of a parse job: ``markdown``, ``text``, or both.
+    :param metadata: Put on every file of the job, and so on every line of the results.
+    :param directory_type: ``ephemeral`` directories are cleaned up by the service, ``user`` ones stay.
+    :param limits: What the service takes, and how fast files are sent: fields of
+        :class:`~overnight.services.llamacloud_spec.Limits`.
+    :param conn_id: A LlamaCloud connection, ``llamacloud_default`` when left out.
+    :param aws_conn_id: The connection for ``s3://`` URIs.
+
+    All further parameters are those of :class:`~overnight.operators.job.JobOperator`.
+    """
+
+    template_fields: Sequence[str] = (
+        "job_type",
+        "configuration_id",
+        "configuration_name",
+        "parameters",
+        "sources",
+        "directory_id",
+        "results_uri",
+        "metadata",
+        "limits",
+        "aws_conn_id",
+        *JobOperator.template_fields,
+    )
+    hook_class: ClassVar[type[JobHook[Any]]] = LlamaCloudHook
+
+    def __init__(
+        self,
+        *,
+        job_type: JobType = "parse_v2",
+        configuration_id: str | None = None,
+        configuration_name: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        sources: str | Sequence[str] = (),
+        directory_id: str | None = None,
+        results_uri: str | None = None,
+        content: Sequence[Content] = ("markdown",),
+        metadata: Mapping[str, MetadataValue] | None = None,
+        directory_type: Literal["ephemeral", "user"] = "ephemeral",
+        limits: Mapping[str, Any] | None = None,
+        aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job_type = job_type
+        self.configuration_id = configuration_id
+        self.configuration_name = configuration_name
+        self.parameters = parameters
+        self.sources = sources
+        self.directory_id = directory_id
+        self.results_uri = results_uri
+        self.content = content
+        self.metadata = metadata
+        self.directory_type = directory_type
+        self.limits = limits
+        self.aws_conn_id = aws_conn_id
+
+    def build_spec(self, context: Context) -> LlamaCloudBatchSpec:
+        """Find and check the files; the same files give the same spec on every try."""
+        spec = LlamaCloudBatchSpec(
+            job_type=self.job_type,
+            configuration_id=self.configuration_id,
+            configuration_name=self.configuration_name,
+            parameters=self.parameters,
+            sources=(self.sources,) if isinstance(self.sources, str) else tuple(self.sources),
+            directory_id=self.directory_id,
+            metadata=self.metadata or {},
+            directory_type=self.directory_type,
+        )
+        with self.make_client() as client:
+            measured = client.run(client.service.measure(spec))
+        self.log.info("%d files.", measured.files_count)
+        return measured
+
+    def make_client(self) -> JobClient[LlamaCloudService]:
+        """Return a client that reads sources and writes results through this task's own connections."""
+        hook = LlamaCloudHook(
+            self.conn_id,
+            storage=connected_storage(self.aws_conn_id),
+            limits=Limits.model_validate(self.limits or {}),
+            results_uri=self.results_uri,
+            content=self.content,
+        )
+        return hook.client()
+
+
+class LlamaCloudResultsOperator(BaseOperator):
+    """
+    Collect the results of a job that is over into object storage, for a job that was waited for elsewhere.
+
+    The XCom is that of a :class:`~overnight.jobs.ResultManifest`: the URIs of the ``output`` and ``error`` files, and
+    the counts.
+
+    :param job: The job: the XCom of the task that submitted or waited for it (its ``output``), a
+        :class:`~overnight.jobs.JobRef`, or ``{"service": …, "id": …, "conn_id": …}``; templated.
+    :param results_uri: The folder to write to.
+    :param content: What is collected of a parse job: ``markdown``, ``text``, or both.
+    :param aws_conn_id: The connection for ``s3://`` URIs.
+    """
+
+    template_fields: Sequence[str] = ("job", "results_uri", "aws_conn_id")
+
+    def __init__(
+        self,
+        *,
+        job: Any,
+        results_uri: str,
+        content: Sequence[Content] = ("markdown",),
+        aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job = job
+        self.results_uri = results_uri
+        self.content = content
+        self.aws_conn_id = aws_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Collect, and return where the results are."""
+        with failing_for_good():
+            ref = JobRef.read(self.job)
+            storage = connected_storage(self.aws_conn_id)
+            with LlamaCloudHook(ref.conn_id).client() as client:
+                results = client.run(collect(ref, self.results_uri, storage, self.content))
+        return results.model_dump(mode="json")
