@@ -216,6 +216,16 @@ def test_a_batch_that_is_over_cannot_be_cancelled(emulator, embedding_lines, qui
         emulator.client().batches.cancel(batch.id)
 
 
+def test_a_batch_cancelled_while_finalizing_is_cancelled_with_all_its_lines(emulator, embedding_lines):
+    emulator.put("pace", validating=0, finalizing=5, cancelling=0)
+    batch = emulator.submit(embedding_lines(20))
+    emulator.reaches(batch, "finalizing")
+    emulator.client().batches.cancel(batch.id)
+    done = emulator.reaches(batch, "cancelled")
+    assert done.completed_at is None
+    assert len(emulator.lines(done.output_file_id)) == 20
+
+
 def test_an_expired_batch_has_the_finished_lines_and_names_the_rest(make_emulator, embedding_lines):
     emulator = make_emulator(pace={"validating": 0, "lines_per_second": 40})
     client = emulator.client()
