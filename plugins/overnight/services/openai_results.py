@@ -12,11 +12,10 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from enum import IntEnum, StrEnum
-from typing import IO, Any, NamedTuple, cast
+from enum import IntEnum
+from typing import IO, cast
 
 import msgspec
-import orjson
 from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict
 
@@ -24,30 +23,31 @@ from overnight.jobs import JobState, ResultManifest
 from overnight.jobs.errors import SpecError
 from overnight.services.http import HttpTransport
 from overnight.services.openai_files import FILE_SCHEME, content
+from overnight.services.openai_result_line import (
+    LineOutcome,
+    Outcome,
+    Result,
+    decode_outcome,
+    input_id,
+    read_result,
+)
 from overnight.services.openai_scan import id_digest
 from overnight.storage import Storage
 
-EXPIRED_CODES = frozenset({"batch_expired", "request_expired"})
-MAX_MESSAGE = 2_000
+__all__ = [
+    "Chunks",
+    "LineOutcome",
+    "Outcome",
+    "OutcomeCounts",
+    "chunks_from",
+    "join_results",
+    "read_outcomes",
+]
+
 SPOOL_BYTES = 16 << 20
 
 Chunks = Callable[[str], Iterator[bytes]]
 """Opens a URI and yields its bytes in pieces of any size."""
-
-
-class Outcome(StrEnum):
-    """What became of an input line, or what is wrong with a result line that belongs to none."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    EXPIRED = "expired"
-    MISSING = "missing"
-    UNKNOWN_ID = "unknown_id"
-    """A result whose ``custom_id`` is not in the input."""
-    REPEATED = "repeated"
-    """One more result for a line that has one."""
-    BROKEN = "broken"
-    """A result line that cannot be read, or names no line."""
 
 
 class OutcomeCounts(BaseModel):
@@ -72,29 +72,6 @@ class OutcomeCounts(BaseModel):
     def unsuccessful(self) -> int:
         """How many input lines have no usable result."""
         return self.submitted - self.succeeded
-
-
-class LineOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
-    """
-    One line of the outcomes file.
-
-    :param outcome: Any :class:`Outcome` but succeeded.
-    :param custom_id: Of the input line; ``None`` where a result line names none.
-    :param line: Of the input, counted from 1; ``None`` where a result belongs to no input line.
-    :param source: ``output`` or ``error``, with ``source_line``: where the result was.
-    :param status: The HTTP status of the request inside the batch.
-    :param code: The service's error code.
-    :param message: The service's words.
-    """
-
-    outcome: str
-    custom_id: str | None = None
-    line: int | None = None
-    source: str | None = None
-    source_line: int | None = None
-    status: int | None = None
-    code: str | None = None
-    message: str | None = None
 
 
 def join_results(
@@ -130,7 +107,7 @@ def join_results(
     inputs = [input_uri] if input_uri is not None else manifest.uris("input")
     if not inputs:
         raise SpecError(f"{manifest.ref} names no input file; give the one that was submitted as input_uri.")
-    ledger = _Ledger(_custom_id(line) for line in _lines(chunks, inputs))
+    ledger = _Ledger(input_id(line) for line in _lines(chunks, inputs))
     with (
         ExitStack() as files,
         cast("IO[bytes]", tempfile.SpooledTemporaryFile(SPOOL_BYTES)) as spool,
@@ -145,10 +122,10 @@ def join_results(
         spool.seek(0)
         outcomes = files.enter_context(storage.open(outcomes_uri, "wb"))
         for line in spool:
-            outcomes.write(_encode(ledger.confirm(_decode_outcome(line))))
+            outcomes.write(_encode(ledger.confirm(decode_outcome(line))))
         retry = files.enter_context(storage.open(retry_uri, "wb"))
         for number, line in enumerate(_lines(chunks, inputs), 1):
-            outcome = ledger.close(number, _custom_id(line), ended)
+            outcome = ledger.close(number, input_id(line), ended)
             if outcome is not None:
                 outcomes.write(_encode(outcome))
             if not ledger.has_succeeded(number):
@@ -160,7 +137,7 @@ def read_outcomes(uri: str, storage: Storage | None = None) -> Iterator[LineOutc
     """Yield what :func:`join_results` wrote down, line by line."""
     with (storage or Storage()).open(uri) as file:
         for line in file:
-            yield _decode_outcome(line)
+            yield decode_outcome(line)
 
 
 def chunks_from(transport: HttpTransport, storage: Storage | None = None) -> Chunks:
@@ -208,7 +185,7 @@ class _Ledger:
             if self._first.setdefault(digest, place) != place:
                 self._others.setdefault(digest, []).append(place)
 
-    def enter(self, result: _Result) -> LineOutcome | None:
+    def enter(self, result: Result) -> LineOutcome | None:
         """Give a result to its line; return what to write down, ``None`` for a line's first success."""
         outcome = result.outcome
         if outcome.custom_id is None:
@@ -271,132 +248,14 @@ class _Ledger:
         return None
 
 
-class _Line(msgspec.Struct):
-    custom_id: Any = None
-    response: msgspec.Raw = msgspec.Raw()
-    error: msgspec.Raw = msgspec.Raw()
-
-
-class _Response(msgspec.Struct):
-    status_code: Any = None
-    body: msgspec.Raw = msgspec.Raw()
-
-
-class _Body(msgspec.Struct):
-    error: msgspec.Raw = msgspec.Raw()
-    message: Any = None
-    detail: Any = None
-
-
-class _Result(NamedTuple):
-    outcome: LineOutcome
-    usable: bytes = b""
-
-
-_decode_line = msgspec.json.Decoder(_Line).decode
-_decode_response = msgspec.json.Decoder(_Response).decode
-_decode_body = msgspec.json.Decoder(_Body).decode
-_decode_outcome = msgspec.json.Decoder(LineOutcome).decode
-
-
 def _encode(outcome: LineOutcome) -> bytes:
     return msgspec.json.encode(outcome) + b"\n"
 
 
-def _results(manifest: ResultManifest, chunks: Chunks) -> Iterator[_Result]:
+def _results(manifest: ResultManifest, chunks: Chunks) -> Iterator[Result]:
     for source in ("output", "error"):
         for number, line in enumerate(_lines(chunks, manifest.uris(source)), 1):
-            yield _read_result(line, source, number)
-
-
-def _read_result(line: bytes, source: str, number: int) -> _Result:
-    """Read one result line; whatever it lacks, it ends as some outcome."""
-
-    def broken(message: str) -> _Result:
-        return _Result(LineOutcome(Outcome.BROKEN, source=source, source_line=number, message=message))
-
-    try:
-        parsed = _decode_line(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return broken(f"not a JSON object: {error}")
-    if isinstance(parsed.custom_id, bool) or not isinstance(parsed.custom_id, str | int):
-        return broken("no custom_id")
-    status, body, body_text = _read_response(parsed.response)
-    code, message = _first_error(parsed.error, body, body_text)
-    # A server can say 200 about a request that it then finds an error for.
-    usable = source == "output" and code is None and message is None and _is_success(status) and body is not None
-    outcome = LineOutcome(
-        Outcome.SUCCEEDED if usable else Outcome.EXPIRED if code in EXPIRED_CODES else Outcome.FAILED,
-        str(parsed.custom_id),
-        source=source,
-        source_line=number,
-        status=status,
-        code=code or (None if message or usable else "unreadable_response"),
-        message=message[:MAX_MESSAGE] if message else None,
-    )
-    if not usable:
-        return _Result(outcome)
-    return _Result(outcome, (line if body_text is None else _unpacked(line, body_text)) + b"\n")
-
-
-def _read_response(raw: msgspec.Raw) -> tuple[int | None, _Body | None, str | None]:
-    """Return the status, the body, and the body's text where a server sent the body as a string."""
-    if not _holds(raw):
-        return None, None, None
-    try:
-        response = _decode_response(raw)
-    except msgspec.DecodeError:
-        return None, None, None
-    status = response.status_code
-    status = int(status) if isinstance(status, int | float | str) and str(status).isdecimal() else None
-    body, text = bytes(response.body), None
-    if body.startswith(b'"'):
-        text = msgspec.json.decode(body, type=str)
-        body = text.encode("utf-8", "surrogatepass")
-    try:
-        # The whole body is checked here, though its numbers are not made into objects.
-        return status, _decode_body(body), text
-    except msgspec.DecodeError:
-        return status, None, text
-
-
-def _first_error(raw: msgspec.Raw, body: _Body | None, body_text: str | None) -> tuple[str | None, str | None]:
-    """Return code and message of a line's error, else of its body's."""
-    for error in (raw, body.error if body is not None else msgspec.Raw()):
-        if not _holds(error):
-            continue
-        value = orjson.loads(bytes(error))
-        if isinstance(value, dict):
-            code = value.get("code") or value.get("type")
-            return (str(code) if code else None), str(value.get("message") or code or value)
-        return None, str(value)
-    if body is None:
-        return None, body_text or None
-    text = body.message or body.detail
-    return None, str(text) if text else None
-
-
-def _holds(raw: msgspec.Raw) -> bool:
-    return bytes(raw) not in (b"", b"null")
-
-
-def _is_success(status: int | None) -> bool:
-    # Some servers leave the status of a good answer out.
-    return status is None or 200 <= status < 300
-
-
-def _unpacked(line: bytes, body: str) -> bytes:
-    result = orjson.loads(line)
-    result["response"]["body"] = orjson.Fragment(body)
-    return orjson.dumps(result)
-
-
-def _custom_id(line: bytes) -> str | None:
-    try:
-        custom_id = _decode_line(line).custom_id
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    return custom_id if isinstance(custom_id, str) else None
+            yield read_result(line, source, number)
 
 
 def _lines(chunks: Chunks, uris: Iterable[str]) -> Iterator[bytes]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,6 +148,30 @@ def test_a_body_sent_as_text_becomes_an_object_with_the_same_numbers(tmp_path: P
     assert joined.outcomes[0].message == "oh no"
 
 
+def test_a_body_sent_as_pretty_text_stays_on_its_line(tmp_path: Path) -> None:
+    Joined(tmp_path, dump(asked("a")), dump(done("a", '{\n  "n": 12345678901234567890123,\r\n  "t": "x\\ny"\n}')))
+    (line,) = (tmp_path / "succeeded.jsonl").read_bytes().splitlines()
+    assert b'"body":{"n":12345678901234567890123,"t":"x\\ny"}' in line.replace(b": ", b":").replace(b", ", b",")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        rb'{"custom_id":"a","response":{"status_code":200,"body":"\ud800"}}',
+        b'{"custom_id":"a","response":{"status_code":200,"body":"\xff"}}',
+        rb'{"custom_id":"a","response":{"status_code":500,"body":{"error":{"message":"\ud800"}}}}',
+        b'{"custom_id":"a","response":{"status_code":500,"body":{"error":{"message":"\xff"}}}}',
+        b'{"custom_id":"a","error":"\xff"}',
+        b'{"custom_id":"a","id":"\xff","response":{"status_code":200,"body":"{}"}}',
+        b'{"custom_id":"a","response":{"status_code":200,"body":"{\\"x\\": 01}"}}',
+    ],
+)
+def test_text_that_is_not_unicode_fails_its_line_and_no_other(tmp_path: Path, line: bytes) -> None:
+    joined = Joined(tmp_path, dump(asked("a"), asked("b")), line + b"\n" + dump(done("b")))
+    assert (joined.counts.submitted, joined.counts.succeeded) == (2, 1)
+    assert joined.counts.failed + joined.counts.missing == 1
+
+
 def test_good_lines_are_handed_on_byte_for_byte(tmp_path: Path) -> None:
     line = b'{"custom_id":"a", "response":{"status_code":200,"body":{"x":1.0000000000000000001}},"error":null}\n'
     Joined(tmp_path, dump(asked("a")), line)
@@ -289,6 +314,24 @@ def test_every_line_is_accounted_for_exactly_once(
     assert len(results) == counts.succeeded + len([o for o in of_lines if o.source]) + unplaced
     succeeding = {line["custom_id"] for line in output if isinstance(line, dict) and good(line)}
     assert {line["custom_id"] for line in joined.succeeded} == succeeding & set(ids)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda some: (
+            st.lists(some)
+            | st.dictionaries(
+                st.sampled_from(["custom_id", "response", "error", "status_code", "body", "message", "code"]), some
+            )
+        ),
+    )
+)
+def test_no_result_line_breaks_the_join(tmp_path_factory: pytest.TempPathFactory, line: Any) -> None:
+    text = json.dumps(line).encode() + b"\n"
+    joined = Joined(tmp_path_factory.mktemp("join"), dump(asked("a")), text, text)
+    counts = joined.counts
+    assert counts.submitted == 1 == counts.succeeded + counts.failed + counts.expired + counts.missing
 
 
 def good(line: dict[str, Any]) -> bool:
