@@ -15,10 +15,12 @@ def get_provider_info() -> dict[str, Any]:
         "description": "Offline AI batch jobs, landed in an OpenSearch index.",
         "versions": [__version__],
         "hooks": [
+            {"integration-name": "Azure OpenAI", "python-modules": ["overnight.hooks.azure_ingestion"]},
             {"integration-name": "OpenAI", "python-modules": ["overnight.hooks.openai"]},
             {"integration-name": "OpenSearch", "python-modules": ["overnight.hooks.opensearch"]},
         ],
         "operators": [
+            {"integration-name": "Azure OpenAI", "python-modules": ["overnight.operators.azure_ingestion"]},
             {"integration-name": "OpenAI", "python-modules": ["overnight.operators.openai"]},
             {
                 "integration-name": "OpenSearch",
@@ -48,6 +50,26 @@ def get_provider_info() -> dict[str, Any]:
                 },
             },
             {
+                "hook-class-name": "overnight.hooks.azure_ingestion.AzureIngestionHook",
+                "connection-type": "overnight_azure_openai",
+                "hook-name": "Azure OpenAI ingestion jobs (Overnight)",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["login", "schema", "port"],
+                    "relabeling": {"password": "API key", "host": "Endpoint"},
+                    "placeholders": {"host": "https://<resource>.openai.azure.com"},
+                },
+                "conn-fields": {
+                    "search_service_endpoint": _text("Search service endpoint"),
+                    "search_service_admin_key": _secret("Search service admin key"),
+                    "storage_connection_string": _secret("Storage connection string"),
+                    "storage_container": _text("Storage container"),
+                    "storage_endpoint": _text("Storage endpoint (ResourceId only)"),
+                    "embedding_deployment_name": _text("Embedding deployment"),
+                    "embedding_endpoint": _text("Embedding endpoint"),
+                    "embedding_key": _secret("Embedding key"),
+                },
+            },
+            {
                 "hook-class-name": "overnight.hooks.opensearch.OpenSearchHook",
                 "connection-type": "overnight_opensearch",
                 "hook-name": "OpenSearch (Overnight)",
@@ -74,3 +96,7 @@ def get_provider_info() -> dict[str, Any]:
 
 def _text(label: str) -> dict[str, Any]:
     return {"label": label, "schema": {"type": ["string", "null"]}}
+
+
+def _secret(label: str) -> dict[str, Any]:
+    return {"label": label, "schema": {"type": ["string", "null"], "format": "password"}}

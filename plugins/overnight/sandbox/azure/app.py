@@ -1,0 +1,70 @@
+"""The application: one state, the routers over it, and Azure's error shape for whatever goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from overnight.sandbox.azure.admin import admin_router
+from overnight.sandbox.azure.api import api_router
+from overnight.sandbox.azure.errors import ApiError
+from overnight.sandbox.azure.faults import FaultyFront
+from overnight.sandbox.azure.search import SearchError, search_router
+from overnight.sandbox.azure.settings import Settings
+from overnight.sandbox.azure.state import State
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """
+    Return the emulator as an ASGI application.
+
+    Its runner works while the application's lifespan lasts. Dropped connections need ``python -m
+    overnight.sandbox.azure``.
+
+    :param settings: Changed in place by the admin API.
+    """
+    state = State.open(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        state.runner.start()
+        yield
+        state.close()
+
+    app = FastAPI(
+        title="Azure OpenAI ingestion jobs, emulated",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.include_router(api_router(state))
+    app.include_router(search_router(state))
+    app.include_router(admin_router(state))
+
+    @app.exception_handler(ApiError)
+    async def refuse(_: Request, error: ApiError) -> Response:
+        return JSONResponse(error.body, status_code=error.status, headers=error.headers)
+
+    @app.exception_handler(SearchError)
+    async def refuse_search(_: Request, error: SearchError) -> Response:
+        return error.answer
+
+    @app.exception_handler(HTTPException)
+    async def unrouted(_: Request, error: HTTPException) -> Response:
+        # Azure's gateway answers for whatever no service is behind: with the status in the code's place.
+        body = {"error": {"code": str(error.status_code), "message": "Resource not found"}}
+        return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+    @app.exception_handler(Exception)
+    async def broken(_: Request, __: Exception) -> Response:
+        error = ApiError("internalFailure")
+        return JSONResponse(error.body, status_code=error.status)
+
+    app.add_middleware(FaultyFront, state=state)
+    return app
