@@ -1,0 +1,144 @@
+"""The application: AWS JSON 1.1 at the root, what only a sandbox has under ``/_sandbox``."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from overnight.sandbox.sagemaker import objects
+from overnight.sandbox.sagemaker.api import Api
+from overnight.sandbox.sagemaker.errors import AwsError, internal
+from overnight.sandbox.sagemaker.faults import ADMIN, CONTENT_TYPE, TARGET, Calls, Draws, FaultyFront
+from overnight.sandbox.sagemaker.runner import Runner
+from overnight.sandbox.sagemaker.settings import Faults, Limits, Pace, Settings
+from overnight.sandbox.sagemaker.store import Store
+
+log = logging.getLogger(__name__)
+
+_SECTIONS: dict[str, type[BaseModel]] = {"faults": Faults, "limits": Limits, "pace": Pace}
+_CREDENTIAL = re.compile(r"AWS4-HMAC-SHA256 Credential=(?P<key>[^/]+)/\d{8}/(?P<region>[a-z0-9-]+)/sagemaker/")
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """
+    Return the emulator as an ASGI application.
+
+    Its runner works while the application's lifespan lasts. Dropped connections need
+    :func:`overnight.sandbox.sagemaker.server.serve`.
+
+    :param settings: Changed in place under ``/_sandbox``.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    store = Store(settings.data_dir / "sagemaker.sqlite")
+    draws, calls, s3 = Draws(settings), Calls(), objects.connect(settings)
+    runner = Runner(settings, store, draws, s3)
+    api = Api(settings, store, draws, s3)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        runner.start()
+        yield
+        runner.stop()
+        store.close()
+
+    app = FastAPI(
+        title="SageMaker batch transform, emulated",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+
+    @app.post("/")
+    async def call(request: Request) -> Response:
+        try:
+            region = _authenticate(request, settings)
+            operation = request.headers.get("x-amz-target", "").removeprefix(TARGET)
+            answer = await run_in_threadpool(api.call, operation, region, _decode(await request.body()))
+            return _answer(answer)
+        except AwsError as error:
+            return _answer(error.body, error.status)
+        except Exception:
+            log.exception("A call broke.")
+            return _answer(internal().body, 500)
+
+    @app.get("/healthz")
+    def health() -> dict[str, Any]:
+        return {"status": "ok", "unfinished_jobs": len(store.jobs(unfinished=True))}
+
+    @app.get(ADMIN + "/calls")
+    def show_calls(operation: str | None = None) -> list[dict[str, Any]]:
+        return calls.public(operation)
+
+    @app.delete(ADMIN + "/calls")
+    def forget_calls() -> list[dict[str, Any]]:
+        calls.clear()
+        return calls.public(None)
+
+    @app.get(ADMIN + "/logs/{name}")
+    def show_log(name: str) -> dict[str, list[str]]:
+        return {job.arn: job.log for job in store.jobs() if job.name == name}
+
+    @app.get(ADMIN + "/{section}")
+    def show(section: str) -> Response:
+        if section not in _SECTIONS:
+            return Response(status_code=404)
+        return _plain(getattr(settings, section))
+
+    @app.put(ADMIN + "/{section}")
+    async def replace(section: str, request: Request) -> Response:
+        if section not in _SECTIONS:
+            return Response(status_code=404)
+        try:
+            values = _SECTIONS[section].model_validate_json(await request.body())
+        except ValidationError as error:
+            return Response(str(error), status_code=400, media_type="text/plain")
+        setattr(settings, section, values)
+        draws.reset()
+        return _plain(values)
+
+    app.add_middleware(FaultyFront, draws=draws, calls=calls)
+    return app
+
+
+def _authenticate(request: Request, settings: Settings) -> str:
+    """Return the region that a call was signed for. The signature itself is not verified."""
+    header = request.headers.get("authorization")
+    if header is None:
+        raise AwsError("MissingAuthenticationTokenException", "Missing Authentication Token", status=403)
+    found = _CREDENTIAL.match(header)
+    if found is None:
+        message = "Authorization header requires 'Credential' parameter with a scope of this service."
+        raise AwsError("IncompleteSignatureException", message, status=403)
+    if settings.access_key not in (None, found["key"]):
+        message = "The security token included in the request is invalid."
+        raise AwsError("UnrecognizedClientException", message)
+    return found["region"]
+
+
+def _decode(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise AwsError("SerializationException", "The request's body is not JSON.") from None
+
+
+def _answer(body: Any, status: int = 200) -> Response:
+    headers = {"x-amzn-RequestId": str(uuid.uuid4())}
+    # An operation without an output has an empty body, not an empty object.
+    content = orjson.dumps(body) if body else b""
+    return Response(content, status_code=status, headers=headers, media_type=CONTENT_TYPE)
+
+
+def _plain(section: BaseModel) -> Response:
+    return Response(section.model_dump_json(), media_type="application/json")

@@ -1,0 +1,160 @@
+"""The worker behind the API: it moves jobs on, one input at a time, and can be killed between any two."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from functools import partial
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from overnight.jobs.errors import SpecError
+from overnight.sandbox.sagemaker import objects
+from overnight.sandbox.sagemaker.container import DEFAULT_DIMENSIONS, DIMENSIONS, invoke
+from overnight.sandbox.sagemaker.faults import Draws
+from overnight.sandbox.sagemaker.settings import Settings
+from overnight.sandbox.sagemaker.store import JobRecord, State, Store
+from overnight.sandbox.sagemaker.transform import Recipe, RecordError, transform
+
+log = logging.getLogger(__name__)
+
+_IDLE = 0.05
+_MAX_LOG = 200
+
+
+class Runner:
+    """
+    A thread that carries out jobs, an input of each in turn.
+
+    :param settings: Read anew for every step, so that they can be changed meanwhile.
+    """
+
+    def __init__(self, settings: Settings, store: Store, draws: Draws, s3: objects.Objects) -> None:
+        self._settings = settings
+        self._store = store
+        self._draws = draws
+        self._s3 = s3
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="transform-jobs", daemon=True)
+
+    def start(self) -> None:
+        """Begin, with the jobs that an earlier process left."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the current input; what is unfinished is taken up by the next process."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            busy = False
+            for job in self._store.jobs(unfinished=True):
+                if self._stopping.is_set():
+                    return
+                try:
+                    busy |= self._step(job)
+                except BotoCoreError as error:
+                    log.warning("S3 does not answer; %s waits: %s", job.name, error)
+                except Exception:
+                    log.exception("%s cannot be carried on.", job.name)
+                    self._end(job, "Failed", "InternalServerError: We encountered an internal error. Please try again.")
+            self._stopping.wait(0.0 if busy else _IDLE)
+
+    def _step(self, job: JobRecord) -> bool:
+        """Move a job on; say whether there is more to do at once."""
+        if job.status == "Stopping":
+            if time.time() - (job.stopping_at or 0.0) >= self._settings.pace.stopping:
+                self._end(job, "Stopped")
+            return False
+        if job.started_at is None:
+            if time.time() - job.created_at >= self._settings.pace.starting:
+                self._begin(job)
+            return True
+        half = len(job.inputs) // 2
+        if job.fate == "lost" and job.position >= half:
+            self._end(job, "Failed", "InternalServerError: We encountered an internal error. Please try again.")
+            return False
+        if job.fate == "stuck" and job.position >= half:
+            return False
+        if job.position < len(job.inputs):
+            self._stopping.wait(self._settings.pace.per_file)
+            self._do(job, job.inputs[job.position])
+            return True
+        reason = f"{self._fault(job)}: See job logs for more information" if job.refused else None
+        self._end(job, "Failed" if job.refused else "Completed", reason)
+        return False
+
+    def _begin(self, job: JobRecord) -> None:
+        source = job.request["TransformInput"]["DataSource"]["S3DataSource"]
+        try:
+            prefix, inputs = objects.find(self._s3, source["S3DataType"], source["S3Uri"])
+        except (SpecError, ClientError) as error:
+            self._end(job, "Failed", f"ClientError: {error}")
+            return
+        with self._store.change(job.arn) as record:
+            record.started_at = time.time()
+            record.prefix = prefix
+            record.inputs = inputs
+
+    def _do(self, job: JobRecord, uri: str) -> None:
+        try:
+            output = self._transform(job, uri)
+        except RecordError as error:
+            self._refuse(job, uri, error)
+            return
+        except ClientError as error:
+            self._refuse(job, uri, RecordError(str(error)))
+            return
+        target = objects.output_of(job.prefix, uri, job.request["TransformOutput"]["S3OutputPath"])
+        # Once it is stopping, a job writes nothing more.
+        with self._store.change(job.arn) as record:
+            if record.status == "InProgress":
+                objects.write(self._s3, target, output)
+                record.position += 1
+
+    def _transform(self, job: JobRecord, uri: str) -> bytes:
+        pattern = self._settings.faults.files_refused.key
+        if self._draws.refuses(uri) and re.search(pattern, uri):
+            raise RecordError("Bad HTTP status received from algorithm: 400")
+        source, target = job.request["TransformInput"], job.request["TransformOutput"]
+        ask = partial(
+            invoke,
+            content_type=source.get("ContentType"),
+            accept=target.get("Accept"),
+            dimensions=self._dimensions(job),
+        )
+        return transform(objects.read(self._s3, uri), Recipe.of(job.request), ask)
+
+    def _dimensions(self, job: JobRecord) -> int:
+        environment = dict(job.request.get("Environment", {}))
+        if DIMENSIONS not in environment:
+            account = job.arn.partition(":transform-job/")[0]
+            model = self._store.model(f"{account}:model/{job.request['ModelName'].lower()}")
+            container = (model.request.get("PrimaryContainer") or {}) if model is not None else {}
+            environment = container.get("Environment", {})
+        try:
+            return max(1, int(environment.get(DIMENSIONS, DEFAULT_DIMENSIONS)))
+        except ValueError as error:
+            raise RecordError(f"{DIMENSIONS} is not a number", "AlgorithmError") from error
+
+    def _refuse(self, job: JobRecord, uri: str, error: RecordError) -> None:
+        with self._store.change(job.arn) as record:
+            if record.status == "InProgress":
+                record.refused.append(uri)
+                record.position += 1
+                record.log = [*record.log, f"{error.fault}: {uri.removeprefix('s3://')}: {error}"][-_MAX_LOG:]
+
+    def _end(self, job: JobRecord, status: State, reason: str | None = None) -> None:
+        with self._store.change(job.arn) as record:
+            if record.status == "Stopping" and status != "Stopped":
+                return  # stopped meanwhile: the next step sees to that
+            record.status = status
+            record.failure_reason = reason
+            record.ended_at = time.time()
+
+    @staticmethod
+    def _fault(job: JobRecord) -> str:
+        return "AlgorithmError" if any(line.startswith("AlgorithmError") for line in job.log) else "ClientError"
