@@ -1,0 +1,179 @@
+"""Batch ingestion as a DAG step: in the cluster where it does that rightly, else by our own load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from overnight.hooks.job import JobHook
+from overnight.hooks.ml_commons import MLCommonsIngestHook
+from overnight.hooks.openai import OpenAIHook
+from overnight.hooks.opensearch import OpenSearchHook
+from overnight.hooks.outcome import failing_for_good
+from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
+from overnight.ingest import IngestRequest, LoadOptions, LoadReport, load
+from overnight.ingest.field_map import compile_field_map
+from overnight.jobs.allowance import Allowance
+from overnight.jobs.errors import JobFailedError, SpecError
+from overnight.jobs.lifecycle import JobRecord
+from overnight.operators.job import JobOperator
+from overnight.operators.load import REPORT_KEY, request_of
+from overnight.services.client import JobClient
+from overnight.services.http import HttpTransport
+from overnight.services.ml_commons import transport
+from overnight.services.ml_commons_ingest import Choice, Engine, MLCommonsIngestSpec, choose_engine, has_endpoint
+from overnight.services.openai import content
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
+    """
+    Ingest JSON Lines into an index, by ``_batch_ingestion`` or by our own load, whichever is right.
+
+    The same request runs on every OpenSearch: in the cluster on 2.17 to 2.19, on the worker where the cluster cannot,
+    or not rightly. The log says which, and why.
+
+    :param request: The body of ``POST _plugins/_ml/_batch_ingestion``, without ``credential``, which comes from the
+        connections.
+    :param engine: ``auto``; ``server`` (refused with a remedy where the server cannot); ``client``.
+    :param aws_conn_id: The connection whose keys read S3. The cluster is given them for this request.
+    :param openai_conn_id: The connection whose key reads OpenAI's files; the same.
+    :param options: Fields of :class:`~overnight.ingest.LoadOptions`, for the client. With any of them ``auto`` is the
+        client, since the server has no such thing.
+    :param conn_id: The OpenSearch connection, ``opensearch_default`` when left out.
+
+    All further parameters are those of :class:`~overnight.operators.job.JobOperator`. An ingestion in the cluster
+    cannot be cancelled, counts nothing, and is all or nothing in its state, though not in the index:
+    ``allowed_failures`` is for the client. The XCom is the job's and ``engine``; the client's is ``engine`` and
+    ``report``.
+    """
+
+    template_fields: Sequence[str] = (
+        "request",
+        "engine",
+        "aws_conn_id",
+        "openai_conn_id",
+        "options",
+        *JobOperator.template_fields,
+    )
+    hook_class: ClassVar[type[JobHook[Any]]] = MLCommonsIngestHook
+
+    def __init__(
+        self,
+        *,
+        request: Mapping[str, Any],
+        engine: Engine = "auto",
+        aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
+        openai_conn_id: str | None = "openai_default",
+        options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.request = request
+        self.engine = engine
+        self.aws_conn_id = aws_conn_id
+        self.openai_conn_id = openai_conn_id
+        self.options = options
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Choose the engine, and ingest."""
+        with failing_for_good():
+            request = self._request()
+            choice = self._choice(context, request)
+            self.log.info("Ingesting with the %s: %s.", choice.engine, choice.why)
+            if choice.engine == "client":
+                return {"engine": "client", "report": self._load(context, request)}
+        return {"engine": "server", **super().execute(context)}
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+        """Go on after the trigger's event; only the server's ingestion is ever waited for."""
+        return {"engine": "server", **super().execute_complete(context, event, record)}
+
+    def build_spec(self, context: Context) -> MLCommonsIngestSpec:
+        """Return the spec of the server's ingestion."""
+        request = self._request()
+        if request.data_source.type not in ("s3", "openAI"):
+            raise SpecError("The server ingests data sources of type 's3' and 'openAI' only; use engine='client'.")
+        return MLCommonsIngestSpec(
+            index_name=request.index_name,
+            field_map=dict(request.field_map),
+            ingest_fields=request.ingest_fields,
+            source_type=request.data_source.type,
+            sources=_single(request.data_source.source),
+            connector_id=request.connector_id,
+        )
+
+    def make_client(self) -> JobClient[Any]:
+        """Return a client that can get at the credentials the cluster is given."""
+        return MLCommonsIngestHook(
+            self.conn_id,
+            aws_conn_id=self.aws_conn_id,
+            openai_conn_id=self.openai_conn_id,
+            give_credential=not self.request.get("connector_id"),
+        ).client()
+
+    def _attach_or_submit(self, context: Context, client: JobClient[Any], spec: MLCommonsIngestSpec) -> JobRecord:
+        record = self._recall(context) if self.durable else None
+        if record is not None and record.ref is None:
+            client.service.doubtful_since = record.intent_at
+        return super()._attach_or_submit(context, client, spec)
+
+    def _request(self) -> IngestRequest:
+        request = request_of(self.request)
+        # What the server would ignore without a word, or find out at the first line.
+        compile_field_map(request.field_map, request.ingest_fields, len(request.data_source.source))
+        return request
+
+    def _choice(self, context: Context, request: IngestRequest) -> Choice:
+        record = self._recall(context) if self.durable else None
+        if record is not None and record.ending is None and self.engine != "client":
+            return Choice("server", "an earlier try of this task began it there")
+        if self.engine == "auto" and self.options:
+            return Choice("client", f"the server knows no {', '.join(self.options)}")
+        if self.engine == "client":
+            return choose_engine("client", OpenSearchHook(self.conn_id).server_version(), None, ())
+        reach = OpenSearchHook(self.conn_id).reach()
+        with transport(reach) as plugin:
+            version = plugin.run(reach.version())
+            there = version.distribution == "opensearch" and plugin.run(has_endpoint())
+        source = request.data_source
+        return choose_engine(self.engine, version, source.type, source.source, endpoint=there)
+
+    def _load(self, context: Context, request: IngestRequest) -> dict[str, Any]:
+        if request.connector_id:
+            self.log.info("connector_id is not used here: what it stands for is kept inside of the cluster.")
+        allowed = Allowance.parse(self.allowed_failures)
+        with closing(OpenSearchHook(self.conn_id).target()) as target:
+            report = load(
+                request,
+                target=target,
+                storage=connected_storage(self.aws_conn_id),
+                openers={"openai": self._read_openai},
+                options=LoadOptions.model_validate(self.options or {}),
+                on_progress=lambda progress: self.log.info("%s", progress),
+            )
+        self._judge(context, report, allowed)
+        return report.model_dump(mode="json")
+
+    def _judge(self, context: Context, report: LoadReport, allowed: Allowance) -> None:
+        self.log.info("Load report: %s", report.model_dump_json())
+        failed = report.rejected + report.missing
+        if not allowed.allows(failed, report.submitted):
+            context["ti"].xcom_push(key=REPORT_KEY, value=report.model_dump(mode="json"))
+            raise JobFailedError(
+                f"{failed} of {report.submitted} documents were not indexed ({report.rejected} rejected, "
+                f"{report.missing} missing: {report.reasons}), more than allowed_failures={allowed} lets pass."
+            )
+
+    def _read_openai(self, uri: str, start: int) -> Iterator[bytes]:
+        with OpenAIHook(self.openai_conn_id).client() as client:
+            yield from content(cast("HttpTransport", client.transport), uri.removeprefix("openai://"), start)
+
+
+def _single(sources: Sequence[str | Sequence[str]]) -> tuple[str, ...]:
+    if not all(isinstance(source, str) for source in sources):
+        raise SpecError("The server takes one file for each source; use engine='client' for lists of files.")
+    return tuple(str(source) for source in sources)
