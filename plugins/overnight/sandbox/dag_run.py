@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 from airflow.dag_processing.dagbag import DagBag
-from airflow.sdk.execution_time.xcom import XCom
+from airflow.models.xcom import XComModel
+from airflow.utils.session import create_session
 
 from overnight.sandbox.airflow import DagRun, TaskRun
 
@@ -34,10 +35,12 @@ def run(dags: Path, dag_id: str, conf: dict[str, Any], xcoms: dict[str, str]) ->
     if dag is None:
         raise SystemExit(f"No DAG {dag_id!r} in {dags}: {bag.import_errors or sorted(bag.dags)}")
     dag_run = dag.test(run_conf=conf)
-    found = {
-        task_id: XCom.get_one(key=key, dag_id=dag_id, task_id=task_id, run_id=dag_run.run_id)
-        for task_id, key in xcoms.items()
-    }
+    with create_session() as session:
+        found = {
+            task_id: XComModel.deserialize_value(row)
+            for task_id, key in xcoms.items()
+            for row in session.scalars(XComModel.get_many(run_id=dag_run.run_id, key=key, task_ids=task_id, limit=1))
+        }
     return DagRun(
         run_id=dag_run.run_id,
         state=str(dag_run.state),

@@ -82,16 +82,16 @@ class ProcessId:
         :return: Whether it ran.
         """
         process = self.find()
-        if process is None:
-            return False
-        family = [process, *_descendants(process)]
-        _signal(process, signal.SIGTERM)
-        for survivor in _wait(family, timeout):
-            _signal(survivor, signal.SIGKILL)
-        _wait(family, timeout)
-        if (child := _children.pop(self.pid, None)) is not None:
-            child.wait()
-        return True
+        if process is not None:
+            family = [process, *_descendants(process)]
+            _signal(process, signal.SIGTERM)
+            for survivor in _wait(family, timeout):
+                _signal(survivor, signal.SIGKILL)
+            _wait(family, timeout)
+        child = _children.get(self.pid)
+        if child is not None and child.poll() is not None:
+            del _children[self.pid]
+        return process is not None
 
 
 def start(launch: Launch) -> ProcessId:

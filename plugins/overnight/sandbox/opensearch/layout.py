@@ -13,6 +13,7 @@ from overnight.sandbox.cache import cache_dir
 from overnight.sandbox.download import fetch
 from overnight.sandbox.errors import SandboxError
 from overnight.sandbox.maven import central
+from overnight.sandbox.opensearch.access import open_up
 from overnight.sandbox.opensearch.lock import Artifact, Lock, dump
 from overnight.sandbox.opensearch.modules import modules
 
@@ -42,7 +43,7 @@ def assemble(lock: Lock, home: Path, *, ml_commons: bool, console: Console | Non
     (home / STAMP).write_text("unfinished")
     for part in PARTS:
         shutil.rmtree(home / part, ignore_errors=True)
-        _make_folder(home / part)
+        (home / part).mkdir()
     for artifact in artifacts:
         for name in artifact.to:
             _place(artifact, cache, home / name)
@@ -52,20 +53,20 @@ def assemble(lock: Lock, home: Path, *, ml_commons: bool, console: Console | Non
         policy = module.policy()
         if policy is not None:
             _write(folder / "plugin-security.policy", policy)
+    for part in PARTS:
+        open_up(home / part)
     (home / STAMP).write_text(stamp.hexdigest())
     return downloaded
 
 
 def _place(artifact: Artifact, cache: Path, folder: Path) -> None:
     source = cache / artifact.pin.path
-    _make_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     if artifact.extension == "zip":
         _unpack(source, folder)
         return
     # A copy, not a link: the cache stays as it is whatever becomes of the node.
-    target = folder / source.name
-    shutil.copyfile(source, target)
-    target.chmod(0o644)
+    shutil.copyfile(source, folder / source.name)
 
 
 def _unpack(source: Path, folder: Path) -> None:
@@ -77,10 +78,9 @@ def _unpack(source: Path, folder: Path) -> None:
             if path.is_absolute() or ".." in path.parts:
                 raise SandboxError(f"{source.name} wants to be unpacked outside its folder: {member.filename}")
             target = folder / path
-            _make_folder(target.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(member) as stream, target.open("wb") as file:
                 shutil.copyfileobj(stream, file, 1 << 20)
-            target.chmod(0o644)
 
 
 def _wanted(path: PurePosixPath) -> bool:
@@ -88,12 +88,6 @@ def _wanted(path: PurePosixPath) -> bool:
     return not path.name.startswith("onnxruntime_gpu")
 
 
-def _make_folder(folder: Path) -> None:
-    # Readable for the user that the node runs as, whatever root's umask is.
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o755)
-
-
 def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
-    file.chmod(0o644)

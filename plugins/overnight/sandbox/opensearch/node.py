@@ -14,7 +14,7 @@ from typing import Self
 from rich.console import Console
 
 from overnight.sandbox import DEFAULT_OPENSEARCH, process
-from overnight.sandbox.opensearch import java, layout
+from overnight.sandbox.opensearch import access, java, layout
 from overnight.sandbox.opensearch.lock import load
 
 READY_WITHIN = 120.0
@@ -83,7 +83,7 @@ class Node:
         self.java_options = java_options
         self.settings = dict(settings or {})
         self._console = console
-        self._user = java.run_as()
+        self._user = access.run_as()
         self._process: process.ProcessId | None = None
 
     @property
@@ -178,10 +178,10 @@ class Node:
             self.home.unlink()
         if not self.home.exists():
             self.home.parent.mkdir(parents=True, exist_ok=True)
-            if self._user is None or java.reachable(self.home.parent):
+            if self._user is None or access.reachable(self.home.parent):
                 self.home.mkdir()
             else:
-                shared = next(filter(java.reachable, map(Path, (tempfile.gettempdir(), "/var/tmp", "/tmp"))))  # noqa: S108
+                shared = next(filter(access.reachable, map(Path, (tempfile.gettempdir(), "/var/tmp", "/tmp"))))  # noqa: S108
                 self.home.symlink_to(tempfile.mkdtemp(prefix="overnight-opensearch-", dir=shared))
         if self._user is not None:
             self.home.resolve().chmod(0o755)
