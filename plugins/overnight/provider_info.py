@@ -18,10 +18,12 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "Azure OpenAI", "python-modules": ["overnight.hooks.azure_ingestion"]},
             {"integration-name": "OpenAI", "python-modules": ["overnight.hooks.openai"]},
             {"integration-name": "OpenSearch", "python-modules": ["overnight.hooks.opensearch"]},
+            {"integration-name": "Amazon SageMaker", "python-modules": ["overnight.hooks.sagemaker"]},
         ],
         "operators": [
             {"integration-name": "Azure OpenAI", "python-modules": ["overnight.operators.azure_ingestion"]},
             {"integration-name": "OpenAI", "python-modules": ["overnight.operators.openai"]},
+            {"integration-name": "Amazon SageMaker", "python-modules": ["overnight.operators.sagemaker"]},
             {
                 "integration-name": "OpenSearch",
                 "python-modules": ["overnight.operators.load", "overnight.operators.index"],

