@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from overnight.ingest.dead_letters import DeadLetter
-from overnight.ingest.documents import Cursor, Step
+from overnight.ingest.documents import Cursor
 from overnight.ingest.report import SAMPLE, LoadReport, RejectedSample, SourceReport
 from overnight.storage import Storage, scheme_of
 
@@ -53,13 +54,12 @@ class Tally(msgspec.Struct):
         """Bytes read, of all sources."""
         return sum(source.bytes for source in self.sources)
 
-    def read(self, step: Step) -> None:
-        """Count the line of a step."""
-        if step.source is not None:
-            self.sources[step.source].lines += 1
-            self.sources[step.source].bytes += step.bytes
-        for source in step.lacking:
-            self.sources[source].missing += 1
+    def read(self, lines: Mapping[int, int], sizes: Mapping[int, int], lacking: Mapping[int, int]) -> None:
+        """Count what was read, by source: lines, their bytes, and ids that were looked for in vain."""
+        for number, source in enumerate(self.sources):
+            source.lines += lines.get(number, 0)
+            source.bytes += sizes.get(number, 0)
+            source.missing += lacking.get(number, 0)
 
     def refuse(self, letter: DeadLetter) -> None:
         """Count a document that is not written."""

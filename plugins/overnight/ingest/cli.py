@@ -60,7 +60,7 @@ def load(
     progress to stderr. Exit status: 0 when nothing was rejected or missing beyond what is allowed, 1 when something
     was or the load broke off, 2 when it was refused before anything was written.
     """
-    errors = Console(stderr=True)
+    errors = Console(stderr=True, soft_wrap=True)
     try:
         wanted = IngestRequest.of(_read(request))
         options = _options(
@@ -70,6 +70,7 @@ def load(
             dead_letter_uri=dead_letters or f"{request}.dead-letters.jsonl",
             checkpoint_uri=None if checkpoint == "none" else checkpoint or f"{request}.checkpoint.json",
             create_index=json.loads(_read(mapping)) if mapping is not None else None,
+            progress_seconds=0.2 if errors.is_terminal else 10.0,
         )
         auth = (user, password or "") if user else None
         trust = str(ca_certs) if ca_certs is not None else verify

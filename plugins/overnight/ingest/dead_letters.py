@@ -57,7 +57,7 @@ def excerpt(data: bytes | None) -> str | None:
 
 
 def read_dead_letters(uri: str, storage: Storage | None = None) -> Iterator[DeadLetter]:
-    """Yield the letters of a file, in the order of the lines they are about."""
+    """Yield the letters of a file."""
     with (storage or Storage()).open(uri, "rb") as file:
         for line in file:
             yield _decode(line)

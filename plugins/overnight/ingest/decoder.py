@@ -83,6 +83,8 @@ class LineDecoder:
             raise MalformedLineError("not a JSON object") from error
         except msgspec.DecodeError as error:
             raise MalformedLineError(f"not JSON: {error}") from error
+        except RecursionError as error:
+            raise MalformedLineError("nested too deeply") from error
         return [self._find(path, line) for path in self._paths]
 
     @staticmethod
@@ -144,8 +146,9 @@ class _Node:
         )
 
     def to_optional(self, name: str) -> Any:
-        """Return the type with the strays that are common: ``null``, and the JSON string of `response.body`."""
-        return self.to_type(name) | str | None
+        """Return the type with the strays that are common: ``null``, and the JSON string of ``response.body``."""
+        # An index would find something in a string.
+        return self.to_type(name) | None if _Item.ANY in self.children else self.to_type(name) | str | None
 
     def getter(self, steps: tuple[Step, ...]) -> Getter:
         """Return what takes one path's value from a decoded line; it raises when something on the way is not there."""

@@ -3,14 +3,14 @@ Documents into bodies, bodies on their way, and the books in order.
 
 Bodies come back in any order; they are booked (counted, their dead letters written, the checkpoint moved) in the order
 of the lines. So a checkpoint is always a line of the source with everything before it done, and the dead-letter file
-is in the order of the source.
+goes through the source stretch by stretch.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from overnight.ingest.bulk import BulkSender, Refused, Throttle
 from overnight.ingest.checkpoint import Checkpoint, CheckpointFile
 from overnight.ingest.dead_letters import DeadLetter, DeadLetterFile, excerpt
-from overnight.ingest.documents import Document, DocumentPlace, Step
+from overnight.ingest.documents import Cursor, Document, DocumentPlace, Step
 from overnight.ingest.json_path import JsonBytes
 from overnight.ingest.report import Progress
 from overnight.ingest.request import LoadOptions
@@ -26,8 +26,7 @@ from overnight.ingest.rows import Splicer
 from overnight.jobs.errors import SpecError
 
 _MAX_LETTERS = 1_000
-_MAX_STEPS = 50_000
-_PROGRESS_SECONDS = 0.5
+_MAX_STEPS = 20_000
 _FRAMES: dict[str, tuple[bytes, bytes, bytes]] = {
     "index": (b'{"index":{"_id":', b"}}\n", b"\n"),
     "update": (
@@ -43,14 +42,28 @@ _FRAMES: dict[str, tuple[bytes, bytes, bytes]] = {
 class _Batch:
     """A stretch of lines, and the body that their documents make."""
 
-    steps: list[Step] = field(default_factory=list)
+    steps: int = 0
+    cursor: Cursor | None = None
+    lines: Counter[int] = field(default_factory=Counter)
+    line_bytes: Counter[int] = field(default_factory=Counter)
+    lacking: Counter[int] = field(default_factory=Counter)
+    letters: list[DeadLetter] = field(default_factory=list)
     places: list[DocumentPlace] = field(default_factory=list)
     parts: list[JsonBytes] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     size: int = 0
     body: bytes = b""
-    letters: int = 0
     sent: Future[list[Refused]] | None = None
+
+    def read(self, step: Step) -> None:
+        self.steps += 1
+        self.cursor = step.cursor
+        if step.source is not None:
+            self.lines[step.source] += 1
+            self.line_bytes[step.source] += step.bytes
+        if step.letter is not None:
+            self.letters.append(step.letter)
+            self.lacking.update(step.lacking)
 
     @property
     def is_over(self) -> bool:
@@ -131,6 +144,7 @@ class Delivery:
         self._pool.shutdown()
         self._letters.commit()
         self._checkpoint.tally.seconds = time.monotonic() - self._started
+        self._save()
         self._tell(force=True)
 
     def _take(self, step: Step) -> None:
@@ -142,11 +156,9 @@ class Delivery:
             if self._pending_ids is not None:
                 self._wait_for(document.place.id)
             self._add(document, size)
-            step.document = None
         batch = self._batch
-        batch.steps.append(step)
-        batch.letters += step.letter is not None
-        if batch.size >= self._options.bulk_bytes or batch.letters >= _MAX_LETTERS or len(batch.steps) >= _MAX_STEPS:
+        batch.read(step)
+        if batch.size >= self._options.bulk_bytes or len(batch.letters) >= _MAX_LETTERS or batch.steps >= _MAX_STEPS:
             self._send()
 
     def _add(self, document: Document, size: int) -> None:
@@ -214,11 +226,8 @@ class Delivery:
     def _enter(self, batch: _Batch, refused: list[Refused]) -> None:
         """Count a batch whose documents have all come to an end."""
         tally = self._checkpoint.tally
-        letters: list[DeadLetter] = []
-        for step in batch.steps:
-            tally.read(step)
-            if step.letter is not None:
-                letters.append(step.letter)
+        tally.read(batch.lines, batch.line_bytes, batch.lacking)
+        letters = batch.letters
         tally.indexed += len(batch.ends) - len(refused)
         letters += [self._letter(batch, bad) for bad in refused]
         for letter in letters:
@@ -226,11 +235,10 @@ class Delivery:
         self._letters.write(letters)
         if self._pending_ids is not None:
             self._pending_ids.difference_update(place.id for place in batch.places)
-        cursor = batch.steps[-1].cursor
         # Steps without a cursor come before the first line of the driving source, or after its last.
-        self._is_at_cursor = cursor is not None
-        if cursor is not None:
-            self._checkpoint.cursor = cursor
+        self._is_at_cursor = batch.cursor is not None
+        if batch.cursor is not None:
+            self._checkpoint.cursor = batch.cursor
 
     @staticmethod
     def _letter(batch: _Batch, bad: Refused) -> DeadLetter:
@@ -260,7 +268,7 @@ class Delivery:
 
     def _tell(self, *, force: bool = False) -> None:
         now = time.monotonic()
-        if self._on_progress is None or (not force and now - self._reported < _PROGRESS_SECONDS):
+        if self._on_progress is None or (not force and now - self._reported < self._options.progress_seconds):
             return
         self._reported = now
         tally = self._checkpoint.tally

@@ -58,7 +58,7 @@ def load(
     :param storage: With the credentials for S3; by default the request's own, or the usual environment variables.
     :param openers: By URI scheme, for sources that are no file system. ``openai`` is there when the request has a key.
     :param options: How.
-    :param on_progress: Called about twice a second, in this thread.
+    :param on_progress: Called every ``options.progress_seconds``, in this thread.
     :return: The report. Whether its numbers are good enough is the caller's to say (:meth:`LoadReport.excess`).
     :raises SpecError: the request is refused, and nothing was written: no such index, no such file, a field map that does
         not fit, vectors of another dimension, nothing to load.
@@ -118,7 +118,7 @@ class _Load:
         index = self._find_index()
         checkpoints = CheckpointFile(options.checkpoint_uri, self._reader.storage)
         checkpoint = checkpoints.load(self._fingerprint(index))
-        is_resumed = checkpoint is not None
+        is_resumed = checkpoint is not None and checkpoint.cursor is not None
         if checkpoint is None:
             checkpoint = self._first_checkpoint(index)
             checkpoints.save(checkpoint)

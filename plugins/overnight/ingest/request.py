@@ -170,6 +170,7 @@ class LoadOptions(_Strict):
     :param write: ``index`` replaces whole documents. ``update`` keeps the fields of existing documents that the request does
         not map, as ML Commons does, at the price of a read per document. ``auto`` is ``index`` for an empty index, where both
         give the same documents, else ``update``.
+    :param progress_seconds: Time between two calls of ``on_progress``.
     :param max_line_bytes: Longer lines are rejected without being held in memory.
     :param create_index: Body (``settings``, ``mappings``) that a missing index is created with. Without it a missing index is
         refused.
@@ -192,6 +193,7 @@ class LoadOptions(_Strict):
     missing_path: Literal["reject", "omit"] = "reject"
     duplicates: Literal["reject", "overwrite"] = "reject"
     write: Literal["auto", "index", "update"] = "auto"
+    progress_seconds: float = Field(default=10.0, ge=0)
     max_line_bytes: int = Field(default=32 << 20, ge=1)
     create_index: Mapping[str, Any] | None = None
     load_settings: Mapping[str, Any] = Field(default_factory=dict)
@@ -199,8 +201,8 @@ class LoadOptions(_Strict):
     allow_empty: bool = False
     spool_dir: str | None = None
 
-    @field_validator("allowed_rejected", "allowed_missing")
+    @field_validator("allowed_rejected", "allowed_missing", mode="before")
     @classmethod
-    def _is_an_allowance(cls, allowed: Allowed) -> Allowed:
+    def _is_an_allowance(cls, allowed: Any) -> Any:
         Allowance.parse(allowed)
         return allowed

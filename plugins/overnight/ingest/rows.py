@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -153,6 +154,9 @@ class RowReader:
         code = bytes(status).decode()
         body = _BODY.find(data)
         answer = msgspec.json.decode(body) if body is not None else None
+        if isinstance(answer, str) and answer.startswith("{"):
+            with suppress(msgspec.DecodeError):  # the text of an error page can start like this, too
+                answer = msgspec.json.decode(answer)
         if isinstance(answer, dict) and answer.get("error"):
             answer = answer["error"]
         return _refusal_of(answer, f"status_{code}")

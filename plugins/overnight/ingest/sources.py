@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeAlias
 
 from overnight.ingest.lines import Line, Position, TruncatedError, is_gzip, plain, skip, split_lines
-from overnight.jobs.errors import OvernightError, SpecError
+from overnight.jobs.errors import CredentialsError, OvernightError, SpecError, UnavailableError
 from overnight.storage import Storage, scheme_of
 
 Opener: TypeAlias = Callable[[str, int], Iterator[bytes]]
@@ -88,7 +88,19 @@ class SourceReader:
     def _files(self, index: int, uri: str) -> list[SourceFile]:
         if scheme_of(uri) in self.openers:
             return [SourceFile(uri)]
+        try:
+            return self._find(index, uri)
+        except PermissionError as error:
+            raise CredentialsError(f"source[{index}]: {uri} may not be read: {error}.") from error
+        except OvernightError:
+            raise
+        except Exception as error:  # every file system has errors of its own
+            raise UnavailableError(f"source[{index}]: {uri} cannot be reached: {error}") from error
+
+    def _find(self, index: int, uri: str) -> list[SourceFile]:
         filesystem, path = self.storage.resolve(uri)
+        # The file may have been replaced since this process last looked.
+        filesystem.invalidate_cache()
         if not uri.endswith("/"):
             try:
                 info = filesystem.info(path)

@@ -5,6 +5,7 @@ import io
 import random
 import tracemalloc
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ content = st.lists(st.binary(max_size=6) | st.just(b"") | st.just(b"x\r"), max_s
 
 def chunked(data: bytes, cuts: list[int]) -> Iterator[bytes]:
     places = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         yield data[start:end]
 
 

@@ -1,0 +1,124 @@
+"""A server with the few OpenSearch calls that a load makes, which can be told to misbehave."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Answer:
+    """What a ``_bulk`` request gets instead of being carried out. Status 0 drops the connection."""
+
+    status: int
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+    carried_out: bool = False
+
+
+class FakeOpenSearch:
+    def __init__(self) -> None:
+        self.indices: dict[str, dict[str, Any]] = {}
+        self.documents: dict[str, dict[str, Any]] = {}
+        self.settings: list[dict[str, Any]] = []
+        self.bulks: list[list[str]] = []
+        self.faults: list[Answer] = []
+        self.on_item: Callable[[str, dict[str, Any]], dict[str, Any] | None] = lambda _id, _document: None
+        self.max_bytes = 100 << 20
+        self.running = self.most_running = 0
+        self.gate: Callable[[list[str]], None] = lambda _ids: None
+        self.lock = threading.Lock()
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                answer = fake.answer(self.command, self.path.partition("?")[0].strip("/"), body)
+                if answer.status == 0:
+                    self.close_connection = True
+                    self.connection.close()
+                    return
+                content = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = do_PUT = do_DELETE = handle_one  # noqa: N815
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def create(self, name: str, properties: dict[str, Any] | None = None) -> None:
+        self.indices[name] = {
+            "aliases": {},
+            "mappings": {"properties": properties or {}},
+            "settings": {"index": {"uuid": f"uuid-{name}-{len(self.indices)}"}},
+        }
+
+    def answer(self, method: str, path: str, body: bytes) -> Answer:
+        name, _, action = path.partition("/")
+        if action == "_bulk":
+            return self._bulk(body)
+        if name not in self.indices and method != "PUT":
+            return Answer(404, {"error": {"type": "index_not_found_exception", "reason": f"no such index [{name}]"}})
+        if method == "PUT" and not action:
+            self.create(name, json.loads(body).get("mappings", {}).get("properties"))
+            return Answer(200, {"acknowledged": True})
+        if action == "_settings":
+            if method == "PUT":
+                self.settings.append(json.loads(body))
+                return Answer(200, {"acknowledged": True})
+            return Answer(200, {name: {"settings": {"index.refresh_interval": "7s"}}})
+        if action == "_count":
+            return Answer(200, {"count": len(self.documents)})
+        if action == "_refresh":
+            return Answer(200, {})
+        return Answer(200, {name: self.indices[name]})
+
+    def _bulk(self, body: bytes) -> Answer:
+        lines = body.decode().split("\n")
+        assert lines.pop() == ""
+        actions = [json.loads(line) for line in lines[::2]]
+        ids = [next(iter(action.values()))["_id"] for action in actions]
+        with self.lock:
+            self.bulks.append(ids)
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
+            fault = self.faults.pop(0) if self.faults else None
+        try:
+            self.gate(ids)
+            if len(body) > self.max_bytes:
+                return Answer(413, b"")
+            if fault is not None and not fault.carried_out:
+                return fault
+            items = [self._item(*args) for args in zip(actions, map(json.loads, lines[1::2]), lines[1::2], strict=True)]
+            return fault or Answer(200, {"errors": any("error" in item["index"] for item in items), "items": items})
+        finally:
+            with self.lock:
+                self.running -= 1
+
+    def _item(self, action: dict[str, Any], document: dict[str, Any], text: str) -> dict[str, Any]:
+        (kind, meta) = next(iter(action.items()))
+        bad = self.on_item(meta["_id"], document)
+        if bad is not None:
+            return {"index": bad}
+        with self.lock:
+            if kind == "update":
+                assert document["doc_as_upsert"] is True
+                self.documents[meta["_id"]] = {**self.documents.get(meta["_id"], {}), **document["doc"]}
+            else:
+                self.documents[meta["_id"]] = document
+        return {"index": {"status": 201}}

@@ -1,0 +1,403 @@
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overnight.ingest import LoadOptions, LoadReport, OpenSearchTarget, Progress, SourceError, load, read_dead_letters
+from overnight.jobs.errors import CredentialsError, SpecError
+from unit.ingest.fake_opensearch import Answer, FakeOpenSearch
+
+VECTOR = {"v": {"type": "knn_vector", "dimension": 2}}
+
+
+def write(path: Path, rows: Iterable[Any]) -> Path:
+    path.write_bytes(b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows))
+    return path
+
+
+def request(*sources: Any, **changes: Any) -> dict[str, Any]:
+    return {
+        "index_name": "docs",
+        "field_map": {"_id": "$.id", "text": "$.t"},
+        "data_source": {"source": [str(source) if isinstance(source, Path) else source for source in sources]},
+        **changes,
+    }
+
+
+def counts(report: LoadReport) -> tuple[int, int, int, int]:
+    return report.submitted, report.indexed, report.rejected, report.missing
+
+
+def test_every_line_becomes_a_document(opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"id": f"d{n}", "t": f"text {n}"} for n in range(50)])
+    report = load(request(path), target=target, options=LoadOptions(bulk_bytes=1_000, max_in_flight=3))
+    assert opensearch.documents == {f"d{n}": {"text": f"text {n}"} for n in range(50)}
+    assert counts(report) == (50, 50, 0, 0)
+    assert (report.bytes, report.sources[0].lines) == (path.stat().st_size, 50)
+    assert len(opensearch.bulks) > 2
+    assert opensearch.most_running <= 3
+
+
+BAD = {
+    "blank_line": b"  ",
+    "invalid_line": b'{"id":"x","t":',
+    "missing_value": b'{"id":"x"}',
+    "missing_id": b'{"t":"x"}',
+    "invalid_id": b'{"id":["x"],"t":1}',
+    "id_too_long": b'{"id":"%b","t":1}' % ("é" * 257).encode(),
+    "duplicate_id": b'{"id":"good","t":2}',
+    "line_too_long": b'{"id":"big","t":"%b"}' % (b"x" * 2_000),
+}
+
+
+@pytest.mark.parametrize("code", BAD)
+def test_a_bad_line_is_dead_lettered_with_its_number_and_the_rest_goes_in(
+    code: str, opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    good, last = {"id": "good", "t": 1}, {"id": "last", "t": 3}
+    path = write(tmp_path / "a.jsonl", [good, BAD[code], last])
+    options = LoadOptions(dead_letter_uri=str(tmp_path / "letters.jsonl"), max_line_bytes=1_500)
+    report = load(request(path), target=target, options=options)
+    assert opensearch.documents == {"good": {"text": 1}, "last": {"text": 3}}
+    assert counts(report) == (3, 2, 1, 0)
+    assert report.reasons == {code: 1}
+    (letter,) = read_dead_letters(str(tmp_path / "letters.jsonl"))
+    assert (letter.code, letter.line, letter.source, letter.uri) == (code, 2, 0, str(path))
+    assert letter.offset == len(json.dumps(good)) + 1
+    assert letter.text == (BAD[code].decode() if code != "line_too_long" else None)
+    assert report.rejected_sample[0].line == 2
+
+
+def test_invalid_utf8_is_dead_lettered_without_its_text(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.jsonl", [b'{"id":"x","t":"\xff"}', {"id": "y", "t": 1}])
+    options = LoadOptions(dead_letter_uri=str(tmp_path / "new" / "letters.jsonl"))
+    assert counts(load(request(path), target=target, options=options)) == (2, 1, 1, 0)
+    (letter,) = read_dead_letters(str(tmp_path / "new" / "letters.jsonl"))
+    assert (letter.line, letter.text) == (1, None)
+    assert "UTF-8" in letter.reason
+
+
+def test_a_line_of_forty_megabytes_is_refused_and_one_below_the_limit_goes_in(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    huge, large = b'{"id":"huge","t":"%b"}' % (b"x" * 40_000_000), b'{"id":"large","t":"%b"}' % (b"x" * 20_000_000)
+    path = write(tmp_path / "a.jsonl", [huge, large, {"id": "z", "t": 1}])
+    report = load(request(path), target=target)
+    assert set(opensearch.documents) == {"large", "z"}
+    assert report.reasons == {"line_too_long": 1}
+
+
+def test_integers_are_ids_and_ids_keep_their_escapes(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.jsonl", [b'{"id":7,"t":1}', b'{"id":"\\u00e9\\"","t":2}', b'{"id":"\xc3\xa9\\"","t":3}'])
+    report = load(request(path), target=target)
+    assert opensearch.documents == {"7": {"text": 1}, 'é"': {"text": 2}}
+    assert report.reasons == {"duplicate_id": 1}
+
+
+def test_what_opensearch_refuses_is_dead_lettered_in_its_words(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.jsonl", [{"id": f"d{n}", "t": n} for n in range(4)])
+    error = {"type": "mapper_parsing_exception", "reason": "failed to parse", "caused_by": {"reason": "dimension"}}
+    opensearch.on_item = lambda key, _: {"status": 400, "error": error} if key == "d2" else None
+    options = LoadOptions(dead_letter_uri=str(tmp_path / "letters.jsonl"))
+    report = load(request(path), target=target, options=options)
+    assert counts(report) == (4, 3, 1, 0)
+    (letter,) = read_dead_letters(str(tmp_path / "letters.jsonl"))
+    assert (letter.code, letter.reason) == ("mapper_parsing_exception", "failed to parse: dimension")
+    assert (letter.line, letter.id, letter.text) == (3, "d2", '{"text":2}')
+
+
+def test_without_an_id_a_second_load_writes_the_same_documents(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.jsonl", [{"t": "same"}, {"t": "same"}, {"t": "other"}])
+    wanted = request(path, field_map={"text": "$.t"})
+    load(wanted, target=target)
+    first = dict(opensearch.documents)
+    load(wanted, target=target)
+    assert opensearch.documents == first
+    assert len(first) == 3
+    write(path, [{"t": "same"}, {"t": "changed"}])
+    load(wanted, target=target)
+    assert len(opensearch.documents) == 4
+
+
+def test_a_later_line_wins_when_asked_for(opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"id": f"d{n % 3}", "t": "x" * 300 + str(n)} for n in range(30)])
+    options = LoadOptions(duplicates="overwrite", bulk_bytes=1_000, max_in_flight=4)
+    report = load(request(path), target=target, options=options)
+    assert counts(report) == (30, 30, 0, 0)
+    assert {key: document["text"][300:] for key, document in opensearch.documents.items()} == {
+        "d0": "27",
+        "d1": "28",
+        "d2": "29",
+    }
+
+
+def test_existing_documents_keep_the_fields_that_are_not_mapped(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.jsonl", [{"id": "old", "t": "new"}, {"id": "new", "t": "new"}])
+    opensearch.documents = {"old": {"kept": True, "text": "old"}}
+    load(request(path), target=target)
+    assert opensearch.documents == {"old": {"kept": True, "text": "new"}, "new": {"text": "new"}}
+    load(request(path), target=target, options=LoadOptions(write="index"))
+    assert opensearch.documents["old"] == {"text": "new"}
+
+
+def test_a_line_without_a_value_can_be_written_without_it(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.jsonl", [{"id": "a", "u": 1}, {"id": "b", "t": None, "u": 2}, {"id": "c"}])
+    wanted = request(path, field_map={"_id": "$.id", "text": "$.t", "u": "$.u"})
+    report = load(wanted, target=target, options=LoadOptions(missing_path="omit"))
+    assert opensearch.documents == {"a": {"u": 1}, "b": {"text": None, "u": 2}}
+    assert report.reasons == {"missing_value": 1}
+
+
+def test_a_missing_index_is_refused_unless_it_may_be_created(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.jsonl", [{"id": "a", "t": 1}])
+    with pytest.raises(SpecError, match=r"no index 'other'.*guessed types.*Create it first"):
+        load(request(path, index_name="other"), target=target)
+    assert "other" not in opensearch.indices
+    assert opensearch.bulks == []
+    body = {"mappings": {"properties": VECTOR}}
+    load(request(path, index_name="other"), target=target, options=LoadOptions(create_index=body))
+    assert opensearch.indices["other"]["mappings"]["properties"] == VECTOR
+
+
+def test_vectors_of_another_dimension_refuse_the_load_before_anything_is_sent(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    opensearch.create("docs", VECTOR)
+    path = write(tmp_path / "a.jsonl", [{"id": str(n), "v": [1.0, 2, 3]} for n in range(3)])
+    wanted = request(path, field_map={"_id": "$.id", "v": "$.v"})
+    with pytest.raises(SpecError, match=r"'v' is a vector of 2 .* have 3"):
+        load(wanted, target=target)
+    assert opensearch.bulks == []
+    write(path, [{"id": "a", "v": [1.0, 2, 3]}, {"id": "b", "v": [1.0, 2]}, {"id": "c", "v": None}])
+    assert load(wanted, target=target).indexed == 3
+
+
+def test_files_without_a_line_are_refused_unless_they_may_be_empty(target: OpenSearchTarget, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [])
+    with pytest.raises(SpecError, match="nothing to load"):
+        load(request(path), target=target)
+    assert counts(load(request(path), target=target, options=LoadOptions(allow_empty=True))) == (0, 0, 0, 0)
+
+
+def test_a_glob_a_prefix_and_a_list_are_one_source(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    folder = tmp_path / "parts"
+    (folder / "deep").mkdir(parents=True)
+    write(folder / "1.jsonl", [{"id": "a", "t": 1}])
+    (folder / "deep" / "2.jsonl.gz").write_bytes(gzip.compress(b'{"id":"b","t":2}\n{"id":"a","t":3}'))
+    write(folder / "3.jsonl", [])
+    write(folder / "_SUCCESS", [b"not a part"])
+    for source in (f"{folder}/", str(folder), [str(folder / "1.jsonl"), f"{folder}/*/*.gz"], f"{folder}/**/*.jsonl*"):
+        opensearch.documents.clear()
+        report = load(request(source), target=target)
+        assert opensearch.documents == {"a": {"text": 1}, "b": {"text": 2}}
+        assert report.reasons == {"duplicate_id": 1}
+
+
+def test_what_is_not_there_is_refused(target: OpenSearchTarget, tmp_path: Path) -> None:
+    for source in (tmp_path / "no.jsonl", f"{tmp_path}/*.jsonl", f"{tmp_path}/none/"):
+        with pytest.raises(SpecError, match=r"source\[0\]"):
+            load(request(source), target=target)
+    with pytest.raises(SpecError, match="openAI_key"):
+        load(request("openai://file-1"), target=target)
+
+
+def test_a_cut_gzip_file_fails_the_load_and_says_so(target: OpenSearchTarget, tmp_path: Path) -> None:
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(b'{"id":"b","t":2}\n' * 10)[:-4])
+    with pytest.raises(SourceError, match=r"a\.gz.*cut"):
+        load(request(path), target=target)
+
+
+def test_an_opener_reads_what_is_no_file_system(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
+    def read(uri: str, start: int) -> Iterator[bytes]:
+        assert uri == "openai://file-1"
+        yield b'{"custom_id":"a","response":{"status_code":200,"body":{"x":1}},"error":null}\n'[start:]
+
+    wanted = request(
+        "file-1",
+        field_map={"_id": "$.custom_id", "x": "$.response.body.x"},
+        data_source={"type": "openAI", "source": ["file-1"]},
+    )
+    load(wanted, target=target, openers={"openai": read})
+    assert opensearch.documents == {"a": {"x": 1}}
+
+
+ERRORS = [
+    (
+        {"custom_id": "a", "response": {"status_code": 429, "body": {"error": {"code": "rate", "message": "slow"}}}},
+        "rate",
+    ),
+    ({"custom_id": "a", "response": None, "error": {"code": "batch_expired", "message": "slow"}}, "batch_expired"),
+    ({"custom_id": "a", "error": {"message": "slow"}}, "service_error"),
+    ({"custom_id": "a", "error": "slow"}, "service_error"),
+    ({"custom_id": "a", "response": {"status_code": 500, "body": '{"error":{"message":"slow"}}'}}, "status_500"),
+    ({"custom_id": "a", "response": {"status_code": 500, "body": "slow"}}, "status_500"),
+]
+
+
+@pytest.mark.parametrize(("line", "code"), ERRORS)
+def test_an_error_line_is_a_rejected_document_in_the_services_words(
+    line: dict[str, Any], code: str, opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    good = {"custom_id": "b", "response": {"status_code": 200, "body": {"x": 1}}, "error": None}
+    path = write(tmp_path / "a.jsonl", [line, good])
+    report = load(request(path, field_map={"_id": "$.custom_id", "x": "$.response.body.x"}), target=target)
+    assert opensearch.documents == {"b": {"x": 1}}
+    (sample,) = report.rejected_sample
+    assert (sample.code, sample.reason, sample.id, sample.line) == (code, "slow", "a", 1)
+
+
+def test_settings_are_changed_for_the_load_and_restored_when_it_fails(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.jsonl", [{"id": "a", "t": 1}])
+    opensearch.faults = [Answer(401, {"error": "no"})]
+    options = LoadOptions(load_settings={"refresh_interval": "-1", "index.translog.durability": "async"})
+    with pytest.raises(CredentialsError):
+        load(request(path), target=target, options=options)
+    assert opensearch.settings == [
+        {"index.refresh_interval": "-1", "index.translog.durability": "async"},
+        {"index.refresh_interval": "7s", "index.translog.durability": None},
+    ]
+
+
+def test_settings_that_a_killed_load_left_changed_become_what_they_were(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.jsonl", [{"id": "a", "t": 1}])
+    checkpoint = tmp_path / "checkpoint.json"
+    options = LoadOptions(load_settings={"refresh_interval": "-1"}, checkpoint_uri=str(checkpoint))
+    opensearch.faults = [Answer(401, {"error": "no"})]
+    with pytest.raises(CredentialsError):
+        load(request(path), target=target, options=options)
+    state = json.loads(checkpoint.read_bytes())
+    state["settings"] = {"refresh_interval": "3s"}
+    checkpoint.write_text(json.dumps(state))
+    load(request(path), target=target, options=options)
+    assert opensearch.settings[-1] == {"index.refresh_interval": "3s"}
+
+
+def mixed_rows(count: int) -> Iterator[Any]:
+    for n in range(count):
+        yield b"broken" if n % 10 == 3 else {"id": f"d{n % 95}" if n % 10 == 9 else f"e{n}", "t": "x" * 50}
+
+
+@pytest.mark.parametrize("has_id", [True, False])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_load_that_was_killed_anywhere_goes_on_and_counts_the_whole(
+    has_id: bool, compressed: bool, opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    folder, states = tmp_path / "parts", tmp_path / "states"
+    folder.mkdir()
+    for part in range(3):
+        path = write(folder / f"{part}.jsonl", mixed_rows(100))
+        if compressed:
+            (folder / f"{part}.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+            path.unlink()
+    letters, checkpoint = tmp_path / "letters.jsonl", tmp_path / "checkpoint.json"
+    options = LoadOptions(
+        bulk_bytes=1_500,
+        dead_letter_uri=str(letters),
+        checkpoint_uri=str(checkpoint),
+        checkpoint_seconds=0,
+        progress_seconds=0,
+    )
+    wanted = request(f"{folder}/")
+    if not has_id:
+        wanted["field_map"] = {"text": "$.t"}
+    seen = 0
+
+    def keep(_: Progress) -> None:
+        nonlocal seen
+        seen += 1
+        states.mkdir(exist_ok=True)
+        shutil.copy(checkpoint, states / f"{seen:04}.json")
+
+    whole = load(wanted, target=target, options=options, on_progress=keep)
+    documents, named = dict(opensearch.documents), letters.read_bytes()
+    assert counts(whole)[0] == 300
+    assert whole.rejected >= 30
+    assert not checkpoint.exists()
+    for state in sorted(states.iterdir())[::9]:
+        done = json.loads(state.read_bytes())["tally"]["indexed"]
+        # As a kill leaves it: everything after the checkpoint may have been written, or not.
+        letters.write_bytes(named + b'{"half a li')
+        shutil.copy(state, checkpoint)
+        opensearch.bulks.clear()
+        again = load(wanted, target=target, options=options)
+        assert again.model_dump(exclude={"seconds", "resumed"}) == whole.model_dump(exclude={"seconds", "resumed"})
+        assert sum(map(len, opensearch.bulks)) == whole.indexed - done
+        assert letters.read_bytes() == named
+        assert opensearch.documents == documents
+
+
+def test_a_load_that_failed_goes_on_and_sends_only_the_rest(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.jsonl", [{"id": f"d{n}", "t": "x" * 100} for n in range(100)])
+    options = LoadOptions(bulk_bytes=1_000, checkpoint_uri=str(tmp_path / "c.json"), max_in_flight=1)
+    opensearch.gate = lambda ids: opensearch.faults.append(Answer(403, {"error": "no"})) if "d50" in ids else None
+    with pytest.raises(CredentialsError):
+        load(request(path), target=target, options=options)
+    before = len(opensearch.documents)
+    assert 0 < before < 100
+    opensearch.gate, opensearch.faults, opensearch.bulks = lambda _: None, [], []
+    report = load(request(path), target=target, options=options)
+    assert report.resumed
+    assert counts(report) == (100, 100, 0, 0)
+    assert sum(map(len, opensearch.bulks)) == 100 - before
+    assert len(opensearch.documents) == 100
+
+
+@pytest.mark.parametrize("change", ["file", "request", "index"])
+def test_a_checkpoint_of_another_load_is_not_used(
+    change: str, opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.jsonl", [{"id": f"d{n}", "t": "x" * 100} for n in range(100)])
+    options = LoadOptions(bulk_bytes=1_000, checkpoint_uri=str(tmp_path / "c.json"), max_in_flight=1)
+    opensearch.gate = lambda ids: opensearch.faults.append(Answer(403, {"error": "no"})) if "d50" in ids else None
+    wanted = request(path)
+    with pytest.raises(CredentialsError):
+        load(wanted, target=target, options=options)
+    opensearch.gate, opensearch.faults, opensearch.bulks = lambda _: None, [], []
+    if change == "file":
+        write(path, [{"id": f"d{n}", "t": "y" * 100} for n in range(101)])
+    elif change == "request":
+        wanted["field_map"]["more"] = "$.t"
+    else:
+        opensearch.create("docs")
+        opensearch.indices["docs"]["settings"]["index"]["uuid"] = "another"
+        opensearch.documents.clear()
+    report = load(wanted, target=target, options=options)
+    assert not report.resumed
+    assert sum(map(len, opensearch.bulks)) == report.submitted == len(opensearch.documents) >= 100
+
+
+def test_progress_ends_with_everything(target: OpenSearchTarget, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"id": f"d{n}", "t": n} for n in range(100)])
+    seen: list[Progress] = []
+    load(request(path), target=target, options=LoadOptions(bulk_bytes=1_000), on_progress=seen.append)
+    assert (seen[-1].indexed, seen[-1].bytes, seen[-1].total_bytes) == (100, path.stat().st_size, path.stat().st_size)
+    assert str(seen[-1]) == "100 indexed, 0 rejected, 0 missing, 100% read"
