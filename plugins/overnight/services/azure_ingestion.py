@@ -55,7 +55,9 @@ class AzureIngestionSpec(JobSpec):
     data_refresh_interval_minutes: int = Field(default=0, ge=0, le=2**31 - 1)
     chunk_size: int | None = Field(default=None, ge=1, le=2**31 - 1)
     completion_action: CompletionAction | None = None
-    storage_container: str | None = Field(default=None, pattern=r"^(\$root|\$web|(?=.{3,63}$)[a-z0-9]+(-[a-z0-9]+)*)$")
+    storage_container: str | None = Field(
+        default=None, min_length=3, max_length=63, pattern=r"^(\$root|\$web|[a-z0-9]+(-[a-z0-9]+)*)$"
+    )
     embedding_deployment_name: str | None = Field(default=None, min_length=1)
 
     def body(self) -> dict[str, Any]:

@@ -77,8 +77,8 @@ def open_container(headers: Mapping[str, str], blobs: Path) -> Container:
     if endpoint.hostname is None or endpoint.hostname.endswith(".windows.net"):
         raise ApiError(
             "fileImportFailed",
-            "The sandbox has no Azure Blob Storage. Give UseDevelopmentStorage=true, or a BlobEndpoint that is a file:/ URL"
-            " or an S3 server.",
+            "The sandbox has no Azure Blob Storage. Give UseDevelopmentStorage=true, or a BlobEndpoint that is a folder"
+            " (file:/…) or an S3 server.",
             target="storageConnectionString",
         )
     s3 = fsspec.filesystem(
