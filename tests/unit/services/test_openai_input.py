@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,23 @@ def test_what_is_built_passes_the_scan_with_the_same_measures(tmp_path: Path) ->
         assert hashlib.sha256(Path(part.uri).read_bytes()).hexdigest() == part.sha256
 
 
-def test_parts_keep_to_bytes_and_embedding_inputs(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "limits", [Limits(bytes=1_000), Limits(embedding_inputs=9), Limits(requests=3), Limits(bytes=1_000, requests=4)]
+)
+def test_parts_keep_to_each_limit_and_are_no_smaller_than_it_asks(tmp_path: Path, limits: Limits) -> None:
     many = [{"id": n, "text": ["x"] * (n % 4 + 1)} for n in range(40)]
-    limits = Limits(bytes=1_000, embedding_inputs=9)
-    built = build(many, TEMPLATE, str(tmp_path), limits=limits)
-    assert sum(part.requests for part in built.parts) == 40
-    assert all(part.bytes <= 1_000 and part.embedding_inputs <= 9 for part in built.parts)
-    assert all(scan(part.uri, "/v1/embeddings", limits=limits) for part in built.parts)
+    parts = build(many, TEMPLATE, str(tmp_path), limits=limits).parts
+    assert sum(part.requests for part in parts) == 40
+    assert len(parts) > 1
+    assert all(scan(part.uri, "/v1/embeddings", limits=limits) for part in parts)
+    for part, following in pairwise(parts):
+        first = Path(following.uri).read_bytes().splitlines(keepends=True)[0]
+        inputs = len(orjson.loads(first)["body"]["input"])
+        assert (
+            part.requests + 1 > limits.requests
+            or part.bytes + len(first) > limits.bytes
+            or part.embedding_inputs + inputs > limits.embedding_inputs
+        )
 
 
 def test_source_lines_are_kept_byte_for_byte(tmp_path: Path) -> None:
