@@ -1,0 +1,316 @@
+"""The load against a real OpenSearch, a real S3 API, and the emulated OpenAI."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+
+from overnight.ingest import LoadOptions, OpenSearchTarget, load, read_dead_letters
+from overnight.ingest.index import VerificationError, create_index, swap_alias, verify
+from overnight.ingest.openers import openai_opener
+from overnight.jobs.errors import SpecError
+
+DIMENSION = 8
+VECTOR = {"type": "knn_vector", "dimension": DIMENSION, "method": {"name": "hnsw", "engine": "lucene"}}
+BODY = {
+    "settings": {"index.knn": True, "index.number_of_replicas": 0},
+    "mappings": {"properties": {"text": {"type": "text"}, "n": {"type": "long"}, "vector": VECTOR}},
+}
+FIELD_MAP = {"_id": "$.id", "text": "$.text", "n": "$.n", "vector": "$.vector"}
+
+
+@pytest.fixture
+def target(opensearch_url: str) -> Iterator[OpenSearchTarget]:
+    with OpenSearchTarget(opensearch_url) as target:
+        yield target
+
+
+def rows(count: int, *, size: int = 20) -> list[dict[str, Any]]:
+    dice = random.Random(7)
+    return [
+        {"id": f"d{n}", "text": f"text {n} " + "x" * size, "n": 2**53 + n, "vector": [dice.random() for _ in range(8)]}
+        for n in range(count)
+    ]
+
+
+def jsonl(items: list[Any]) -> bytes:
+    return b"".join((item if isinstance(item, bytes) else json.dumps(item).encode()) + b"\n" for item in items)
+
+
+def documents(target: OpenSearchTarget, index: str) -> dict[str, dict[str, Any]]:
+    target.post(f"{index}/_refresh")
+    hits = target.post(f"{index}/_search", {"size": 10_000, "query": {"match_all": {}}})["hits"]["hits"]
+    return {hit["_id"]: hit["_source"] for hit in hits}
+
+
+def request(index: str, *sources: Any, **changes: Any) -> dict[str, Any]:
+    return {"index_name": index, "field_map": FIELD_MAP, "data_source": {"source": [*map(str, sources)]}, **changes}
+
+
+def test_a_file_becomes_searchable(target: OpenSearchTarget, index_name: str, tmp_path: Path) -> None:
+    items = rows(3_000)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(jsonl(items)))
+    options = LoadOptions(create_index=BODY, bulk_bytes=100_000)
+    report = load(request(index_name, tmp_path / "a.jsonl.gz"), target=target, options=options)
+    assert (report.submitted, report.indexed) == (3_000, 3_000)
+    found = documents(target, index_name)
+    assert found["d17"] == {key: value for key, value in items[17].items() if key != "id"}
+    query = {"query": {"knn": {"vector": {"vector": items[5]["vector"], "k": 1}}}}
+    verify(target, index_name, count=3_000, dimensions={"vector": DIMENSION}, query=query)
+    with pytest.raises(VerificationError, match="3000 documents, not 3001"):
+        verify(target, index_name, count=3_001)
+    with pytest.raises(VerificationError, match="vector of 8, not one of 9"):
+        verify(target, index_name, dimensions={"vector": 9})
+    with pytest.raises(VerificationError, match="finds nothing"):
+        verify(target, index_name, query={"query": {"match": {"text": "unheard"}}})
+
+
+def test_opensearch_refuses_single_documents_and_takes_the_rest(
+    target: OpenSearchTarget, index_name: str, tmp_path: Path
+) -> None:
+    items: list[Any] = rows(50)
+    items[10]["vector"] = [1.0, 2.0]
+    items[20]["n"] = "no number"
+    items[30:30] = [b"", b"{", {"id": "i" * 513, "text": "x", "n": 1, "vector": []}]
+    (tmp_path / "a.jsonl").write_bytes(jsonl(items))
+    letters = str(tmp_path / "letters.jsonl")
+    options = LoadOptions(create_index=BODY, dead_letter_uri=letters)
+    report = load(request(index_name, tmp_path / "a.jsonl"), target=target, options=options)
+    assert (report.submitted, report.indexed, report.rejected) == (53, 48, 5)
+    found = {letter.line: letter for letter in read_dead_letters(letters)}
+    assert sorted(found) == [11, 21, 31, 32, 33]
+    assert "dimension" in found[11].reason
+    assert json.loads(found[21].text or "")["n"] == "no number"
+    assert len(documents(target, index_name)) == 48
+
+
+def test_an_index_that_is_missing_stays_missing(target: OpenSearchTarget, index_name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl(rows(1)))
+    with pytest.raises(SpecError, match="guessed types"):
+        load(request(index_name, tmp_path / "a.jsonl"), target=target)
+    assert httpx.head(f"{target.url}/{index_name}").status_code == 404
+
+
+def test_vectors_of_another_model_write_nothing(target: OpenSearchTarget, index_name: str, tmp_path: Path) -> None:
+    create_index(target, index_name, BODY)
+    create_index(target, index_name, BODY)
+    (tmp_path / "a.jsonl").write_bytes(jsonl([{**row, "vector": [1.0] * 9} for row in rows(10)]))
+    with pytest.raises(SpecError, match=r"vector of 8 .* have 9"):
+        load(request(index_name, tmp_path / "a.jsonl"), target=target)
+    assert documents(target, index_name) == {}
+
+
+@pytest.mark.parametrize("write", ["index", "update"])
+def test_a_load_killed_again_and_again_ends_with_every_document_once(
+    write: str, target: OpenSearchTarget, opensearch_url: str, index_name: str, tmp_path: Path
+) -> None:
+    create_index(target, index_name, BODY)
+    items: list[Any] = rows(6_000, size=1_000)
+    items[100:100] = [b"broken"]
+    items[5_000:5_000] = [b"broken"]
+    (tmp_path / "a.jsonl").write_bytes(jsonl(items))
+    (tmp_path / "request.json").write_text(json.dumps(request(index_name, tmp_path / "a.jsonl")))
+    options = {"bulk_bytes": 50_000, "checkpoint_seconds": 0, "progress_seconds": 0, "write": write, "max_in_flight": 1}
+    command = [sys.executable, "-c", _COMMAND, str(tmp_path / "request.json"), "--url", opensearch_url]
+    command += ["--allowed-rejected", "2"]
+    for name, value in options.items():
+        command += ["-o", f"{name}={json.dumps(value)}"]
+    checkpoint = tmp_path / "request.json.checkpoint.json"
+    for indexed in (500, 2_000, 5_200):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        while process.poll() is None and _indexed(checkpoint) < indexed:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert _indexed(checkpoint) >= indexed
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    report = json.loads(done.stdout)
+    assert report["resumed"]
+    assert (report["submitted"], report["indexed"], report["rejected"]) == (6_002, 6_000, 2)
+    letters = read_dead_letters(str(tmp_path / "request.json.dead-letters.jsonl"))
+    assert [letter.line for letter in letters] == [101, 5_001]
+    assert set(documents(target, index_name)) == {f"d{n}" for n in range(6_000)}
+    assert not checkpoint.exists()
+
+
+_COMMAND = """
+import typer
+from overnight.ingest.cli import load
+app = typer.Typer()
+app.command()(load)
+app()
+"""
+
+
+def _indexed(checkpoint: Path) -> int:
+    return int(json.loads(checkpoint.read_bytes())["tally"]["indexed"]) if checkpoint.exists() else 0
+
+
+def test_the_command_answers_by_its_exit_status(opensearch_url: str, index_name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl([*rows(10), b"broken"]))
+    (tmp_path / "mapping.json").write_text(json.dumps(BODY))
+    (tmp_path / "request.json").write_text(json.dumps(request(index_name, tmp_path / "a.jsonl")))
+    environment = {**os.environ, "OPENSEARCH_URL": opensearch_url}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", _COMMAND, str(tmp_path / "request.json"), *arguments]
+        return subprocess.run(command, capture_output=True, check=False, text=True, env=environment)
+
+    missing = run()
+    assert missing.returncode == 2
+    assert "There is no index" in missing.stderr
+    assert missing.stdout == ""
+    incomplete = run("--mapping", str(tmp_path / "mapping.json"))
+    assert incomplete.returncode == 1
+    assert "1 of 11 documents are rejected, 0 allowed" in incomplete.stderr
+    assert json.loads(incomplete.stdout)["rejected"] == 1
+    assert "10 indexed" in incomplete.stderr
+    assert run("--allowed-rejected", "10%").returncode == 0
+    assert run("-o", "bulk_bytes=lots").returncode == 2
+
+
+def test_an_existing_document_keeps_what_is_not_mapped(
+    target: OpenSearchTarget, index_name: str, tmp_path: Path
+) -> None:
+    create_index(target, index_name, BODY)
+    target.put(f"{index_name}/_doc/d1?refresh=true", {"kept": True, "n": 1})
+    (tmp_path / "a.jsonl").write_bytes(jsonl(rows(2)))
+    load(request(index_name, tmp_path / "a.jsonl", field_map={"_id": "$.id", "n": "$.n"}), target=target)
+    assert documents(target, index_name) == {"d0": {"n": 2**53}, "d1": {"kept": True, "n": 2**53 + 1}}
+
+
+def test_settings_are_changed_and_restored(target: OpenSearchTarget, index_name: str, tmp_path: Path) -> None:
+    create_index(target, index_name, {**BODY, "settings": {**BODY["settings"], "index.refresh_interval": "17s"}})
+    (tmp_path / "a.jsonl").write_bytes(jsonl(rows(100)))
+    during: list[Any] = []
+
+    def look(_: Any) -> None:
+        during.append(settings())
+
+    def settings() -> Any:
+        answer = target.get(f"{index_name}/_settings", flat_settings="true")
+        found = answer[index_name]["settings"]
+        return found.get("index.refresh_interval"), found.get("index.translog.durability")
+
+    changed = {"refresh_interval": "-1", "index.translog.durability": "async"}
+    load(
+        request(index_name, tmp_path / "a.jsonl"),
+        target=target,
+        options=LoadOptions(load_settings=changed, progress_seconds=0),
+        on_progress=look,
+    )
+    assert set(during) == {("-1", "async")}
+    assert settings() == ("17s", None)
+
+
+def test_an_alias_moves_to_the_new_index_in_one_step(target: OpenSearchTarget, index_name: str, tmp_path: Path) -> None:
+    alias = f"{index_name}-alias"
+    (tmp_path / "a.jsonl").write_bytes(jsonl(rows(10)))
+    for number in range(3):
+        create_index(target, f"{index_name}-{number}", BODY)
+    assert swap_alias(target, alias, f"{index_name}-0") == []
+    report = load(request(alias, tmp_path / "a.jsonl"), target=target)
+    assert report.indexed == 10
+    assert len(documents(target, f"{index_name}-0")) == 10
+    assert swap_alias(target, alias, f"{index_name}-1") == [f"{index_name}-0"]
+    assert swap_alias(target, alias, f"{index_name}-2", drop_old=True) == [f"{index_name}-1"]
+    assert list(target.get(f"_alias/{alias}")) == [f"{index_name}-2"]
+    assert len(documents(target, f"{index_name}-0")) == 10
+    assert httpx.head(f"{target.url}/{index_name}-1").status_code == 404
+    with pytest.raises(SpecError, match="is an index"):
+        swap_alias(target, f"{index_name}-0", f"{index_name}-2")
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str, index_name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name, value in {
+        "AWS_ENDPOINT_URL_S3": s3_endpoint,
+        "AWS_ACCESS_KEY_ID": "sandbox",
+        "AWS_SECRET_ACCESS_KEY": "sandbox",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3 = boto3.resource("s3")
+    return s3.create_bucket(Bucket=index_name)
+
+
+def test_s3_is_source_dead_letters_and_checkpoint(bucket: Any, target: OpenSearchTarget, index_name: str) -> None:
+    create_index(target, index_name, BODY)
+    items = rows(300)
+    bucket.put_object(Key="in/part-0.jsonl", Body=jsonl([*items[:100], b"broken"]))
+    bucket.put_object(Key="in/part-1.jsonl.gz", Body=gzip.compress(jsonl(items[100:])))
+    bucket.put_object(Key="in/_SUCCESS", Body=b"")
+    letters, checkpoint = (f"s3://{bucket.name}/{name}" for name in ("letters.jsonl", "checkpoint.json"))
+    options = LoadOptions(
+        dead_letter_uri=letters, checkpoint_uri=checkpoint, checkpoint_seconds=0, progress_seconds=0, bulk_bytes=10_000
+    )
+    states: list[bytes] = []
+
+    def look(_: Any) -> None:
+        states.extend(found.get()["Body"].read() for found in bucket.objects.filter(Prefix="checkpoint"))
+
+    credential = {"region": "us-east-1", "access_key": "sandbox", "secret_key": "sandbox"}
+    wanted = request(index_name, f"s3://{bucket.name}/in/", credential=credential)
+    wanted["data_source"]["type"] = "s3"
+    whole = load(wanted, target=target, options=options, on_progress=look)
+    assert (whole.submitted, whole.indexed, whole.rejected) == (301, 300, 1)
+    assert [letter.line for letter in read_dead_letters(letters)] == [101]
+    assert not list(bucket.objects.filter(Prefix="checkpoint"))
+    assert set(documents(target, index_name)) == {f"d{n}" for n in range(300)}
+    for state in (states[0], states[len(states) // 2], states[-1]):
+        bucket.put_object(Key="checkpoint.json", Body=state)
+        again = load(wanted, target=target, options=options)
+        assert again.model_dump(exclude={"seconds", "resumed"}) == whole.model_dump(exclude={"seconds", "resumed"})
+        assert [letter.line for letter in read_dead_letters(letters)] == [101]
+
+
+def test_documents_in_s3_are_joined_with_results_at_openai(
+    bucket: Any, openai_url: str, target: OpenSearchTarget, index_name: str
+) -> None:
+    create_index(target, index_name, BODY)
+    items = rows(500)
+    results = [
+        {"custom_id": row["id"], "response": {"status_code": 200, "body": {"data": [{"embedding": row["vector"]}]}}}
+        for row in items[:-1]
+    ]
+    random.Random(3).shuffle(results)
+    key = {"Authorization": "Bearer sandbox"}
+    answer = httpx.post(
+        f"{openai_url}/files", headers=key, data={"purpose": "batch"}, files={"file": ("r.jsonl", jsonl(results))}
+    )
+    file_id = answer.raise_for_status().json()["id"]
+    bucket.put_object(Key="docs.jsonl", Body=jsonl(items))
+    field_map = {
+        "_id": ["source[0].$.id", "source[1].$.custom_id"],
+        "text": "source[0].$.text",
+        "vector": "source[1].$.response.body.data[0].embedding",
+    }
+    wanted = request(index_name, f"s3://{bucket.name}/docs.jsonl", f"openai://{file_id}", field_map=field_map)
+    report = load(wanted, target=target, openers={"openai": openai_opener("sandbox", openai_url)})
+    assert (report.submitted, report.indexed, report.missing_sample) == (500, 499, ("d499",))
+    found = documents(target, index_name)
+    assert found["d7"] == {"text": items[7]["text"], "vector": items[7]["vector"]}
+
+
+def test_a_source_on_a_web_server_is_read(
+    bucket: Any, s3_endpoint: str, target: OpenSearchTarget, index_name: str
+) -> None:
+    create_index(target, index_name, BODY)
+    bucket.put_object(Key="a.jsonl", Body=jsonl(rows(20)), ACL="public-read")
+    report = load(request(index_name, f"{s3_endpoint}/{bucket.name}/a.jsonl"), target=target)
+    assert report.indexed == 20
