@@ -1,4 +1,8 @@
-"""Every night: the day's documents, embedded by OpenAI's batch API, searchable in OpenSearch by morning."""
+"""
+Every night the day's documents, embedded by OpenAI's batch API, are searchable in OpenSearch by morning.
+
+Airflow looks for DAGs only in files that have the words "airflow" and "dag" in them; this sentence is the first.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
@@ -9,6 +10,9 @@ from urllib.parse import urlsplit
 
 import fsspec
 from fsspec import AbstractFileSystem
+from fsspec.spec import AbstractBufferedFile
+
+READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,11 @@ class Storage:
         filesystem, path = self.resolve(uri)
         if "w" in mode or "a" in mode:
             filesystem.makedirs(filesystem._parent(path), exist_ok=True)
-        return cast("IO[Any]", filesystem.open(path, mode, **options))
+        file = filesystem.open(path, mode, **options)
+        if mode == "rb" and isinstance(file, AbstractBufferedFile):
+            # fsspec's own buffer cannot read a line up to a limit.
+            return io.BufferedReader(file, READ_BYTES)
+        return cast("IO[Any]", file)
 
     def exists(self, uri: str) -> bool:
         """Whether a file or folder is there."""

@@ -16,12 +16,14 @@ class PartReport(BaseModel):
 
     :param submitted: Documents that were given to the service.
     :param load: ``None`` when the part never got to its load; all its documents are missing then.
+    :param accepted: Whether its load was a success.
     """
 
     model_config = ConfigDict(frozen=True)
 
     submitted: int
     load: LoadReport | None = None
+    accepted: bool = False
 
     @property
     def unaccounted(self) -> int:
@@ -35,7 +37,7 @@ class PipelineReport(BaseModel):
 
     :param set_aside: Of ``rejected``, those that never left for the service.
     :param seconds: Time spent loading, all parts together.
-    :param unfinished_parts: Parts (counted from 0) that did not get to their load.
+    :param failed_parts: Parts (counted from 0) that did not get to their load, or whose load failed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -49,7 +51,7 @@ class PipelineReport(BaseModel):
     seconds: float = 0.0
     reasons: dict[str, int] = {}
     dead_letter_uris: tuple[str, ...] = ()
-    unfinished_parts: tuple[int, ...] = ()
+    failed_parts: tuple[int, ...] = ()
     parts: tuple[PartReport, ...] = ()
 
     @classmethod
@@ -77,6 +79,6 @@ class PipelineReport(BaseModel):
             seconds=round(sum(load.seconds for load in loads), 3),
             reasons=reasons,
             dead_letter_uris=tuple(uri for uri in files if uri is not None),
-            unfinished_parts=tuple(number for number, part in enumerate(parts) if part.load is None),
+            failed_parts=tuple(number for number, part in enumerate(parts) if not part.accepted),
             parts=tuple(parts),
         )

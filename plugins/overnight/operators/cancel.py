@@ -37,8 +37,7 @@ class CancelBatchJobOperator(BaseOperator):
         with failing_for_good():
             ref = JobRef.read(self.job)
             with hook_for(ref).client() as client:
-                if page := client.service.page(ref):
-                    context["ti"].xcom_push(key=PAGE_KEY, value=page)
+                context["ti"].xcom_push(key=PAGE_KEY, value=client.service.page(ref) or "")
                 status = client.run(client.service.cancel(ref))
         self.log.info("%s is %s.", ref, status.describe())
         return outcome_of(ref, status)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -49,7 +50,7 @@ class OpenSearchCreateIndexOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Create the index if asked to, and return its name and vector dimensions."""
-        with failing_for_good(), OpenSearchHook(self.conn_id).target() as target:
+        with failing_for_good(), closing(OpenSearchHook(self.conn_id).target()) as target:
             if self.create:
                 if self.body is None:
                     raise SpecError("To create the index, give its settings and mappings (index_body).")
@@ -68,20 +69,20 @@ class OpenSearchVerifyIndexOperator(BaseOperator):
     Check an index after a load, before anybody relies on it.
 
     :param index_name: The index or alias.
-    :param loads: Load reports; the index must hold at least as many documents as they have indexed.
+    :param at_least: The number of documents it must hold or exceed.
     :param count: The exact number of documents it must hold.
     :param dimensions: What its vector fields must be, by name.
     :param query: A search body that must find something.
     :param conn_id: The OpenSearch connection.
     """
 
-    template_fields: Sequence[str] = ("index_name", "loads", "count", "dimensions", "query", "conn_id")
+    template_fields: Sequence[str] = ("index_name", "at_least", "count", "dimensions", "query", "conn_id")
 
     def __init__(
         self,
         *,
         index_name: str,
-        loads: Iterable[Mapping[str, Any]] = (),
+        at_least: int = 0,
         count: int | None = None,
         dimensions: Mapping[str, int] | None = None,
         query: Mapping[str, Any] | None = None,
@@ -90,25 +91,24 @@ class OpenSearchVerifyIndexOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.index_name = index_name
-        self.loads = loads
+        self.at_least = at_least
         self.count = count
         self.dimensions = dimensions
         self.query = query
         self.conn_id = conn_id
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Verify and return what was found."""
-        indexed = sum(report["indexed"] for report in self.loads)
-        with failing_for_good(), OpenSearchHook(self.conn_id).target() as target:
+    def execute(self, context: Context) -> int:
+        """Verify, and return how many documents the index holds."""
+        with failing_for_good(), closing(OpenSearchHook(self.conn_id).target()) as target:
             index.verify(target, self.index_name, count=self.count, dimensions=self.dimensions, query=self.query)
             found = index.count_documents(target, self.index_name)
-            if found < indexed:
+            if found < self.at_least:
                 raise index.VerificationError(
-                    f"{indexed} documents were indexed, and {self.index_name!r} has {found}. Something deletes from "
-                    "it, or two documents of different parts share an id."
+                    f"{self.at_least} documents were indexed, and {self.index_name!r} has {found}. Something deletes "
+                    "from it, or documents of different parts share an id."
                 )
-        self.log.info("%s holds %d documents, %d of them from this run.", self.index_name, found, indexed)
-        return {"documents": found, "indexed": indexed}
+        self.log.info("%s holds %d documents.", self.index_name, found)
+        return found
 
 
 class OpenSearchSwapAliasOperator(BaseOperator):
@@ -140,7 +140,7 @@ class OpenSearchSwapAliasOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Swap, and return the indices that the alias stood for."""
-        with failing_for_good(), OpenSearchHook(self.conn_id).target() as target:
+        with failing_for_good(), closing(OpenSearchHook(self.conn_id).target()) as target:
             old = index.swap_alias(target, self.alias, self.index_name, drop_old=self.drop_old)
         self.log.info("%s stands for %s now; before: %s.", self.alias, self.index_name, ", ".join(old) or "nothing")
         return old

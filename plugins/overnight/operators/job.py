@@ -58,7 +58,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         ``"restart"``, which cancels it and submits the new one.
     """
 
-    template_fields: Sequence[str] = ("conn_id", "allowed_failures")
+    template_fields: Sequence[str] = ("conn_id", "allowed_failures", "poll_interval", "deadline")
     operator_extra_links = (JobLink(),)
     hook_class: ClassVar[type[JobHook[Any]]]
 
@@ -105,17 +105,20 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         with failing_for_good(), self.make_client() as client:
             allowed = Allowance.parse(self.allowed_failures)
             record = self._attach_or_submit(context, client, self.build_spec(context))
-            if page := client.service.page(record.job):
-                context["ti"].xcom_push(key=PAGE_KEY, value=page)
+            context["ti"].xcom_push(key=PAGE_KEY, value=client.service.page(record.job) or "")
             if not self.wait_for_completion:
                 self._remember(context, record.ended(Ending.HANDED_OVER))
                 return outcome_of(record.job)
             self.log.info("Waiting for %s; %s of its items may fail.", record.job, allowed)
             if self.deferrable:
                 self.defer(
-                    trigger=JobTrigger(ref=record.job.model_dump(mode="json"), **self._patience_with(record)),
+                    trigger=JobTrigger(
+                        ref=record.job.model_dump(mode="json"),
+                        cancel_on_kill=self.cancel_on_kill,
+                        echo=record.model_dump(mode="json"),
+                        **self._patience_with(record),
+                    ),
                     method_name="execute_complete",
-                    kwargs={"record": record.model_dump(mode="json")},
                 )
             # Ready-made: a signal handler should neither look up a connection nor share one in use.
             self._watched = (self.make_client(), record.job)
@@ -123,10 +126,10 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
             self._watched = None
             return self._conclude(context, client, record, over)
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Go on after the trigger's event, on whichever worker and in a fresh instance of the operator."""
         with failing_for_good(), self.make_client() as client:
-            return self._conclude(context, client, JobRecord.model_validate(record), over_of(event))
+            return self._conclude(context, client, JobRecord.model_validate(event["echo"]), over_of(event))
 
     def on_kill(self) -> None:
         """Cancel the job when the task is killed while a worker waits. A deferred task's trigger has its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import BaseOperator
@@ -13,6 +14,7 @@ from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import IngestRequest, LoadOptions, LoadReport, Progress, load
 from overnight.jobs import ResultManifest
+from overnight.jobs.allowance import Allowance
 from overnight.jobs.errors import JobFailedError, SpecError
 from overnight.services.http import HttpTransport
 from overnight.services.openai import OpenAIBatchService, content
@@ -40,8 +42,8 @@ class OpenSearchLoadOperator(BaseOperator):
     :param conn_id: The OpenSearch connection.
     :param aws_conn_id: The connection for ``s3://`` URIs.
     :param openai_conn_id: The connection for ``openai://`` URIs; when left out, the one of the job among the sources.
-    :param allowed_rejected: How many documents may be rejected: a count, or a share of those submitted.
-    :param allowed_missing: The same for documents of a join that a source lacks the row of.
+    :param allowed_failures: How many documents may be rejected or missing: a count (``10``), a ratio (``0.05``) or a
+        percentage (``"5%"``).
     :param dead_letter_uri: A JSONL file for every rejected and missing document, with the reason.
     :param checkpoint_uri: Where the progress is kept between tries.
     :param options: Further fields of :class:`~overnight.ingest.LoadOptions`.
@@ -52,8 +54,7 @@ class OpenSearchLoadOperator(BaseOperator):
         "conn_id",
         "aws_conn_id",
         "openai_conn_id",
-        "allowed_rejected",
-        "allowed_missing",
+        "allowed_failures",
         "dead_letter_uri",
         "checkpoint_uri",
         "options",
@@ -66,8 +67,7 @@ class OpenSearchLoadOperator(BaseOperator):
         conn_id: str = OpenSearchHook.default_conn_name,
         aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
         openai_conn_id: str | None = None,
-        allowed_rejected: float = 0,
-        allowed_missing: float = 0,
+        allowed_failures: float | str = 0,
         dead_letter_uri: str | None = None,
         checkpoint_uri: str | None = None,
         options: Mapping[str, Any] | None = None,
@@ -78,8 +78,7 @@ class OpenSearchLoadOperator(BaseOperator):
         self.conn_id = conn_id
         self.aws_conn_id = aws_conn_id
         self.openai_conn_id = openai_conn_id
-        self.allowed_rejected = allowed_rejected
-        self.allowed_missing = allowed_missing
+        self.allowed_failures = allowed_failures
         self.dead_letter_uri = dead_letter_uri
         self.checkpoint_uri = checkpoint_uri
         self.options = options
@@ -87,15 +86,14 @@ class OpenSearchLoadOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Load, and fail for good when more was rejected or is missing than was allowed."""
         with failing_for_good():
+            allowed = Allowance.parse(self.allowed_failures)
             request = request_of(self.request)
             options = LoadOptions(
-                allowed_rejected=self.allowed_rejected,
-                allowed_missing=self.allowed_missing,
                 dead_letter_uri=self.dead_letter_uri,
                 checkpoint_uri=self.checkpoint_uri,
                 **(self.options or {}),
             )
-            with OpenSearchHook(self.conn_id).target() as target:
+            with closing(OpenSearchHook(self.conn_id).target()) as target:
                 report = load(
                     request,
                     target=target,
@@ -104,17 +102,20 @@ class OpenSearchLoadOperator(BaseOperator):
                     options=options,
                     on_progress=self._log_progress,
                 )
-            self._check(context, report)
+            self._check(context, report, allowed)
         return report.model_dump(mode="json")
 
-    def _check(self, context: Context, report: LoadReport) -> None:
+    def _check(self, context: Context, report: LoadReport, allowed: Allowance) -> None:
         self.log.info("Load report: %s", report.model_dump_json())
-        excess = report.excess(self.allowed_rejected, self.allowed_missing)
-        if excess:
+        failed = report.rejected + report.missing
+        if not allowed.allows(failed, report.submitted):
             # The return value of a task that fails is lost; its report must not be.
             context["ti"].xcom_push(key=REPORT_KEY, value=report.model_dump(mode="json"))
             named = f" Each is named in {report.dead_letter_uri}." if report.dead_letter_uri else ""
-            raise JobFailedError(f"{'; '.join(excess)}.{named}")
+            raise JobFailedError(
+                f"{failed} of {report.submitted} documents were not indexed ({report.rejected} rejected, "
+                f"{report.missing} missing: {report.reasons}), more than allowed_failures={allowed} lets pass.{named}"
+            )
 
     def _read_openai(self, uri: str, start: int) -> Iterator[bytes]:
         with OpenAIHook(self.openai_conn_id or _conn_id_of(self.request)).client() as client:

@@ -88,9 +88,9 @@ class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
                 return {"engine": "client", "report": self._load(context, request)}
         return {"engine": "server", **super().execute(context)}
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Go on after the trigger's event; only the server's ingestion is ever waited for."""
-        return {"engine": "server", **super().execute_complete(context, event, record)}
+        return {"engine": "server", **super().execute_complete(context, event)}
 
     def build_spec(self, context: Context) -> MLCommonsIngestSpec:
         """Return the spec of the server's ingestion."""

@@ -25,8 +25,7 @@ class PipelineReportOperator(BaseOperator):
     Give it the trigger rule ``all_done``: it has to speak of the parts that failed, too. The report is the XCom, the
     log's last line, and ``report.json`` in the target folder.
 
-    :param parts: How many documents each part has: the XCom of the step that made the parts, whose ``requests`` or
-        ``documents`` counts.
+    :param parts: The XCom of the step that made the parts: each one's ``requests`` is how many documents it has.
     :param load_task_id: The id of the mapped task that loads the parts.
     :param set_aside: ``{"count", "uri"}`` of the documents that no part has.
     :param target: The folder, as a URI, for ``report.json``.
@@ -56,10 +55,7 @@ class PipelineReportOperator(BaseOperator):
         """Gather the reports of the parts that have one, also of those that failed for what was in them."""
         aside = self.set_aside or {}
         report = PipelineReport.of(
-            [
-                PartReport(submitted=part["requests"], load=self._load_report(context, number))
-                for number, part in enumerate(self.parts)
-            ],
+            [self._part_report(context, number, part["requests"]) for number, part in enumerate(self.parts)],
             set_aside=aside.get("count", 0),
             set_aside_uri=aside.get("uri"),
         )
@@ -70,16 +66,16 @@ class PipelineReportOperator(BaseOperator):
         context["ti"].xcom_push(key=REPORT_KEY, value=summary)
         self.log.info("Pipeline report: %s", summary)
         with failing_for_good():
-            if report.unfinished_parts:
+            if report.failed_parts:
                 raise JobFailedError(
-                    f"{len(report.unfinished_parts)} of {len(report.parts)} parts did not land: "
-                    f"{', '.join(map(str, report.unfinished_parts[:20]))}. Clear their failed tasks; the rest is kept."
+                    f"{len(report.failed_parts)} of {len(report.parts)} parts did not land: "
+                    f"{', '.join(map(str, report.failed_parts[:20]))}. Clear their failed tasks; the rest is kept."
                 )
         return summary
 
-    def _load_report(self, context: Context, number: int) -> LoadReport | None:
-        for key in ("return_value", REPORT_KEY):
+    def _part_report(self, context: Context, number: int, submitted: int) -> PartReport:
+        for key, accepted in (("return_value", True), (REPORT_KEY, False)):
             found = context["ti"].xcom_pull(task_ids=self.load_task_id, map_indexes=number, key=key)
             if found is not None:
-                return LoadReport.model_validate(found)
-        return None
+                return PartReport(submitted=submitted, load=LoadReport.model_validate(found), accepted=accepted)
+        return PartReport(submitted=submitted)

@@ -63,8 +63,7 @@ class BatchJobSensor(BaseSensorOperator):
             ref = JobRef.read(self.job)
             Allowance.parse(self.allowed_failures)
             with hook_for(ref).client() as client:
-                if page := client.service.page(ref):
-                    context["ti"].xcom_push(key=PAGE_KEY, value=page)
+                context["ti"].xcom_push(key=PAGE_KEY, value=client.service.page(ref) or "")
             if self.deferrable:
                 self.defer(
                     trigger=JobTrigger(
@@ -73,9 +72,9 @@ class BatchJobSensor(BaseSensorOperator):
                         deadline=time.time() + self.timeout,
                         cancel_on_deadline=False,
                         cancel_on_kill=self.cancel_on_kill,
+                        echo=ref.model_dump(mode="json"),
                     ),
                     method_name="execute_complete",
-                    kwargs={"ref": ref.model_dump(mode="json")},
                 )
             return super().execute(context)
 
@@ -97,9 +96,9 @@ class BatchJobSensor(BaseSensorOperator):
                 return PokeReturnValue(is_done=False)
             return PokeReturnValue(is_done=True, xcom_value=self._conclude(client, ref, step))
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any], ref: Mapping[str, Any]) -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Go on after the trigger's event."""
-        job = JobRef.model_validate(ref)
+        job = JobRef.model_validate(event["echo"])
         with failing_for_good(), hook_for(job).client() as client:
             return self._conclude(client, job, over_of(event))
 

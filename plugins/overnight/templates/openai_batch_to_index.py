@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, TriggerRule, XComArg, get_current_context, task, task_group
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from overnight.operators.index import OpenSearchCreateIndexOperator, OpenSearchVerifyIndexOperator
 from overnight.operators.load import OpenSearchLoadOperator
@@ -39,13 +39,13 @@ class OpenAIBatchToIndexConfig(TemplateConfig):
         title="Dimension",
         description="Length of the vectors; the model's own when empty.",
     )
-    request_body: dict[str, JsonValue] | None = Field(
+    request_body: dict[str, Any] | None = Field(
         default=None,
         title="Request body",
         description="Instead of an embedding, the body of each request, with ${path} holes, for the endpoint below.",
     )
     endpoint: str = Field(default="/v1/embeddings", title="Endpoint")
-    field_map: dict[str, JsonValue] | None = Field(
+    field_map: dict[str, Any] | None = Field(
         default=None,
         title="Field map",
         description=(
@@ -61,7 +61,7 @@ class OpenAIBatchToIndexConfig(TemplateConfig):
     create_index: bool = Field(
         default=False, title="Create the index", description="Create it when it is missing; otherwise that is refused."
     )
-    index_body: dict[str, JsonValue] | None = Field(
+    index_body: dict[str, Any] | None = Field(
         default=None, title="Settings and mappings", description="What a missing index is created with."
     )
     set_aside: bool = Field(
@@ -69,7 +69,7 @@ class OpenAIBatchToIndexConfig(TemplateConfig):
         title="Set bad documents aside",
         description="Go on without documents that cannot be sent. Otherwise they refuse the whole input.",
     )
-    allowed_failures: float | str = Field(
+    allowed_failures: int | float | str = Field(
         default=0,
         title="Allowed failures",
         description="How many documents of a batch may fail: a count (10), a ratio (0.05) or a percentage ('5%').",
@@ -77,6 +77,8 @@ class OpenAIBatchToIndexConfig(TemplateConfig):
     batch_requests: int = Field(
         default=50_000, ge=1, title="Requests per batch", description="More documents than this become several batches."
     )
+    poll_seconds: float = Field(default=60.0, gt=0, title="Poll interval", description="Seconds between two looks.")
+    deadline_hours: float = Field(default=25.0, gt=0, title="Deadline", description="Hours a batch may take at most.")
     openai_conn_id: str = Field(default="openai_default", title="OpenAI connection")
     opensearch_conn_id: str = Field(default="opensearch_default", title="OpenSearch connection")
     aws_conn_id: str | None = Field(default="aws_default", title="AWS connection")
@@ -111,8 +113,6 @@ def openai_batch_to_index(
     dag_id: str,
     config: OpenAIBatchToIndexConfig,
     *,
-    poll_interval: float = 60.0,
-    deadline: timedelta | None = timedelta(hours=25),
     deferrable: bool = True,
     default_args: Mapping[str, Any] | None = None,
     tags: Sequence[str] = ("overnight",),
@@ -121,14 +121,12 @@ def openai_batch_to_index(
     """
     Return a DAG that embeds (or otherwise sends) documents in OpenAI batches and loads them with their results.
 
-    ``configure → create_index → prepare → batch[embed → load] → report``: the documents are cut into as many batches as
-    the limits ask for, and each batch is a mapped task of its own, so that an executor spreads them over machines. Ids
-    are the documents' own: running a day twice changes nothing.
+    ``configure → create_index → prepare → batch[embed → load] → report → verify``: the documents are cut into as many
+    batches as the limits ask for, and each batch is a mapped task of its own, so that an executor spreads them over
+    machines. Ids are the documents' own: running a day twice changes nothing.
 
     :param dag_id: The DAG's id.
     :param config: The defaults of the trigger form.
-    :param poll_interval: Seconds between looks at a batch.
-    :param deadline: How long a batch may take, from its submit.
     :param deferrable: Wait in the triggerer.
     :param default_args: For every task; two retries unless it says otherwise.
     :param dag_arguments: ``schedule``, ``start_date``, ``catchup`` and whatever else a DAG takes.
@@ -152,6 +150,7 @@ def openai_batch_to_index(
                 **run.joined_fields(),
                 "template": run.request_template(),
                 "on_bad_document": "set_aside" if run.set_aside else "refuse",
+                "deadline_seconds": run.deadline_hours * 3600,
                 "limits": {"requests": run.batch_requests},
                 "run_uri": run_folder(run.work_uri, context),
             }
@@ -185,8 +184,8 @@ def openai_batch_to_index(
                 conn_id=settings["openai_conn_id"],
                 aws_conn_id=settings["aws_conn_id"],
                 allowed_failures=settings["allowed_failures"],
-                poll_interval=poll_interval,
-                deadline=deadline,
+                poll_interval=settings["poll_seconds"],
+                deadline=settings["deadline_seconds"],
                 deferrable=deferrable,
             )
             part = "{{ ti.xcom_pull(task_ids='configure')['run_uri'] }}/part-{{ '%05d' % ti.map_index }}"
@@ -208,14 +207,6 @@ def openai_batch_to_index(
         parts: Any = prepare.output
         set_aside: Any = XComArg(prepare, key="rejected")
         batches = batch.expand_kwargs(parts)
-        loads: Any = dag.get_task("batch.load").output
-        verify = OpenSearchVerifyIndexOperator(
-            task_id="verify",
-            index_name=settings["index_name"],
-            loads=loads,
-            conn_id=settings["opensearch_conn_id"],
-            trigger_rule=TriggerRule.NONE_FAILED,
-        )
         report = PipelineReportOperator(
             task_id="report",
             parts=parts,
@@ -223,7 +214,16 @@ def openai_batch_to_index(
             load_task_id="batch.load",
             target=settings["run_uri"],
             aws_conn_id=settings["aws_conn_id"],
+            # It speaks of the parts that failed, too; then it fails, and the run with it.
             trigger_rule=TriggerRule.ALL_DONE,
+            multiple_outputs=True,
         )
-        settings >> create_index >> prepare >> batches >> verify >> report
+        indexed: Any = XComArg(report, key="indexed")
+        verify = OpenSearchVerifyIndexOperator(
+            task_id="verify",
+            index_name=settings["index_name"],
+            at_least=indexed,
+            conn_id=settings["opensearch_conn_id"],
+        )
+        settings >> create_index >> prepare >> batches >> report >> verify
     return dag

@@ -27,6 +27,7 @@ class JobTrigger(BaseTrigger):
     :param patience: Seconds without a usable answer after which the trigger gives up.
     :param cancel_on_deadline: Cancel the job when the deadline passes.
     :param cancel_on_kill: Cancel the job when a user marks the task failed or successful, or clears it.
+    :param echo: Comes back in the event. (A deferral's own ``kwargs`` would do, but ``dag.test()`` drops them.)
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class JobTrigger(BaseTrigger):
         patience: float = 3600.0,
         cancel_on_deadline: bool = True,
         cancel_on_kill: bool = True,
+        echo: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.ref = JobRef.model_validate(ref)
@@ -46,6 +48,7 @@ class JobTrigger(BaseTrigger):
         self.patience = patience
         self.cancel_on_deadline = cancel_on_deadline
         self.cancel_on_kill = cancel_on_kill
+        self.echo = echo
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make this trigger again in another process."""
@@ -58,6 +61,7 @@ class JobTrigger(BaseTrigger):
                 "patience": self.patience,
                 "cancel_on_deadline": self.cancel_on_deadline,
                 "cancel_on_kill": self.cancel_on_kill,
+                "echo": self.echo,
             },
         )
 
@@ -75,7 +79,7 @@ class JobTrigger(BaseTrigger):
                     log=self.log,
                 )
             )
-        yield TriggerEvent(event_of(over))
+        yield TriggerEvent({**event_of(over), "echo": self.echo})
 
     async def on_kill(self) -> None:
         """Cancel the job. Airflow calls this for a user's action only, never for a restart."""
