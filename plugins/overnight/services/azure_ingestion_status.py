@@ -31,6 +31,7 @@ _STATES = {
     "cancelled": JobState.CANCELLED,
 }
 _LAST_STAGE = "indexing"
+_ENDED_WELL = frozenset({JobState.SUCCEEDED, JobState.PARTIAL})
 
 
 @dataclass(frozen=True)
@@ -202,12 +203,14 @@ def _counts(job: Mapping[str, Any], state: JobState) -> JobCounts:
     if last is None:
         return JobCounts()
     # While it runs, what is not processed is still to come.
-    failed = max(last.total - last.processed, 0) if state is JobState.SUCCEEDED else None
-    return JobCounts(total=last.total, succeeded=last.processed, failed=failed)
+    succeeded = min(last.processed, last.total)
+    return JobCounts(
+        total=last.total, succeeded=succeeded, failed=last.total - succeeded if state in _ENDED_WELL else None
+    )
 
 
 def _progress(job: Mapping[str, Any], state: JobState) -> float | None:
-    if state is JobState.SUCCEEDED:
+    if state in _ENDED_WELL:
         return 1.0
     shares = [min(stage.processed / stage.total, 1.0) if stage.total else 0.0 for stage in stages(job)]
     return sum(shares) / len(shares) if shares else None
