@@ -31,14 +31,16 @@ class Database:
     One connection, used by one thread at a time.
 
     A transaction survives the process being killed; write-ahead logging makes each of them cheap.
+
+    :param schema: The tables to make where they are missing; a table ``state`` of names and values among them.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, schema: str = _SCHEMA) -> None:
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._connection.executescript(_SCHEMA)
+        self._connection.executescript(schema)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
