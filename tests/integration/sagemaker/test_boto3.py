@@ -86,8 +86,7 @@ def test_a_name_is_taken_for_ever(account: Account) -> None:
         client.create_transform_job(**request(account, job))
     assert refusal(error) == (
         "ResourceInUse",
-        "Job name must be unique within an AWS account and region, and a job with this name already exists "
-        f"({arn})",
+        f"Job name must be unique within an AWS account and region, and a job with this name already exists ({arn})",
         400,
     )
 
