@@ -16,12 +16,14 @@ def get_provider_info() -> dict[str, Any]:
         "versions": [__version__],
         "hooks": [
             {"integration-name": "Azure OpenAI", "python-modules": ["overnight.hooks.azure_ingestion"]},
+            {"integration-name": "LlamaCloud", "python-modules": ["overnight.hooks.llamacloud"]},
             {"integration-name": "OpenAI", "python-modules": ["overnight.hooks.openai"]},
             {"integration-name": "OpenSearch", "python-modules": ["overnight.hooks.opensearch"]},
             {"integration-name": "Amazon SageMaker", "python-modules": ["overnight.hooks.sagemaker"]},
         ],
         "operators": [
             {"integration-name": "Azure OpenAI", "python-modules": ["overnight.operators.azure_ingestion"]},
+            {"integration-name": "LlamaCloud", "python-modules": ["overnight.operators.llamacloud"]},
             {"integration-name": "OpenAI", "python-modules": ["overnight.operators.openai"]},
             {"integration-name": "Amazon SageMaker", "python-modules": ["overnight.operators.sagemaker"]},
             {
@@ -69,6 +71,25 @@ def get_provider_info() -> dict[str, Any]:
                     "embedding_deployment_name": _text("Embedding deployment"),
                     "embedding_endpoint": _text("Embedding endpoint"),
                     "embedding_key": _secret("Embedding key"),
+                },
+            },
+            {
+                "hook-class-name": "overnight.hooks.llamacloud.LlamaCloudHook",
+                "connection-type": "overnight_llamacloud",
+                "hook-name": "LlamaCloud batches (Overnight)",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["login", "schema", "port"],
+                    "relabeling": {"password": "API key", "host": "Base URL (instead of a region)"},
+                    "placeholders": {"host": "https://api.cloud.llamaindex.ai"},
+                },
+                "conn-fields": {
+                    "region": {
+                        "label": "Region",
+                        "schema": {"type": "string", "enum": ["na", "eu"], "default": "na"},
+                        "description": "A key of one region is unknown in the other",
+                    },
+                    "project_id": _text("Project id"),
+                    "organization_id": _text("Organization id"),
                 },
             },
             {

