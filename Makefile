@@ -6,7 +6,7 @@ UV := $(BIN)/uv
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test unit integration system lint format types lock wheel bench clean
+.PHONY: help setup demo up test unit integration system lint format wheel lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,40 @@ $(STAMP): requirements.txt pyproject.toml | $(UV)
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+demo: $(STAMP)  ## Run the pipelines on this machine, over real text
+	$(BIN)/python -m overnight.sandbox.demo
+
+up: $(STAMP)  ## Start the sandbox and Airflow with the DAGs; Ctrl-C stops everything
+	$(BIN)/python -m overnight.sandbox.up
+
+test: unit integration system  ## Run all the tests
+
+unit: $(STAMP)  ## Run the fast tests
+	$(BIN)/python -m pytest tests/unit
+
+integration: $(STAMP)  ## Run the tests against real servers
+	$(BIN)/python -m pytest tests/integration
+
+system: $(STAMP)  ## Run whole DAGs in a real Airflow, and kill things
+	$(BIN)/python -m pytest tests/system
+
+lint: $(STAMP)  ## Check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(STAMP)  ## Put the code into its one form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(STAMP)  ## Build the wheel into dist/
+	$(BIN)/python -m build --no-isolation --wheel --outdir dist .
+
 lock: | $(UV)  ## Renew requirements.txt from pyproject.toml
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-annotate --upgrade --extra dev --custom-compile-command 'make lock' --output-file requirements.txt pyproject.toml
+		--no-annotate --upgrade --extra dev --custom-compile-command 'make lock' \
+		--output-file requirements.txt pyproject.toml
+
+clean:  ## Remove everything that was made here
+	rm -rf $(VENV) .demo .sandbox .airflow dist

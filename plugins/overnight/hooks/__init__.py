@@ -1,0 +1,1 @@
+"""Connections to the services, the cluster and object stores."""

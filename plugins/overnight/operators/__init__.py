@@ -1,0 +1,1 @@
+"""Jobs, loads and indices as DAG steps."""

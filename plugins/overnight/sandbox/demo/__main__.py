@@ -1,0 +1,124 @@
+"""Start the sandbox, run every pipeline through Airflow, search, and leave nothing running."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from overnight.sandbox.airflow import Airflow, DagRun
+from overnight.sandbox.demo.pipelines import PIPELINES, Counts, Pipeline, Store
+from overnight.sandbox.errors import SandboxError
+from overnight.sandbox.services import select
+from overnight.sandbox.supervisor import Sandbox
+
+DIMENSION = 384
+MODEL = "text-embedding-3-small"
+
+
+def main() -> int:
+    """Run the demo and return the exit status."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path(".demo"))
+    parser.add_argument("--project", type=Path, default=Path.cwd(), help="Where dags/ and plugins/ are.")
+    arguments = parser.parse_args()
+    console = Console(soft_wrap=True)
+    folder: Path = arguments.folder.absolute()
+    sandbox = Sandbox(folder / "sandbox", console=console)
+    # Yesterday's documents would count as today's.
+    sandbox.purge()
+    shutil.rmtree(folder / "airflow", ignore_errors=True)
+    (folder / "report.json").unlink(missing_ok=True)
+    try:
+        sandbox.up(select(["s3", "openai", "opensearch"]))
+        failures = _run_all(console, sandbox.environment(), arguments.project.absolute(), folder)
+    except SandboxError as error:
+        console.print(str(error), markup=False, highlight=False)
+        return 1
+    finally:
+        sandbox.down()
+    for failure in failures:
+        console.print(f"[red]{failure}[/red]")
+    if not failures:
+        console.print("[bold green]demo ok[/bold green]")
+    return 1 if failures else 0
+
+
+def _run_all(console: Console, environment: dict[str, str], project: Path, folder: Path) -> list[str]:
+    airflow = Airflow(folder / "airflow", dags=project / "dags", plugins=project / "plugins", variables=environment)
+    with console.status("Airflow makes its database"):
+        airflow.migrate()
+    store = Store(environment)
+    finished: dict[str, tuple[Pipeline, DagRun, Counts | None]] = {}
+    failures: list[str] = []
+    for make in PIPELINES:
+        pipeline = make(store)
+        started = time.monotonic()
+        with console.status(f"{pipeline.name} runs"):
+            run = pipeline.run(airflow)
+        console.print(f"{pipeline.name}: {run.state} in {time.monotonic() - started:.0f} s", highlight=False)
+        counts = pipeline.counts(run) if "report" in run.xcoms else None
+        finished[pipeline.name] = (pipeline, run, counts)
+        failures += _shortcomings(pipeline, run, counts)
+    report = {"pipelines": {name: counts for name, (_, _, counts) in finished.items() if counts is not None}}
+    (folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
+    console.print(_table(list(finished.values())))
+    for pipeline, _, _ in finished.values():
+        failures += _search(console, pipeline, environment)
+    return failures
+
+
+def _shortcomings(pipeline: Pipeline, run: DagRun, counts: Counts | None) -> list[str]:
+    name = pipeline.name
+    if run.state != "success" or counts is None:
+        failed = ", ".join(f"{task.task_id}: {task.state}" for task in run.tasks if task.state != "success")
+        return [f"{name} ended as {run.state} ({failed})"]
+    found = []
+    if not counts.complete:
+        found.append(f"{name} is not complete: {counts}")
+    if counts.submitted < pipeline.at_least:
+        found.append(f"{name} had {counts.submitted} documents; at least {pipeline.at_least} were to be had")
+    return found
+
+
+def _table(rows: list[tuple[Pipeline, DagRun, Counts | None]]) -> Table:
+    table = Table("pipeline", "submitted", "indexed", "rejected", "missing", "seconds per step", box=None)
+    for pipeline, run, counts in rows:
+        steps = ", ".join(f"{step.rpartition('.')[2]} {run.seconds_of(step):.1f}" for step in pipeline.steps)
+        numbers = msgspec.structs.astuple(counts) if counts is not None else ("?",) * 4
+        table.add_row(pipeline.name, *map(str, numbers), steps)
+    return table
+
+
+def _search(console: Console, pipeline: Pipeline, environment: dict[str, str]) -> list[str]:
+    failures = []
+    with httpx.Client(timeout=30.0) as client:
+        for search in pipeline.searches:
+            embedded = client.post(
+                f"{environment['OPENAI_BASE_URL']}/embeddings",
+                headers={"Authorization": f"Bearer {environment['OPENAI_API_KEY']}"},
+                json={"model": MODEL, "input": search.question, "dimensions": DIMENSION},
+            ).raise_for_status()
+            vector = embedded.json()["data"][0]["embedding"]
+            answered = client.post(
+                f"{environment['OPENSEARCH_URL']}/{pipeline.index}/_search",
+                json={"size": 5, "_source": False, "query": {"knn": {"embedding": {"vector": vector, "k": 5}}}},
+            ).raise_for_status()
+            hits = [hit["_id"] for hit in answered.json()["hits"]["hits"]]
+            console.print(f"“{search.question}” → {', '.join(hits)}", highlight=False)
+            if search.expected not in hits:
+                failures.append(
+                    f"{pipeline.name}: {search.expected} is not among the first five for “{search.question}”"
+                )
+    return failures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""The pipelines of the demo: what each needs, how its DAG is run, and what it must have done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+import msgspec
+import orjson
+
+from overnight.sandbox.airflow import Airflow, DagRun
+from overnight.sandbox.corpus import documents
+
+BUCKET = "overnight"
+MIN_DOCUMENTS = 6_000
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """One pipeline's row in ``.demo/report.json``."""
+
+    submitted: int
+    indexed: int
+    rejected: int
+    missing: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every document that was submitted is in the index."""
+        return self.submitted == self.indexed and not self.rejected and not self.missing
+
+
+@dataclass(frozen=True)
+class Search:
+    """A question in plain words and the document that must be among the first five answers."""
+
+    question: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """
+    One pipeline of the demo.
+
+    :param name: In the table and the report.
+    :param services: What of the sandbox it needs.
+    :param run: Runs it in an Airflow and returns the run; the XCom ``report`` of the run holds the counts.
+    :param steps: The tasks whose seconds the table shows.
+    :param index: Where to search.
+    :param searches: What to search for.
+    :param at_least: Fewer documents than this are a failure.
+    """
+
+    name: str
+    services: tuple[str, ...]
+    run: Callable[[Airflow], DagRun]
+    steps: tuple[str, ...]
+    index: str = ""
+    searches: tuple[Search, ...] = ()
+    at_least: int = 1
+
+    def counts(self, run: DagRun) -> Counts:
+        """Read the run's report."""
+        return msgspec.convert(run.xcoms["report"], Counts)
+
+
+@dataclass
+class Store:
+    """The sandbox's object store, as the one who has the documents sees it."""
+
+    environment: Mapping[str, str]
+    _client: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._client = boto3.client(
+            "s3",
+            endpoint_url=self.environment["AWS_ENDPOINT_URL_S3"],
+            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
+            region_name=self.environment["AWS_DEFAULT_REGION"],
+        )
+        self._client.create_bucket(Bucket=BUCKET)
+
+    def put_corpus(self, prefix: str, *, objects: int = 1) -> str:
+        """Write the corpus as JSON Lines in several objects and return the prefix as a URI."""
+        lines = [orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE) for document in documents()]
+        for number in range(objects):
+            body = b"".join(lines[number::objects])
+            self._client.put_object(Bucket=BUCKET, Key=f"{prefix}/corpus-{number:02d}.jsonl", Body=body)
+        return f"s3://{BUCKET}/{prefix}/"
+
+
+SEARCHES = (
+    Search("recursively delete a directory tree", "shutil.rmtree"),
+    Search("compute the arithmetic mean of a list of numbers", "statistics.mean"),
+    Search("wrap a paragraph of text so that every line fits a width", "textwrap.wrap"),
+)
+
+
+def openai_batch_to_index(store: Store) -> Pipeline:
+    """Return the first pipeline: documents, OpenAI batches, index."""
+
+    def run(airflow: Airflow) -> DagRun:
+        conf = {
+            "input_uri": store.put_corpus("documents/openai", objects=2),
+            "work_uri": f"s3://{BUCKET}/work",
+            "index_name": "openai-batch-to-index",
+            "ingest_fields": ["$.kind", "$.module", "$.name", "$.signature"],
+            "batch_requests": 4_000,
+            "poll_seconds": 1.0,
+        }
+        return airflow.run_dag("openai_batch_to_index", conf, xcoms={"report": "return_value"})
+
+    return Pipeline(
+        name="openai_batch_to_index",
+        services=("s3", "openai", "opensearch"),
+        run=run,
+        steps=("prepare", "batch.embed", "batch.load", "verify"),
+        index="openai-batch-to-index",
+        searches=SEARCHES,
+        at_least=MIN_DOCUMENTS,
+    )
+
+
+PIPELINES: tuple[Callable[[Store], Pipeline], ...] = (openai_batch_to_index,)

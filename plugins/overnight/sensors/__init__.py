@@ -1,0 +1,1 @@
+"""Waiting for jobs as a DAG step."""

@@ -1,0 +1,1 @@
+"""Pipelines as DAGs: typed config in, DAG out."""
