@@ -58,7 +58,7 @@ class Node:
     :param home: The node's folder, its own. Where we are root and the unprivileged user that the node runs as could
         not reach it, it becomes a link to a folder in the system's temporary folder.
     :param port: Where it listens for HTTP on 127.0.0.1; 0 takes a free one.
-    :param heap: Java's heap, as ``-Xmx`` writes it.
+    :param heap: Java's heap, as ``-Xmx`` writes it. The machine's memory is taken only as it is used.
     :param java_options: Further options of the JVM, such as ``-Daws.endpointUrlS3=http://127.0.0.1:5000``.
     :param settings: Further settings of ``opensearch.yml``.
     """
@@ -70,7 +70,7 @@ class Node:
         ml_commons: bool = False,
         home: Path,
         port: int = 0,
-        heap: str | None = None,
+        heap: str = "1g",
         java_options: tuple[str, ...] = (),
         settings: Mapping[str, object] | None = None,
         console: Console | None = None,
@@ -79,7 +79,7 @@ class Node:
         self.ml_commons = ml_commons
         self.home = home.absolute()
         self.port = port or process.free_port()
-        self.heap = heap or ("1g" if ml_commons else "512m")
+        self.heap = heap
         self.java_options = java_options
         self.settings = dict(settings or {})
         self._console = console
