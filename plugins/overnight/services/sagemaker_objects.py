@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from overnight.services.flow import Flow
 from overnight.services.sagemaker_spec import read_manifest
@@ -155,6 +154,5 @@ def too_large(inputs: Inputs, limit: int) -> Sequence[S3Object]:
 
 def bucket_and_key(uri: str) -> tuple[str, str]:
     """Take an ``s3://`` URI apart."""
-    parts = urlsplit(uri, allow_fragments=False)
-    # A question mark is a letter like any other in a key.
-    return parts.netloc, uri.removeprefix(f"s3://{parts.netloc}").removeprefix("/")
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key

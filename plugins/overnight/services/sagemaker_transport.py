@@ -14,7 +14,6 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConnectionClosedError,
     CredentialRetrievalError,
     HTTPClientError,
     IncompleteReadError,
@@ -29,6 +28,7 @@ from botocore.exceptions import (
     SSOError,
     TokenRetrievalError,
 )
+from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 
 from overnight.jobs.errors import (
@@ -190,9 +190,9 @@ def error_of(error: Exception, call: AwsCall) -> ServiceError:
         case ParamValidationError():
             return RequestRefusedError(told)
         case (
-            HTTPClientError()
+            BotoConnectionError()
+            | HTTPClientError()
             | ReadTimeoutError()
-            | ConnectionClosedError()
             | IncompleteReadError()
             | ResponseStreamingError()
             | ResponseParserError()
