@@ -90,7 +90,7 @@ class BulkSender:
         if require_alias:
             self._params["require_alias"] = "true"
 
-    def send(self, body: bytes, ends: Sequence[int]) -> list[Refused]:
+    def send(self, body: bytes | bytearray, ends: Sequence[int]) -> list[Refused]:
         """
         Send one body and return the documents that were refused.
 
@@ -137,7 +137,7 @@ class BulkSender:
                 self._throttle.relax()
         return refused
 
-    def _send_once(self, content: bytes, count: int) -> list[Any]:
+    def _send_once(self, content: bytes | bytearray, count: int) -> list[Any]:
         answer = self._target.bulk(self._index, content, self._params)
         items = answer.get("items") if isinstance(answer, dict) else None
         if not isinstance(items, list) or len(items) != count:
@@ -181,7 +181,7 @@ def _busy(items: list[Any]) -> TransientError:
     return RateLimitedError("OpenSearch rejects documents without saying why.")
 
 
-def _select(body: bytes, ends: Sequence[int], numbers: Sequence[int]) -> bytes:
+def _select(body: bytes | bytearray, ends: Sequence[int], numbers: Sequence[int]) -> bytes:
     return b"".join(body[ends[number - 1] if number else 0 : ends[number]] for number in numbers)
 
 

@@ -19,7 +19,6 @@ from overnight.ingest.bulk import BulkSender, Refused, Throttle
 from overnight.ingest.checkpoint import Checkpoint, CheckpointFile
 from overnight.ingest.dead_letters import DeadLetter, DeadLetterFile, excerpt
 from overnight.ingest.documents import Cursor, Document, DocumentPlace, Step
-from overnight.ingest.json_path import JsonBytes
 from overnight.ingest.report import Progress
 from overnight.ingest.request import LoadOptions
 from overnight.ingest.rows import Splicer
@@ -49,11 +48,9 @@ class _Batch:
     lacking: Counter[int] = field(default_factory=Counter)
     letters: list[DeadLetter] = field(default_factory=list)
     places: list[DocumentPlace] = field(default_factory=list)
-    parts: list[JsonBytes] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
-    size: int = 0
-    body: bytes = b""
-    sent: Future[list[Refused]] | None = None
+    body: bytearray = field(default_factory=bytearray)
+    sent: Future[list[DeadLetter]] | None = None
 
     def read(self, step: Step) -> None:
         self.steps += 1
@@ -151,21 +148,27 @@ class Delivery:
         document = step.document
         if document is not None:
             size = len(document.id) + sum(map(len, document.parts)) + self._overhead
-            if self._batch.ends and self._batch.size + size > self._options.bulk_bytes:
+            if self._batch.ends and len(self._batch.body) + size > self._options.bulk_bytes:
                 self._send()
             if self._pending_ids is not None:
                 self._wait_for(document.place.id)
-            self._add(document, size)
+            self._add(document)
         batch = self._batch
         batch.read(step)
-        if batch.size >= self._options.bulk_bytes or len(batch.letters) >= _MAX_LETTERS or batch.steps >= _MAX_STEPS:
+        if (
+            len(batch.body) >= self._options.bulk_bytes
+            or len(batch.letters) >= _MAX_LETTERS
+            or batch.steps >= _MAX_STEPS
+        ):
             self._send()
 
-    def _add(self, document: Document, size: int) -> None:
+    def _add(self, document: Document) -> None:
         batch = self._batch
-        batch.parts += (self._head, document.id, self._middle, *document.parts, self._tail)
-        batch.size += size
-        batch.ends.append(batch.size)
+        # Copied at once: a batch that held on to its lines until it is full would scatter the heap.
+        body = batch.body
+        for part in (self._head, document.id, self._middle, *document.parts, self._tail):
+            body += part
+        batch.ends.append(len(body))
         batch.places.append(document.place)
         if self._is_first:
             for name, length in self._splicer.vectors(self._dimensions.keys(), document.rows):
@@ -192,9 +195,7 @@ class Delivery:
                     break
                 wait(running, return_when=FIRST_COMPLETED)
                 self._book()
-            batch.body = b"".join(batch.parts)
-            batch.parts = []
-            batch.sent = self._pool.submit(self._sender.send, batch.body, batch.ends)
+            batch.sent = self._pool.submit(self._deliver, batch)
         self._open.append(batch)
         self._book()
         # One body that is sent again and again must not let the finished ones behind it pile up.
@@ -223,13 +224,19 @@ class Delivery:
             batch = self._open.popleft()
             self._enter(batch, batch.sent.result() if batch.sent is not None else [])
 
-    def _enter(self, batch: _Batch, refused: list[Refused]) -> None:
+    def _deliver(self, batch: _Batch) -> list[DeadLetter]:
+        """Send a batch, in a thread of the pool, and let go of its body: it may wait long to be booked."""
+        refused = self._sender.send(batch.body, batch.ends)
+        letters = [self._letter(batch, bad) for bad in refused]
+        batch.body = bytearray()
+        return letters
+
+    def _enter(self, batch: _Batch, refused: list[DeadLetter]) -> None:
         """Count a batch whose documents have all come to an end."""
         tally = self._checkpoint.tally
         tally.read(batch.lines, batch.line_bytes, batch.lacking)
-        letters = batch.letters
+        letters = batch.letters + refused
         tally.indexed += len(batch.ends) - len(refused)
-        letters += [self._letter(batch, bad) for bad in refused]
         for letter in letters:
             tally.refuse(letter)
         self._letters.write(letters)
@@ -244,7 +251,7 @@ class Delivery:
     def _letter(batch: _Batch, bad: Refused) -> DeadLetter:
         place = batch.places[bad.number]
         start = batch.ends[bad.number - 1] if bad.number else 0
-        document = batch.body[start : batch.ends[bad.number]].split(b"\n")[1]
+        document = bytes(batch.body[start : batch.ends[bad.number]]).split(b"\n")[1]
         return DeadLetter(
             "rejected",
             place.uri,

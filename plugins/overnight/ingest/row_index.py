@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self
 
-_CACHE_KIB = 8 << 10
+_CACHE_KIB = 4 << 10
 _PAGE = 1_000
 
 

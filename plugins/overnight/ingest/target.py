@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import httpx
 
@@ -16,6 +16,26 @@ _REMEDIES = {
     404: "Check the index name.",
     413: "Lower bulk_bytes, or raise http.max_content_length.",
 }
+
+
+_PIECE_BYTES = 256 << 10
+
+
+class _Pieces:
+    """
+    A body for one request, piece by piece, that lets go of it at its end.
+
+    An httpx response and its stream refer to each other, and to the request: whatever the request holds stays in
+    memory until Python's cycle collector comes by, long after many more bodies.
+    """
+
+    def __init__(self, body: bytes | bytearray) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        body, self._body = self._body, b""
+        for start in range(0, len(body), _PIECE_BYTES):
+            yield bytes(body[start : start + _PIECE_BYTES])
 
 
 class OpenSearchTarget:
@@ -72,15 +92,16 @@ class OpenSearchTarget:
         """DELETE a path and return the decoded answer."""
         return self.transport.send(HttpCall("DELETE", path))
 
-    def bulk(self, index: str, body: bytes, params: Mapping[str, str]) -> Any:
+    def bulk(self, index: str, body: bytes | bytearray, params: Mapping[str, str]) -> Any:
         """Send one ``_bulk`` body, once; who calls decides about another attempt."""
         return self.transport.send(
             HttpCall(
                 "POST",
                 f"{index}/_bulk",
                 params=params,
-                content=body,
-                headers={"Content-Type": "application/x-ndjson"},
+                # httpx takes what yields bytes as well.
+                content=cast("bytes", _Pieces(body)),
+                headers={"Content-Type": "application/x-ndjson", "Content-Length": str(len(body))},
                 retry=Retry.NEVER,
             )
         )
