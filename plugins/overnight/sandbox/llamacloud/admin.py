@@ -37,13 +37,14 @@ def advance(state: Emulator, advance: Annotated[float, Body(embed=True), Field(g
 
 
 @router.get("/requests")
-def requests(state: Emulator, method: str | None = None, path: str | None = None) -> dict[str, Any]:
+async def requests(state: Emulator, method: str | None = None, path: str | None = None) -> dict[str, Any]:
     """Return the last requests of a method and a path."""
+    # On the event loop, as what adds to them is: a thread would find them changing under its hands.
     return {"items": state.requests.public(method, path)}
 
 
 @router.delete("/requests")
-def forget(state: Emulator) -> dict[str, Any]:
+async def forget(state: Emulator) -> dict[str, Any]:
     """Forget the requests so far."""
     state.requests.clear()
     return {"items": []}

@@ -81,7 +81,7 @@ class Limits(_Options):
     files_per_batch: int = 1_000
     file_bytes: int = 512 * 1024 * 1024
     extract_file_bytes: int = 100 * 1024 * 1024
-    uploads_per_window: int = 250
+    uploads_per_window: Annotated[int, Field(ge=1)] = 250
     """More uploads within ``upload_window`` are answered 429: 50 a second, counted over 5."""
     upload_window: Seconds = 5.0
     page_size: int = 1_000
