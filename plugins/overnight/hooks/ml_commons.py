@@ -148,7 +148,7 @@ def connector_credential(kind: Literal["sagemaker", "openai", "cohere"], conn_id
     :param conn_id: An AWS connection for ``sagemaker``; else one with the API key as password.
     """
     if kind == "sagemaker":
-        keys = s3_credential(conn_id)
+        keys = s3_credential(conn_id or DEFAULT_AWS_CONN_ID)
         token = {"session_token": keys.session_token} if keys.session_token else {}
         return {"access_key": keys.access_key, "secret_key": keys.secret_key, **token}
     name = {"openai": "openAI_key", "cohere": "cohere_key"}[kind]

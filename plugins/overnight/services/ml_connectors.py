@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 from overnight.jobs.errors import SpecError
 
 ACTIONS: Final = ("predict", "batch_predict", "batch_predict_status", "cancel_batch_predict")
-
+_HEADERLESS: Final = ("batch_predict", "batch_predict_status")
+"""Actions whose own headers the server ignores (seen on 2.19.6)."""
 _PLACEHOLDER = re.compile(r"\$\{(parameters|credential)\.([A-Za-z0-9_.-]+)\}")
 _SECRET_LIKE = re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{12,}\b|\bsk-[A-Za-z0-9_-]{16,}|Bearer (?!\$\{)[^\s\"]{8,}")
 # What is known only when a job runs: the caller's input, or what the service answered.
@@ -196,6 +197,9 @@ def _problems(connector: Mapping[str, Any], credential: Mapping[str, str]) -> It
             yield "it needs access_key and secret_key from an AWS connection, or role_arn on Amazon OpenSearch Service"
     actions = {str(action.get("action_type")).lower(): action for action in connector.get("actions") or ()}
     yield from (f"the action {name!r} is missing" for name in ACTIONS if name not in actions)
+    headers = [actions[name].get("headers") for name in ("predict", *_HEADERLESS) if name in actions]
+    if any(other != headers[0] for other in headers):
+        yield f"the headers of 'predict' are also sent with {', '.join(_HEADERLESS)}, so theirs must be the same"
     for name, action in actions.items():
         yield from (f"{name}: {problem}" for problem in _action_problems(action, parameters, given))
 
