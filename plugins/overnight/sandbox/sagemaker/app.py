@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from overnight.sandbox.sagemaker import objects
 from overnight.sandbox.sagemaker.api import Api
 from overnight.sandbox.sagemaker.errors import AwsError, internal
-from overnight.sandbox.sagemaker.faults import ADMIN, CONTENT_TYPE, TARGET, Calls, Draws, FaultyFront
+from overnight.sandbox.sagemaker.faults import ADMIN, CONTENT_TYPE, Calls, Draws, FaultyFront, operation_of
 from overnight.sandbox.sagemaker.runner import Runner
 from overnight.sandbox.sagemaker.settings import Faults, Limits, Pace, Settings
 from overnight.sandbox.sagemaker.store import Store
@@ -60,10 +60,11 @@ def create_app(settings: Settings) -> FastAPI:
     )
 
     @app.post("/")
+    @app.post("/{operation}")
     async def call(request: Request) -> Response:
         try:
             region = _authenticate(request, settings)
-            operation = request.headers.get("x-amz-target", "").removeprefix(TARGET)
+            operation = operation_of(request.url.path, request.headers)
             answer = await run_in_threadpool(api.call, operation, region, _decode(await request.body()))
             return _answer(answer)
         except AwsError as error:

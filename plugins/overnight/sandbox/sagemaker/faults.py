@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter, deque
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from overnight.sandbox.sagemaker.store import Fate
 
 ADMIN = "/_sandbox"
 TARGET = "SageMaker."
+_CALL = re.compile(r"/([A-Z][A-Za-z]+)?")
 CONTENT_TYPE = "application/x-amz-json-1.1"
 CALL_FAULTS = (
     "throttled",
@@ -125,10 +127,10 @@ class FaultyFront:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one call, or see to it that it goes wrong."""
-        if scope["type"] != "http" or scope["path"] != "/":
+        if scope["type"] != "http" or not _CALL.fullmatch(scope["path"]):
             await self._app(scope, receive, send)
             return
-        operation = Headers(scope=scope).get("x-amz-target", "").removeprefix(TARGET)
+        operation = operation_of(scope["path"], Headers(scope=scope))
         seen = self._calls.add(operation)
         seen.fault = self._draws.call(operation)
         refusal = _refusal(seen.fault, operation)
@@ -148,6 +150,16 @@ class FaultyFront:
             await _refuse(internal(), seen, send)
         elif seen.fault == "lost_answer":
             await drop(scope, receive)
+
+
+def operation_of(path: str, headers: Headers) -> str:
+    """
+    Return the operation that a call asks for.
+
+    SDKs name it in ``X-Amz-Target``. SageMaker also takes it as the path, which is how OpenSearch's connectors call:
+    https://github.com/opensearch-project/ml-commons/blob/main/docs/remote_inference_blueprints/batch_inference_sagemaker_connector_blueprint.md
+    """
+    return headers.get("x-amz-target", "").removeprefix(TARGET) or path.removeprefix("/")
 
 
 def _refusal(fault: str | None, operation: str) -> AwsError | None:
