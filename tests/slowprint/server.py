@@ -1,0 +1,94 @@
+"""The print shop itself: a real HTTP server, so that the service below it talks to something."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+
+@dataclass
+class Shop:
+    """The orders, and what the shop is told to do with them."""
+
+    url: str = ""
+    orders: list[dict[str, Any]] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    status_after_order: str = "waiting"
+    lose_answers: int = 0
+    """How many orders are taken without an answer."""
+
+    def order(self, order_id: str) -> dict[str, Any] | None:
+        return next((order for order in self.orders if order["id"] == order_id), None)
+
+    def finish(self, status: str = "printed", spoiled: int = 0) -> None:
+        for order in self.orders:
+            if order["status"] == "waiting":
+                order.update(status=status, spoiled=spoiled)
+
+
+@contextmanager
+def open_shop() -> Iterator[Shop]:
+    shop = Shop()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            shop.requests.append(("GET", self.path))
+            if self.headers.get("Authorization") != "Bearer ink":
+                self.answer(401, {"message": "no such customer"})
+            elif self.path == "/orders":
+                self.answer(200, {"orders": shop.orders})
+            else:
+                order = shop.order(self.path.rpartition("/")[2])
+                self.answer(404, {"message": "no such order"}) if order is None else self.answer(200, order)
+
+        def do_POST(self) -> None:
+            shop.requests.append(("POST", self.path))
+            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "null")
+            if self.path == "/orders":
+                order = {"id": f"p{len(shop.orders)}", "status": shop.status_after_order, "spoiled": 0, **body}
+                shop.orders.append(order)
+                if shop.lose_answers:
+                    shop.lose_answers -= 1
+                    self.answer(500, {"message": "the clerk fell asleep"})
+                else:
+                    self.answer(200, order)
+                return
+            order = shop.order(self.path.split("/")[2])
+            if order is not None and order["status"] == "waiting":
+                order["status"] = "withdrawn"
+            self.answer(404, {"message": "no such order"}) if order is None else self.answer(200, order)
+
+        def answer(self, status: int, body: object) -> None:
+            data = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    shop.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield shop
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, url: str, password: str = "ink") -> None:
+    connection = {"conn_type": "slowprint", "host": url, "password": password}
+    monkeypatch.setenv("AIRFLOW_CONN_SLOWPRINT_DEFAULT", json.dumps(connection))

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+
+from overnight.jobs.errors import DeadlineExceededError, JobLostError, TransientError
+from overnight.links.job import PAGE_KEY
+from overnight.operators.job import RECORD
+from slowprint.airflow import event_of
+from slowprint.operator import PrintOperator
+from slowprint.server import Shop, connect
+
+
+def operator(**facts: Any) -> PrintOperator:
+    facts = {"text_uri": "s3://b/novel", "pages": 10, "poll_interval": 0.01, "deferrable": False} | facts
+    return PrintOperator(task_id="t", **facts)
+
+
+def posts(shop: Shop) -> int:
+    return shop.requests.count(("POST", "/orders"))
+
+
+def deferred(task: PrintOperator, run: Any) -> Any:
+    with pytest.raises(TaskDeferred) as raised:
+        task.execute(run.context)
+    return raised.value.trigger
+
+
+class TestWaitingInAWorker:
+    def test_submits_waits_and_returns_references_and_counts(self, shop: Shop, task_run: Any):
+        shop.status_after_order = "printed"
+        outcome = operator().execute(task_run.context)
+        assert outcome["ref"] == {"service": "slowprint", "id": "p0", "conn_id": "slowprint_default"}
+        assert outcome["status"]["state"] == "succeeded"
+        assert outcome["results"]["files"] == [{"kind": "output", "uri": "s3://b/novel.printed"}]
+        assert task_run.state[RECORD]["ending"] == "finished"
+        assert task_run.xcoms[PAGE_KEY] == ""
+
+    def test_bad_input_is_refused_before_anything_is_sent(self, shop: Shop, task_run: Any):
+        with pytest.raises(AirflowFailException, match="less than or equal to 500"):
+            operator(pages=501).execute(task_run.context)
+        with pytest.raises(AirflowFailException, match="allowed_failures"):
+            operator(allowed_failures="many").execute(task_run.context)
+        assert shop.requests == []
+
+    def test_the_deadline_counts_from_the_submit_and_cancels(self, shop: Shop, task_run: Any):
+        with pytest.raises(DeadlineExceededError, match="Asked for the cancellation"):
+            operator(deadline=0.05).execute(task_run.context)
+        assert shop.orders[0]["status"] == "withdrawn"
+        assert task_run.state[RECORD]["ending"] == "finished"
+
+    def test_a_deadline_may_leave_the_job_running(self, shop: Shop, task_run: Any):
+        with pytest.raises(DeadlineExceededError):
+            operator(deadline=0.05, cancel_on_deadline=False).execute(task_run.context)
+        assert shop.orders[0]["status"] == "waiting"
+        assert task_run.state[RECORD]["ending"] is None
+
+    def test_wrong_credentials_fail_for_good(self, shop: Shop, task_run: Any, monkeypatch: pytest.MonkeyPatch):
+        connect(monkeypatch, shop.url, "water")
+        with pytest.raises(AirflowFailException, match="401") as raised:
+            operator().execute(task_run.context)
+        assert "water" not in str(raised.value)
+        assert posts(shop) == 0
+
+
+class TestPayOnce:
+    def test_a_retry_attaches_to_the_job_of_the_try_before(self, shop: Shop, task_run: Any):
+        deferred(operator(deferrable=True), task_run)
+        shop.finish()
+        outcome = operator().execute(task_run.context)
+        assert outcome["ref"]["id"] == "p0"
+        assert posts(shop) == 1
+
+    def test_a_job_whose_worker_died_before_the_record_is_adopted(self, shop: Shop, task_run: Any):
+        deferred(operator(deferrable=True), task_run)
+        intent = {**task_run.state[RECORD], "ref": None, "submitted_at": None}
+        task_run.state[RECORD] = intent
+        shop.finish()
+        assert operator().execute(task_run.context)["ref"]["id"] == "p0"
+        assert posts(shop) == 1
+
+    def test_a_lost_state_store_still_finds_the_job(self, shop: Shop, task_run: Any):
+        deferred(operator(deferrable=True), task_run)
+        task_run.state.clear()
+        shop.finish()
+        assert operator().execute(task_run.context)["ref"]["id"] == "p0"
+        assert posts(shop) == 1
+
+    def test_a_lost_answer_to_the_submit_is_looked_up(self, shop: Shop, task_run: Any):
+        shop.lose_answers, shop.status_after_order = 1, "printed"
+        assert operator().execute(task_run.context)["ref"]["id"] == "p0"
+        assert posts(shop) == 1
+
+    def test_clearing_a_finished_task_starts_a_new_generation(self, shop: Shop, task_run: Any):
+        shop.status_after_order = "printed"
+        operator().execute(task_run.context)
+        outcome = operator().execute(task_run.context)
+        assert outcome["ref"]["id"] == "p1"
+        assert task_run.state[RECORD]["generation"] == 1
+
+    def test_a_cleared_job_that_was_cancelled_is_submitted_anew(self, shop: Shop, task_run: Any):
+        trigger = deferred(operator(deferrable=True), task_run)
+        asyncio.run(trigger.on_kill())
+        assert shop.orders[0]["status"] == "withdrawn"
+        deferred(operator(deferrable=True), task_run)
+        assert [order["status"] for order in shop.orders] == ["withdrawn", "waiting"]
+
+    def test_a_changed_spec_is_refused_or_restarted(self, shop: Shop, task_run: Any):
+        deferred(operator(deferrable=True), task_run)
+        with pytest.raises(AirflowFailException, match="another spec"):
+            operator(pages=11).execute(task_run.context)
+        assert posts(shop) == 1
+        deferred(operator(pages=11, deferrable=True, on_changed_spec="restart"), task_run)
+        assert [order["status"] for order in shop.orders] == ["withdrawn", "waiting"]
+
+    def test_a_job_gone_from_the_service_is_submitted_anew(self, shop: Shop, task_run: Any):
+        deferred(operator(deferrable=True), task_run)
+        shop.orders.clear()
+        deferred(operator(deferrable=True), task_run)
+        assert task_run.state[RECORD]["generation"] == 1
+
+    def test_without_durability_every_try_submits(self, shop: Shop, task_run: Any):
+        shop.status_after_order = "printed"
+        operator(durable=False).execute(task_run.context)
+        operator(durable=False).execute(task_run.context)
+        assert posts(shop) == 2
+        assert not task_run.state
+
+    def test_a_job_that_was_handed_over_is_not_submitted_twice_while_it_lives(self, shop: Shop, task_run: Any):
+        first = operator(wait_for_completion=False).execute(task_run.context)
+        again = operator(wait_for_completion=False).execute(task_run.context)
+        assert first == again
+        assert first["status"] is None
+        assert posts(shop) == 1
+
+
+class TestDeferring:
+    def test_the_event_ends_the_task_in_a_fresh_operator(self, shop: Shop, task_run: Any):
+        trigger = deferred(operator(deferrable=True), task_run)
+        shop.finish()
+        outcome = operator().execute_complete(task_run.context, event_of(trigger))
+        assert outcome["status"]["counts"] == {"total": 10, "succeeded": 10, "failed": 0}
+        assert task_run.state[RECORD]["ending"] == "finished"
+
+    @pytest.mark.parametrize(("allowed", "ok"), [(2, False), (3, True), ("30%", True), (0.2, False)])
+    def test_allowed_failures_decide_over_a_partial_job(self, shop: Shop, task_run: Any, allowed: Any, ok: bool):
+        trigger = deferred(operator(deferrable=True), task_run)
+        shop.finish(spoiled=3)
+        event = event_of(trigger)
+        if ok:
+            outcome = operator(allowed_failures=allowed).execute_complete(task_run.context, event)
+            assert outcome["status"]["state"] == "partial"
+            return
+        with pytest.raises(AirflowFailException, match="3 failed"):
+            operator(allowed_failures=allowed).execute_complete(task_run.context, event)
+        # What is paid for is there for a more generous second run.
+        assert operator(allowed_failures=3).execute(task_run.context)["ref"]["id"] == "p0"
+
+    def test_what_the_service_broke_is_retried_as_a_new_job(self, shop: Shop, task_run: Any):
+        trigger = deferred(operator(deferrable=True), task_run)
+        shop.finish("jammed")
+        with pytest.raises(JobLostError):
+            operator().execute_complete(task_run.context, event_of(trigger))
+        deferred(operator(deferrable=True), task_run)
+        assert posts(shop) == 2
+
+    def test_silence_leaves_the_job_alone_and_a_retry_attaches(self, shop: Shop, task_run: Any, monkeypatch: Any):
+        trigger = deferred(operator(deferrable=True, patience=0.0), task_run)
+        connect(monkeypatch, "http://127.0.0.1:9")
+        with pytest.raises(TransientError, match="attaches to it again"):
+            operator().execute_complete(task_run.context, event_of(trigger))
+        assert task_run.state[RECORD]["ending"] is None
+
+
+def test_killing_a_waiting_worker_cancels_the_job(shop: Shop, task_run: Any):
+    task = operator()
+    killed: list[str] = []
+
+    def look(self: Any, ref: Any) -> Any:
+        # The signal comes while the job is being watched.
+        if not killed:
+            killed.append(ref.id)
+            task.on_kill()
+        return (yield from status(self, ref))
+
+    from slowprint.service import PrintService
+
+    status = PrintService.status
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PrintService, "status", look)
+        with pytest.raises(AirflowFailException, match="withdrawn"):
+            task.execute(task_run.context)
+    assert shop.orders[0]["status"] == "withdrawn"
