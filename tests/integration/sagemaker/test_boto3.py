@@ -77,6 +77,37 @@ def test_a_model_is_created_listed_used_and_deleted(account: Account) -> None:
     assert refusal(error)[0] == "ValidationException"
 
 
+def test_an_endpoint_of_a_models_name_answers_at_once(account: Account, sagemaker_url: str) -> None:
+    client = boto3.client(
+        "sagemaker-runtime",
+        endpoint_url=sagemaker_url,
+        region_name=REGION,
+        aws_access_key_id="sandbox",
+        aws_secret_access_key="sandbox",
+    )
+    asked = {"EndpointName": account.model, "ContentType": "application/json"}
+    answer = client.invoke_endpoint(**asked, Body=b'["the sea", "rain"]')
+    assert [len(vector) for vector in json.loads(answer["Body"].read())] == [384, 384]
+    with pytest.raises(client.exceptions.ModelError, match="400"):
+        client.invoke_endpoint(**asked, Body=b"17")
+    with pytest.raises(ClientError, match="not found"):
+        client.invoke_endpoint(**{**asked, "EndpointName": "nobody"}, Body=b'"x"')
+    client.close()
+
+
+def test_connectors_name_the_operation_in_the_path_and_ask_by_get(account: Account) -> None:
+    signed = {"authorization": f"AWS4-HMAC-SHA256 Credential=sandbox/20261123/{REGION}/sagemaker/aws4_request, x"}
+    account.put_lines("in/a.jsonl", "sea")
+    job = name()
+    made = account.admin.post("/CreateTransformJob", headers=signed, json=request(account, job))
+    assert made.json()["TransformJobArn"].endswith(job)
+    asked = account.admin.request("GET", "/DescribeTransformJob", headers=signed, json={"TransformJobName": job})
+    assert asked.json()["TransformJobName"] == job
+    gone = account.admin.post("/StopTransformJob", headers=signed, json={"TransformJobName": "nobody"})
+    assert (gone.status_code, gone.json()["__type"]) == (400, "ResourceNotFound")
+    assert account.admin.get("/StopTransformJob").status_code == 403
+
+
 def test_a_name_is_taken_for_ever(account: Account) -> None:
     account.put_lines("in/a.jsonl", "sea")
     client, job = account.sagemaker, name()

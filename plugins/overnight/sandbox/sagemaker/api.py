@@ -15,7 +15,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from overnight.jobs.errors import SpecError
 from overnight.sandbox.sagemaker import objects
-from overnight.sandbox.sagemaker.container import CSV, DIMENSIONS, JSON, JSON_LINES
+from overnight.sandbox.sagemaker.container import (
+    CSV,
+    DIMENSIONS,
+    JSON,
+    JSON_LINES,
+    ContainerError,
+    dimensions_of,
+    invoke,
+)
 from overnight.sandbox.sagemaker.errors import AwsError, in_use, internal, invalid
 from overnight.sandbox.sagemaker.faults import Draws
 from overnight.sandbox.sagemaker.settings import Settings
@@ -63,6 +71,21 @@ class Api:
             raise AwsError("UnknownOperationException", f"This emulator has no {operation or 'such operation'}.")
         return operations[operation](region, check_request(operation, body))
 
+    def invoke(self, region: str, name: str, payload: bytes, content_type: str | None, accept: str | None) -> bytes:
+        """
+        Answer one request to an endpoint: every model has one of its name.
+
+        :raises AwsError: there is none, or its container does not answer 200.
+        """
+        model = self._model(region, name)
+        if model is None:
+            raise invalid(f"Endpoint {name} of account {self.settings.account} not found.")
+        try:
+            return invoke(payload, content_type, accept, dimensions_of(model.environment))
+        except ContainerError as error:
+            message = f'Received client error ({error.status}) from primary with message "{error}".'
+            raise AwsError("ModelError", message, status=424) from error
+
     def _create_model(self, region: str, request: Request) -> dict[str, Any]:
         name = request["ModelName"]
         if not request.get("PrimaryContainer") and not request.get("Containers"):
@@ -88,6 +111,8 @@ class Api:
         return {}
 
     def _list_models(self, region: str, request: Request) -> dict[str, Any]:
+        for name in self.settings.models:
+            self._model(region, name)
         shown = [
             {"ModelName": model.name, "ModelArn": model.arn, "CreationTime": model.created_at}
             for model in self.store.models()

@@ -59,8 +59,6 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
 
-    @app.post("/")
-    @app.post("/{operation}")
     async def call(request: Request) -> Response:
         try:
             region = _authenticate(request, settings)
@@ -68,7 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
             answer = await run_in_threadpool(api.call, operation, region, _decode(await request.body()))
             return _answer(answer)
         except AwsError as error:
-            return _answer(error.body, error.status)
+            return _answer(error.body, error.status, error.code)
         except Exception:
             log.exception("A call broke.")
             return _answer(internal().body, 500)
@@ -108,6 +106,20 @@ def create_app(settings: Settings) -> FastAPI:
         draws.reset()
         return _plain(values)
 
+    @app.post("/endpoints/{name}/invocations")
+    async def invocations(name: str, request: Request) -> Response:
+        content_type, accept = request.headers.get("content-type"), request.headers.get("accept")
+        wanted = None if accept in (None, "*/*") else accept
+        try:
+            region, body = _authenticate(request, settings), await request.body()
+            answer = await run_in_threadpool(api.invoke, region, name, body, content_type, wanted)
+        except AwsError as error:
+            return _answer(error.body, error.status, error.code)
+        return Response(answer, media_type=wanted or content_type or "application/json")
+
+    app.add_api_route("/", call, methods=["POST"])
+    # As the blueprints of OpenSearch's connectors call it: a GET with a body for a status.
+    app.add_api_route("/{operation}", call, methods=["GET", "POST"])
     app.add_middleware(FaultyFront, draws=draws, calls=calls)
     return app
 
@@ -134,8 +146,8 @@ def _decode(body: bytes) -> Any:
         raise AwsError("SerializationException", "The request's body is not JSON.") from None
 
 
-def _answer(body: Any, status: int = 200) -> Response:
-    headers = {"x-amzn-RequestId": str(uuid.uuid4())}
+def _answer(body: Any, status: int = 200, code: str | None = None) -> Response:
+    headers = {"x-amzn-RequestId": str(uuid.uuid4()), **({"x-amzn-ErrorType": code} if code else {})}
     # An operation without an output has an empty body, not an empty object.
     content = orjson.dumps(body) if body else b""
     return Response(content, status_code=status, headers=headers, media_type=CONTENT_TYPE)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -36,6 +36,18 @@ class ContainerError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+def dimensions_of(environment: Mapping[str, str]) -> int:
+    """
+    Return how long vectors are.
+
+    :raises ContainerError: the environment does not say it in digits; such a container does not start.
+    """
+    text = environment.get(DIMENSIONS, str(DEFAULT_DIMENSIONS))
+    if not text.isdecimal() or int(text) < 1:
+        raise ContainerError(500, f"{DIMENSIONS}={text!r} is no length of a vector.")
+    return int(text)
 
 
 def invoke(payload: bytes, content_type: str | None, accept: str | None, dimensions: int) -> bytes:

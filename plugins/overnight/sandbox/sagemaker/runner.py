@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from overnight.jobs.errors import SpecError
 from overnight.sandbox.sagemaker import objects
-from overnight.sandbox.sagemaker.container import DEFAULT_DIMENSIONS, DIMENSIONS, invoke
+from overnight.sandbox.sagemaker.container import ContainerError, dimensions_of, invoke
 from overnight.sandbox.sagemaker.faults import Draws
 from overnight.sandbox.sagemaker.settings import Settings
 from overnight.sandbox.sagemaker.store import JobRecord, State, Store
@@ -110,35 +110,27 @@ class Runner:
             return
         target = objects.output_of(job.prefix, uri, job.request["TransformOutput"]["S3OutputPath"])
         # Once it is stopping, a job writes nothing more.
-        with self._store.change(job.arn) as record:
-            if record.status == "InProgress":
-                objects.write(self._s3, target, output)
+        if (now := self._store.job(job.arn)) is not None and now.status == "InProgress":
+            objects.write(self._s3, target, output)
+            with self._store.change(job.arn) as record:
                 record.position += 1
 
     def _transform(self, job: JobRecord, uri: str) -> bytes:
         pattern = self._settings.faults.files_refused.key
         if self._draws.refuses(uri) and re.search(pattern, uri):
             raise RecordError("Bad HTTP status received from algorithm: 400")
-        source, target = job.request["TransformInput"], job.request["TransformOutput"]
-        ask = partial(
-            invoke,
-            content_type=source.get("ContentType"),
-            accept=target.get("Accept"),
-            dimensions=self._dimensions(job),
-        )
-        return transform(objects.read(self._s3, uri), Recipe.of(job.request), ask)
-
-    def _dimensions(self, job: JobRecord) -> int:
-        environment = dict(job.request.get("Environment", {}))
-        if DIMENSIONS not in environment:
-            account = job.arn.partition(":transform-job/")[0]
-            model = self._store.model(f"{account}:model/{job.request['ModelName'].lower()}")
-            container = (model.request.get("PrimaryContainer") or {}) if model is not None else {}
-            environment = container.get("Environment", {})
         try:
-            return max(1, int(environment.get(DIMENSIONS, DEFAULT_DIMENSIONS)))
-        except ValueError as error:
-            raise RecordError(f"{DIMENSIONS} is not a number", "AlgorithmError") from error
+            dimensions = dimensions_of(self._environment(job))
+        except ContainerError as error:
+            raise RecordError(str(error), "AlgorithmError") from error
+        recipe = Recipe.of(job.request)
+        ask = partial(invoke, content_type=recipe.content_type, accept=recipe.accept, dimensions=dimensions)
+        return transform(objects.read(self._s3, uri), recipe, ask)
+
+    def _environment(self, job: JobRecord) -> dict[str, str]:
+        account = job.arn.partition(":transform-job/")[0]
+        model = self._store.model(f"{account}:model/{job.request['ModelName'].lower()}")
+        return {**(model.environment if model is not None else {}), **job.request.get("Environment", {})}
 
     def _refuse(self, job: JobRecord, uri: str, error: RecordError) -> None:
         with self._store.change(job.arn) as record:

@@ -17,14 +17,21 @@ State = Literal["InProgress", "Completed", "Failed", "Stopping", "Stopped"]
 OVER: frozenset[State] = frozenset({"Completed", "Failed", "Stopped"})
 Fate = Literal["normal", "lost", "stuck"]
 
-_TABLES = (
-    "CREATE TABLE IF NOT EXISTS transform_jobs "
-    "(seq INTEGER PRIMARY KEY AUTOINCREMENT, arn TEXT NOT NULL UNIQUE, is_over INTEGER NOT NULL, record TEXT NOT NULL);"
-    "CREATE TABLE IF NOT EXISTS sagemaker_models "
-    "(seq INTEGER PRIMARY KEY AUTOINCREMENT, arn TEXT NOT NULL UNIQUE, record TEXT NOT NULL);"
-    "CREATE TABLE IF NOT EXISTS tags "
-    "(arn TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (arn, key))"
-)
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS transform_jobs (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    arn TEXT NOT NULL UNIQUE,
+    is_over INTEGER NOT NULL,
+    record TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS models (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    arn TEXT NOT NULL UNIQUE,
+    record TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS tags (arn TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (arn, key));
+CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
 
 
 class ModelRecord(BaseModel):
@@ -34,6 +41,12 @@ class ModelRecord(BaseModel):
     name: str
     request: dict[str, Any]
     created_at: float
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The first container's."""
+        containers = [self.request.get("PrimaryContainer"), *self.request.get("Containers", ())]
+        return next((given.get("Environment", {}) for given in containers if given), {})
 
 
 class JobRecord(BaseModel):
@@ -96,10 +109,7 @@ class Store:
     """The state of one emulated account."""
 
     def __init__(self, path: Path) -> None:
-        self._database = Database(path)
-        with self._database.transaction() as connection:
-            for table in _TABLES.split(";"):
-                connection.execute(table)
+        self._database = Database(path, _SCHEMA)
 
     def add_job(self, record: JobRecord) -> bool:
         """Keep a new job; say whether its name was free."""
@@ -138,25 +148,25 @@ class Store:
         """Keep a new model; say whether its name was free."""
         with self._database.transaction() as connection:
             added = connection.execute(
-                "INSERT OR IGNORE INTO sagemaker_models (arn, record) VALUES (?, ?)",
+                "INSERT OR IGNORE INTO models (arn, record) VALUES (?, ?)",
                 (record.arn, record.model_dump_json()),
             )
         return added.rowcount == 1
 
     def model(self, arn: str) -> ModelRecord | None:
         """Return one model."""
-        rows = self._database.query("SELECT record FROM sagemaker_models WHERE arn = ?", (arn,))
+        rows = self._database.query("SELECT record FROM models WHERE arn = ?", (arn,))
         return ModelRecord.model_validate_json(str(rows[0][0])) if rows else None
 
     def models(self) -> list[ModelRecord]:
         """Return all models in the order of their creation."""
-        rows = self._database.query("SELECT record FROM sagemaker_models ORDER BY seq")
+        rows = self._database.query("SELECT record FROM models ORDER BY seq")
         return [ModelRecord.model_validate_json(str(row[0])) for row in rows]
 
     def delete_model(self, arn: str) -> bool:
         """Forget a model; say whether there was one."""
         with self._database.transaction() as connection:
-            return connection.execute("DELETE FROM sagemaker_models WHERE arn = ?", (arn,)).rowcount == 1
+            return connection.execute("DELETE FROM models WHERE arn = ?", (arn,)).rowcount == 1
 
     def tag(self, arn: str, tags: list[dict[str, str]]) -> None:
         """
