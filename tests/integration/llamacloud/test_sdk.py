@@ -41,6 +41,10 @@ def ended(thing: Any) -> bool:
     return thing.status in ("COMPLETED", "FAILED", "CANCELLED")
 
 
+def parsed(sdk: LlamaCloud, job_id: str) -> Any:
+    return until(lambda: sdk.parsing.get(job_id, expand=["markdown", "text"]), lambda seen: ended(seen.job))
+
+
 def a_directory(sdk: LlamaCloud, contents: dict[str, bytes], **options: Any) -> str:
     directory = sdk.beta.directories.create(name="a directory", **options)
     for name, content in contents.items():
@@ -48,11 +52,12 @@ def a_directory(sdk: LlamaCloud, contents: dict[str, bytes], **options: Any) -> 
     return directory.id
 
 
-def a_batch(
-    sdk: LlamaCloud, directory_id: str, configuration_id: str = "cfg-PARSE_AGENTIC", type: str = "parse_v2"
-) -> Any:  # noqa: A002
-    config: Any = {"job": {"type": type, "configuration_id": configuration_id}}
-    return sdk.batches.create(source_directory_id=directory_id, config=config)
+def a_batch(sdk: LlamaCloud, directory_id: str, configuration_id: str = "cfg-PARSE_AGENTIC") -> Any:
+    return a_job_batch(sdk, directory_id, {"type": "parse_v2", "configuration_id": configuration_id})
+
+
+def a_job_batch(sdk: LlamaCloud, directory_id: str, job: Any) -> Any:
+    return sdk.batches.create(source_directory_id=directory_id, config={"job": job})
 
 
 def test_a_batch_is_created_retrieved_and_its_results_followed(sdk: LlamaCloud) -> None:
@@ -66,9 +71,7 @@ def test_a_batch_is_created_retrieved_and_its_results_followed(sdk: LlamaCloud) 
     names = {file.id: file.display_name for file in sdk.beta.directories.files.list(directory)}
     found = {}
     for result in batch.results:
-        job = until(
-            lambda: sdk.parsing.get(result.job_reference.id, expand=["markdown", "text"]), lambda job: ended(job.job)
-        )
+        job = parsed(sdk, result.job_reference.id)
         found[names[result.source_directory_file_id]] = job.markdown.pages[0].markdown
     assert found == {"one.md": "# One\n\nfirst", "two.txt": "second"}
 
@@ -123,7 +126,8 @@ def test_files_fail_one_by_one_in_a_completed_batch(sdk: LlamaCloud, bench: Benc
     )
     contents = {f"{name}.txt": b"x" for name in ("good", "failed", "unmapped", "missing")}
     directory = a_directory(sdk, contents)
-    batch = until(lambda b=a_batch(sdk, directory).id: sdk.batches.get(b, expand=["results"]), ended)
+    created = a_batch(sdk, directory)
+    batch = until(lambda: sdk.batches.get(created.id, expand=["results"]), ended)
     assert batch.status == "COMPLETED"
     names = {file.id: file.display_name for file in sdk.beta.directories.files.list(directory)}
     results = {names[result.source_directory_file_id]: result for result in batch.results}
@@ -142,7 +146,7 @@ def test_a_batch_wants_files_but_not_too_many_and_a_fitting_configuration(sdk: L
     with pytest.raises(llama_cloud.NotFoundError):
         a_batch(sdk, directory, "cfg-unknown")
     with pytest.raises(llama_cloud.BadRequestError, match="parse_v2"):
-        a_batch(sdk, directory, "cfg-PARSE_FAST", "extract_v2")
+        a_job_batch(sdk, directory, {"type": "extract_v2", "configuration_id": "cfg-PARSE_FAST"})
     with pytest.raises(llama_cloud.NotFoundError):
         a_batch(sdk, "dir-unknown")
     bench.set("limits", files_per_batch=1)
@@ -320,10 +324,10 @@ def test_fields_are_extracted_from_a_file_and_from_what_was_parsed(sdk: LlamaClo
     done = until(lambda: sdk.extract.get(job.id, expand=["configuration"]), ended)
     assert done.extract_result == {"invoice_number": 4711, "paid": True}
     assert done.configuration.data_schema == SCHEMA
-    parsed = sdk.parsing.create(tier="fast", version="latest", file_id=str(file.file_id))
-    until(lambda: sdk.parsing.get(parsed.id), lambda seen: ended(seen.job))
+    parse_job = sdk.parsing.create(tier="fast", version="latest", file_id=str(file.file_id))
+    parsed(sdk, parse_job.id)
     saved = sdk.configurations.create(name="invoices", parameters={"product_type": "extract_v2", "data_schema": SCHEMA})  # type: ignore[typeddict-item]
-    from_parsed = sdk.extract.create(file_input=parsed.id, configuration_id=saved.id)
+    from_parsed = sdk.extract.create(file_input=parse_job.id, configuration_id=saved.id)
     done = until(lambda: sdk.extract.get(from_parsed.id), ended)
     assert done.extract_result == {"invoice_number": 4711, "paid": True}
     assert [one.id for one in sdk.extract.list(job_ids=[from_parsed.id], configuration_id=saved.id)] == [from_parsed.id]
@@ -334,7 +338,8 @@ def test_fields_are_extracted_from_a_file_and_from_what_was_parsed(sdk: LlamaClo
 
 def test_an_extract_batch_refers_to_extract_jobs(sdk: LlamaCloud) -> None:
     saved = sdk.configurations.create(name="batch", parameters={"product_type": "extract_v2", "data_schema": SCHEMA})  # type: ignore[typeddict-item]
-    created = a_batch(sdk, a_directory(sdk, {"invoice.txt": INVOICE}), saved.id, "extract_v2")
+    directory = a_directory(sdk, {"invoice.txt": INVOICE})
+    created = a_job_batch(sdk, directory, {"type": "extract_v2", "configuration_id": saved.id})
     batch = until(lambda: sdk.batches.get(created.id, expand=["results"]), ended)
     (result,) = batch.results
     assert result.job_reference.type == "extract_v2"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from overnight.jobs import Blame, JobKey, JobState
@@ -144,9 +145,8 @@ def test_files_that_fail_or_go_missing_make_a_partial_job_and_are_named(bench: B
     bench.files(4, "good")
     for name in ("failed", "unmapped", "missing"):
         bench.files(2, name)
-    bench.set(
-        "faults", **{f"files_{name}": {"share": 1, "name": f"^{name}"} for name in ("failed", "unmapped", "missing")}
-    )
+    faults = {f"files_{name}": {"share": 1, "name": f"^{name}"} for name in ("failed", "unmapped", "missing")}
+    bench.set("faults", **faults)
     ref = submit(bench, parsing(f"{bench.folder}/source/"), key)
     with bench.client(results_uri=str(bench.folder / "results")) as client:
         status = bench.finish(client, ref)
@@ -271,7 +271,7 @@ def test_a_directory_of_the_users_is_referred_to_and_not_sent_again(bench: Bench
         httpx.post(
             f"{base}/{theirs}/files/upload",
             files={"upload_file": (f"{number}.txt", f"text {number}".encode())},
-            data={"metadata": '{"number": %d}' % number},
+            data={"metadata": orjson.dumps({"number": number}).decode()},
             headers=headers,
         ).raise_for_status()
     sent = len(bench.requests("POST", "/files/upload"))

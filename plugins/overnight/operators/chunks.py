@@ -1,0 +1,77 @@
+"""Cut documents into chunks, between what parsed them and what embeds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from pydantic import ValidationError
+
+from overnight.hooks.outcome import failing_for_good
+from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
+from overnight.ingest.chunks import ChunkConfig, cut
+from overnight.jobs import ResultManifest
+from overnight.jobs.errors import SpecError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class ChunkDocumentsOperator(BaseOperator):
+    """
+    Cut the documents of JSONL files into chunks, one JSONL file of ``{"id", "text", "chunk", "chunks", …}``.
+
+    Needs the ``chunking`` extra. The XCom is a :class:`~overnight.ingest.chunks.ChunkReport`: ``uri``, ``documents``,
+    ``chunks``, ``empty``. Running it again replaces the file by the same.
+
+    :param documents: JSONL files of one document a line: a URI, a glob, a prefix ending in ``/``, a list of these, or
+        the XCom of a task that collected results (its ``output``), whose ``output`` files are meant; templated.
+    :param target: The file, as a URI, that the chunks are written to.
+    :param config: Fields of :class:`~overnight.ingest.chunks.ChunkConfig`: ``max_size``, ``overlap``, ``model`` …
+    :param aws_conn_id: The connection for ``s3://`` URIs.
+    """
+
+    template_fields: Sequence[str] = ("documents", "target", "config", "aws_conn_id")
+
+    def __init__(
+        self,
+        *,
+        documents: str | Sequence[str] | Mapping[str, Any],
+        target: str,
+        config: Mapping[str, Any] | None = None,
+        aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.documents = documents
+        self.target = target
+        self.config = config
+        self.aws_conn_id = aws_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Cut, and return the report."""
+        with failing_for_good():
+            storage = connected_storage(self.aws_conn_id)
+            uris = [uri for pattern in self._patterns() for uri in storage.matching(pattern)]
+            if not uris:
+                raise SpecError(f"No file matches {self.documents!r}; check the address and the connection's rights.")
+            report = cut(uris, self.target, ChunkConfig.model_validate(self.config or {}), storage)
+        self.log.info("%d documents of %d files: %d chunks.", report.documents, len(uris), report.chunks)
+        if report.empty:
+            self.log.warning("%d documents have no text: %s …", report.empty, ", ".join(report.empty_ids))
+        return report.model_dump(mode="json")
+
+    def _patterns(self) -> list[str]:
+        if isinstance(self.documents, str):
+            return [self.documents]
+        if not isinstance(self.documents, Mapping):
+            return list(self.documents)
+        try:
+            manifest = ResultManifest.model_validate(self.documents.get("results") or self.documents)
+        except ValidationError as error:
+            raise SpecError(
+                "documents is neither an address nor the XCom of a task that collected results. Give such a task a "
+                f"results_uri. {error}"
+            ) from error
+        return manifest.uris("output")
