@@ -16,7 +16,9 @@ JSON Lines into OpenSearch: the request of ML Commons' ``_batch_ingestion``, car
 """
 
 from overnight.ingest.dead_letters import DeadLetter, read_dead_letters
+from overnight.ingest.index import VerificationError
 from overnight.ingest.load import load
+from overnight.ingest.replace import replace_index
 from overnight.ingest.report import LoadReport, Progress, SourceReport
 from overnight.ingest.request import DataSource, IngestRequest, LoadOptions
 from overnight.ingest.sources import SourceError
@@ -32,6 +34,8 @@ __all__ = [
     "Progress",
     "SourceError",
     "SourceReport",
+    "VerificationError",
     "load",
     "read_dead_letters",
+    "replace_index",
 ]

@@ -1,4 +1,4 @@
-"""The ``_bulk`` API: what OpenSearch takes is counted, what it is too busy for is sent again, what it refuses is named."""
+"""The ``_bulk`` API: what OpenSearch takes is counted, what it is too busy for sent again, what it refuses named."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ class BulkSender:
     """
     Sends bodies, each until every document in it has come to an end. Thread-safe.
 
-    A connection that broke leaves open what was written; the body is sent again, which the documents' ids make harmless.
+    A connection that broke leaves open what was written; the body is sent again, which the documents' ids make
+    harmless.
 
     :param patience: Seconds to go on with one body that makes no headway.
     :param stop: Ends all waiting when set.

@@ -27,7 +27,7 @@ NOT_COMPLETE = 1
 REFUSED = 2
 
 
-def load(
+def load(  # noqa: PLR0917 - typer calls it by name
     request: Annotated[Path, typer.Argument(help="JSON file: the body of POST _plugins/_ml/_batch_ingestion.")],
     url: Annotated[str, typer.Option(envvar="OPENSEARCH_URL", help="Address of OpenSearch.")],
     user: Annotated[str | None, typer.Option(envvar="OPENSEARCH_USER")] = None,

@@ -1,9 +1,9 @@
 """
 Mapped values out of a JSON line without parsing them.
 
-The paths become nested :class:`msgspec.Struct` types whose leaves are :class:`msgspec.Raw`: msgspec walks a line once, checks
-its syntax, and hands back slices of it. An embedding of a thousand floats costs no more than its bytes, and a value
-reaches the index exactly as it was written (2**53+1, 1e-7, escapes).
+The paths become nested :class:`msgspec.Struct` types whose leaves are :class:`msgspec.Raw`: msgspec walks a line
+once, checks its syntax, and hands back slices of it. An embedding of a thousand floats costs no more than its
+bytes, and a value reaches the index exactly as it was written (2**53+1, 1e-7, escapes).
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class LineDecoder:
         """
         Return one value per path, ``None`` where the line has none.
 
-        A value of another type on the way (``$.a.b`` where ``a`` is a number) counts as none; a ``null`` at the end of the path
-        is a value.
+        A value of another type on the way (``$.a.b`` where ``a`` is a number) counts as none; a ``null`` at the end
+        of the path is a value.
 
         :raises MalformedLineError: the text names the fault and its byte.
         """

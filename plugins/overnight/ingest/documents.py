@@ -72,9 +72,9 @@ class SingleSource:
     """
     The documents of a source on its own.
 
-    Without an ``_id`` in the field map a document's id is made of the file's URI, the line's offset and a checksum of the
-    line: loading the same file again writes the same documents again instead of doubling them (as ML Commons' automatic
-    ids would), and a file whose lines changed adds documents.
+    Without an ``_id`` in the field map a document's id is made of the file's URI, the line's offset and a checksum
+    of the line: loading the same file again writes the same documents again instead of doubling them (as ML
+    Commons' automatic ids would), and a file whose lines changed adds documents.
 
     :param ids: Where ids are noted, to refuse the second line with the same; ``None`` lets the later line win.
     """
@@ -131,7 +131,7 @@ class SingleSource:
         return step
 
 
-def letter_of(
+def letter_of(  # noqa: PLR0917 - in the order of a sentence
     outcome: Literal["rejected", "missing"], refusal: Refusal, source: int, uri: str, line: Line, row: Row | None
 ) -> DeadLetter:
     """Return the dead letter of a line."""

@@ -35,12 +35,13 @@ def compile_field_map(
     Give each source its part of the map.
 
     The rules are those of ML Commons (``AbstractIngestion``): a value belongs to source N when it contains
-    ``source[N]``, the JSONPath is what follows the first ``$``; with one source a path without a prefix counts too; of a list the
-    last path for a source wins. What ML Commons ignores silently, or finds out at the first line, is refused here.
+    ``source[N]``, the JSONPath is what follows the first ``$``; with one source a path without a prefix counts too;
+    of a list the last path for a source wins. What ML Commons ignores silently, or finds out at the first line, is
+    refused here.
 
     :param sources: How many sources there are.
-    :raises SpecError: a value is no path, names no source or one that is not there, nothing is mapped, or several sources
-        are to be joined without an ``_id`` for each.
+    :raises SpecError: a value is no path, names no source or one that is not there, nothing is mapped, or several
+        sources are to be joined without an ``_id`` for each.
     """
     ids: list[JsonPath | None] = [None] * sources
     fields: list[dict[str, JsonPath]] = [{} for _ in range(sources)]

@@ -46,8 +46,8 @@ def inspect_index(target: OpenSearchTarget, name: str) -> IndexInfo:
         found: dict[str, Any] = target.get(name)
     except JobNotFoundError as error:
         raise SpecError(
-            f"There is no index {name!r}, and OpenSearch would create it with guessed types (vectors as plain floats, not "
-            "as knn_vector). Create it first, or give its mapping (create_index, --mapping)."
+            f"There is no index {name!r}, and OpenSearch would create it with guessed types (vectors as plain floats, "
+            "not as knn_vector). Create it first, or give its mapping (create_index, --mapping)."
         ) from error
     writable = [
         concrete
@@ -139,8 +139,9 @@ def swap_alias(target: OpenSearchTarget, alias: str, index: str, *, drop_old: bo
         raise SpecError(f"{alias!r} is an index. Give it another name, so that its name can become an alias.")
     old = sorted(name for name in current if name != index)
     actions: list[dict[str, Any]] = [{"add": {"index": index, "alias": alias}}]
-    for name in old:
-        actions.append({"remove_index": {"index": name}} if drop_old else {"remove": {"index": name, "alias": alias}})
+    actions += (
+        {"remove_index": {"index": name}} if drop_old else {"remove": {"index": name, "alias": alias}} for name in old
+    )
     target.post("_aliases", {"actions": actions}, retry=Retry.SAFE)
     return old
 

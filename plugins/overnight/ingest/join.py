@@ -49,9 +49,9 @@ class JoinedSources:
         maps: Sequence[SourceMap],
         reader: SourceReader,
         rows: Sequence[RowReader],
+        *,
         splicer: Splicer,
         index: RowIndex,
-        *,
         keep_unmatched: bool,
     ) -> None:
         self._driver = choose_driver(sources, maps)

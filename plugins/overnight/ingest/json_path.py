@@ -1,4 +1,4 @@
-"""JSONPaths that find bytes: each match is a slice of the line as it was written, never a parsed and re-written value."""
+"""JSONPaths that find bytes: a match is a slice of the line as it was written, never parsed and written again."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ def locate(line: JsonBytes, steps: tuple[Step, ...]) -> JsonBytes | None:
     """
     Follow plain steps into one JSON text and return the bytes of what is there, or ``None``.
 
-    ``$.response.body`` may be an object or, as some OpenAI-compatible servers write it, a string with the object's JSON.
+    ``$.response.body`` may be an object or, as some OpenAI-compatible servers write it, a string with the object's
+    JSON.
     """
     value: JsonBytes = line
     for depth, step in enumerate(steps):
@@ -99,10 +100,7 @@ def locate(line: JsonBytes, steps: tuple[Step, ...]) -> JsonBytes | None:
             # end the document.
             value = _text.decode(value).replace("\r", " ").replace("\n", " ").encode()
         try:
-            if isinstance(step, str):
-                value = _members.decode(value)[step]
-            else:
-                value = _elements.decode(value)[step]
+            value = _members.decode(value)[step] if isinstance(step, str) else _elements.decode(value)[step]
         except (msgspec.DecodeError, KeyError, IndexError):
             return None
     return value

@@ -19,6 +19,9 @@ class Position(NamedTuple):
     lines: int = 0
 
 
+START = Position()
+
+
 class Line(NamedTuple):
     """
     One line of a file.
@@ -95,12 +98,12 @@ def skip(chunks: Iterable[bytes], count: int) -> Iterator[bytes]:
             yield chunk
 
 
-def split_lines(chunks: Iterable[bytes], limit: int, start: Position = Position()) -> Iterator[Line]:  # noqa: B008
-    """
+def split_lines(chunks: Iterable[bytes], limit: int, start: Position = START) -> Iterator[Line]:
+    r"""
     Cut a stream into lines.
 
-    A last line without a line break counts, an empty rest after the last line break does not. ``\\r\\n`` ends a
-    line as ``\\n`` does. A UTF-8 byte order mark at the very start belongs to no line.
+    A last line without a line break counts, an empty rest after the last line break does not. ``\r\n`` ends a
+    line as ``\n`` does. A UTF-8 byte order mark at the very start belongs to no line.
 
     :param limit: Bytes; of a longer line no more than this is ever held.
     :param start: Where in the file the stream starts.

@@ -60,10 +60,11 @@ def load(
     :param options: How.
     :param on_progress: Called every ``options.progress_seconds``, in this thread.
     :return: The report. Whether its numbers are good enough is the caller's to say (:meth:`LoadReport.excess`).
-    :raises SpecError: the request is refused, and nothing was written: no such index, no such file, a field map that does
-        not fit, vectors of another dimension, nothing to load.
+    :raises SpecError: the request is refused, and nothing was written: no such index, no such file, a field map
+        that does not fit, vectors of another dimension, nothing to load.
     :raises SourceError: a source is damaged.
-    :raises ServiceError: OpenSearch or a source's server refuses, or stays away. A later load goes on from the checkpoint.
+    :raises ServiceError: OpenSearch or a source's server refuses, or stays away. A later load goes on from the
+        checkpoint.
     """
     wanted = IngestRequest.of(request)
     return _Load(
@@ -199,8 +200,8 @@ class _Load:
             self._maps,
             self._reader,
             rows,
-            splicer,
-            stack.enter_context(RowIndex(numbers, self._options.spool_dir)),
+            splicer=splicer,
+            index=stack.enter_context(RowIndex(numbers, self._options.spool_dir)),
             keep_unmatched=self._options.unmatched == "index",
         ).steps(start)
 

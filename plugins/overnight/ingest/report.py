@@ -48,8 +48,9 @@ class LoadReport(_Frozen):
     """
     The end of a load. Always ``submitted = indexed + rejected + missing``.
 
-    :param submitted: Documents. Without a join that is the number of lines. With one it is the number of different ids in all
-        the sources, and each line whose id cannot be read or that repeats one counts as a document of its own.
+    :param submitted: Documents. Without a join that is the number of lines. With one it is the number of different
+        ids in all the sources, and each line whose id cannot be read or that repeats one counts as a document of
+        its own.
     :param indexed: Documents that OpenSearch acknowledged.
     :param rejected: Documents refused by us (a bad line), by the AI service (an error line), or by OpenSearch.
     :param missing: Documents of a join that were not written because a source lacks their row.

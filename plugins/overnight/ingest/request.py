@@ -35,8 +35,8 @@ class DataSource(_Strict):
     """
     Where the lines are.
 
-    :param type: ``s3`` and ``openAI`` as in ML Commons; ``file`` and ``http``; or left out, and then each source is a URI
-        of its own kind (``s3://``, a path, ``file://``, ``https://``, ``openai://file-…``).
+    :param type: ``s3`` and ``openAI`` as in ML Commons; ``file`` and ``http``; or left out, and then each source is
+        a URI of its own kind (``s3://``, a path, ``file://``, ``https://``, ``openai://file-…``).
     :param source: One or more; their order gives ``source[0]``, ``source[1]`` … An S3 or file source can be one
         object, a glob, or a prefix ending in ``/``, whose files together are that one source; so are those of a list of
         URIs (a batch's output and its error file, say).
@@ -59,7 +59,7 @@ class DataSource(_Strict):
             for uri in chain.from_iterable(self.uris):
                 if scheme_of(uri) not in _SCHEMES[self.type]:
                     raise ValueError(
-                        f"source {uri!r} is not of type {self.type!r}; leave data_source.type out to mix kinds of sources"
+                        f"source {uri!r} is not of type {self.type!r}; leave data_source.type out to mix kinds"
                     )
         return self
 
@@ -159,26 +159,27 @@ class LoadOptions(_Strict):
     :param allowed_rejected: How many rejected documents are still a success: a count, or a share of those submitted.
     :param allowed_missing: The same for rows of a join that have no partner.
     :param dead_letter_uri: JSON Lines file with every rejected and every missing document and the reason.
-    :param checkpoint_uri: Where the progress is kept. A load that was killed goes on there when it is started again with the
-        same request; the file goes when the load is complete.
+    :param checkpoint_uri: Where the progress is kept. A load that was killed goes on there when it is started again
+        with the same request; the file goes when the load is complete.
     :param checkpoint_seconds: Time between two checkpoints.
     :param unmatched: What becomes of a row that another source has no partner for: reported as ``missing`` and not
         written, or written with the fields that are there (``index``), as ML Commons does.
-    :param missing_path: What becomes of a line without one of the mapped values: rejected, or written without it (``omit``).
+    :param missing_path: What becomes of a line without one of the mapped values: rejected, or written without it
+        (``omit``).
     :param duplicates: What becomes of the second line with the same id in one source: rejected, or the later line wins
         (``overwrite``).
-    :param write: ``index`` replaces whole documents. ``update`` keeps the fields of existing documents that the request does
-        not map, as ML Commons does, at the price of a read per document. ``auto`` is ``index`` for an empty index, where both
-        give the same documents, else ``update``.
+    :param write: ``index`` replaces whole documents. ``update`` keeps the fields of existing documents that the
+        request does not map, as ML Commons does, at the price of a read per document. ``auto`` is ``index`` for an
+        empty index, where both give the same documents, else ``update``.
     :param progress_seconds: Time between two calls of ``on_progress``.
     :param max_line_bytes: Longer lines are rejected without being held in memory.
-    :param create_index: Body (``settings``, ``mappings``) that a missing index is created with. Without it a missing index is
-        refused.
+    :param create_index: Body (``settings``, ``mappings``) that a missing index is created with. Without it a
+        missing index is refused.
     :param load_settings: Index settings for the time of the load; what they were is restored, also when it fails.
     :param refresh: Whether the documents are made searchable at the end.
     :param allow_empty: Whether sources without a single line are fine.
-    :param spool_dir: Folder for temporary files (ids seen, the side of a join that is read at random); the system's when
-        ``None``.
+    :param spool_dir: Folder for temporary files (ids seen, the side of a join that is read at random); the system's
+        when ``None``.
     """
 
     bulk_bytes: int = Field(default=5_000_000, ge=1_000, le=100_000_000)

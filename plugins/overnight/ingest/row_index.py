@@ -1,4 +1,4 @@
-"""Ids on disk: which were seen, and where the rows of a join's other sources are. Memory stays the same for any number."""
+"""Ids on disk: which were seen, and where the rows of a join's other sources are. Any number, the same memory."""
 
 from __future__ import annotations
 

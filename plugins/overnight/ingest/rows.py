@@ -69,9 +69,9 @@ class RowReader:
     """
     Turns the lines of one source into rows.
 
-    A source that is an OpenAI batch's output or error file (it is read from OpenAI, or its map looks into ``$.response`` or
-    for ``$.custom_id``) has error lines: those with ``error`` or a ``response.status_code`` other than 200 are
-    refused with the service's own code and message.
+    A source that is an OpenAI batch's output or error file (it is read from OpenAI, or its map looks into
+    ``$.response`` or for ``$.custom_id``) has error lines: those with ``error`` or a ``response.status_code`` other
+    than 200 are refused with the service's own code and message.
 
     :param source_map: What is taken from a line.
     :param is_openai: Whether the source is read from OpenAI.

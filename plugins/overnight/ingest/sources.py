@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeAlias
 
-from overnight.ingest.lines import Line, Position, TruncatedError, is_gzip, plain, skip, split_lines
+from overnight.ingest.lines import START, Line, Position, TruncatedError, is_gzip, plain, skip, split_lines
 from overnight.jobs.errors import CredentialsError, OvernightError, SpecError, UnavailableError
 from overnight.storage import Storage, scheme_of
 
@@ -77,8 +77,8 @@ class SourceReader:
         """
         Find the files of a source that one or several URIs name.
 
-        In a prefix or folder, names starting with ``_`` or ``.`` (``_SUCCESS``, ``.part.crc``) are left out, as Hadoop and
-        Spark do.
+        In a prefix or folder, names starting with ``_`` or ``.`` (``_SUCCESS``, ``.part.crc``) are left out, as
+        Hadoop and Spark do.
 
         :raises SpecError: there is nothing.
         """
@@ -119,7 +119,7 @@ class SourceReader:
             raise SpecError(f"source[{index}]: no file matches {uri}.")
         return [self._look(name) for name in names]
 
-    def lines(self, file: SourceFile, start: Position = Position(), *, tee: BinaryIO | None = None) -> Iterator[Line]:  # noqa: B008
+    def lines(self, file: SourceFile, start: Position = START, *, tee: BinaryIO | None = None) -> Iterator[Line]:
         """
         Yield the lines of a file, uncompressed, from a position on.
 

@@ -18,8 +18,15 @@ import boto3
 import httpx
 import pytest
 
-from overnight.ingest import LoadOptions, OpenSearchTarget, load, read_dead_letters
-from overnight.ingest.index import VerificationError, create_index, swap_alias, verify
+from overnight.ingest import (
+    LoadOptions,
+    OpenSearchTarget,
+    VerificationError,
+    load,
+    read_dead_letters,
+    replace_index,
+)
+from overnight.ingest.index import create_index, swap_alias, verify
 from overnight.ingest.openers import openai_opener
 from overnight.jobs.errors import SpecError
 
@@ -234,6 +241,26 @@ def test_an_alias_moves_to_the_new_index_in_one_step(target: OpenSearchTarget, i
     assert httpx.head(f"{target.url}/{index_name}-1").status_code == 404
     with pytest.raises(SpecError, match="is an index"):
         swap_alias(target, f"{index_name}-0", f"{index_name}-2")
+
+
+def test_an_index_is_replaced_only_by_one_that_is_complete(
+    target: OpenSearchTarget, index_name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl([*rows(10), b"broken"]))
+    wanted = request(index_name, tmp_path / "a.jsonl")
+    options = LoadOptions(create_index=BODY, allowed_rejected=1)
+    query = {"query": {"match": {"text": "text"}}}
+    assert replace_index(wanted, "1", target=target, options=options, sample_query=query).indexed == 10
+    assert list(target.get(f"_alias/{index_name}")) == [f"{index_name}-1"]
+    with pytest.raises(VerificationError, match=r"1 of 11 documents are rejected, 0 allowed.*stays where it was"):
+        replace_index(wanted, "2", target=target, options=LoadOptions(create_index=BODY))
+    nothing = {"query": {"match": {"text": "unheard"}}}
+    with pytest.raises(VerificationError, match="finds nothing"):
+        replace_index(wanted, "2", target=target, options=options, sample_query=nothing)
+    assert list(target.get(f"_alias/{index_name}")) == [f"{index_name}-1"]
+    replace_index(wanted, "2", target=target, options=options, drop_old=True)
+    assert list(target.get(f"_alias/{index_name}")) == [f"{index_name}-2"]
+    assert httpx.head(f"{target.url}/{index_name}-1").status_code == 404
 
 
 @pytest.fixture
