@@ -217,8 +217,9 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
             answer: HttpAnswer = yield from self._call(HttpCall("GET", _job(ref.id), whole=True))
         except JobNotFoundError as error:
             raise JobNotFoundError(
-                f"{error} Azure OpenAI keeps a job for {STATUS_KEPT_HOURS} hours after its end and then forgets it. If "
-                f"{ref} ended well, its index {ref.id} is still in the search service; nothing can tell any more.",
+                f"Azure OpenAI does not know {ref} (any more). It keeps a job for {STATUS_KEPT_HOURS} hours after its "
+                "end and then forgets it: if the job ended well, its index of the same name is still in the search "
+                f"service. Otherwise see whether the connection {ref.conn_id} still points at the right resource.",
                 status=error.status,
                 code=error.code,
             ) from None
