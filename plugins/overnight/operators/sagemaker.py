@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -157,9 +158,21 @@ class SageMakerBatchTransformOperator(JobOperator[SageMakerTransformSpec]):
         placeholder = f"{self.output_uri.rstrip('/')}/{MANIFESTS}/x.manifest"
         spec = SageMakerTransformSpec(input_uri=placeholder, input_kind="ManifestFile", **fields)
         manifest = manifest_of(
-            list(self.input_uris or ()),
+            _listed(self.input_uris),
             f"{self.output_uri.rstrip('/')}/{MANIFESTS}",
             prefix=self.input_prefix,
             storage=connected_storage(self.conn_id),
         )
         return spec.model_copy(update={"input_uri": manifest})
+
+
+def _listed(value: object) -> list[str]:
+    """Read a list of URIs, also as the text that a template without native objects makes of it."""
+    if isinstance(value, str):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            value = None
+    if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(uri, str) for uri in value):
+        raise SpecError("input_uris is not a list of s3:// URIs.")
+    return list(value)
