@@ -113,7 +113,7 @@ class Delivery:
         self._batch = _Batch()
         self._open: deque[_Batch] = deque()
         self._pending_ids: set[str] | None = set() if ordered else None
-        self._is_first = True
+        self._is_first = checkpoint.cursor is None
         self._lengths: dict[str, set[int]] = {}
         self._head, self._middle, self._tail = _FRAMES[checkpoint.write]
         self._overhead = len(self._head) + len(self._middle) + len(self._tail)

@@ -104,7 +104,7 @@ class SingleSource:
             if number < start.file and self._ids is None:
                 continue
             done = start.position.offset if number == start.file else 0
-            prefix = blake2b(file.uri.encode(), digest_size=9).hexdigest()
+            prefix = blake2b(file.name.encode(), digest_size=9).hexdigest()
             position = start.position if number == start.file and self._ids is None else Position()
             for line in self._reader.lines(file, position):
                 row = self._rows.read(line)
@@ -113,7 +113,7 @@ class SingleSource:
                         self._ids.see(row.key)
                     continue
                 cursor = Cursor(number, Position(line.end, line.number))
-                yield self._step(cursor, file.uri, prefix, line, row)
+                yield self._step(cursor, file.name, prefix, line, row)
 
     def _step(self, cursor: Cursor, uri: str, prefix: str, line: Line, row: Row) -> Step:
         step = Step(cursor, 0, line.end - line.offset)

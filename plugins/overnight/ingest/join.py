@@ -99,9 +99,9 @@ class JoinedSources:
                 row = self._rows[source.index].read(line)
                 if row.key is None:
                     refusal = row.refusal or Refusal(Reason.MISSING_ID, "the line has no id")
-                    step.letter = letter_of("rejected", refusal, source.index, file.uri, line, row)
+                    step.letter = letter_of("rejected", refusal, source.index, file.name, line, row)
                 elif not self._index.add(source.index, row.key, Place(number, line.number, line.offset, line.end)):
-                    step.letter = letter_of("rejected", _DUPLICATE, source.index, file.uri, line, row)
+                    step.letter = letter_of("rejected", _DUPLICATE, source.index, file.name, line, row)
                 yield step
         if spool is not None:
             spool.flush()
@@ -118,13 +118,13 @@ class JoinedSources:
                 step = Step(Cursor(number, Position(line.end, line.number)), self._driver, line.end - line.offset)
                 if row.key is None:
                     refusal = row.refusal or Refusal(Reason.MISSING_ID, "the line has no id")
-                    step.letter = letter_of("rejected", refusal, self._driver, file.uri, line, row)
+                    step.letter = letter_of("rejected", refusal, self._driver, file.name, line, row)
                     yield step
                 elif not self._index.see(row.key):
-                    step.letter = letter_of("rejected", _DUPLICATE, self._driver, file.uri, line, row)
+                    step.letter = letter_of("rejected", _DUPLICATE, self._driver, file.name, line, row)
                     yield step
                 else:
-                    yield self._join(step, row.key, row, line, file.uri)
+                    yield self._join(step, row.key, row, line, file.name)
 
     def _join(self, step: Step, key: bytes, row: Row | None, line: Line | None, uri: str) -> Step:
         """Bring the rows of one id together."""
@@ -138,7 +138,7 @@ class JoinedSources:
             if at is not None:
                 other = self._fetch(source.index, at)
                 rows[source.index] = partner = self._rows[source.index].read(other)
-                found.append((source.index, source.files[at.file].uri, other, partner))
+                found.append((source.index, source.files[at.file].name, other, partner))
         for index, where, read, one in found:
             if one.refusal is not None:
                 step.letter = letter_of("rejected", one.refusal, index, where, read, one)

@@ -24,7 +24,7 @@ from overnight.ingest.index import (
     refresh,
 )
 from overnight.ingest.join import JoinedSources
-from overnight.ingest.openers import http_opener, openai_opener, with_s3
+from overnight.ingest.openers import http_opener, look_at_http, openai_opener, with_s3
 from overnight.ingest.report import LoadReport, Progress
 from overnight.ingest.request import IngestRequest, LoadOptions
 from overnight.ingest.row_index import RowIndex
@@ -86,7 +86,8 @@ def _reader(
     }
     if request.openai_key:
         known["openai"] = openai_opener(request.openai_key)
-    return SourceReader(storage, {**known, **openers}, options.max_line_bytes)
+    looks = {scheme: look_at_http for scheme in ("http", "https") if scheme not in openers}
+    return SourceReader(storage, {**known, **openers}, looks, options.max_line_bytes)
 
 
 class _Load:
@@ -222,7 +223,7 @@ class _Load:
         return fingerprint_of(
             {
                 "field_map": self._request.model_dump(mode="json", include={"field_map", "ingest_fields"}),
-                "files": [[[file.uri, file.identity] for file in source.files] for source in self._sources],
+                "files": [[[file.name, file.identity] for file in source.files] for source in self._sources],
                 "target": [self._target.url, index.uuid],
                 "options": options.model_dump(
                     mode="json",

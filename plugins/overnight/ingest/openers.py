@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import fsspec
+import httpx
 from fsspec import AbstractFileSystem
 
 from overnight.ingest.sources import Opener
@@ -39,10 +40,27 @@ def http_opener() -> Opener:
     """Return the opener of ``http://`` and ``https://``."""
 
     def read(uri: str, start: int) -> Iterator[bytes]:
-        with HttpTransport(service="The source's server", base_url=uri, headers=_AS_STORED) as transport:
-            yield from transport.stream(uri, start=start)
+        parts = urlsplit(uri)
+        user = httpx.BasicAuth(unquote(parts.username), unquote(parts.password or "")) if parts.username else None
+        server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        path = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        with HttpTransport(service="The source's server", base_url=server, headers=_AS_STORED, auth=user) as transport:
+            yield from transport.stream(path, start=start)
 
     return read
+
+
+def look_at_http(uri: str) -> tuple[int | None, str]:
+    """Ask a web server for a file's size and version; many do not say, and presigned URLs take no such question."""
+    try:
+        response = httpx.head(uri, headers=_AS_STORED, follow_redirects=True, timeout=10.0)
+    except httpx.HTTPError:
+        return None, ""  # reading it will say what is wrong
+    if response.is_error:
+        return None, ""
+    length = response.headers.get("Content-Length", "")
+    version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+    return (int(length) if length.isdecimal() else None), f"{length}:{version}"
 
 
 def with_s3(storage: Storage, credential: dict[str, str]) -> Storage:

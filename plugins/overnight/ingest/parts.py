@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Self
 
@@ -31,11 +32,25 @@ class PartReport(BaseModel):
         return max(self.submitted - (self.load.submitted if self.load is not None else 0), 0)
 
 
+class LeftOut(BaseModel):
+    """
+    Documents that no part has.
+
+    :param uri: The file that names them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    count: int = 0
+    uri: str | None = None
+
+
 class PipelineReport(BaseModel):
     """
     The end of a pipeline. Always ``submitted = indexed + rejected + missing``.
 
     :param set_aside: Of ``rejected``, those that never left for the service.
+    :param without_result: Of ``missing``, those of inputs that the service gave no output for.
     :param seconds: Time spent loading, all parts together.
     :param failed_parts: Parts (counted from 0) that did not get to their load, or whose load failed.
     """
@@ -47,6 +62,7 @@ class PipelineReport(BaseModel):
     rejected: int
     missing: int
     set_aside: int = 0
+    without_result: int = 0
     bytes: int = 0
     seconds: float = 0.0
     reasons: dict[str, int] = {}
@@ -55,29 +71,32 @@ class PipelineReport(BaseModel):
     parts: tuple[PartReport, ...] = ()
 
     @classmethod
-    def of(cls, parts: Sequence[PartReport], *, set_aside: int = 0, set_aside_uri: str | None = None) -> Self:
+    def of(
+        cls, parts: Sequence[PartReport], *, set_aside: LeftOut | None = None, without_result: LeftOut | None = None
+    ) -> Self:
         """
         Add up the parts.
 
         :param set_aside: Documents that were refused before the parts were made; they count as rejected.
-        :param set_aside_uri: The file that names them.
+        :param without_result: Documents that the service gave no output for; they count as missing.
         """
+        aside, absent = set_aside or LeftOut(), without_result or LeftOut()
         loads = [part.load for part in parts if part.load is not None]
         unaccounted = sum(part.unaccounted for part in parts)
-        reasons: dict[str, int] = {"set_aside": set_aside} if set_aside else {}
+        reasons = Counter({"set_aside": aside.count, "without_result": absent.count})
         for load in loads:
-            for reason, count in load.reasons.items():
-                reasons[reason] = reasons.get(reason, 0) + count
-        files = [set_aside_uri, *(load.dead_letter_uri for load in loads)]
+            reasons.update(load.reasons)
+        files = [aside.uri, absent.uri, *(load.dead_letter_uri for load in loads)]
         return cls(
-            submitted=set_aside + sum(load.submitted for load in loads) + unaccounted,
+            submitted=aside.count + absent.count + sum(load.submitted for load in loads) + unaccounted,
             indexed=sum(load.indexed for load in loads),
-            rejected=set_aside + sum(load.rejected for load in loads),
-            missing=sum(load.missing for load in loads) + unaccounted,
-            set_aside=set_aside,
+            rejected=aside.count + sum(load.rejected for load in loads),
+            missing=absent.count + sum(load.missing for load in loads) + unaccounted,
+            set_aside=aside.count,
+            without_result=absent.count,
             bytes=sum(load.bytes for load in loads),
             seconds=round(sum(load.seconds for load in loads), 3),
-            reasons=reasons,
+            reasons=dict(+reasons),
             dead_letter_uris=tuple(uri for uri in files if uri is not None),
             failed_parts=tuple(number for number, part in enumerate(parts) if not part.accepted),
             parts=tuple(parts),

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from overnight.ingest.sources import shown
 from overnight.jobs.allowance import Allowance
 from overnight.jobs.errors import SpecError
 from overnight.storage import scheme_of
@@ -59,7 +60,7 @@ class DataSource(_Strict):
             for uri in chain.from_iterable(self.uris):
                 if scheme_of(uri) not in _SCHEMES[self.type]:
                     raise ValueError(
-                        f"source {uri!r} is not of type {self.type!r}; leave data_source.type out to mix kinds"
+                        f"source {shown(uri)!r} is not of type {self.type!r}; leave data_source.type out to mix kinds"
                     )
         return self
 

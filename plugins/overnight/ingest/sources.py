@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeAlias
+from urllib.parse import urlsplit, urlunsplit
 
 from overnight.ingest.lines import START, Line, Position, TruncatedError, is_gzip, plain, skip, split_lines
 from overnight.jobs.errors import CredentialsError, OvernightError, SpecError, UnavailableError
@@ -14,6 +15,9 @@ from overnight.storage import Storage, scheme_of
 
 Opener: TypeAlias = Callable[[str, int], Iterator[bytes]]
 """Opens a URI at a byte offset and yields its bytes in chunks."""
+
+Look: TypeAlias = Callable[[str], tuple[int | None, str]]
+"""Returns the size and the identity of what a URI stands for, as far as its server tells."""
 
 CHUNK_BYTES = 1 << 20
 REMOTE_CHUNK_BYTES = 8 << 20
@@ -37,6 +41,11 @@ class SourceFile:
     size: int | None = None
     identity: str = ""
     local_path: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The URI as it may be shown."""
+        return shown(self.uri)
 
 
 @dataclass(frozen=True)
@@ -66,11 +75,13 @@ class SourceReader:
 
     :param storage: Local files, S3 and whatever else fsspec knows.
     :param openers: By scheme, for what is no file system; ``openai`` is one.
+    :param looks: By scheme, for those of the openers whose content can change.
     :param max_line_bytes: Longer lines come without their data.
     """
 
     storage: Storage = field(default_factory=Storage)
     openers: Mapping[str, Opener] = field(default_factory=dict)
+    looks: Mapping[str, Look] = field(default_factory=dict)
     max_line_bytes: int = 32 << 20
 
     def resolve(self, index: int, uris: Sequence[str]) -> Source:
@@ -83,19 +94,20 @@ class SourceReader:
         :raises SpecError: there is nothing.
         """
         files = [file for uri in uris for file in self._files(index, uri)]
-        return Source(index, " ".join(uris), tuple(files))
+        return Source(index, " ".join(map(shown, uris)), tuple(files))
 
     def _files(self, index: int, uri: str) -> list[SourceFile]:
         if scheme_of(uri) in self.openers:
-            return [SourceFile(uri)]
+            size, identity = self.looks.get(scheme_of(uri), _look_nowhere)(uri)
+            return [SourceFile(uri, size, identity)]
         try:
             return self._find(index, uri)
         except PermissionError as error:
-            raise CredentialsError(f"source[{index}]: {uri} may not be read: {error}.") from error
+            raise CredentialsError(f"source[{index}]: {shown(uri)} may not be read: {error}.") from error
         except OvernightError:
             raise
         except Exception as error:  # every file system has errors of its own
-            raise UnavailableError(f"source[{index}]: {uri} cannot be reached: {error}") from error
+            raise UnavailableError(f"source[{index}]: {shown(uri)} cannot be reached: {error}") from error
 
     def _find(self, index: int, uri: str) -> list[SourceFile]:
         filesystem, path = self.storage.resolve(uri)
@@ -131,7 +143,7 @@ class SourceReader:
             try:
                 yield from split_lines(stream, self.max_line_bytes, start)
             except TruncatedError as error:
-                raise SourceError(f"{file.uri}: {error}. Fetch or write it again.") from error
+                raise SourceError(f"{file.name}: {error}. Fetch or write it again.") from error
 
     def _chunks(self, file: SourceFile, offset: int) -> Generator[bytes]:
         if not offset:
@@ -171,6 +183,19 @@ class SourceReader:
         if scheme_of(uri) != "file":
             return file
         return file if self._is_gzip(file) else SourceFile(uri, file.size, file.identity, local_path=path)
+
+
+def shown(uri: str) -> str:
+    """Return a URI without what can be secret: the query of a presigned URL, a user and password."""
+    if scheme_of(uri) not in ("http", "https"):
+        return uri
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+
+
+def _look_nowhere(uri: str) -> tuple[None, str]:
+    del uri
+    return None, ""
 
 
 def _generate(chunks: Iterator[bytes]) -> Generator[bytes]:
