@@ -70,6 +70,8 @@ class SageMakerBatchTransformOperator(JobOperator[SageMakerTransformSpec]):
         "output_uri",
         "instance_type",
         "instance_count",
+        "input_filter",
+        "output_filter",
         "environment",
         "tags",
         "options",
