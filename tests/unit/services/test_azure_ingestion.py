@@ -222,7 +222,7 @@ def test_a_status_keeps_when_to_ask_again(fake: Fake) -> None:
 
 
 def test_a_forgotten_job_is_explained(fake: Fake) -> None:
-    with pytest.raises(JobNotFoundError, match=r"48 hours after its end.*index of the same name is still in the search") as caught:
+    with pytest.raises(JobNotFoundError, match=r"48 hours after its end.*same name is still in the search") as caught:
         fake.run(SERVICE.status(SERVICE.ref("j")))
     assert caught.value.status == 404
 
