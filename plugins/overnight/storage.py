@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
@@ -69,6 +70,19 @@ class Storage:
         found = filesystem.find(path) if pattern.endswith("/") else filesystem.glob(path)
         for name in sorted(found):
             yield str(filesystem.unstrip_protocol(name))
+
+    def modified(self, pattern: str) -> dict[str, datetime]:
+        """Return when each file of a glob or prefix was last written, by URI and sorted; a missing folder has none."""
+        filesystem, path = self.resolve(pattern)
+        filesystem.invalidate_cache()
+        listed = filesystem.find(path, detail=True) if pattern.endswith("/") else filesystem.glob(path, detail=True)
+        return {
+            str(filesystem.unstrip_protocol(name)): filesystem.modified(name)
+            if info.get("LastModified") is None
+            else info["LastModified"]
+            for name, info in sorted(listed.items())
+            if info["type"] == "file"
+        }
 
     def matching(self, pattern: str) -> list[str]:
         """Return the URIs that a glob or a prefix ending in ``/`` stands for; any other URI stands for itself."""

@@ -204,13 +204,11 @@ def openai_batch_to_index(
                 checkpoint_uri=f"{part}.checkpoint.json",
             )
 
-        parts: Any = prepare.output
-        set_aside: Any = XComArg(prepare, key="rejected")
-        batches = batch.expand_kwargs(parts)
+        batches = batch.expand_kwargs(prepare.output)
         report = PipelineReportOperator(
             task_id="report",
-            parts=parts,
-            set_aside=set_aside,
+            parts_task_id="prepare",
+            set_aside_key="rejected",
             load_task_id="batch.load",
             target=settings["run_uri"],
             aws_conn_id=settings["aws_conn_id"],

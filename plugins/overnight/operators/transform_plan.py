@@ -1,0 +1,178 @@
+"""Around a batch transform: which inputs still need one, and which outputs are loaded together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from airflow.sdk import BaseOperator
+
+from overnight.hooks.outcome import failing_for_good
+from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
+from overnight.jobs.allowance import Allowance
+from overnight.jobs.errors import JobFailedError, SpecError
+from overnight.operators.sagemaker import MANIFESTS
+from overnight.services.sagemaker_spec import manifest_of
+from overnight.storage import Storage
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+INPUTS = "_manifests/inputs.json"
+"""Below the output folder: every input of the run, done or not."""
+
+
+class ListTransformInputsOperator(BaseOperator):
+    """
+    List the inputs of a transform, and write the manifest of those that have no output yet.
+
+    An output counts when it is at least as new as its input. So clearing this step of a run, and what follows it,
+    transforms again only what is missing or has changed.
+
+    The XCom is ``{"manifest", "inputs", "done", "todo"}``; ``manifest`` is ``None`` when nothing is left to do.
+
+    :param input_uri: A prefix ending in ``/``, or a glob, of ``s3://`` objects.
+    :param output_uri: The run's own folder for outputs.
+    :param aws_conn_id: The connection for S3.
+    """
+
+    template_fields: Sequence[str] = ("input_uri", "output_uri", "aws_conn_id")
+
+    def __init__(
+        self, *, input_uri: str, output_uri: str, aws_conn_id: str | None = DEFAULT_AWS_CONN_ID, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.input_uri = input_uri
+        self.output_uri = output_uri
+        self.aws_conn_id = aws_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """List, compare, and write the manifest."""
+        with failing_for_good():
+            storage = connected_storage(self.aws_conn_id)
+            prefix, output = folder_of(self.input_uri), f"{self.output_uri.rstrip('/')}/"
+            inputs = storage.modified(self.input_uri)
+            if not inputs:
+                raise SpecError(f"No object matches {self.input_uri}: there is nothing to transform.")
+            outputs = storage.modified(output)
+            todo = [
+                uri
+                for uri, written in inputs.items()
+                if (made := outputs.get(output_of(uri, prefix, output))) is None or made < written
+            ]
+            with storage.open(f"{output}{INPUTS}", "wb") as file:
+                file.write(orjson.dumps(list(inputs)))
+            manifest = manifest_of(todo, f"{output}{MANIFESTS}", prefix=prefix, storage=storage) if todo else None
+        self.log.info("%d inputs, %d of them with an output already.", len(inputs), len(inputs) - len(todo))
+        return {"manifest": manifest, "inputs": len(inputs), "done": len(inputs) - len(todo), "todo": len(todo)}
+
+
+class PlanTransformLoadsOperator(BaseOperator):
+    """
+    Cut the outputs of a transform into loads, and name the inputs without one.
+
+    The XCom is a list with one ``{"request", "requests"}`` for each load, fit for ``expand_kwargs``: the ingestion
+    request, and how many documents it has. The XCom ``missing`` is ``{"count", "uri", "inputs"}``: the documents of the
+    inputs without an output, and the file that names these inputs.
+
+    :param input_uri: As for :class:`ListTransformInputsOperator`, and
+    :param output_uri: the same.
+    :param request: The ingestion request without its sources.
+    :param files_per_load: How many output files one load takes.
+    :param allowed_failures: How many inputs may be without an output: a count, a ratio or a percentage.
+    :param aws_conn_id: The connection for S3.
+    """
+
+    template_fields: Sequence[str] = (
+        "input_uri",
+        "output_uri",
+        "request",
+        "files_per_load",
+        "allowed_failures",
+        "aws_conn_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        input_uri: str,
+        output_uri: str,
+        request: Mapping[str, Any],
+        files_per_load: int = 1,
+        allowed_failures: float | str = 0,
+        aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.input_uri = input_uri
+        self.output_uri = output_uri
+        self.request = request
+        self.files_per_load = files_per_load
+        self.allowed_failures = allowed_failures
+        self.aws_conn_id = aws_conn_id
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Look which outputs are there."""
+        with failing_for_good():
+            storage = connected_storage(self.aws_conn_id)
+            prefix, output = folder_of(self.input_uri), f"{self.output_uri.rstrip('/')}/"
+            with storage.open(f"{output}{INPUTS}", "rb") as file:
+                inputs: list[str] = orjson.loads(file.read())
+            there = storage.modified(output)
+            outputs = [uri for source in inputs if (uri := output_of(source, prefix, output)) in there]
+            missing = [uri for uri in inputs if output_of(uri, prefix, output) not in there]
+            self._tell_missing(context, storage, missing, len(inputs))
+            size = self.files_per_load
+            groups = [outputs[start : start + size] for start in range(0, len(outputs), size)]
+            return [
+                {
+                    "request": {**self.request, "data_source": {"type": "s3", "source": _one_source(group)}},
+                    "requests": sum(count_lines(storage, uri) for uri in group),
+                }
+                for group in groups
+            ]
+
+    def _tell_missing(self, context: Context, storage: Storage, missing: list[str], total: int) -> None:
+        told: dict[str, Any] = {"count": 0, "uri": None, "inputs": len(missing)}
+        if missing:
+            uri = f"{self.output_uri.rstrip('/')}/{MANIFESTS}/missing.jsonl"
+            with storage.open(uri, "wb") as file:
+                for source in missing:
+                    documents = count_lines(storage, source)
+                    told["count"] += documents
+                    line = {"uri": source, "documents": documents, "reason": "the transform job made no output of it"}
+                    file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+            told["uri"] = uri
+            self.log.warning("%d of %d inputs have no output: %s", len(missing), total, ", ".join(missing[:20]))
+        context["ti"].xcom_push(key="missing", value=told)
+        allowed = Allowance.parse(self.allowed_failures)
+        if not allowed.allows(len(missing), total):
+            raise JobFailedError(
+                f"{len(missing)} of {total} inputs have no output, more than allowed_failures={allowed} lets pass; "
+                f"{told['uri']} names them."
+            )
+
+
+def folder_of(uri: str) -> str:
+    """Return the deepest folder that everything a prefix or glob matches lies in."""
+    fixed = uri
+    for character in "*?[":
+        fixed = fixed.partition(character)[0]
+    return fixed[: fixed.rfind("/") + 1]
+
+
+def output_of(uri: str, prefix: str, output: str) -> str:
+    """Return where SageMaker writes an input's output: at its place below the prefix, with ``.out`` added."""
+    return f"{output}{uri.removeprefix(prefix)}.out"
+
+
+def count_lines(storage: Storage, uri: str) -> int:
+    """Count the lines of a file that are not blank."""
+    with storage.open(uri, "rb", compression="infer") as file:
+        return sum(1 for line in file if line.strip())
+
+
+def _one_source(uris: Sequence[str]) -> list[Any]:
+    # A single file stays a plain URI: that is all the cluster's own ingestion can take.
+    return [uris[0]] if len(uris) == 1 else [list(uris)]

@@ -1,0 +1,249 @@
+"""Files in S3 → SageMaker batch transform → an OpenSearch index, as a DAG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Literal
+
+from airflow.sdk import DAG, BaseOperator, Context, TriggerRule, XComArg, get_current_context, task
+from airflow.sdk.exceptions import AirflowSkipException
+from pydantic import Field
+
+from overnight.operators.index import OpenSearchCreateIndexOperator, OpenSearchVerifyIndexOperator
+from overnight.operators.ml_commons import MLCommonsBatchPredictOperator
+from overnight.operators.ml_commons_ingest import MLCommonsBatchIngestOperator
+from overnight.operators.report import PipelineReportOperator
+from overnight.operators.sagemaker import SageMakerBatchTransformOperator
+from overnight.operators.transform_plan import ListTransformInputsOperator, PlanTransformLoadsOperator
+from overnight.templates.params import TemplateConfig, run_folder
+
+Via = Literal["sagemaker", "ml_commons"]
+"""Who creates the transform job: this DAG, or the cluster by ``_batch_predict``."""
+
+
+class S3SageMakerToIndexConfig(TemplateConfig):
+    """The config of :func:`s3_sagemaker_to_index`. Every field is a Param of the DAG."""
+
+    input_uri: str = Field(
+        title="Inputs", description="JSON Lines in S3: a prefix ending in '/', or a glob. May be a template."
+    )
+    work_uri: str = Field(
+        title="Work folder",
+        description="A folder in S3 for outputs and the report; each run has its own below.",
+    )
+    index_name: str = Field(title="Index", description="The index or alias that is loaded into.")
+    model_name: str = Field(title="Model", description="The SageMaker model.")
+    ml_model_id: str | None = Field(
+        default=None, title="ML Commons model", description="With via='ml_commons': the id of the remote model."
+    )
+    instance_type: str = Field(default="ml.m5.large", title="Instance type")
+    instance_count: int = Field(default=1, ge=1, title="Instances")
+    environment: dict[str, str] = Field(
+        default_factory=dict, title="Environment", description="Variables of the model's container; no secrets."
+    )
+    input_filter: str = Field(
+        default="$.text", title="Input filter", description="JSONPath of what the model gets of each line."
+    )
+    field_map: dict[str, Any] = Field(
+        default_factory=lambda: {"_id": "$.id", "text": "$.text", "embedding": "$.SageMakerOutput"},
+        title="Field map",
+        description="Field of the index to JSONPath of an output line: the input line with SageMakerOutput beside it.",
+    )
+    ingest_fields: list[str] = Field(
+        default_factory=list, title="More fields", description="JSONPaths of fields to index by their name."
+    )
+    dimension: int | None = Field(
+        default=None, ge=1, le=16_000, title="Dimension", description="Length of the vectors."
+    )
+    create_index: bool = Field(
+        default=False, title="Create the index", description="Create it when it is missing; otherwise that is refused."
+    )
+    index_body: dict[str, Any] | None = Field(
+        default=None, title="Settings and mappings", description="What a missing index is created with."
+    )
+    engine: Literal["auto", "server", "client"] = Field(
+        default="auto", title="Engine", description="Who loads: the cluster, this worker, or whichever is right."
+    )
+    files_per_load: int = Field(default=1, ge=1, title="Files per load", description="Output files of one mapped load.")
+    allowed_failures: int | float | str = Field(
+        default=0,
+        title="Allowed failures",
+        description="How many inputs may fail: a count (10), a ratio (0.05) or a percentage ('5%').",
+    )
+    poll_seconds: float = Field(default=60.0, gt=0, title="Poll interval", description="Seconds between two looks.")
+    deadline_hours: float = Field(default=25.0, gt=0, title="Deadline", description="Hours the job may take at most.")
+    opensearch_conn_id: str = Field(default="opensearch_default", title="OpenSearch connection")
+    aws_conn_id: str = Field(default="aws_default", title="AWS connection")
+
+
+def s3_sagemaker_to_index(
+    dag_id: str,
+    config: S3SageMakerToIndexConfig,
+    *,
+    via: Via = "sagemaker",
+    deferrable: bool = True,
+    default_args: Mapping[str, Any] | None = None,
+    tags: Sequence[str] = ("overnight",),
+    **dag_arguments: Any,
+) -> DAG:
+    """
+    Return a DAG that runs a model over files in S3 in one batch transform job, and loads what it wrote.
+
+    ``configure → create_index → list_inputs → transform → plan → load → report → verify``: loads are mapped tasks, so
+    that an executor spreads them over machines. An input without an output is named, and when ``allowed_failures`` lets
+    it pass the others are loaded. Clear ``list_inputs`` and what follows to transform only what is missing.
+
+    :param dag_id: The DAG's id.
+    :param config: The defaults of the trigger form.
+    :param via: Who creates the transform job: ``sagemaker`` directly, or ``ml_commons`` with ``_batch_predict``.
+    :param deferrable: Wait in the triggerer.
+    :param default_args: For every task; two retries unless it says otherwise.
+    :param dag_arguments: ``schedule``, ``start_date``, ``catchup`` and whatever else a DAG takes.
+    """
+    with DAG(
+        dag_id,
+        params=config.params(),
+        default_args={"retries": 2, "retry_delay": timedelta(minutes=1), **(default_args or {})},
+        tags=list(tags),
+        doc_md=__doc__,
+        **dag_arguments,
+    ) as dag:
+
+        @task(retries=0)
+        def configure() -> dict[str, Any]:
+            """Check the run's params and work out what follows from them, before anything is paid for."""
+            context = get_current_context()
+            run = type(config).of_run(context)
+            run_uri = run_folder(run.work_uri, context)
+            return {
+                **run.model_dump(mode="json"),
+                "run_uri": run_uri,
+                "output_uri": f"{run_uri}/outputs/",
+                "deadline_seconds": run.deadline_hours * 3600,
+                "request": {
+                    "index_name": run.index_name,
+                    "field_map": run.field_map,
+                    "ingest_fields": run.ingest_fields,
+                },
+            }
+
+        # An operator's arguments are typed by what they are in the run; until then they are references to XComs.
+        settings: Any = configure()
+        create_index = OpenSearchCreateIndexOperator(
+            task_id="create_index",
+            index_name=settings["index_name"],
+            body=settings["index_body"],
+            dimension=settings["dimension"],
+            create=settings["create_index"],
+            conn_id=settings["opensearch_conn_id"],
+        )
+        files = {
+            "input_uri": settings["input_uri"],
+            "output_uri": settings["output_uri"],
+            "aws_conn_id": settings["aws_conn_id"],
+        }
+        list_inputs = ListTransformInputsOperator(task_id="list_inputs", multiple_outputs=True, **files)
+        manifest: Any = XComArg(list_inputs, key="manifest")
+        transform = _transform(via, settings, manifest, deferrable)
+        plan = PlanTransformLoadsOperator(
+            task_id="plan",
+            request=settings["request"],
+            files_per_load=settings["files_per_load"],
+            allowed_failures=settings["allowed_failures"],
+            # The transform is skipped when every input has its output already.
+            trigger_rule=TriggerRule.NONE_FAILED,
+            **files,
+        )
+        parts: Any = plan.output
+        load = MLCommonsBatchIngestOperator.partial(
+            task_id="load",
+            engine=settings["engine"],
+            conn_id=settings["opensearch_conn_id"],
+            aws_conn_id=settings["aws_conn_id"],
+            poll_interval=settings["poll_seconds"],
+            deferrable=deferrable,
+        ).expand(request=parts.map(lambda part: part["request"]))
+        report = PipelineReportOperator(
+            task_id="report",
+            parts_task_id="plan",
+            without_result_key="missing",
+            load_task_id="load",
+            target=settings["run_uri"],
+            aws_conn_id=settings["aws_conn_id"],
+            # It speaks of the parts that failed, too; then it fails, and the run with it.
+            trigger_rule=TriggerRule.ALL_DONE,
+            multiple_outputs=True,
+        )
+        indexed: Any = XComArg(report, key="indexed")
+        verify = OpenSearchVerifyIndexOperator(
+            task_id="verify",
+            index_name=settings["index_name"],
+            at_least=indexed,
+            conn_id=settings["opensearch_conn_id"],
+        )
+        settings >> create_index >> list_inputs >> transform >> plan >> load >> report >> verify
+    return dag
+
+
+def _transform(via: Via, settings: Any, manifest: Any, deferrable: bool) -> BaseOperator:
+    waiting = {
+        "poll_interval": settings["poll_seconds"],
+        "deadline": settings["deadline_seconds"],
+        # What is missing is judged by the plan, which also sees the outputs of earlier jobs of this run.
+        "allowed_failures": settings["allowed_failures"],
+        "deferrable": deferrable,
+        "pre_execute": _skip_without_inputs,
+    }
+    if via == "sagemaker":
+        return SageMakerBatchTransformOperator(
+            task_id="transform",
+            model_name=settings["model_name"],
+            input_uri=manifest,
+            input_kind="ManifestFile",
+            output_uri=settings["output_uri"],
+            instance_type=settings["instance_type"],
+            instance_count=settings["instance_count"],
+            environment=settings["environment"],
+            content_type="application/json",
+            accept="application/json",
+            split_type="Line",
+            assemble_with="Line",
+            strategy="SingleRecord",
+            input_filter=settings["input_filter"],
+            join_source="Input",
+            conn_id=settings["aws_conn_id"],
+            **waiting,
+        )
+    return MLCommonsBatchPredictOperator(
+        task_id="transform",
+        model_id=settings["ml_model_id"],
+        parameters={
+            "ModelName": settings["model_name"],
+            "BatchStrategy": "SingleRecord",
+            "DataProcessing": {"InputFilter": settings["input_filter"], "OutputFilter": "$", "JoinSource": "Input"},
+            "TransformInput": {
+                "ContentType": "application/json",
+                "SplitType": "Line",
+                "DataSource": {"S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": manifest}},
+            },
+            "TransformOutput": {
+                "Accept": "application/json",
+                "AssembleWith": "Line",
+                "S3OutputPath": settings["output_uri"],
+            },
+            "TransformResources": {
+                "InstanceType": settings["instance_type"],
+                "InstanceCount": settings["instance_count"],
+            },
+        },
+        remote_service="sagemaker",
+        remote_conn_id=settings["aws_conn_id"],
+        conn_id=settings["opensearch_conn_id"],
+        **waiting,
+    )
+
+
+def _skip_without_inputs(context: Context) -> None:
+    if context["ti"].xcom_pull(task_ids="list_inputs")["manifest"] is None:
+        raise AirflowSkipException("Every input has its output already.")
