@@ -9,20 +9,18 @@ import orjson
 
 from overnight.sandbox.openai.database import Database
 
-_SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS indexes (name TEXT PRIMARY KEY)",
-    """
-    CREATE TABLE IF NOT EXISTS chunks (
-        number INTEGER PRIMARY KEY,
-        index_name TEXT NOT NULL,
-        id TEXT NOT NULL,
-        run INTEGER NOT NULL,
-        record TEXT NOT NULL,
-        UNIQUE (index_name, id)
-    )
-    """,
-    "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(title, content)",
-)
+SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS indexes (name TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS chunks (
+    number INTEGER PRIMARY KEY,
+    index_name TEXT NOT NULL,
+    id TEXT NOT NULL,
+    run INTEGER NOT NULL,
+    record TEXT NOT NULL,
+    UNIQUE (index_name, id)
+);
+CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(title, content);
+"""
 _WORD = re.compile(r"\w+")
 
 FIELDS: Final = ("id", "content", "title", "filepath", "url", "chunk_id", "last_updated")
@@ -33,9 +31,6 @@ class IndexStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        with database.transaction() as connection:
-            for statement in _SCHEMA:
-                connection.execute(statement)
 
     def names(self) -> list[str]:
         """Return the names of all indexes, sorted."""

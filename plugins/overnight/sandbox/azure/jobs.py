@@ -13,23 +13,19 @@ from overnight.sandbox.azure.settings import Quirks
 from overnight.sandbox.openai.clock import Clock
 from overnight.sandbox.openai.database import Database
 
-_SCHEMA = (
-    """
-    CREATE TABLE IF NOT EXISTS jobs (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        id TEXT NOT NULL UNIQUE,
-        record TEXT NOT NULL
-    )
-    """,
-    """
-    CREATE TABLE IF NOT EXISTS assets (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,
-        job TEXT NOT NULL,
-        record TEXT NOT NULL
-    )
-    """,
-    "CREATE INDEX IF NOT EXISTS assets_by_job ON assets (job)",
-)
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    record TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS assets (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    job TEXT NOT NULL,
+    record TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS assets_by_job ON assets (job);
+"""
 
 Status = Literal["notRunning", "running", "succeeded", "failed"]
 
@@ -105,9 +101,6 @@ class JobStore:
         self._database = database
         self._clock = clock
         self._kept = kept
-        with database.transaction() as connection:
-            for statement in _SCHEMA:
-                connection.execute(statement)
 
     def now(self) -> float:
         """Return the emulator's time."""

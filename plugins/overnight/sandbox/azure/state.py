@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from overnight.sandbox.azure import index, jobs
 from overnight.sandbox.azure.draws import Draws
 from overnight.sandbox.azure.index import IndexStore
 from overnight.sandbox.azure.jobs import JobStore
@@ -13,6 +14,8 @@ from overnight.sandbox.azure.settings import Settings
 from overnight.sandbox.openai.clock import Clock
 from overnight.sandbox.openai.database import Database
 from overnight.sandbox.openai.faults import Requests
+
+_STATE = "CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
 
 
 @dataclass
@@ -34,12 +37,12 @@ class State:
         """Open the data folder, which is made when it is missing."""
         blobs = settings.data_dir / "blobs"
         blobs.mkdir(parents=True, exist_ok=True)
-        database = Database(settings.data_dir / "state.sqlite")
+        database = Database(settings.data_dir / "state.sqlite", _STATE + jobs.SCHEMA + index.SCHEMA)
         clock = Clock(database)
-        jobs = JobStore(database, clock, settings.status_kept)
+        store = JobStore(database, clock, settings.status_kept)
         indexes = IndexStore(database)
-        runner = Runner(settings, jobs, indexes, blobs)
-        return cls(settings, database, clock, jobs, indexes, runner, Draws(settings.seed), blobs)
+        runner = Runner(settings, store, indexes, blobs)
+        return cls(settings, database, clock, store, indexes, runner, Draws(settings.seed), blobs)
 
     def close(self) -> None:
         """Stop the runner; everything is on disk already."""
