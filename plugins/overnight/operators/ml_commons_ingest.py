@@ -140,7 +140,11 @@ class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
             version = plugin.run(reach.version())
             there = version.distribution == "opensearch" and plugin.run(has_endpoint())
         source = request.data_source
-        return choose_engine(self.engine, version, source.type, source.source, endpoint=there)
+        mapped = [
+            path for value in request.field_map.values() for path in ([value] if isinstance(value, str) else value)
+        ]
+        paths = [*mapped, *request.ingest_fields]
+        return choose_engine(self.engine, version, source.type, source.source, paths=paths, endpoint=there)
 
     def _load(self, context: Context, request: IngestRequest) -> dict[str, Any]:
         if request.connector_id:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final, Literal
@@ -43,6 +43,7 @@ YOUNG: Final = timedelta(minutes=5)
 """Up to this age a task is not suspected of having died with its node."""
 _ENDPOINT: Final = f"{ML}/_batch_ingestion"
 _S3_OBJECT: Final = re.compile(r"s3://[a-zA-Z0-9.-]+/[^*?\[\]]*[^*?\[\]/]")
+_UNCUT: Final = re.compile(r"source\[\d+\][^$]*\$(?!\.)")
 _REGION: Final = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 
 
@@ -268,6 +269,8 @@ def choose_engine(
     version: ServerVersion,
     source_type: str | None,
     sources: Sequence[str | Sequence[str]],
+    *,
+    paths: Iterable[str] = (),
     endpoint: bool = True,
 ) -> Choice:
     """
@@ -275,10 +278,11 @@ def choose_engine(
 
     :param wanted: ``auto`` takes the server wherever it gives the right documents.
     :param source_type: The request's ``data_source.type``.
+    :param paths: Every path of the field map.
     :param endpoint: Whether the server was seen to have the endpoint.
     :raises SpecError: ``server`` was wanted, and cannot do it; the text names the remedy.
     """
-    hindrance = _hindrance(version, source_type, sources, endpoint)
+    hindrance = _hindrance(version, endpoint) or _unfit(version, source_type, sources) or _unread(paths)
     if wanted == "client":
         return Choice("client", "engine='client' was asked for")
     if hindrance is None:
@@ -291,9 +295,7 @@ def choose_engine(
     return Choice("client", hindrance)
 
 
-def _hindrance(
-    version: ServerVersion, source_type: str | None, sources: Sequence[str | Sequence[str]], endpoint: bool
-) -> str | None:
+def _hindrance(version: ServerVersion, endpoint: bool) -> str | None:
     if version.distribution == "serverless":
         return "OpenSearch Serverless has no ML Commons batch ingestion"
     if version.distribution != "opensearch" or version.release < SINCE:
@@ -302,16 +304,29 @@ def _hindrance(
         return f"{version} has no batch ingestion any more; OpenSearch 3.0 removed it"
     if not endpoint:
         return f"this {version} does not have the endpoint {_ENDPOINT}, so ML Commons is not installed"
+    return None
+
+
+def _unfit(version: ServerVersion, source_type: str | None, sources: Sequence[str | Sequence[str]]) -> str | None:
     if source_type not in ("s3", "openAI"):
         return f"batch ingestion reads S3 and OpenAI files, not {source_type or 'sources of mixed kinds'}"
+    if not all(isinstance(uri, str) for uri in sources):
+        return "batch ingestion reads one file for each source, not lists of files"
     if source_type == "s3":
-        if not all(isinstance(uri, str) and _S3_OBJECT.fullmatch(uri) for uri in sources):
-            return "batch ingestion reads one S3 object for each source: no globs, prefixes or lists of files"
+        if not all(_S3_OBJECT.fullmatch(str(uri)) for uri in sources):
+            return "batch ingestion reads single S3 objects; it knows neither globs nor prefixes"
         if len(sources) > 1 and version.release >= SWAPPED_SINCE:
             return (
                 f"batch ingestion of several S3 sources is broken in {version}: it fails with 'Connection pool shut "
                 "down' after the first of them was indexed"
             )
+    return None
+
+
+def _unread(paths: Iterable[str]) -> str | None:
+    unread = [path for path in paths if _UNCUT.search(path)]
+    if unread:
+        return f"batch ingestion reads 'source[N].' only where '$.' follows, and fails for {unread[0]!r}"
     return None
 
 

@@ -157,15 +157,19 @@ def _deployed(model_id: str) -> Flow[None]:
 
 
 def _named(what: str, query: Mapping[str, Any]) -> Flow[dict[str, dict[str, Any]]]:
-    # What a run before has just made may not be in the list yet.
-    for seconds in (SEARCH_LAG, 0.0):
-        answer = yield from ask(HttpCall("POST", f"{ML}/{what}/_search", json={"size": 100, "query": query}))
-        hits = answer.get("hits", {}).get("hits") if isinstance(answer, dict) else None
-        if not isinstance(hits, list):
-            raise UnavailableError(f"OpenSearch's list of ML {what} has no hits.")
-        if hits or not seconds:
-            break
-        yield Pause(seconds)
+    found = yield from _search(what, query)
+    if not found:
+        # What a run before has just made may not be in the list yet.
+        yield Pause(SEARCH_LAG)
+        found = yield from _search(what, query)
+    return found
+
+
+def _search(what: str, query: Mapping[str, Any]) -> Flow[dict[str, dict[str, Any]]]:
+    answer = yield from ask(HttpCall("POST", f"{ML}/{what}/_search", json={"size": 100, "query": query}))
+    hits = answer.get("hits", {}).get("hits") if isinstance(answer, dict) else None
+    if not isinstance(hits, list):
+        raise UnavailableError(f"OpenSearch's list of ML {what} has no hits.")
     return {str(hit["_id"]): hit["_source"] for hit in hits}
 
 
