@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 from airflow.sdk import DAG, BaseOperator, Context, TriggerRule, XComArg, get_current_context, task
@@ -11,7 +12,11 @@ from airflow.sdk.exceptions import AirflowSkipException
 from pydantic import Field
 
 from overnight.operators.index import OpenSearchCreateIndexOperator, OpenSearchVerifyIndexOperator
-from overnight.operators.ml_commons import MLCommonsBatchPredictOperator
+from overnight.operators.ml_commons import (
+    MLCommonsBatchPredictOperator,
+    MLCommonsConnectorOperator,
+    MLCommonsRegisterModelOperator,
+)
 from overnight.operators.ml_commons_ingest import MLCommonsBatchIngestOperator
 from overnight.operators.report import PipelineReportOperator
 from overnight.operators.sagemaker import SageMakerBatchTransformOperator
@@ -34,8 +39,9 @@ class S3SageMakerToIndexConfig(TemplateConfig):
     )
     index_name: str = Field(title="Index", description="The index or alias that is loaded into.")
     model_name: str = Field(title="Model", description="The SageMaker model.")
-    ml_model_id: str | None = Field(
-        default=None, title="ML Commons model", description="With via='ml_commons': the id of the remote model."
+    region: str = Field(default="us-east-1", title="AWS region", description="Of the model, for ML Commons' connector.")
+    sagemaker_url: str | None = Field(
+        default=None, title="SageMaker's address", description="For ML Commons' connector; the region's own when empty."
     )
     instance_type: str = Field(default="ml.m5.large", title="Instance type")
     instance_count: int = Field(default=1, ge=1, title="Instances")
@@ -76,12 +82,18 @@ class S3SageMakerToIndexConfig(TemplateConfig):
     opensearch_conn_id: str = Field(default="opensearch_default", title="OpenSearch connection")
     aws_conn_id: str = Field(default="aws_default", title="AWS connection")
 
+    def connector(self, name: str) -> dict[str, Any]:
+        """Return the config of ML Commons' connector to the model."""
+        addresses = {"api_url": self.sagemaker_url, "runtime_url": self.sagemaker_url} if self.sagemaker_url else {}
+        return {"kind": "sagemaker", "name": name, "region": self.region, "ModelName": self.model_name, **addresses}
+
 
 def s3_sagemaker_to_index(
     dag_id: str,
     config: S3SageMakerToIndexConfig,
     *,
     via: Via = "sagemaker",
+    blueprint: str | Path | Mapping[str, Any] | None = None,
     deferrable: bool = True,
     default_args: Mapping[str, Any] | None = None,
     tags: Sequence[str] = ("overnight",),
@@ -96,7 +108,10 @@ def s3_sagemaker_to_index(
 
     :param dag_id: The DAG's id.
     :param config: The defaults of the trigger form.
-    :param via: Who creates the transform job: ``sagemaker`` directly, or ``ml_commons`` with ``_batch_predict``.
+    :param via: Who creates the transform job: ``sagemaker`` directly, or ``ml_commons`` with ``_batch_predict``, for
+        which a connector and a remote model are made in the cluster first.
+    :param blueprint: With ``via="ml_commons"``: the connector's, such as
+        ``include/connectors/sagemaker_batch_transform.json``.
     :param deferrable: Wait in the triggerer.
     :param default_args: For every task; two retries unless it says otherwise.
     :param dag_arguments: ``schedule``, ``start_date``, ``catchup`` and whatever else a DAG takes.
@@ -121,6 +136,8 @@ def s3_sagemaker_to_index(
                 "run_uri": run_uri,
                 "output_uri": f"{run_uri}/outputs/",
                 "deadline_seconds": run.deadline_hours * 3600,
+                "connector_name": f"overnight-{dag_id}-{run.model_name}",
+                "connector": run.connector(f"overnight-{dag_id}-{run.model_name}"),
                 "request": {
                     "index_name": run.index_name,
                     "field_map": run.field_map,
@@ -145,7 +162,7 @@ def s3_sagemaker_to_index(
         }
         list_inputs = ListTransformInputsOperator(task_id="list_inputs", multiple_outputs=True, **files)
         manifest: Any = XComArg(list_inputs, key="manifest")
-        transform = _transform(via, settings, manifest, deferrable)
+        transform = _transform(via, blueprint, settings, manifest, deferrable)
         plan = PlanTransformLoadsOperator(
             task_id="plan",
             request=settings["request"],
@@ -186,38 +203,64 @@ def s3_sagemaker_to_index(
     return dag
 
 
-def _transform(via: Via, settings: Any, manifest: Any, deferrable: bool) -> BaseOperator:
+def _transform(via: Via, blueprint: Any, settings: Any, manifest: Any, deferrable: bool) -> BaseOperator:
     waiting = {
         "poll_interval": settings["poll_seconds"],
         "deadline": settings["deadline_seconds"],
-        # What is missing is judged by the plan, which also sees the outputs of earlier jobs of this run.
         "allowed_failures": settings["allowed_failures"],
         "deferrable": deferrable,
         "pre_execute": _skip_without_inputs,
     }
-    if via == "sagemaker":
-        return SageMakerBatchTransformOperator(
-            task_id="transform",
-            model_name=settings["model_name"],
-            input_uri=manifest,
-            input_kind="ManifestFile",
-            output_uri=settings["output_uri"],
-            instance_type=settings["instance_type"],
-            instance_count=settings["instance_count"],
-            environment=settings["environment"],
-            content_type="application/json",
-            accept="application/json",
-            split_type="Line",
-            assemble_with="Line",
-            strategy="SingleRecord",
-            input_filter=settings["input_filter"],
-            join_source="Input",
-            conn_id=settings["aws_conn_id"],
-            **waiting,
-        )
+    if via == "ml_commons":
+        return _predict(_model(blueprint, settings), settings, manifest, waiting)
+    return SageMakerBatchTransformOperator(
+        task_id="transform",
+        model_name=settings["model_name"],
+        input_uri=manifest,
+        input_kind="ManifestFile",
+        output_uri=settings["output_uri"],
+        instance_type=settings["instance_type"],
+        instance_count=settings["instance_count"],
+        environment=settings["environment"],
+        content_type="application/json",
+        accept="application/json",
+        split_type="Line",
+        assemble_with="Line",
+        strategy="SingleRecord",
+        input_filter=settings["input_filter"],
+        join_source="Input",
+        conn_id=settings["aws_conn_id"],
+        **waiting,
+    )
+
+
+def _model(blueprint: Any, settings: Any) -> MLCommonsRegisterModelOperator:
+    """Make the steps that put a remote model into the cluster; a second run finds the first one's."""
+    if blueprint is None:
+        raise ValueError("via='ml_commons' needs the connector's blueprint")
+    connector = MLCommonsConnectorOperator(
+        task_id="connector",
+        blueprint=str(blueprint) if isinstance(blueprint, Path) else blueprint,
+        config=settings["connector"],
+        credential_conn_id=settings["aws_conn_id"],
+        conn_id=settings["opensearch_conn_id"],
+    )
+    connector_id: Any = connector.output
+    return MLCommonsRegisterModelOperator(
+        task_id="model",
+        model_name=settings["connector_name"],
+        connector_id=connector_id,
+        conn_id=settings["opensearch_conn_id"],
+    )
+
+
+def _predict(
+    model: MLCommonsRegisterModelOperator, settings: Any, manifest: Any, waiting: Mapping[str, Any]
+) -> BaseOperator:
+    model_id: Any = model.output
     return MLCommonsBatchPredictOperator(
         task_id="transform",
-        model_id=settings["ml_model_id"],
+        model_id=model_id,
         parameters={
             "ModelName": settings["model_name"],
             "BatchStrategy": "SingleRecord",

@@ -1,0 +1,34 @@
+"""
+The same as s3_sagemaker_to_index, but all in the cluster: connector, remote model, batch predict, batch ingestion.
+
+Airflow looks for DAGs only in files that have the words "airflow" and "dag" in them; this sentence is the first.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+from overnight.templates.s3_sagemaker_to_index import S3SageMakerToIndexConfig, s3_sagemaker_to_index
+
+INCLUDE = Path(__file__).parents[1] / "include"
+
+dag = s3_sagemaker_to_index(
+    "mlcommons_batch_predict_to_index",
+    S3SageMakerToIndexConfig(
+        input_uri="s3://overnight/transform/{{ ds }}/",
+        work_uri="s3://overnight/work",
+        index_name="predicted",
+        model_name="sandbox-embedding",
+        dimension=384,
+        create_index=True,
+        index_body=json.loads((INCLUDE / "mappings" / "documents.json").read_text()),
+        engine="server",
+    ),
+    via="ml_commons",
+    blueprint=INCLUDE / "connectors" / "sagemaker_batch_transform.json",
+    schedule="@daily",
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+)
