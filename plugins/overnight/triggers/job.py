@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -11,6 +13,12 @@ from overnight.hooks.job import hook_for
 from overnight.jobs import JobRef, JobStatus
 from overnight.jobs.lifecycle import Over, WatchEnd
 from overnight.services.watch import cancel, watch
+
+ON_KILL_SECONDS: Final = 25.0
+"""How long a killed task's job is asked to end; less than Airflow's own ``[triggerer] on_kill_timeout``, 30."""
+
+_asking: Final[set[asyncio.Task[None]]] = set()
+"""The event loop itself keeps weak references only."""
 
 
 class JobTrigger(BaseTrigger):
@@ -86,8 +94,22 @@ class JobTrigger(BaseTrigger):
         if not self.cancel_on_kill:
             self.log.info("cancel_on_kill is off: %s is left running.", self.ref)
             return
-        async with await hook_for(self.ref).aclient() as client:
-            self.log.info(await client.arun(cancel(client.service, self.ref)))
+        # Airflow's triggerer repeats its request about once a second until the trigger is gone, and each one would cut
+        # off the call to the service. So that is a task of its own, which goes on even when nobody awaits it any more.
+        asking = asyncio.create_task(self._cancel())
+        _asking.add(asking)
+        asking.add_done_callback(_asking.discard)
+        while not asking.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(asking)
+        await asking
+
+    async def _cancel(self) -> None:
+        try:
+            async with asyncio.timeout(ON_KILL_SECONDS), await hook_for(self.ref).aclient() as client:
+                self.log.info(await client.arun(cancel(client.service, self.ref)))
+        except TimeoutError:
+            self.log.warning("%s could not be cancelled in %.0f s and may still be running.", self.ref, ON_KILL_SECONDS)
 
 
 def event_of(over: Over) -> dict[str, Any]:

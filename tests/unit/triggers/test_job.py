@@ -1,63 +1,109 @@
+"""What the triggerer does to a trigger, and what the trigger makes of it."""
+
 from __future__ import annotations
 
-import json
-import time
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from overnight.jobs import JobRef
-from overnight.jobs.lifecycle import WatchEnd
-from overnight.triggers.job import JobTrigger, over_of
-from slowprint.airflow import event_of
-from slowprint.server import Shop, connect
+import pytest
 
-REF = JobRef(service="slowprint", id="p0", conn_id="slowprint_default").model_dump()
+from overnight.jobs import JobRef, JobState, JobStatus
+from overnight.triggers import job
+from overnight.triggers.job import JobTrigger
+
+REF = JobRef(service="openai", id="batch_1", conn_id="openai_default")
 
 
-def order(shop: Shop, **facts: Any) -> None:
-    shop.orders.append(
-        {"id": "p0", "name": "novel", "text": "t", "pages": 10, "spoiled": 0, "status": "waiting"} | facts
+class SlowService:
+    """A service whose cancellation takes a moment, and the hook and client that lead to it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.cancelled: list[str] = []
+        self.asked, self.answered = asyncio.Event(), asyncio.Event()
+        self.service = self
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[SlowService]:
+        yield self
+
+    async def aclient(self) -> Any:
+        return self._client()
+
+    def cancel(self, ref: JobRef) -> Any:
+        yield self.seconds
+        self.cancelled.append(ref.id)
+        self.answered.set()
+        return JobStatus(state=JobState.CANCELLING, raw="cancelling")
+
+    async def arun(self, flow: Any) -> Any:
+        try:
+            while True:
+                seconds = next(flow)
+                self.asked.set()
+                await asyncio.sleep(seconds)
+        except StopIteration as stop:
+            return stop.value
+
+
+@pytest.fixture
+def trigger() -> JobTrigger:
+    return JobTrigger(ref=REF.model_dump(mode="json"), poll_interval=60)
+
+
+def use(service: SlowService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "hook_for", lambda ref: service)
+
+
+async def test_a_triggerer_that_repeats_its_request_does_not_cut_off_the_cancellation(
+    trigger: JobTrigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = SlowService(0.1)
+    use(service, monkeypatch)
+
+    async def as_the_triggerer_does() -> None:
+        # TriggerRunner.run_trigger swallows it here, too.
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait_for(trigger.on_kill(), timeout=30)
+
+    running = asyncio.create_task(as_the_triggerer_does())
+    await service.asked.wait()
+    for _ in range(3):
+        running.cancel("__airflow_user_action__")
+        await asyncio.sleep(0.01)
+    await running
+    await asyncio.wait_for(service.answered.wait(), timeout=60)
+    assert service.cancelled == ["batch_1"]
+
+
+async def test_a_service_that_never_answers_does_not_hold_the_triggerer_for_ever(
+    trigger: JobTrigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = SlowService(3600)
+    use(service, monkeypatch)
+    monkeypatch.setattr(job, "ON_KILL_SECONDS", 0.01)
+    await trigger.on_kill()
+    assert service.cancelled == []
+
+
+async def test_a_job_that_is_to_be_spared_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = SlowService(0)
+    use(service, monkeypatch)
+    await JobTrigger(ref=REF.model_dump(mode="json"), poll_interval=60, cancel_on_kill=False).on_kill()
+    assert service.cancelled == []
+
+
+def test_a_trigger_is_made_again_from_what_it_serializes() -> None:
+    made = JobTrigger(
+        ref=REF.model_dump(mode="json"),
+        poll_interval=1.5,
+        deadline=12.5,
+        patience=3,
+        cancel_on_kill=False,
+        echo={"a": 1},
     )
-
-
-def test_it_survives_serialization_and_carries_no_secret(shop: Shop):
-    trigger = JobTrigger(ref=REF, poll_interval=1.0, deadline=2.0, echo={"generation": 1})
-    path, arguments = trigger.serialize()
+    path, arguments = made.serialize()
     assert path == "overnight.triggers.job.JobTrigger"
-    again = JobTrigger(**json.loads(json.dumps(arguments)))
-    assert again.serialize() == trigger.serialize()
-    assert "ink" not in json.dumps(arguments)
-
-
-def test_it_yields_one_event_at_the_end_of_the_job(shop: Shop):
-    order(shop, status="printed")
-    event = event_of(JobTrigger(ref=REF, poll_interval=0.01, echo={"generation": 1}))
-    over = over_of(json.loads(json.dumps(event)))
-    assert over.end is WatchEnd.ENDED
-    assert over.status is not None
-    assert over.status.counts.succeeded == 10
-    assert event["echo"] == {"generation": 1}
-
-
-def test_the_deadline_is_a_moment_and_not_a_duration(shop: Shop):
-    order(shop)
-    event = event_of(JobTrigger(ref=REF, poll_interval=0.01, deadline=time.time() - 1))
-    assert over_of(event).end is WatchEnd.DEADLINE
-    assert shop.orders[0]["status"] == "withdrawn"
-
-
-def test_a_deadline_may_leave_the_job_running(shop: Shop):
-    order(shop)
-    event_of(JobTrigger(ref=REF, poll_interval=0.01, deadline=time.time(), cancel_on_deadline=False))
-    assert shop.orders[0]["status"] == "waiting"
-
-
-def test_an_unknown_job_is_lost_at_once(shop: Shop):
-    assert over_of(event_of(JobTrigger(ref=REF, poll_interval=60.0))).end is WatchEnd.LOST
-
-
-def test_refused_credentials_end_it_at_once(shop: Shop, monkeypatch: Any):
-    connect(monkeypatch, shop.url, "water")
-    over = over_of(event_of(JobTrigger(ref=REF, poll_interval=60.0)))
-    assert over.end is WatchEnd.REFUSED
-    assert "401" in over.message
-    assert "water" not in over.message
+    assert JobTrigger(**arguments).serialize() == (path, arguments)
