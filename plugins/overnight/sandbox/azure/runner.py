@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from overnight.sandbox.azure.containers import open_container
-from overnight.sandbox.azure.documents import UnreadableError, chunks_of, text_of, title_of
+from overnight.sandbox.azure.documents import Document, chunks_of, read_document
 from overnight.sandbox.azure.errors import ApiError
 from overnight.sandbox.azure.index import IndexStore
 from overnight.sandbox.azure.jobs import Job, JobStore, Stage
 from overnight.sandbox.azure.settings import Settings
+from overnight.sandbox.llamacloud.parser import UnreadableError
 
 log = logging.getLogger(__name__)
 
@@ -99,13 +100,13 @@ class Runner:
         name = job.names[job.preprocessing.processed]
         chunks: list[dict[str, Any]] = []
         try:
-            text = text_of(name, open_container(job.headers, self._blobs).read(name))
+            document = read_document(name, open_container(job.headers, self._blobs).read(name))
         except UnreadableError as error:
             self._warn(job, f"{name} was left out: {error}.")
         except OSError:
             self._warn(job, f"{name} was left out: it could not be read.")
         else:
-            chunks = _documents(name, text, job)
+            chunks = _chunks(name, document, job)
         job.preprocessing.processed += 1
         job.indexing = Stage(total=job.indexing.total + len(chunks))
         self._jobs.save(job, add=chunks)
@@ -145,19 +146,18 @@ class Runner:
             self._stopping.wait(items / per_second)
 
 
-def _documents(name: str, text: str, job: Job) -> list[dict[str, Any]]:
-    title = title_of(name, text)
+def _chunks(name: str, document: Document, job: Job) -> list[dict[str, Any]]:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return [
         {
             # The same document at the same place has the same id in every run.
             "id": sha256(f"{name}\x00{number}".encode()).hexdigest()[:32],
             "content": chunk,
-            "title": title,
+            "title": document.title,
             "filepath": name,
             "url": f"{job.headers['storageContainer']}/{name}",
             "chunk_id": str(number),
             "last_updated": now,
         }
-        for number, chunk in enumerate(chunks_of(text, job.settings["chunkSize"]))
+        for number, chunk in enumerate(chunks_of(document.text, job.settings["chunkSize"]))
     ]
