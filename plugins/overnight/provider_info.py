@@ -18,7 +18,10 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "Azure OpenAI", "python-modules": ["overnight.hooks.azure_ingestion"]},
             {"integration-name": "LlamaCloud", "python-modules": ["overnight.hooks.llamacloud"]},
             {"integration-name": "OpenAI", "python-modules": ["overnight.hooks.openai"]},
-            {"integration-name": "OpenSearch", "python-modules": ["overnight.hooks.opensearch"]},
+            {
+                "integration-name": "OpenSearch",
+                "python-modules": ["overnight.hooks.opensearch", "overnight.hooks.ml_commons"],
+            },
             {"integration-name": "Amazon SageMaker", "python-modules": ["overnight.hooks.sagemaker"]},
         ],
         "operators": [
@@ -28,7 +31,12 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "Amazon SageMaker", "python-modules": ["overnight.operators.sagemaker"]},
             {
                 "integration-name": "OpenSearch",
-                "python-modules": ["overnight.operators.load", "overnight.operators.index"],
+                "python-modules": [
+                    "overnight.operators.load",
+                    "overnight.operators.index",
+                    "overnight.operators.ml_commons",
+                    "overnight.operators.ml_commons_ingest",
+                ],
             },
         ],
         "extra-links": ["overnight.links.job.JobLink"],
@@ -111,6 +119,14 @@ def get_provider_info() -> dict[str, Any]:
                         "schema": {"type": "boolean", "default": True},
                     },
                     "ca_certs": _text("CA bundle (path)"),
+                    "url_prefix": _text("Path prefix"),
+                    "aws_conn_id": _text("AWS connection that signs the requests"),
+                    "aws_service": {
+                        "label": "Amazon service",
+                        "schema": {"type": ["string", "null"], "enum": ["es", "aoss", None]},
+                        "description": "es for a domain, aoss for a Serverless collection",
+                    },
+                    "region_name": _text("AWS region"),
                 },
             },
         ],
