@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from overnight.ingest.target import OpenSearchTarget
+from overnight.ingest.target import Body, OpenSearchTarget
 from overnight.jobs.errors import RateLimitedError, RequestRefusedError, TransientError, UnavailableError
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class BulkSender:
         if require_alias:
             self._params["require_alias"] = "true"
 
-    def send(self, body: bytes | bytearray, ends: Sequence[int]) -> list[Refused]:
+    def send(self, body: Body, ends: Sequence[int]) -> list[Refused]:
         """
         Send one body and return the documents that were refused.
 
@@ -138,7 +138,7 @@ class BulkSender:
                 self._throttle.relax()
         return refused
 
-    def _send_once(self, content: bytes | bytearray, count: int) -> list[Any]:
+    def _send_once(self, content: Body, count: int) -> list[Any]:
         answer = self._target.bulk(self._index, content, self._params)
         items = answer.get("items") if isinstance(answer, dict) else None
         if not isinstance(items, list) or len(items) != count:
@@ -182,8 +182,13 @@ def _busy(items: list[Any]) -> TransientError:
     return RateLimitedError("OpenSearch rejects documents without saying why.")
 
 
-def _select(body: bytes | bytearray, ends: Sequence[int], numbers: Sequence[int]) -> bytes:
-    return b"".join(body[ends[number - 1] if number else 0 : ends[number]] for number in numbers)
+def _select(body: Body, ends: Sequence[int], numbers: Sequence[int]) -> bytes:
+    return b"".join(body[slice(*span(ends, number))] for number in numbers)
+
+
+def span(ends: Sequence[int], number: int) -> tuple[int, int]:
+    """Return where a document (with its action line) starts and ends in a body."""
+    return (ends[number - 1] if number else 0), ends[number]
 
 
 class _Backoff:

@@ -14,8 +14,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from mmap import mmap
 
-from overnight.ingest.bulk import BulkSender, Refused, Throttle
+from overnight.ingest.bulk import BulkSender, Refused, Throttle, span
 from overnight.ingest.checkpoint import Checkpoint, CheckpointFile
 from overnight.ingest.dead_letters import DeadLetter, DeadLetterFile, excerpt
 from overnight.ingest.documents import Cursor, Document, DocumentPlace, Step
@@ -49,7 +50,8 @@ class _Batch:
     letters: list[DeadLetter] = field(default_factory=list)
     places: list[DocumentPlace] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
-    body: bytearray = field(default_factory=bytearray)
+    body: mmap | None = None
+    size: int = 0
     sent: Future[list[DeadLetter]] | None = None
 
     def read(self, step: Step) -> None:
@@ -148,27 +150,25 @@ class Delivery:
         document = step.document
         if document is not None:
             size = len(document.id) + sum(map(len, document.parts)) + self._overhead
-            if self._batch.ends and len(self._batch.body) + size > self._options.bulk_bytes:
+            if self._batch.ends and self._batch.size + size > self._options.bulk_bytes:
                 self._send()
             if self._pending_ids is not None:
                 self._wait_for(document.place.id)
-            self._add(document)
+            self._add(document, size)
         batch = self._batch
         batch.read(step)
-        if (
-            len(batch.body) >= self._options.bulk_bytes
-            or len(batch.letters) >= _MAX_LETTERS
-            or batch.steps >= _MAX_STEPS
-        ):
+        if batch.size >= self._options.bulk_bytes or len(batch.letters) >= _MAX_LETTERS or batch.steps >= _MAX_STEPS:
             self._send()
 
-    def _add(self, document: Document) -> None:
+    def _add(self, document: Document, size: int) -> None:
         batch = self._batch
-        # Copied at once: a batch that held on to its lines until it is full would scatter the heap.
-        body = batch.body
+        # Copied at once, and into memory of its own: lines held until a body is full, and bodies of some megabytes
+        # among them, would scatter the heap, and a process would grow with the file.
+        body = batch.body = batch.body or mmap(-1, max(self._options.bulk_bytes, size))
         for part in (self._head, document.id, self._middle, *document.parts, self._tail):
-            body += part
-        batch.ends.append(len(body))
+            body.write(part)
+        batch.size += size
+        batch.ends.append(batch.size)
         batch.places.append(document.place)
         if self._is_first:
             for name, length in self._splicer.vectors(self._dimensions.keys(), document.rows):
@@ -226,10 +226,9 @@ class Delivery:
 
     def _deliver(self, batch: _Batch) -> list[DeadLetter]:
         """Send a batch, in a thread of the pool, and let go of its body: it may wait long to be booked."""
-        refused = self._sender.send(batch.body, batch.ends)
-        letters = [self._letter(batch, bad) for bad in refused]
-        batch.body = bytearray()
-        return letters
+        body, batch.body = batch.body or b"", None
+        refused = self._sender.send(memoryview(body)[: batch.size], batch.ends)
+        return [self._letter(batch, body[slice(*span(batch.ends, bad.number))], bad) for bad in refused]
 
     def _enter(self, batch: _Batch, refused: list[DeadLetter]) -> None:
         """Count a batch whose documents have all come to an end."""
@@ -248,10 +247,9 @@ class Delivery:
             self._checkpoint.cursor = batch.cursor
 
     @staticmethod
-    def _letter(batch: _Batch, bad: Refused) -> DeadLetter:
+    def _letter(batch: _Batch, item: bytes, bad: Refused) -> DeadLetter:
         place = batch.places[bad.number]
-        start = batch.ends[bad.number - 1] if bad.number else 0
-        document = bytes(batch.body[start : batch.ends[bad.number]]).split(b"\n")[1]
+        document = item.split(b"\n")[1]
         return DeadLetter(
             "rejected",
             place.uri,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, TypeAlias, cast
 
 import httpx
 
@@ -18,7 +18,9 @@ _REMEDIES = {
 }
 
 
-_PIECE_BYTES = 256 << 10
+Body: TypeAlias = bytes | memoryview
+
+_PIECE_BYTES = 1 << 20
 
 
 class _Pieces:
@@ -26,10 +28,11 @@ class _Pieces:
     A body for one request, piece by piece, that lets go of it at its end.
 
     An httpx response and its stream refer to each other, and to the request: whatever the request holds stays in
-    memory until Python's cycle collector comes by, long after many more bodies.
+    memory until Python's cycle collector comes by, long after many more bodies. Small pieces would be slow: a thread
+    waits for the interpreter after each, while another one decodes lines.
     """
 
-    def __init__(self, body: bytes | bytearray) -> None:
+    def __init__(self, body: Body) -> None:
         self._body = body
 
     def __iter__(self) -> Iterator[bytes]:
@@ -92,7 +95,7 @@ class OpenSearchTarget:
         """DELETE a path and return the decoded answer."""
         return self.transport.send(HttpCall("DELETE", path))
 
-    def bulk(self, index: str, body: bytes | bytearray, params: Mapping[str, str]) -> Any:
+    def bulk(self, index: str, body: Body, params: Mapping[str, str]) -> Any:
         """Send one ``_bulk`` body, once; who calls decides about another attempt."""
         return self.transport.send(
             HttpCall(
