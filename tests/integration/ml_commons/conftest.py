@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,8 @@ from overnight.services.client import JobClient
 from overnight.services.ml_commons_ingest import MLCommonsIngestService
 from overnight.services.ml_commons_predict import MLCommonsPredictService
 
+from .openai_gate import gate_to
+
 BLUEPRINTS = Path(__file__).parents[3] / "include" / "connectors"
 REGION = "us-east-1"
 PATIENCE = 60.0
@@ -50,15 +53,21 @@ def _node(variable: str, home: Path, version: str, **options: Any) -> Iterator[s
 
 
 @pytest.fixture(scope="session")
-def ml_url(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an OpenSearch 2.19 with ML Commons, which reads the test's S3."""
-    yield from _node(
-        "OVERNIGHT_TEST_ML_COMMONS_URL",
-        tmp_path_factory.mktemp("ml") / "node",
-        "2.19.6",
-        ml_commons=True,
-        java_options=(f"-Daws.endpointUrlS3={s3_endpoint}",),
-    )
+def ml_url(s3_endpoint: str, openai_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an OpenSearch 2.19 with ML Commons, which reads the test's S3 and the test's OpenAI."""
+    # Beside the home of the node, whose user must be able to read the certificate.
+    with (
+        tempfile.TemporaryDirectory(prefix="overnight-gate-") as name,
+        gate_to(openai_url, folder := Path(name)) as java_options,
+    ):
+        folder.chmod(0o755)
+        yield from _node(
+            "OVERNIGHT_TEST_ML_COMMONS_URL",
+            tmp_path_factory.mktemp("ml") / "node",
+            "2.19.6",
+            ml_commons=True,
+            java_options=(f"-Daws.endpointUrlS3={s3_endpoint}", *java_options),
+        )
 
 
 @pytest.fixture(scope="session")
@@ -146,11 +155,12 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture
-def cluster(ml_url: str, s3_endpoint: str, connect: Callable[..., None]) -> Iterator[Cluster]:
+def cluster(ml_url: str, s3_endpoint: str, openai_url: str, connect: Callable[..., None]) -> Iterator[Cluster]:
     """The node, with Airflow connections to it, to S3 and to OpenAI."""
     connect("opensearch_default", conn_type="opensearch", host=ml_url)
     extra = {"endpoint_url": s3_endpoint, "region_name": REGION}
     connect("aws_default", conn_type="aws", login="sandbox", password="sandbox", extra=extra)
+    connect("openai_default", conn_type="overnight_openai", host=openai_url, password="sandbox")
     with Cluster(ml_url, s3_endpoint) as cluster:
         yield cluster
 
