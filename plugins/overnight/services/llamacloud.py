@@ -40,6 +40,7 @@ from overnight.services.llamacloud_spec import Limits, LlamaCloudBatchSpec, pars
 from overnight.services.llamacloud_status import (
     ended_status,
     is_over,
+    lacks_results,
     mapping_state,
     moment,
     raw_word,
@@ -171,6 +172,8 @@ class LlamaCloudService(Service[LlamaCloudBatchSpec]):
             progress = over / len(batches) if len(batches) > 1 else None
             return JobStatus(state=mapping_state(batches), raw=raw_word(batches), progress=progress)
         batches, jobs = yield from _jobs_of(ref)
+        if any(lacks_results(batch) for batch in batches):
+            return JobStatus(state=JobState.RUNNING, raw=f"{raw_word(batches)}, results to come")
         if not jobs.all_over:
             total = sum(len(batch.get("results") or ()) for batch in batches)
             return working_status(batches, jobs.by_id.values(), total)

@@ -10,12 +10,12 @@ from typing import Any, Final, Literal, TypeAlias
 import orjson
 
 from overnight.jobs import JobRef, ResultFile, ResultManifest
-from overnight.jobs.errors import JobNotFoundError
+from overnight.jobs.errors import JobNotFoundError, SpecError
 from overnight.services.flow import Flow, Gather
 from overnight.services.http import HttpCall
 from overnight.services.llamacloud_api import AT_ONCE, JOBS, batched, get_batches, path, raising
 from overnight.services.llamacloud_outcomes import FileOutcome, FileState, job_ids, look_at_jobs, outcomes
-from overnight.services.llamacloud_status import counts_of
+from overnight.services.llamacloud_status import counts_of, is_over, lacks_results
 from overnight.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ def collect(
 
     :param results_uri: A folder.
     :param content: What to fetch of a parse job.
+    :raises SpecError: the job is not over.
     """
     ids = batch_ids(ref)
     base = f"{results_uri.rstrip('/')}/{ids[0]}"
@@ -57,6 +58,10 @@ def collect(
             (batch,) = yield from get_batches([one], results=True)
             job_type = str(batch["config"]["job"]["type"])
             jobs = yield from look_at_jobs(job_type, job_ids(batch))
+            if not is_over(batch) or lacks_results(batch) or not jobs.all_over:
+                raise SpecError(
+                    f"{ref} is still at work. Wait for its end, with a BatchJobSensor say, and collect then."
+                )
             files = yield from outcomes(batch, jobs.by_id)
             for some in batched(files, FETCHED_AT_ONCE):
                 bodies = yield from _fetch(some, job_type, content)

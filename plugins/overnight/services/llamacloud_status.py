@@ -23,6 +23,11 @@ def is_over(batch: Record) -> bool:
     return batch.get("status") in _OVER
 
 
+def lacks_results(batch: Record) -> bool:
+    """Whether a batch is COMPLETED and does not say yet what became of its files, as the API allows."""
+    return batch.get("status") == "COMPLETED" and not isinstance(batch.get("results"), list)
+
+
 def moment(value: Any) -> datetime | None:
     """Read a date and time; one without a zone is in UTC."""
     try:

@@ -29,7 +29,6 @@ CREATE_TRIES: Final = 3
 LOOKUP_WAITS: Final = (1.0, 3.0, 8.0)
 """Seconds before each look for something whose creation got no answer: lists can lag behind."""
 UPLOAD_TIMEOUT: Final = 600.0
-_CONFLICT: Final = 409
 
 
 def find_directory(name: str) -> Flow[Record | None]:
@@ -140,9 +139,9 @@ def _send(
         began = time.monotonic()
         answers = yield Gather([_call(directory_id, file, storage) for file in some], limits.uploads_at_once)
         for file, answer in zip(some, answers, strict=True):
-            if isinstance(answer, TransientError) or _is_conflict(answer):
+            if isinstance(answer, TransientError):
                 failure = answer
-            elif isinstance(answer, ServiceError):
+            elif isinstance(answer, ServiceError) and not (yield from _is_there(directory_id, file)):
                 raise RequestRefusedError(
                     f"{file.uri or file.name} cannot be sent: {answer} What arrived is kept for the next try.",
                     status=answer.status,
@@ -174,9 +173,10 @@ def _call(directory_id: str, file: SourceFile, storage: Storage) -> HttpCall:
     )
 
 
-def _is_conflict(answer: Any) -> bool:
-    # A file of that name is there: an answer was lost, which the next look at the directory shows.
-    return isinstance(answer, RequestRefusedError) and answer.status == _CONFLICT
+def _is_there(directory_id: str, file: SourceFile) -> Flow[bool]:
+    """Whether a refusal means that the file had arrived: its answer was lost, and the list lagged behind."""
+    listed = yield from list_all(files_of(directory_id), {"unique_id": file.unique_id})
+    return any(item.get("unique_id") == file.unique_id for item in listed)
 
 
 def _has(actual: Any, wanted: Any) -> bool:

@@ -12,9 +12,9 @@ from overnight.services.llamacloud_connection import LlamaCloudConnection
 from overnight.services.llamacloud_spec import Limits, LlamaCloudBatchSpec
 
 
-def main(url: str, api_key: str, sources: str, key_json: str) -> None:
+def main(url: str, api_key: str, sources: str, key_json: str, files_per_batch: str) -> None:
     reach = LlamaCloudConnection(api_key=api_key, base_url=url, timeout=20.0)
-    limits = Limits(uploads_per_second=1_000_000, uploads_at_once=8)
+    limits = Limits(files_per_batch=int(files_per_batch), uploads_per_second=1_000_000)
     spec = LlamaCloudBatchSpec(job_type="parse_v2", configuration_id="cfg-PARSE_FAST", sources=(sources,))
     with JobClient(LlamaCloudService("llamacloud_default", limits=limits), reach.transport(backoff=0.05)) as client:
         measured = client.run(client.service.measure(spec))

@@ -20,7 +20,7 @@ FILES = 2_500
 SUBMITTER = Path(__file__).with_name("submitter.py")
 
 
-Worker = Callable[[str], subprocess.Popen[str]]
+Worker = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def worker(bench: Bench, key: JobKey) -> Iterator[Worker]:
     """What starts a worker on some sources; none outlives its test."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(sources: str) -> subprocess.Popen[str]:
-        argv = [sys.executable, str(SUBMITTER), bench.url, KEY, sources, key.model_dump_json()]
+    def start(sources: str, files_per_batch: int = 1_000) -> subprocess.Popen[str]:
+        argv = [sys.executable, str(SUBMITTER), bench.url, KEY, sources, key.model_dump_json(), str(files_per_batch)]
         started.append(subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         return started[-1]
 
@@ -93,13 +93,13 @@ def test_2500_files_survive_a_worker_killed_while_uploading(bench: Bench, key: J
 def test_a_worker_killed_between_upload_and_submit_leaves_the_batches_to_the_next(
     bench: Bench, key: JobKey, worker: Worker
 ) -> None:
-    sources = bench.files(1_200)
+    sources = bench.files(12)
     bench.set("faults", server_error={"share": 1, "path": "^/api/v2/batches$", "methods": ["POST"]})
-    kill_once(worker(sources), lambda: bench.requests("POST", "/api/v2/batches"))
+    kill_once(worker(sources, 10), lambda: bench.requests("POST", "/api/v2/batches"))
     assert bench.batches(key) == []
     bench.set("faults", server_error={})
-    job_id = job_id_of(worker(sources))
-    assert len(bench.requests("POST", "/files/upload")) == 1_200
+    job_id = job_id_of(worker(sources, 10))
+    assert len(bench.requests("POST", "/files/upload")) == 12
     assert names(bench, key) == ["1-of-2", "2-of-2"]
     assert {batch["id"] for batch in bench.batches(key)} == set(job_id.split("+"))
     assert len(bench.batches(key)) == 2
@@ -108,11 +108,11 @@ def test_a_worker_killed_between_upload_and_submit_leaves_the_batches_to_the_nex
 def test_a_worker_killed_before_it_learnt_of_its_first_batch_leads_to_no_second_one(
     bench: Bench, key: JobKey, worker: Worker
 ) -> None:
-    sources = bench.files(1_200)
+    sources = bench.files(12)
     bench.set("faults", lost_answer={"share": 1, "times": 1, "path": "^/api/v2/batches$", "methods": ["POST"]})
-    kill_once(worker(sources), lambda: bench.batches(key))
+    kill_once(worker(sources, 10), lambda: bench.batches(key))
     (first,) = bench.batches(key)
-    job_id = job_id_of(worker(sources))
+    job_id = job_id_of(worker(sources, 10))
     assert first["id"] in job_id.split("+")
     assert {batch["id"] for batch in bench.batches(key)} == set(job_id.split("+"))
     assert len(bench.batches(key)) == 2
@@ -120,6 +120,6 @@ def test_a_worker_killed_before_it_learnt_of_its_first_batch_leads_to_no_second_
 
 def test_a_worker_killed_after_its_last_batch_is_attached_to(bench: Bench, key: JobKey, worker: Worker) -> None:
     sources = bench.files(20)
-    first = job_id_of(worker(sources))
-    assert job_id_of(worker(sources)) == first
-    assert len(bench.requests("POST", "/api/v2/batches")) == 1
+    first = job_id_of(worker(sources, 10))
+    assert job_id_of(worker(sources, 10)) == first
+    assert len(bench.requests("POST", "/api/v2/batches")) == 2

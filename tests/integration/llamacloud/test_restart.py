@@ -42,7 +42,7 @@ def test_a_killed_emulator_goes_on_where_it_was(tmp_path: Path, key: JobKey, sta
         bench.reset()
         bench.set("pace", **{"mapping_per_second" if stage == "mapping" else "jobs_per_second": 10.0})
         with bench.client(limits=FAST) as client:
-            ref = client.run(client.service.submit(parsing(bench.files(40)), key))
+            ref = client.run(client.service.submit(parsing(bench.files(20)), key))
             wanted = "RUNNING" if stage == "mapping" else "COMPLETED"
             while bench.batches(key)[0]["status"] != wanted:
                 time.sleep(0.02)
@@ -51,7 +51,7 @@ def test_a_killed_emulator_goes_on_where_it_was(tmp_path: Path, key: JobKey, sta
             process = start(tmp_path / "data", port)
             status = bench.finish(client, ref)
         assert status.state is JobState.SUCCEEDED
-        assert status.counts.succeeded == 40
+        assert status.counts.succeeded == 20
     finally:
         process.kill()
         process.wait()

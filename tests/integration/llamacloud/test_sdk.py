@@ -366,5 +366,5 @@ def test_a_key_and_a_project_of_ones_own_are_wanted(bench: Bench, sdk: LlamaClou
 def test_the_sdks_own_retries_get_through_the_faults(bench: Bench) -> None:
     patient = LlamaCloud(api_key=KEY, base_url=bench.url, max_retries=8)
     bench.set("faults", rate_limited=0.2, server_error=0.2, cut_body=0.1, retry_after=0.01)
-    for _ in range(10):
+    for _ in range(5):
         assert patient.batches.list(page_size=1) is not None

@@ -12,7 +12,7 @@ import httpx
 import orjson
 import pytest
 
-from overnight.jobs import Blame, JobKey, JobState
+from overnight.jobs import Blame, JobKey, JobRef, JobState, JobStatus
 from overnight.jobs.errors import CredentialsError, JobNotFoundError, RequestRefusedError, SpecError
 from overnight.sandbox.services import KEY
 from overnight.services.llamacloud_connection import LlamaCloudConnection
@@ -28,6 +28,12 @@ SCHEMA = {"type": "object", "properties": {"invoice_number": {"type": "integer"}
 def submit(bench: Bench, spec: LlamaCloudBatchSpec, key: JobKey, **options: Any) -> Any:
     with bench.client(**options) as client:
         return client.run(client.service.submit(spec, key))
+
+
+async def on_the_loop(bench: Bench, ref: JobRef) -> JobStatus:
+    """Look at a job as a triggerer does."""
+    async with bench.client() as client:
+        return await client.arun(client.service.status(ref))
 
 
 def test_many_files_are_one_job_of_several_batches(bench: Bench, key: JobKey) -> None:
@@ -194,8 +200,22 @@ def test_a_completed_batch_with_files_at_work_is_running(bench: Bench, key: JobK
         status = client.run(client.service.status(ref))
         assert (status.state, status.raw) == (JobState.RUNNING, "COMPLETED, files at work")
         assert status.counts.total == 5
-        assert asyncio.run(client.arun(client.service.status(ref))).state is JobState.RUNNING
+        assert asyncio.run(on_the_loop(bench, ref)).state is JobState.RUNNING
         bench.set("pace", jobs_per_second=None)
+        assert bench.finish(client, ref).state is JobState.SUCCEEDED
+
+
+def test_a_completed_batch_that_keeps_its_results_back_is_running(bench: Bench, key: JobKey) -> None:
+    bench.set("pace", results=600.0)
+    ref = submit(bench, parsing(bench.files(3)), key)
+    with bench.client(results_uri=str(bench.folder / "results")) as client:
+        while bench.batches(key)[0]["status"] != "COMPLETED":
+            pass
+        status = client.run(client.service.status(ref))
+        assert (status.state, status.raw) == (JobState.RUNNING, "COMPLETED, results to come")
+        with pytest.raises(SpecError, match="still at work"):
+            client.run(client.service.results(ref))
+        bench.set("pace", results=0.0)
         assert bench.finish(client, ref).state is JobState.SUCCEEDED
 
 
@@ -221,8 +241,8 @@ def test_cancelling_ends_every_batch_and_keeps_what_is_done(bench: Bench, key: J
         assert status.counts.total == 40
         assert client.run(client.service.cancel(ref)).state is JobState.CANCELLED
         results = client.run(client.service.results(ref))
+        found = client.run(client.service.find(key, RUN_START))
     assert results.counts.total == 40
-    found = client.run(client.service.find(key, RUN_START))
     assert found is not None
     assert found.state is JobState.CANCELLED
 

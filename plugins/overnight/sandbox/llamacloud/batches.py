@@ -76,7 +76,9 @@ def get_batch(batch_id: str, state: Emulator, project: Project, expand: Expand =
     for name in expand or ():
         if name != "results":
             raise invalid(("query", "expand"), "the supported value is results", name)
-    return _public(state.store.get("batch", batch_id, parent=project), results=bool(expand))
+    record = state.store.get("batch", batch_id, parent=project)
+    are_ready = time.time() - record["since"] >= state.settings.pace.results
+    return _public(record, results=bool(expand) and are_ready)
 
 
 @router.post("/{batch_id}/cancel")

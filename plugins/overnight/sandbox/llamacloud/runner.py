@@ -138,7 +138,7 @@ class Runner:
             record["results"] += results
             record["mapped"] = mapped
             if is_done and not record["cancel_asked"]:
-                record["status"] = "COMPLETED"
+                record.update(status="COMPLETED", since=time.time())
         return bool(results) and not is_done
 
     def _give_job(self, batch: Record, directory_file_id: str) -> Record | None:

@@ -98,6 +98,8 @@ class Pace(_Options):
 
     pending: Seconds = 0.2
     cancelling: Seconds = 0.2
+    results: Seconds = 0.0
+    """How long a COMPLETED batch keeps its results back."""
     mapping_per_second: Annotated[float, Field(gt=0)] | None = None
     """Files of a batch that are given a job; as fast as the machine can when ``None``."""
     jobs_per_second: Annotated[float, Field(gt=0)] | None = None
