@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from overnight.sandbox.errors import SandboxError
 from overnight.sandbox.process import LOCALHOST, Launch, free_port, start, wait_ready
 
 READY_SECONDS = 180.0
+KEYS = "keys.json"
 
 
 class TaskRun(msgspec.Struct, frozen=True):
@@ -50,18 +52,20 @@ class DagRun(msgspec.Struct, frozen=True):
 @dataclass(frozen=True)
 class Airflow:
     """
-    One Airflow installation, used through this interpreter.
+    One Airflow installation.
 
     :param home: ``AIRFLOW_HOME``.
     :param dags: The DAGs folder.
     :param plugins: The plugins folder.
     :param variables: More environment: connections, endpoints.
+    :param python: The interpreter it is installed for; this one when left out.
     """
 
     home: Path
     dags: Path
     plugins: Path | None = None
     variables: Mapping[str, str] | None = None
+    python: Path = Path(sys.executable)
 
     def environment(self) -> dict[str, str]:
         """Return the environment that every process of this installation needs, and nothing of another one."""
@@ -70,7 +74,7 @@ class Airflow:
         return {
             **inherited,
             # Airflow starts its parts by name.
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "PATH": f"{self.python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(self.plugins or self.home / "plugins"),
@@ -91,6 +95,13 @@ class Airflow:
         done = self._run("-m", "airflow", "db", "migrate")
         if done.returncode:
             raise SandboxError(f"airflow db migrate failed:\n{done.stdout[-4000:]}")
+
+    def copy(self, home: Path) -> Airflow:
+        """Return an installation with a copy of this one's database: DAG runs side by side need one each on SQLite."""
+        home.mkdir(parents=True)
+        for name in ("airflow.db", KEYS):
+            shutil.copy2(self.home / name, home / name)
+        return replace(self, home=home)
 
     def run_dag(
         self, dag_id: str, conf: Mapping[str, Any], *, xcoms: Mapping[str, str] | None = None, log: Path | None = None
@@ -129,7 +140,7 @@ class Airflow:
         url = f"http://{LOCALHOST}:{port}"
         launch = Launch(
             name="airflow",
-            argv=(sys.executable, "-m", "airflow", "standalone"),
+            argv=(str(self.python), "-m", "airflow", "standalone"),
             url=url,
             health=f"{url}/api/v2/monitor/health",
             cwd=self.home,
@@ -168,7 +179,7 @@ class Airflow:
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         self.home.mkdir(parents=True, exist_ok=True)
         return subprocess.run(  # noqa: S603 - the command is ours
-            [sys.executable, *arguments],
+            [str(self.python), *arguments],
             env=self.environment(),
             cwd=self.home,
             stdin=subprocess.DEVNULL,
@@ -180,7 +191,7 @@ class Airflow:
 
     def _keys(self) -> dict[str, str]:
         """Return the keys that all parts must share, made once per home."""
-        file = self.home / "keys.json"
+        file = self.home / KEYS
         if not file.exists():
             self.home.mkdir(parents=True, exist_ok=True)
             keys = {"fernet": urlsafe_b64encode(secrets.token_bytes(32)).decode(), "jwt": secrets.token_hex(32)}

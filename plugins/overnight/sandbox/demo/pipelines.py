@@ -45,7 +45,6 @@ class Pipeline:
     One pipeline of the demo.
 
     :param name: In the table and the report.
-    :param services: What of the sandbox it needs.
     :param run: Runs it in an Airflow and returns the run; the XCom ``report`` of the run holds the counts.
     :param steps: The tasks whose seconds the table shows.
     :param index: Where to search.
@@ -54,7 +53,6 @@ class Pipeline:
     """
 
     name: str
-    services: tuple[str, ...]
     run: Callable[[Airflow], DagRun]
     steps: tuple[str, ...]
     index: str = ""
@@ -92,6 +90,7 @@ class Store:
         return f"s3://{BUCKET}/{prefix}/"
 
 
+FIELDS = ["$.kind", "$.module", "$.name", "$.signature"]
 SEARCHES = (
     Search("recursively delete a directory tree", "shutil.rmtree"),
     Search("compute the arithmetic mean of a list of numbers", "statistics.mean"),
@@ -107,7 +106,7 @@ def openai_batch_to_index(store: Store) -> Pipeline:
             "input_uri": store.put_corpus("documents/openai", objects=2),
             "work_uri": f"s3://{BUCKET}/work",
             "index_name": "openai-batch-to-index",
-            "ingest_fields": ["$.kind", "$.module", "$.name", "$.signature"],
+            "ingest_fields": FIELDS,
             "batch_requests": 4_000,
             "poll_seconds": 1.0,
         }
@@ -115,7 +114,6 @@ def openai_batch_to_index(store: Store) -> Pipeline:
 
     return Pipeline(
         name="openai_batch_to_index",
-        services=("s3", "openai", "opensearch"),
         run=run,
         steps=("prepare", "batch.embed", "batch.load", "verify"),
         index="openai-batch-to-index",
@@ -124,4 +122,44 @@ def openai_batch_to_index(store: Store) -> Pipeline:
     )
 
 
-PIPELINES: tuple[Callable[[Store], Pipeline], ...] = (openai_batch_to_index,)
+def s3_sagemaker_to_index(store: Store) -> Pipeline:
+    """Return the second pipeline: files in S3, a transform job, index."""
+    return _transformed(store, "s3_sagemaker_to_index")
+
+
+def mlcommons_batch_predict_to_index(store: Store) -> Pipeline:
+    """Return the same on the cluster: connector, model, batch predict, batch ingestion."""
+    return _transformed(store, "mlcommons_batch_predict_to_index")
+
+
+def _transformed(store: Store, name: str) -> Pipeline:
+    index = name.replace("_", "-")
+
+    def run(airflow: Airflow) -> DagRun:
+        conf = {
+            "input_uri": store.put_corpus(f"transform/{name}", objects=3),
+            "work_uri": f"s3://{BUCKET}/work",
+            "index_name": index,
+            "ingest_fields": FIELDS,
+            "poll_seconds": 1.0,
+            "sagemaker_url": store.environment["AWS_ENDPOINT_URL_SAGEMAKER"],
+        }
+        return airflow.run_dag(name, conf, xcoms={"report": "return_value"})
+
+    return Pipeline(
+        name=name,
+        run=run,
+        steps=("transform", "load", "verify"),
+        index=index,
+        searches=SEARCHES[:1],
+        at_least=MIN_DOCUMENTS,
+    )
+
+
+PIPELINES: tuple[Callable[[Store], Pipeline], ...] = (
+    openai_batch_to_index,
+    s3_sagemaker_to_index,
+    mlcommons_batch_predict_to_index,
+)
+SERVICES = ("s3", "openai", "sagemaker", "opensearch")
+"""What of the sandbox the pipelines need."""
