@@ -46,9 +46,9 @@ class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
     :param conn_id: The OpenSearch connection, ``opensearch_default`` when left out.
 
     All further parameters are those of :class:`~overnight.operators.job.JobOperator`. An ingestion in the cluster
-    cannot be cancelled, counts nothing, and is all or nothing in its state, though not in the index:
-    ``allowed_failures`` is for the client. The XCom is the job's and ``engine``; the client's is ``engine`` and
-    ``report``.
+    cannot be cancelled: after its deadline the task fails, and a retry attaches to it again. It counts nothing, and is
+    all or nothing in its state, though not in the index: ``allowed_failures`` is for the client. The XCom is the job's
+    and ``engine``; the client's is ``engine`` and ``report``.
     """
 
     template_fields: Sequence[str] = (
@@ -71,7 +71,8 @@ class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
         options: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # A deadline that "cancels" would let go of an ingestion that runs on; a retry would start another beside it.
+        super().__init__(**{**kwargs, "cancel_on_deadline": False})
         self.request = request
         self.engine = engine
         self.aws_conn_id = aws_conn_id
@@ -117,7 +118,8 @@ class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
 
     def _attach_or_submit(self, context: Context, client: JobClient[Any], spec: MLCommonsIngestSpec) -> JobRecord:
         record = self._recall(context) if self.durable else None
-        if record is not None and record.ref is None:
+        if record is not None and record.ending is None:
+            # Submitted and not recorded, or abandoned for another spec: nothing is started beside what still runs.
             client.service.doubtful_since = record.intent_at
         return super()._attach_or_submit(context, client, spec)
 

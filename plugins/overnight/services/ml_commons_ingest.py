@@ -131,7 +131,7 @@ class MLCommonsIngestService(Service[MLCommonsIngestSpec]):
         self._reach = reach
         self._credential = credential
         self.doubtful_since: datetime | None = None
-        """When an earlier try meant to submit and did not live to tell: see :meth:`submit`."""
+        """When an earlier try meant to submit something that may run still: see :meth:`submit`."""
 
     def find(self, key: JobKey, since: datetime) -> Flow[FoundJob | None]:
         """

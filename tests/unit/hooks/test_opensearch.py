@@ -8,7 +8,9 @@ import httpx
 import pytest
 from airflow.sdk import BaseHook
 
+from overnight.hooks.job import hook_for
 from overnight.hooks.opensearch import OpenSearchHook
+from overnight.jobs import JobRef
 from overnight.jobs.errors import SpecError
 from overnight.services.opensearch import ServerVersion
 from overnight.services.sigv4 import SigV4Auth
@@ -129,3 +131,23 @@ def test_a_server_that_is_away_fails_the_test_with_a_reason(connect: Any) -> Non
 )
 def test_a_version_reads_as_major_and_minor(number: str, release: tuple[int, int]) -> None:
     assert ServerVersion("opensearch", number).release == release
+
+
+@pytest.mark.parametrize("service", ["ml_commons_predict", "ml_commons_ingest"])
+def test_a_reference_finds_its_ml_commons_service_in_both_colours(connect: Any, service: str) -> None:
+    connect("mine", host="localhost", login="me", password=SECRET)
+    ref = JobRef(service=service, id="t", conn_id="mine")
+
+    async def later() -> Any:
+        return await hook_for(ref).aclient()
+
+    for client in (hook_for(ref).client(), asyncio.run(later())):
+        assert client.service.ref("t") == ref
+        assert client.transport.base_url == "https://localhost:9200/"
+
+
+def test_a_query_is_signed_as_it_is_sent(connect: Any) -> None:
+    connect("aws_default", conn_type="aws", login="AKIDEXAMPLE", password=SECRET, extra={"region_name": "eu-west-1"})
+    auth = connect(host="https://x", extra={"aws_conn_id": "aws_default"}).reach().auth
+    request = next(auth.sync_auth_flow(httpx.Request("GET", "https://x/_search", params={"q": "a b", "p": "1+1"})))
+    assert request.url.query == b"q=a%20b&p=1%2B1"
