@@ -58,6 +58,8 @@ class JobRecord(BaseModel):
     ref: JobRef | None = None
     submitted_at: datetime | None = None
     ending: Ending | None = None
+    deferred_with: int | None = None
+    """Airflow's ``max_tries`` of the task while it is deferred: clearing a task raises it, a retry does not."""
 
     @classmethod
     def intent(cls, generation: int, fingerprint: str, former: JobRecord | None = None) -> JobRecord:
@@ -91,6 +93,20 @@ class JobRecord(BaseModel):
     def submitted(self, ref: JobRef, at: datetime) -> JobRecord:
         """Return the record of the intent carried out."""
         return self.model_copy(update={"ref": ref, "submitted_at": at})
+
+    def deferred(self, max_tries: int) -> JobRecord:
+        """Return the record of a job that a trigger is about to watch."""
+        return self.model_copy(update={"deferred_with": max_tries})
+
+    def may_be_cancelled(self, seen: JobStatus | None, max_tries: int) -> bool:
+        """
+        Whether somebody cleared the task while it was deferred, and its trigger may just be about to cancel the job.
+
+        :param seen: The job's status just now.
+        :param max_tries: The task's, now.
+        """
+        cleared = self.ending is None and self.deferred_with is not None and max_tries > self.deferred_with
+        return cleared and seen is not None and not seen.state.is_terminal and not seen.state.is_stopped
 
     def ended(self, ending: Ending) -> JobRecord:
         """Return the record of a job that this task has done with."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from overnight.links.job import PAGE_KEY, JobLink
 from overnight.services.base import JobSpec
 from overnight.services.client import JobClient
 from overnight.services.watch import cancel, watch
-from overnight.triggers.job import JobTrigger, over_of
+from overnight.triggers.job import ON_KILL_SECONDS, JobTrigger, over_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -111,6 +112,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
                 return outcome_of(record.job)
             self.log.info("Waiting for %s; %s of its items may fail.", record.job, allowed)
             if self.deferrable:
+                self._remember(context, record.deferred(context["ti"].max_tries))
                 self.defer(
                     trigger=JobTrigger(
                         ref=record.job.model_dump(mode="json"),
@@ -144,6 +146,8 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
             return self._submit(context, client, spec, JobRecord.intent(0, fingerprint))
         record = self._recall(context)
         seen = self._look(record.ref) if record is not None and record.ref is not None else None
+        if record is not None and self.cancel_on_kill and record.may_be_cancelled(seen, context["ti"].max_tries):
+            seen = self._await_cancellation(record)
         step = resume(record, seen, fingerprint, self.on_changed_spec)
         if isinstance(step, Submit):
             first = step
@@ -179,12 +183,22 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
                 return None
         return status
 
+    def _await_cancellation(self, record: JobRecord) -> JobStatus | None:
+        """Give the trigger of a cleared task the time to cancel the job; to attach now is to see it cancelled later."""
+        self.log.info("Cleared while it was deferred; waiting for the trigger to cancel %s.", record.job)
+        # The triggerer notices after a heartbeat, and then asks for as long as this at most.
+        until = time.monotonic() + ON_KILL_SECONDS + 5.0
+        while True:
+            seen = self._look(record.job)
+            if seen is None or seen.state.is_terminal or seen.state.is_stopped or time.monotonic() >= until:
+                return seen
+            time.sleep(1.0)
+
     def _conclude(self, context: Context, client: JobClient[Any], record: JobRecord, over: Over) -> dict[str, Any]:
         allowed = Allowance.parse(self.allowed_failures)
         verdict = judge(record.job, over, allowed, cancelled_on_deadline=self.cancel_on_deadline)
         if verdict.error is not None:
-            if verdict.lets_go:
-                self._remember(context, record.ended(Ending.FINISHED))
+            self._remember(context, record.ended(Ending.FINISHED) if verdict.lets_go else record)
             raise verdict.error
         results = client.run(client.service.results(record.job))
         self._remember(context, record.ended(Ending.FINISHED))
