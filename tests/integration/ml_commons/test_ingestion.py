@@ -129,7 +129,7 @@ def test_a_running_ingestion_cannot_be_cancelled_and_says_what_is_left(
     cluster: Cluster, ingestion: JobClient[MLCommonsIngestService], key: JobKey
 ) -> None:
     cluster.set(batch_ingestion_bulk_size=100)
-    index, uri = cluster.index(), cluster.put("in.jsonl", [{**LINES[0], "id": f"d{n}"} for n in range(20_000)])
+    index, uri = cluster.index(), cluster.put("in.jsonl", [{**LINES[0], "id": f"d{n}"} for n in range(8_000)])
     ref = ingestion.run(ingestion.service.submit(_spec(index, uri), key))
     with pytest.raises(UnsupportedError, match="stays in the index"):
         ingestion.run(ingestion.service.cancel(ref))

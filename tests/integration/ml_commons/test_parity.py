@@ -155,8 +155,13 @@ def test_both_ways_give_the_same_documents(outcomes: dict[int, Outcome], case: C
         _check_difference(outcome)
         return
     assert outcome.server.state is JobState.SUCCEEDED, f"{outcome.server.describe()} {case.field_map}"
-    assert _exact(outcome.client_documents) == _exact(outcome.server_documents)
-    assert (report.rejected, report.missing) == (0, 0)
+    expected, empty = outcome.server_documents, 0
+    if case.kind == "partnerless":
+        # Of an id that is only in a source from which nothing is mapped, the plugin makes a document without fields.
+        expected = {name: document for name, document in expected.items() if document}
+        empty = len(outcome.server_documents) - len(expected)
+    assert _exact(outcome.client_documents) == _exact(expected)
+    assert (report.rejected, report.missing) == (0, empty)
     if case.kind != "duplicate":
         assert report.indexed == len(outcome.client_documents)
 

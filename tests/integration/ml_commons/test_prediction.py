@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from overnight.hooks.job import hook_for
 from overnight.hooks.ml_commons import MLCommonsPredictHook
@@ -460,8 +461,9 @@ def test_a_transform_job_goes_from_its_connector_into_the_index(
 
 
 def test_a_transform_job_is_found_by_its_name_and_never_made_twice(
-    cluster: Cluster, sagemaker: str, task_run: TaskRun
+    cluster: Cluster, sagemaker: str, task_run: TaskRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("overnight.services.ml_commons_predict.LOOKUP_WAITS", (1.5,))
     operator = MLCommonsBatchPredictOperator(
         task_id="predict", model_id=sagemaker, parameters=_transform(cluster, "b"), poll_interval=0.2
     )
@@ -493,3 +495,19 @@ def test_the_reference_alone_finds_its_hook(openai: OpenAI, prediction: Any, key
     ref = prediction.run(prediction.service.submit(_spec(openai), key))
     with hook_for(ref).client() as client:
         assert client.run(client.service.find(key, datetime.now(UTC) - timedelta(minutes=5))).ref == ref
+
+
+def test_a_deferred_task_goes_on_where_its_trigger_ends(openai: OpenAI, task_run: TaskRun) -> None:
+    operator = _predict(task_run, openai, deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(task_run.context)
+    trigger = deferred.value.trigger
+    assert "sandbox" not in json.dumps(trigger.serialize())
+
+    async def watch() -> Any:
+        return await anext(trigger.run())
+
+    event = asyncio.run(watch())
+    outcome = _predict(task_run, openai).execute_complete(task_run.context, event.payload)
+    assert outcome["status"]["state"] == "succeeded"
+    assert {file["kind"] for file in outcome["results"]["files"]} == {"output", "input"}
