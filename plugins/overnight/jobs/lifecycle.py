@@ -9,7 +9,7 @@ of all exits is in ``docs/lifecycle.md``.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Literal
@@ -234,15 +234,16 @@ class Wait:
 
 @dataclass(frozen=True)
 class Over:
-    """Stop polling: ``status`` is set when the job ended, ``message`` when it did not."""
+    """
+    Stop polling: ``status`` is set when the job ended, ``message`` when it did not.
+
+    :param cancelled: Whether the service took the cancellation of a job that missed its deadline.
+    """
 
     end: WatchEnd
     status: JobStatus | None = None
     message: str = ""
-
-    def adding(self, text: str) -> Over:
-        """Return the same end with more to tell."""
-        return replace(self, message=f"{self.message} {text}".strip())
+    cancelled: bool = False
 
 
 class Watch:
@@ -323,19 +324,18 @@ class Verdict:
     """Whether the task has done with the job. If not, its next run attaches to the same job."""
 
 
-def judge(ref: JobRef, over: Over, allowed: Allowance, *, cancelled_on_deadline: bool = True) -> Verdict:
+def judge(ref: JobRef, over: Over, allowed: Allowance) -> Verdict:
     """
     Say what the end of a watch means.
 
     :param allowed: How many items may have failed, or be missing, in a PARTIAL or EXPIRED job.
-    :param cancelled_on_deadline: Whether the watch cancels a job that misses its deadline.
     :return: An error of the class that says whether a retry can mend it: ``retryable`` is set on
         :class:`~overnight.jobs.errors.JobLostError`, :class:`~overnight.jobs.errors.DeadlineExceededError` and
         :class:`~overnight.jobs.errors.TransientError` only.
     """
     match over.end:
         case WatchEnd.DEADLINE:
-            return Verdict(DeadlineExceededError(over.message), lets_go=cancelled_on_deadline)
+            return Verdict(DeadlineExceededError(over.message), lets_go=over.cancelled)
         case WatchEnd.LOST:
             return Verdict(JobLostError(f"{over.message} {ref} is lost; a retry submits the work again."))
         case WatchEnd.REFUSED:

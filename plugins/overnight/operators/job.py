@@ -196,7 +196,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
 
     def _conclude(self, context: Context, client: JobClient[Any], record: JobRecord, over: Over) -> dict[str, Any]:
         allowed = Allowance.parse(self.allowed_failures)
-        verdict = judge(record.job, over, allowed, cancelled_on_deadline=self.cancel_on_deadline)
+        verdict = judge(record.job, over, allowed)
         if verdict.error is not None:
             self._remember(context, record.ended(Ending.FINISHED) if verdict.lets_go else record)
             raise verdict.error

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any, Protocol
 
-from overnight.jobs import JobRef
+from overnight.jobs import JobRef, JobStatus
 from overnight.jobs.errors import OvernightError, ServiceError
 from overnight.jobs.lifecycle import Over, Wait, Watch, WatchEnd
 from overnight.services.base import Service
@@ -53,16 +54,25 @@ def watch(
             yield Pause(step.seconds)
             continue
         if step.end is WatchEnd.DEADLINE and cancel_on_deadline:
-            return step.adding((yield from cancel(service, ref)))
+            stopped, told = yield from _ask(service, ref)
+            if stopped is not None and stopped.state.is_terminal and not stopped.state.is_stopped:
+                # It ended between the last look and the cancellation, and is paid for.
+                return Over(WatchEnd.ENDED, stopped)
+            return replace(step, message=f"{step.message} {told}", cancelled=stopped is not None)
         return step
 
 
 def cancel(service: Service[Any], ref: JobRef) -> Flow[str]:
     """Ask for a job's end and tell what came of it; a refusal is told, not raised."""
+    _, told = yield from _ask(service, ref)
+    return told
+
+
+def _ask(service: Service[Any], ref: JobRef) -> Flow[tuple[JobStatus | None, str]]:
     try:
         status = yield from service.cancel(ref)
     except OvernightError as error:
-        return f"{ref} could not be cancelled and may still be running: {error}"
+        return None, f"{ref} could not be cancelled and may still be running: {error}"
     if status.state.is_terminal and not status.state.is_stopped:
-        return f"{ref} had ended before it could be cancelled: {status.describe()}."
-    return f"Asked for the cancellation of {ref}; it is {status.describe()}."
+        return status, f"{ref} had ended before it could be cancelled: {status.describe()}."
+    return status, f"Asked for the cancellation of {ref}; it is {status.describe()}."

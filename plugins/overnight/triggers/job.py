@@ -118,6 +118,7 @@ def event_of(over: Over) -> dict[str, Any]:
         "end": over.end.value,
         "status": over.status.model_dump(mode="json") if over.status is not None else None,
         "message": over.message,
+        "cancelled": over.cancelled,
     }
 
 
@@ -128,4 +129,5 @@ def over_of(event: Mapping[str, Any]) -> Over:
         WatchEnd(event["end"]),
         JobStatus.model_validate(status) if status is not None else None,
         event["message"],
+        event.get("cancelled", False),
     )

@@ -274,7 +274,7 @@ class TestJudge:
     @pytest.mark.parametrize(
         ("end", "kind", "lets_go"),
         [
-            (WatchEnd.DEADLINE, DeadlineExceededError, True),
+            (WatchEnd.DEADLINE, DeadlineExceededError, False),
             (WatchEnd.LOST, JobLostError, True),
             (WatchEnd.REFUSED, RequestRefusedError, False),
             (WatchEnd.SILENT, TransientError, False),
@@ -286,9 +286,8 @@ class TestJudge:
         assert verdict.lets_go is lets_go
         assert "so it was." in str(verdict.error)
 
-    def test_a_deadline_that_does_not_cancel_keeps_the_job(self):
-        verdict = judge(REF, Over(WatchEnd.DEADLINE), Allowance.parse(0), cancelled_on_deadline=False)
-        assert not verdict.lets_go
+    def test_a_job_that_was_cancelled_at_its_deadline_is_let_go(self):
+        assert judge(REF, Over(WatchEnd.DEADLINE, cancelled=True), Allowance.parse(0)).lets_go
 
     @given(states.filter(lambda state: not state.is_terminal))
     def test_a_live_job_cannot_be_judged(self, state: JobState):
