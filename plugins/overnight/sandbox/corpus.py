@@ -75,3 +75,22 @@ def _signature(node: Documented) -> str:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return f"({ast.unparse(node.args)})"
     return ""
+
+
+def files(limit: int = 120) -> dict[str, Path]:
+    """
+    Return real files of an installation, by a name that is unique: licenses, and Markdown and HTML pages of packages.
+
+    :param limit: How many at most.
+    """
+    root = Path(sysconfig.get_path("purelib"))
+    found: dict[str, Path] = {}
+    for pattern in ("*.dist-info/licenses/**/*", "*.dist-info/LICENSE*", "**/*.html", "**/*.md"):
+        for path in sorted(root.glob(pattern)):
+            suffix = path.suffix if path.suffix in (".html", ".md") else ".txt"
+            name = "-".join(path.relative_to(root).with_suffix("").parts)
+            if path.is_file() and 500 <= path.stat().st_size <= 200_000:
+                found.setdefault(f"{name}{suffix}", path)
+    # Some of each kind.
+    chosen = sorted(found, key=lambda name: (found[name].suffix, name))
+    return {name: found[name] for name in sorted(chosen[:: max(1, len(chosen) // limit)][:limit])}

@@ -118,9 +118,10 @@ def _search(console: Console, pipeline: Pipeline, environment: dict[str, str]) -
                 json={"model": MODEL, "input": search.question, "dimensions": DIMENSION},
             ).raise_for_status()
             vector = embedded.json()["data"][0]["embedding"]
+            near = {"vector": vector, "k": CANDIDATES}
             answered = client.post(
                 f"{environment['OPENSEARCH_URL']}/{pipeline.index}/_search",
-                json={"size": 5, "_source": False, "query": {"knn": {"embedding": {"vector": vector, "k": CANDIDATES}}}},
+                json={"size": 5, "_source": False, "query": {"knn": {"embedding": near}}},
             ).raise_for_status()
             hits = [hit["_id"] for hit in answered.json()["hits"]["hits"]]
             console.print(f"“{search.question}” → {', '.join(hits)}", highlight=False)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import boto3
+import httpx
 import msgspec
 import orjson
 
 from overnight.sandbox.airflow import Airflow, DagRun
-from overnight.sandbox.corpus import documents
+from overnight.sandbox.corpus import documents, files
+from overnight.sandbox.services import KEY
 
 BUCKET = "overnight"
 MIN_DOCUMENTS = 6_000
@@ -50,6 +53,7 @@ class Pipeline:
     :param index: Where to search.
     :param searches: What to search for.
     :param at_least: Fewer documents than this are a failure.
+    :param read: Makes the counts of the run's report.
     """
 
     name: str
@@ -58,10 +62,11 @@ class Pipeline:
     index: str = ""
     searches: tuple[Search, ...] = ()
     at_least: int = 1
+    read: Callable[[Mapping[str, Any]], Counts] = lambda report: msgspec.convert(report, Counts)
 
     def counts(self, run: DagRun) -> Counts:
         """Read the run's report."""
-        return msgspec.convert(run.xcoms["report"], Counts)
+        return self.read(run.xcoms["report"])
 
 
 @dataclass
@@ -87,6 +92,12 @@ class Store:
         for number in range(objects):
             body = b"".join(lines[number::objects])
             self._client.put_object(Bucket=BUCKET, Key=f"{prefix}/corpus-{number:02d}.jsonl", Body=body)
+        return f"s3://{BUCKET}/{prefix}/"
+
+    def put_files(self, prefix: str, named: Mapping[str, Path]) -> str:
+        """Write files under their names and return the prefix as a URI."""
+        for name, path in named.items():
+            self._client.put_object(Bucket=BUCKET, Key=f"{prefix}/{name}", Body=path.read_bytes())
         return f"s3://{BUCKET}/{prefix}/"
 
 
@@ -156,10 +167,52 @@ def _transformed(store: Store, name: str) -> Pipeline:
     )
 
 
+def llamacloud_parse_to_index(store: Store) -> Pipeline:
+    """Return the fourth pipeline: real files, parsed, cut, embedded, indexed."""
+
+    def run(airflow: Airflow) -> DagRun:
+        conf = {
+            "sources": store.put_files("files", files()),
+            "work_uri": f"s3://{BUCKET}/work",
+            "index_name": "llamacloud-parse-to-index",
+            "poll_seconds": 1.0,
+        }
+        return airflow.run_dag("llamacloud_parse_to_index", conf, xcoms={"report": "return_value"})
+
+    return Pipeline(
+        name="llamacloud_parse_to_index",
+        run=run,
+        steps=("parse", "chunk", "batch.embed", "batch.load", "verify"),
+        index="llamacloud-parse-to-index",
+        searches=(),
+    )
+
+
+def azure_ingestion_job(store: Store) -> Pipeline:
+    """Return the fifth: an ingestion job into a search index of Azure's."""
+
+    def run(airflow: Airflow) -> DagRun:
+        blobs = f"{store.environment['AZURE_OPENAI_ENDPOINT']}/_sandbox/blobs/documents"
+        for name, path in files().items():
+            httpx.put(f"{blobs}/{name}", content=path.read_bytes()).raise_for_status()
+        return airflow.run_dag("azure_ingestion_job", {"poll_seconds": 0.5}, xcoms={"report": "return_value"})
+
+    def read(report: Mapping[str, Any]) -> Counts:
+        # What the job says, against what the search index holds.
+        address = f"{store.environment['AZURE_OPENAI_ENDPOINT']}/indexes/{report['index']}/docs/$count"
+        counted = httpx.get(address, params={"api-version": "2023-11-01"}, headers={"api-key": KEY}).raise_for_status()
+        submitted, indexed = report["chunks"] + report["failed_chunks"], int(counted.text.strip("\ufeff"))
+        return Counts(submitted, indexed, report["failed_chunks"], report["chunks"] - indexed)
+
+    return Pipeline(name="azure_ingestion_job", run=run, steps=("ingest",), read=read)
+
+
 PIPELINES: tuple[Callable[[Store], Pipeline], ...] = (
     openai_batch_to_index,
     s3_sagemaker_to_index,
     mlcommons_batch_predict_to_index,
+    llamacloud_parse_to_index,
+    azure_ingestion_job,
 )
-SERVICES = ("s3", "openai", "sagemaker", "opensearch")
+SERVICES = ("s3", "openai", "sagemaker", "llamacloud", "azure", "opensearch")
 """What of the sandbox the pipelines need."""

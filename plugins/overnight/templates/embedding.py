@@ -1,0 +1,200 @@
+"""The second half of every road that embeds with OpenAI: documents → batches → index, as steps of a DAG."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import BaseOperator, Context, TriggerRule, XComArg, task_group
+from pydantic import Field
+
+from overnight.operators.index import OpenSearchCreateIndexOperator, OpenSearchVerifyIndexOperator
+from overnight.operators.load import OpenSearchLoadOperator
+from overnight.operators.openai import OpenAIBatchInputOperator, OpenAIBatchOperator
+from overnight.operators.report import PipelineReportOperator
+from overnight.services.openai_template import RequestTemplate
+from overnight.templates.params import TemplateConfig, run_folder
+
+
+class EmbeddingConfig(TemplateConfig):
+    """How documents become requests and then documents of an index. Every field is a Param of the DAG."""
+
+    work_uri: str = Field(
+        title="Work folder",
+        description="A folder for batch inputs, dead letters, checkpoints and the report; each run has its own below.",
+    )
+    index_name: str = Field(title="Index", description="The index or alias that is loaded into.")
+    id_path: str = Field(default="$.id", title="Path of the id", description="JSONPath of a document's id.")
+    text_path: str = Field(default="$.text", title="Path of the text", description="JSONPath of what is embedded.")
+    model: str = Field(default="text-embedding-3-small", title="Model")
+    dimension: int | None = Field(
+        default=None,
+        ge=1,
+        le=16_000,
+        title="Dimension",
+        description="Length of the vectors; the model's own when empty.",
+    )
+    request_body: dict[str, Any] | None = Field(
+        default=None,
+        title="Request body",
+        description="Instead of an embedding, the body of each request, with ${path} holes, for the endpoint below.",
+    )
+    endpoint: str = Field(default="/v1/embeddings", title="Endpoint")
+    field_map: dict[str, Any] | None = Field(
+        default=None,
+        title="Field map",
+        description=(
+            "Field of the index to JSONPath, as ML Commons writes it; source[0] is the document, source[1] its result. "
+            "The text and its embedding when empty."
+        ),
+    )
+    ingest_fields: list[str] = Field(
+        default_factory=list,
+        title="More fields",
+        description="JSONPaths of document fields to index by their name.",
+    )
+    create_index: bool = Field(
+        default=False, title="Create the index", description="Create it when it is missing; otherwise that is refused."
+    )
+    index_body: dict[str, Any] | None = Field(
+        default=None, title="Settings and mappings", description="What a missing index is created with."
+    )
+    set_aside: bool = Field(
+        default=False,
+        title="Set bad documents aside",
+        description="Go on without documents that cannot be sent. Otherwise they refuse the whole input.",
+    )
+    allowed_failures: int | float | str = Field(
+        default=0,
+        title="Allowed failures",
+        description="How many documents of a batch may fail: a count (10), a ratio (0.05) or a percentage ('5%').",
+    )
+    batch_requests: int = Field(
+        default=50_000, ge=1, title="Requests per batch", description="More documents than this become several batches."
+    )
+    poll_seconds: float = Field(default=60.0, gt=0, title="Poll interval", description="Seconds between two looks.")
+    deadline_hours: float = Field(default=25.0, gt=0, title="Deadline", description="Hours a batch may take at most.")
+    openai_conn_id: str = Field(default="openai_default", title="OpenAI connection")
+    opensearch_conn_id: str = Field(default="opensearch_default", title="OpenSearch connection")
+    aws_conn_id: str | None = Field(default="aws_default", title="AWS connection")
+
+    def request_template(self) -> dict[str, Any]:
+        """Return how a document becomes a request."""
+        if self.request_body is not None:
+            template = RequestTemplate(endpoint=self.endpoint, body=self.request_body, id_path=self.id_path)
+        else:
+            template = RequestTemplate.embeddings(
+                self.model,
+                text_path=self.text_path,
+                id_path=self.id_path,
+                dimensions=self.dimension,
+                endpoint=self.endpoint,
+            )
+        return template.model_dump(mode="json")
+
+    def joined_fields(self) -> dict[str, Any]:
+        """Return ``field_map`` and ``ingest_fields`` of the load, which joins each document with its result."""
+        fields = self.field_map or {
+            "text": f"source[0].{self.text_path}",
+            "embedding": "source[1].$.response.body.data[0].embedding",
+        }
+        return {
+            "field_map": {"_id": [f"source[0].{self.id_path}", "source[1].$.custom_id"], **fields},
+            "ingest_fields": [path if "source[" in path else f"source[0].{path}" for path in self.ingest_fields],
+        }
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """Return what the steps of a run are given: the config, and what follows from it."""
+        return {
+            **self.model_dump(mode="json"),
+            **self.joined_fields(),
+            "template": self.request_template(),
+            "on_bad_document": "set_aside" if self.set_aside else "refuse",
+            "deadline_seconds": self.deadline_hours * 3600,
+            "limits": {"requests": self.batch_requests},
+            "run_uri": run_folder(self.work_uri, context),
+        }
+
+
+def create_index(settings: Any) -> BaseOperator:
+    """Add the step that has the index ready before anything is paid for."""
+    return OpenSearchCreateIndexOperator(
+        task_id="create_index",
+        index_name=settings["index_name"],
+        body=settings["index_body"],
+        dimension=settings["dimension"],
+        create=settings["create_index"],
+        conn_id=settings["opensearch_conn_id"],
+    )
+
+
+def embed_and_load(settings: Any, documents: Any, *, deferrable: bool) -> BaseOperator:
+    """
+    Add ``prepare → batch[embed → load] → report → verify``.
+
+    The documents are cut into as many batches as the limits ask for, and each batch is a mapped task of its own, so
+    that an executor spreads them over machines.
+
+    :param settings: The XCom of the step that made :meth:`EmbeddingConfig.settings`.
+    :param documents: Where the documents are.
+    :return: The first of the steps.
+    """
+    prepare = OpenAIBatchInputOperator(
+        task_id="prepare",
+        documents=documents,
+        target=settings["run_uri"],
+        template=settings["template"],
+        on_bad_document=settings["on_bad_document"],
+        limits=settings["limits"],
+        aws_conn_id=settings["aws_conn_id"],
+    )
+
+    @task_group
+    def batch(uri: str, documents_uri: str) -> None:
+        embed = OpenAIBatchOperator(
+            task_id="embed",
+            input_uri=uri,
+            endpoint=settings["endpoint"],
+            conn_id=settings["openai_conn_id"],
+            aws_conn_id=settings["aws_conn_id"],
+            allowed_failures=settings["allowed_failures"],
+            poll_interval=settings["poll_seconds"],
+            deadline=settings["deadline_seconds"],
+            deferrable=deferrable,
+        )
+        part = "{{ ti.xcom_pull(task_ids='configure')['run_uri'] }}/part-{{ '%05d' % ti.map_index }}"
+        OpenSearchLoadOperator(
+            task_id="load",
+            request={
+                "index_name": settings["index_name"],
+                "field_map": settings["field_map"],
+                "ingest_fields": settings["ingest_fields"],
+                "data_source": {"source": [documents_uri, embed.output]},
+            },
+            conn_id=settings["opensearch_conn_id"],
+            aws_conn_id=settings["aws_conn_id"],
+            allowed_failures=settings["allowed_failures"],
+            dead_letter_uri=f"{part}.dead-letters.jsonl",
+            checkpoint_uri=f"{part}.checkpoint.json",
+        )
+
+    batches = batch.expand_kwargs(prepare.output)
+    report = PipelineReportOperator(
+        task_id="report",
+        parts_task_id="prepare",
+        set_aside_key="rejected",
+        load_task_id="batch.load",
+        target=settings["run_uri"],
+        aws_conn_id=settings["aws_conn_id"],
+        # It speaks of the parts that failed, too; then it fails, and the run with it.
+        trigger_rule=TriggerRule.ALL_DONE,
+        multiple_outputs=True,
+    )
+    indexed: Any = XComArg(report, key="indexed")
+    verify = OpenSearchVerifyIndexOperator(
+        task_id="verify",
+        index_name=settings["index_name"],
+        at_least=indexed,
+        conn_id=settings["opensearch_conn_id"],
+    )
+    prepare >> batches >> report >> verify
+    return prepare

@@ -1,0 +1,110 @@
+"""Files → LlamaCloud parse → chunks → OpenAI embeddings → an OpenSearch index, as a DAG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Context, get_current_context, task
+from pydantic import Field
+
+from overnight.operators.chunks import ChunkDocumentsOperator
+from overnight.operators.llamacloud import LlamaCloudBatchOperator
+from overnight.templates.embedding import EmbeddingConfig, create_index, embed_and_load
+
+
+class LlamaCloudParseToIndexConfig(EmbeddingConfig):
+    """The config of :func:`llamacloud_parse_to_index`. Every field is a Param of the DAG."""
+
+    sources: str = Field(
+        title="Files",
+        description="A URI, a glob, or a prefix ending in '/': PDF, HTML, Markdown, text … May be a template.",
+    )
+    configuration_id: str = Field(
+        default="cfg-PARSE_AGENTIC", title="Parse configuration", description="A saved one, or a preset of LlamaCloud."
+    )
+    chunk_size: int = Field(default=1_000, ge=1, title="Chunk size", description="Characters of a chunk at most.")
+    chunk_overlap: int = Field(default=100, ge=0, title="Overlap", description="Characters two chunks share at most.")
+    allowed_file_failures: int | float | str = Field(
+        default=0,
+        title="Allowed file failures",
+        description="How many files may fail to parse: a count, ratio or '5%'.",
+    )
+    llamacloud_conn_id: str = Field(default="llamacloud_default", title="LlamaCloud connection")
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """Return what the steps of a run are given."""
+        settings = super().settings(context)
+        return {
+            **settings,
+            "parsed_uri": f"{settings['run_uri']}/parsed",
+            "chunks_uri": f"{settings['run_uri']}/chunks/chunks.jsonl",
+            # A file's id at the service is new whenever it is sent; its address is not, and so running a day twice
+            # changes nothing.
+            "chunking": {"max_size": self.chunk_size, "overlap": self.chunk_overlap, "id_field": "source_uri"},
+        }
+
+
+def llamacloud_parse_to_index(
+    dag_id: str,
+    config: LlamaCloudParseToIndexConfig,
+    *,
+    deferrable: bool = True,
+    default_args: Mapping[str, Any] | None = None,
+    tags: Sequence[str] = ("overnight",),
+    **dag_arguments: Any,
+) -> DAG:
+    """
+    Return a DAG that parses files in LlamaCloud, cuts them into chunks, embeds these, and loads them.
+
+    ``configure → create_index → parse → chunk → prepare → batch[embed → load] → report → verify``. The report counts
+    chunks; what became of each file is in the XCom of ``parse``.
+
+    :param dag_id: The DAG's id.
+    :param config: The defaults of the trigger form.
+    :param deferrable: Wait in the triggerer.
+    :param default_args: For every task; two retries unless it says otherwise.
+    :param dag_arguments: ``schedule``, ``start_date``, ``catchup`` and whatever else a DAG takes.
+    """
+    with DAG(
+        dag_id,
+        params=config.params(),
+        default_args={"retries": 2, "retry_delay": timedelta(minutes=1), **(default_args or {})},
+        tags=list(tags),
+        doc_md=__doc__,
+        **dag_arguments,
+    ) as dag:
+
+        @task(retries=0)
+        def configure() -> dict[str, Any]:
+            """Check the run's params and work out what follows from them, before anything is paid for."""
+            context = get_current_context()
+            return type(config).of_run(context).settings(context)
+
+        # An operator's arguments are typed by what they are in the run; until then they are references to XComs.
+        settings: Any = configure()
+        parse = LlamaCloudBatchOperator(
+            task_id="parse",
+            job_type="parse_v2",
+            configuration_id=settings["configuration_id"],
+            sources=settings["sources"],
+            results_uri=settings["parsed_uri"],
+            allowed_failures=settings["allowed_file_failures"],
+            poll_interval=settings["poll_seconds"],
+            deadline=settings["deadline_seconds"],
+            conn_id=settings["llamacloud_conn_id"],
+            aws_conn_id=settings["aws_conn_id"],
+            deferrable=deferrable,
+        )
+        parsed: Any = parse.output
+        chunk = ChunkDocumentsOperator(
+            task_id="chunk",
+            documents=parsed,
+            target=settings["chunks_uri"],
+            config=settings["chunking"],
+            aws_conn_id=settings["aws_conn_id"],
+        )
+        first = embed_and_load(settings, settings["chunks_uri"], deferrable=deferrable)
+        settings >> create_index(settings) >> parse >> chunk >> first
+    return dag
