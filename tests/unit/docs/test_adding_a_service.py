@@ -21,9 +21,3 @@ def test_every_block_of_code_is_the_print_shops():
 def test_the_print_shop_touches_nothing_of_the_package():
     package = "\n".join(path.read_text() for path in (ROOT / "plugins").rglob("*.py"))
     assert "slowprint" not in package
-
-
-def test_every_link_leads_somewhere():
-    for page in (ROOT / "docs").glob("*.md"):
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
