@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.sdk import BaseHook
+from airflow.sdk.log import mask_secret
 
 from overnight.hooks.job import JobHook
 from overnight.hooks.opensearch import OpenSearchHook, reach_of
@@ -126,6 +127,9 @@ def s3_credential(aws_conn_id: str | None) -> S3Credential:
     if not session.region_name:
         raise SpecError(f"Put region_name into the extra of the AWS connection {aws_conn_id!r}.")
     keys = found.get_frozen_credentials()
+    # An assumed role's keys are in no connection, so Airflow does not know them for secrets yet.
+    for secret in filter(None, (keys.secret_key, keys.token)):
+        mask_secret(secret)
     return S3Credential(keys.access_key, keys.secret_key, session.region_name, keys.token)
 
 

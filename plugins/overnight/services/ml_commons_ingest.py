@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import Field, JsonValue
 
 from overnight.jobs import FoundJob, JobKey, JobRef, JobState, JobStatus, ResultManifest
-from overnight.jobs.errors import JobNotFoundError, ServiceError, SpecError, UnavailableError, UnsupportedError
+from overnight.jobs.errors import ServiceError, SpecError, UnavailableError, UnsupportedError
 from overnight.services.base import JobSpec, Service
 from overnight.services.flow import Flow, Pause
 from overnight.services.http import HttpCall, Retry
@@ -337,14 +337,9 @@ def has_endpoint() -> Flow[bool]:
     A path that is there for POST alone refuses a GET with 405; one that is not there at all has no handler.
     """
     try:
-        yield from ask(HttpCall("GET", _ENDPOINT, retry=Retry.NEVER))
+        yield from ask(HttpCall("GET", _ENDPOINT))
     except UnsupportedError as error:
         return error.code != NO_HANDLER
-    except JobNotFoundError:
-        return False
-    except ServiceError as error:
-        # Before 2.17 a GET of it would be a name that the plugin does not know.
-        log.debug("Asking for the endpoint: %s", error)
     return True
 
 

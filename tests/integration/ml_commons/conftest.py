@@ -131,6 +131,7 @@ class TaskRun:
             task_id="task",
             run_id=self.run_id,
             map_index=-1,
+            max_tries=0,
             xcom_push=lambda key, value: self.xcoms.update({key: value}),
         )
         return {"ti": ti, "task_state_store": self.store, "dag_run": SimpleNamespace(start_date=self.began)}

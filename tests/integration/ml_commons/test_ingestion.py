@@ -9,6 +9,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from overnight.jobs import Blame, JobKey, JobState
 from overnight.jobs.errors import (
+    DeadlineExceededError,
     JobNotFoundError,
     RateLimitedError,
     RequestRefusedError,
@@ -23,7 +24,7 @@ from overnight.services.http import HttpCall
 from overnight.services.ml_commons_errors import ask
 from overnight.services.ml_commons_ingest import MLCommonsIngestService, MLCommonsIngestSpec
 
-from .conftest import Cluster, TaskRun, wait
+from .conftest import PATIENCE, Cluster, TaskRun, wait
 
 LINES = [{"id": f"d{n}", "text": f"text {n}", "v": [n + 0.25, 0.5]} for n in range(5)]
 FIELD_MAP = {"_id": "$.id", "text": "$.text", "vector": "$.v"}
@@ -188,6 +189,18 @@ def test_a_retry_attaches_to_the_running_ingestion(cluster: Cluster, task_run: T
     outcome = operator.execute(task_run.context)
     assert outcome["ref"]["id"] == record.job.id
     assert {task["task_id"] for task in cluster.tasks("BATCH_INGEST")} - before == {record.job.id}
+
+
+def test_an_ingestion_that_misses_its_deadline_runs_on_and_is_attached_to(cluster: Cluster, task_run: TaskRun) -> None:
+    cluster.set(batch_ingestion_bulk_size=100)
+    index, uri = cluster.index(), cluster.put("in.jsonl", [{**LINES[0], "id": f"d{n}"} for n in range(8_000)])
+    request = _request(index, uri)
+    with pytest.raises(DeadlineExceededError, match="stays in the index"):
+        _ingest(cluster, task_run, request=request, engine="server", deadline=0.1)
+    running = task_run.store.values[RECORD]["ref"]["id"]
+    outcome = _ingest(cluster, task_run, request=request, engine="server", deadline=PATIENCE)
+    assert outcome["ref"]["id"] == running
+    assert len(cluster.documents(index)) == 8_000
 
 
 FAILURES = {

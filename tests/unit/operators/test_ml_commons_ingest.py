@@ -60,8 +60,3 @@ def test_half_of_the_remote_service_is_refused() -> None:
     operator = MLCommonsBatchPredictOperator(task_id="predict", model_id="m", remote_service="openai")
     with pytest.raises((SpecError, AirflowFailException), match="together"):
         operator.make_client()
-
-
-def test_a_deadline_never_lets_go_of_an_ingestion_that_runs_on() -> None:
-    operator = MLCommonsBatchIngestOperator(task_id="ingest", request=REQUEST, cancel_on_deadline=True)
-    assert operator.cancel_on_deadline is False
