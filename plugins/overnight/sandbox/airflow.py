@@ -80,7 +80,7 @@ class Airflow:
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(self.plugins or self.home / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             # A scheduler that waits longer than this for another writer ends; SQLite's own 5 s pass on a busy machine.
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}?timeout=120",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}?timeout=20",
             "AIRFLOW__CORE__FERNET_KEY": keys["fernet"],
             "AIRFLOW__API_AUTH__JWT_SECRET": keys["jwt"],
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",

@@ -1,0 +1,60 @@
+"""The S3 and SageMaker road as an Airflow DAG, each of whose steps loses the worker that does it first."""
+
+from __future__ import annotations
+
+import os
+import signal
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from overnight.jobs.lifecycle import JobRecord
+from overnight.operators.sagemaker import SageMakerBatchTransformOperator
+from overnight.templates import s3_sagemaker_to_index as template
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+def die() -> None:
+    """Die as a worker does that is out of memory, or whose machine is gone: nothing is cleaned up."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DiesAfterSubmit(SageMakerBatchTransformOperator):
+    """Its first worker dies between the answer to ``CreateTransformJob`` and the record of it."""
+
+    def _remember(self, context: Context, record: JobRecord) -> None:
+        if record.ref is not None and context["ti"].try_number == 1:
+            die()
+        super()._remember(context, record)
+
+
+def die_unnoticed(context: Context, result: Any = None) -> None:
+    """Die when all the work is done, and nobody has been told."""
+    last = 2 if context["ti"].task_id == "transform" else 1
+    if context["ti"].try_number <= last:
+        die()
+
+
+with patch.object(template, "SageMakerBatchTransformOperator", DiesAfterSubmit):
+    dag = template.s3_sagemaker_to_index(
+        "dying_transform",
+        template.S3SageMakerToIndexConfig(
+            input_uri="s3://overnight/dying/",
+            work_uri="s3://overnight/work",
+            index_name="dying",
+            model_name="sandbox-embedding",
+            dimension=384,
+            create_index=True,
+            index_body={
+                "settings": {"index.knn": True, "number_of_replicas": 0},
+                "mappings": {"properties": {"embedding": {"type": "knn_vector", "dimension": 384}}},
+            },
+            poll_seconds=0.5,
+            files_per_load=2,
+            aws_conn_id="aws_dying",
+        ),
+        default_args={"retries": 3, "retry_delay": timedelta(seconds=0.5), "post_execute": die_unnoticed},
+        schedule=None,
+    )

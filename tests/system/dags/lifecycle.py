@@ -1,0 +1,136 @@
+"""One DAG for each exit of a job's life; each has one task, and some of their workers kill themselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.sdk import DAG
+from late_trigger import LateTrigger
+
+from overnight.jobs.lifecycle import JobRecord
+from overnight.operators.cancel import CancelBatchJobOperator
+from overnight.operators.openai import OpenAIBatchOperator, OpenAIBatchResultsOperator
+from overnight.sensors.job import BatchJobSensor
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.triggers.base import BaseTrigger
+
+FOLDER = os.environ["OVERNIGHT_TEST_FOLDER"]
+GOOD = f"{FOLDER}/good.jsonl"
+BAD = f"{FOLDER}/unknown-model.jsonl"
+
+
+def die() -> None:
+    """Die as a worker does that is out of memory, or whose machine is gone: nothing is cleaned up."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DiesBeforeSubmit(OpenAIBatchOperator):
+    """Its first worker dies when it has written down what it is about to do."""
+
+    def _remember(self, context: Context, record: JobRecord) -> None:
+        super()._remember(context, record)
+        if record.ref is None and context["ti"].try_number == 1:
+            die()
+
+
+class DiesAfterSubmit(OpenAIBatchOperator):
+    """Its first worker dies between the service's answer to ``POST /batches`` and the record of it."""
+
+    def _remember(self, context: Context, record: JobRecord) -> None:
+        if record.ref is not None and context["ti"].try_number == 1:
+            die()
+        super()._remember(context, record)
+
+
+class DiesAfterRecord(OpenAIBatchOperator):
+    """Its first worker dies once its job is on record."""
+
+    def _remember(self, context: Context, record: JobRecord) -> None:
+        super()._remember(context, record)
+        if record.ref is not None and context["ti"].try_number == 1:
+            die()
+
+
+class CancelsLate(OpenAIBatchOperator):
+    """Its trigger takes its time with the cancellation, so that a cleared task is there before it."""
+
+    def defer(self, *, trigger: BaseTrigger, **arguments: Any) -> NoReturn:
+        super().defer(trigger=LateTrigger(**trigger.serialize()[1]), **arguments)
+
+
+def job(dag_id: str, account: str, kind: type[OpenAIBatchOperator] = OpenAIBatchOperator, **arguments: Any) -> None:
+    """Make a DAG of one job."""
+    with DAG(dag_id, params={"allowed": "0"}):
+        kind(task_id="job", **settings(account, **arguments))
+
+
+def settings(account: str, **arguments: Any) -> dict[str, Any]:
+    """Return an operator's arguments, quick where a night would be slow."""
+    return {
+        "input_uri": GOOD,
+        "endpoint": "/v1/embeddings",
+        "conn_id": account,
+        "poll_interval": 1.0,
+        "deferrable": True,
+        "retries": 2,
+        "retry_delay": timedelta(seconds=0.5),
+        **arguments,
+    }
+
+
+job("dies_before_submit", "quick", DiesBeforeSubmit)
+job("dies_after_submit", "quick", DiesAfterSubmit)
+job("not_durable", "quick", DiesAfterSubmit, durable=False)
+job("triggerer_dies", "held")
+job("worker_dies", "held", deferrable=False)
+job("deadline_and_triggerer", "stuck", deadline=30, retries=0)
+job("deadline_retried", "stuck", deferrable=False, deadline=timedelta(seconds=3), retries=1)
+job("deadline_spared", "held", deadline=3, cancel_on_deadline=False, retries=30, retry_delay=timedelta(seconds=1))
+job("marked_failed", "stuck")
+job("marked_success", "stuck")
+job("marked_spared", "stuck", cancel_on_kill=False)
+job("marked_on_worker", "stuck", deferrable=False)
+job("cleared_deferred", "stuck")
+job("cleared_early", "stuck", CancelsLate)
+job("cleared_on_worker", "stuck", deferrable=False)
+job("cleared_finished", "quick")
+job("changed_refused", "stuck", DiesAfterRecord, metadata={"try": "{{ ti.try_number }}"})
+job(
+    "changed_restarted",
+    "stuck",
+    DiesAfterRecord,
+    metadata={"try": "{{ ti.try_number }}"},
+    on_changed_spec="restart",
+)
+job("poll_gives_up", "silent", patience=1, retries=60)
+job("wrong_key", "wrong_key")
+job("key_rotated", "rotated")
+job("lost", "forgetful")
+job("expired", "expiring")
+job("broken", "broken")
+job("bad_input", "quick", input_uri=BAD)
+job("refused_input", "quick", input_uri=f"{FOLDER}/duplicates.jsonl")
+job("cancelled_elsewhere", "stuck")
+job("kept_waiting", "stuck")
+job("too_many_failed", "lossy", allowed_failures="{{ var.value.get('too_many_failed', '0') }}")
+job("some_failed", "lossy", allowed_failures="50%")
+
+with DAG("lapsed"):
+    lapsing = OpenAIBatchOperator(task_id="job", **settings("aging", output_expires_after=3600))
+    OpenAIBatchResultsOperator(
+        task_id="results", job=lapsing.output, target=f"{FOLDER}/lapsed", retries=2, retry_delay=timedelta(seconds=0.5)
+    )
+
+with DAG("handed_over"):
+    handed = OpenAIBatchOperator(task_id="job", **settings("quick", wait_for_completion=False))
+    BatchJobSensor(task_id="deferred", job=handed.output, deferrable=True, poke_interval=0.5)
+    BatchJobSensor(task_id="poked", job=handed.output, poke_interval=0.5)
+
+with DAG("called_off"):
+    running = OpenAIBatchOperator(task_id="job", **settings("stuck", wait_for_completion=False))
+    CancelBatchJobOperator(task_id="cancel", job=running.output)
