@@ -52,7 +52,7 @@ class OpenSearchCreateIndexOperator(BaseOperator):
         """Create the index if asked to, and return its name and vector dimensions."""
         with failing_for_good(), closing(OpenSearchHook(self.conn_id).target()) as target:
             if self.create:
-                if self.body is None:
+                if not self.body:
                     raise SpecError("To create the index, give its settings and mappings (index_body).")
                 index.create_index(target, self.index_name, with_dimension(self.body, self.dimension))
             found = index.inspect_index(target, self.index_name)

@@ -79,7 +79,7 @@ def azure_ingestion_job(
         **dag_arguments,
     ) as dag:
 
-        @task(retries=0)
+        @task
         def configure() -> dict[str, Any]:
             """Check the run's params before anything is paid for."""
             run = type(defaults).of_run(get_current_context())

@@ -79,7 +79,8 @@ class EmbeddingConfig(TemplateConfig):
 
     def request_template(self) -> dict[str, Any]:
         """Return how a document becomes a request."""
-        if self.request_body is not None:
+        # A form that was left empty sends {}.
+        if self.request_body:
             template = RequestTemplate(endpoint=self.endpoint, body=self.request_body, id_path=self.id_path)
         else:
             template = RequestTemplate.embeddings(

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow.sdk import Param
+from airflow.sdk.exceptions import AirflowFailException
+from jinja2 import TemplateError
 from pydantic import BaseModel, ConfigDict
 
 from overnight.hooks.outcome import failing_for_good
@@ -30,9 +32,12 @@ class TemplateConfig(BaseModel):
         schema = self.model_json_schema()
         values = self.model_dump(mode="json")
         definitions = schema.get("$defs", {})
+        # What is a template's own, its input above all, comes before what it shares with others.
+        own = [name for kind in type(self).__mro__ for name in kind.__dict__.get("__annotations__", ())]
         return {
-            name: Param(values[name], **_form_field(_resolved(field, definitions)))
-            for name, field in schema["properties"].items()
+            name: Param(values[name], **_form_field(_resolved(schema["properties"][name], definitions)))
+            for name in own
+            if name in schema["properties"]
         }
 
     @classmethod
@@ -40,9 +45,9 @@ class TemplateConfig(BaseModel):
         """
         Return the config of one run: its params, rendered and validated.
 
-        :raises AirflowFailException: a value does not fit; the text names the param.
+        :raises AirflowFailException: a value does not fit, or is no template; the text names the param.
         """
-        rendered = context["task"].render_template(dict(context["params"]), context)
+        rendered = {name: _rendered(name, value, context) for name, value in dict(context["params"]).items()}
         with failing_for_good():
             return cls.model_validate(rendered)
 
@@ -51,6 +56,13 @@ def run_folder(work_uri: str, context: Context) -> str:
     """Return the folder of one DAG run below the work folder; the same on every try."""
     run_id = re.sub(r"[^A-Za-z0-9_.-]+", "_", context["run_id"])
     return f"{work_uri.rstrip('/')}/{context['dag'].dag_id}/{run_id}"
+
+
+def _rendered(name: str, value: Any, context: Context) -> Any:
+    try:
+        return context["task"].render_template(value, context)
+    except TemplateError as error:
+        raise AirflowFailException(f"The param {name} is a template that cannot be rendered: {error}") from error
 
 
 def _resolved(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:

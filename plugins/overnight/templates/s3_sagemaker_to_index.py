@@ -125,7 +125,7 @@ def s3_sagemaker_to_index(
         **dag_arguments,
     ) as dag:
 
-        @task(retries=0)
+        @task
         def configure() -> dict[str, Any]:
             """Check the run's params and work out what follows from them, before anything is paid for."""
             context = get_current_context()
