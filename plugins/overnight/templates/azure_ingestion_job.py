@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, get_current_context, task
@@ -13,6 +12,7 @@ from pydantic import Field
 from overnight.operators.azure_ingestion import AzureIngestionJobOperator
 from overnight.services.azure_ingestion import CompletionAction
 from overnight.templates.params import TemplateConfig
+from overnight.templates.steps import TAGS, pipeline_dag
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class AzureIngestionJobConfig(TemplateConfig):
     embedding_deployment_name: str | None = Field(
         default=None, title="Embedding deployment", description="For the vectors; the connection's own when empty."
     )
-    allowed_failures: float | str = Field(
+    allowed_failures: int | float | str = Field(
         default=0,
         title="Allowed failures",
         description="How many chunks may fail: a count (10), a ratio (0.05) or a percentage ('5%').",
@@ -54,7 +54,7 @@ def azure_ingestion_job(
     *,
     deferrable: bool = True,
     default_args: Mapping[str, Any] | None = None,
-    tags: Sequence[str] = ("overnight", "legacy"),
+    tags: Sequence[str] = (*TAGS, "legacy"),
     **dag_arguments: Any,
 ) -> DAG:
     """
@@ -70,14 +70,7 @@ def azure_ingestion_job(
     :param dag_arguments: ``schedule``, ``start_date``, ``catchup`` and whatever else a DAG takes.
     """
     defaults = config or AzureIngestionJobConfig()
-    with DAG(
-        dag_id,
-        params=defaults.params(),
-        default_args={"retries": 2, "retry_delay": timedelta(minutes=1), **(default_args or {})},
-        tags=list(tags),
-        doc_md=__doc__,
-        **dag_arguments,
-    ) as dag:
+    with pipeline_dag(dag_id, defaults, doc_md=__doc__, default_args=default_args, tags=tags, **dag_arguments) as dag:
 
         @task
         def configure() -> dict[str, Any]:

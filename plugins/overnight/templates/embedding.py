@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import BaseOperator, Context, TriggerRule, XComArg, task_group
+from airflow.sdk import BaseOperator, Context, task_group
 from pydantic import Field
 
-from overnight.operators.index import OpenSearchCreateIndexOperator, OpenSearchVerifyIndexOperator
 from overnight.operators.load import OpenSearchLoadOperator
 from overnight.operators.openai import OpenAIBatchInputOperator, OpenAIBatchOperator
-from overnight.operators.report import PipelineReportOperator
 from overnight.services.openai_template import RequestTemplate
 from overnight.templates.params import TemplateConfig, run_folder
+from overnight.templates.steps import report_and_verify
 
 
 class EmbeddingConfig(TemplateConfig):
@@ -116,18 +115,6 @@ class EmbeddingConfig(TemplateConfig):
         }
 
 
-def create_index(settings: Any) -> BaseOperator:
-    """Add the step that has the index ready before anything is paid for."""
-    return OpenSearchCreateIndexOperator(
-        task_id="create_index",
-        index_name=settings["index_name"],
-        body=settings["index_body"],
-        dimension=settings["dimension"],
-        create=settings["create_index"],
-        conn_id=settings["opensearch_conn_id"],
-    )
-
-
 def embed_and_load(settings: Any, documents: Any, *, deferrable: bool) -> BaseOperator:
     """
     Add ``prepare → batch[embed → load] → report → verify``.
@@ -179,23 +166,6 @@ def embed_and_load(settings: Any, documents: Any, *, deferrable: bool) -> BaseOp
         )
 
     batches = batch.expand_kwargs(prepare.output)
-    report = PipelineReportOperator(
-        task_id="report",
-        parts_task_id="prepare",
-        set_aside_key="rejected",
-        load_task_id="batch.load",
-        target=settings["run_uri"],
-        aws_conn_id=settings["aws_conn_id"],
-        # It speaks of the parts that failed, too; then it fails, and the run with it.
-        trigger_rule=TriggerRule.ALL_DONE,
-        multiple_outputs=True,
-    )
-    indexed: Any = XComArg(report, key="indexed")
-    verify = OpenSearchVerifyIndexOperator(
-        task_id="verify",
-        index_name=settings["index_name"],
-        at_least=indexed,
-        conn_id=settings["opensearch_conn_id"],
-    )
-    prepare >> batches >> report >> verify
+    report = report_and_verify(settings, parts_task_id="prepare", load_task_id="batch.load", set_aside_key="rejected")
+    prepare >> batches >> report
     return prepare

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Context, get_current_context, task
@@ -11,7 +10,8 @@ from pydantic import Field
 
 from overnight.operators.chunks import ChunkDocumentsOperator
 from overnight.operators.llamacloud import LlamaCloudBatchOperator
-from overnight.templates.embedding import EmbeddingConfig, create_index, embed_and_load
+from overnight.templates.embedding import EmbeddingConfig, embed_and_load
+from overnight.templates.steps import TAGS, create_index, pipeline_dag
 
 
 class LlamaCloudParseToIndexConfig(EmbeddingConfig):
@@ -52,7 +52,7 @@ def llamacloud_parse_to_index(
     *,
     deferrable: bool = True,
     default_args: Mapping[str, Any] | None = None,
-    tags: Sequence[str] = ("overnight",),
+    tags: Sequence[str] = TAGS,
     **dag_arguments: Any,
 ) -> DAG:
     """
@@ -67,14 +67,7 @@ def llamacloud_parse_to_index(
     :param default_args: For every task; two retries unless it says otherwise.
     :param dag_arguments: ``schedule``, ``start_date``, ``catchup`` and whatever else a DAG takes.
     """
-    with DAG(
-        dag_id,
-        params=config.params(),
-        default_args={"retries": 2, "retry_delay": timedelta(minutes=1), **(default_args or {})},
-        tags=list(tags),
-        doc_md=__doc__,
-        **dag_arguments,
-    ) as dag:
+    with pipeline_dag(dag_id, config, doc_md=__doc__, default_args=default_args, tags=tags, **dag_arguments) as dag:
 
         @task
         def configure() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from inspect import get_annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow.sdk import Param
@@ -33,7 +34,7 @@ class TemplateConfig(BaseModel):
         values = self.model_dump(mode="json")
         definitions = schema.get("$defs", {})
         # What is a template's own, its input above all, comes before what it shares with others.
-        own = [name for kind in type(self).__mro__ for name in kind.__dict__.get("__annotations__", ())]
+        own = [name for kind in type(self).__mro__ for name in get_annotations(kind)]
         return {
             name: Param(values[name], **_form_field(_resolved(schema["properties"][name], definitions)))
             for name in own

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,17 +10,16 @@ from airflow.sdk import DAG, BaseOperator, Context, TriggerRule, XComArg, get_cu
 from airflow.sdk.exceptions import AirflowSkipException
 from pydantic import Field
 
-from overnight.operators.index import OpenSearchCreateIndexOperator, OpenSearchVerifyIndexOperator
 from overnight.operators.ml_commons import (
     MLCommonsBatchPredictOperator,
     MLCommonsConnectorOperator,
     MLCommonsRegisterModelOperator,
 )
 from overnight.operators.ml_commons_ingest import MLCommonsBatchIngestOperator
-from overnight.operators.report import PipelineReportOperator
 from overnight.operators.sagemaker import SageMakerBatchTransformOperator
 from overnight.operators.transform_plan import ListTransformInputsOperator, PlanTransformLoadsOperator
 from overnight.templates.params import TemplateConfig, run_folder
+from overnight.templates.steps import TAGS, create_index, pipeline_dag, report_and_verify
 
 Via = Literal["sagemaker", "ml_commons"]
 """Who creates the transform job: this DAG, or the cluster by ``_batch_predict``."""
@@ -96,7 +94,7 @@ def s3_sagemaker_to_index(
     blueprint: str | Path | Mapping[str, Any] | None = None,
     deferrable: bool = True,
     default_args: Mapping[str, Any] | None = None,
-    tags: Sequence[str] = ("overnight",),
+    tags: Sequence[str] = TAGS,
     **dag_arguments: Any,
 ) -> DAG:
     """
@@ -116,14 +114,7 @@ def s3_sagemaker_to_index(
     :param default_args: For every task; two retries unless it says otherwise.
     :param dag_arguments: ``schedule``, ``start_date``, ``catchup`` and whatever else a DAG takes.
     """
-    with DAG(
-        dag_id,
-        params=config.params(),
-        default_args={"retries": 2, "retry_delay": timedelta(minutes=1), **(default_args or {})},
-        tags=list(tags),
-        doc_md=__doc__,
-        **dag_arguments,
-    ) as dag:
+    with pipeline_dag(dag_id, config, doc_md=__doc__, default_args=default_args, tags=tags, **dag_arguments) as dag:
 
         @task
         def configure() -> dict[str, Any]:
@@ -147,14 +138,6 @@ def s3_sagemaker_to_index(
 
         # An operator's arguments are typed by what they are in the run; until then they are references to XComs.
         settings: Any = configure()
-        create_index = OpenSearchCreateIndexOperator(
-            task_id="create_index",
-            index_name=settings["index_name"],
-            body=settings["index_body"],
-            dimension=settings["dimension"],
-            create=settings["create_index"],
-            conn_id=settings["opensearch_conn_id"],
-        )
         files = {
             "input_uri": settings["input_uri"],
             "output_uri": settings["output_uri"],
@@ -181,25 +164,8 @@ def s3_sagemaker_to_index(
             poll_interval=settings["poll_seconds"],
             deferrable=deferrable,
         ).expand(request=parts.map(lambda part: part["request"]))
-        report = PipelineReportOperator(
-            task_id="report",
-            parts_task_id="plan",
-            without_result_key="missing",
-            load_task_id="load",
-            target=settings["run_uri"],
-            aws_conn_id=settings["aws_conn_id"],
-            # It speaks of the parts that failed, too; then it fails, and the run with it.
-            trigger_rule=TriggerRule.ALL_DONE,
-            multiple_outputs=True,
-        )
-        indexed: Any = XComArg(report, key="indexed")
-        verify = OpenSearchVerifyIndexOperator(
-            task_id="verify",
-            index_name=settings["index_name"],
-            at_least=indexed,
-            conn_id=settings["opensearch_conn_id"],
-        )
-        settings >> create_index >> list_inputs >> transform >> plan >> load >> report >> verify
+        report = report_and_verify(settings, parts_task_id="plan", load_task_id="load", without_result_key="missing")
+        settings >> create_index(settings) >> list_inputs >> transform >> plan >> load >> report
     return dag
 
 

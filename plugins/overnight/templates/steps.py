@@ -1,0 +1,79 @@
+"""What the pipelines have in common: the DAG around them, the index before the work, the report behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, BaseOperator, TriggerRule, XComArg
+
+from overnight.operators.index import OpenSearchCreateIndexOperator, OpenSearchVerifyIndexOperator
+from overnight.operators.report import PipelineReportOperator
+from overnight.templates.params import TemplateConfig
+
+TAGS = ("overnight",)
+
+
+def pipeline_dag(
+    dag_id: str,
+    config: TemplateConfig,
+    *,
+    doc_md: str | None,
+    default_args: Mapping[str, Any] | None = None,
+    tags: Sequence[str] = TAGS,
+    **dag_arguments: Any,
+) -> DAG:
+    """
+    Return an empty DAG with a template's trigger form.
+
+    :param default_args: For every task; two retries unless it says otherwise.
+    """
+    return DAG(
+        dag_id,
+        params=config.params(),
+        default_args={"retries": 2, "retry_delay": timedelta(minutes=1), **(default_args or {})},
+        tags=list(tags),
+        doc_md=doc_md,
+        **dag_arguments,
+    )
+
+
+def create_index(settings: Any) -> BaseOperator:
+    """Add the step that has the index ready before anything is paid for."""
+    return OpenSearchCreateIndexOperator(
+        task_id="create_index",
+        index_name=settings["index_name"],
+        body=settings["index_body"],
+        dimension=settings["dimension"],
+        create=settings["create_index"],
+        conn_id=settings["opensearch_conn_id"],
+    )
+
+
+def report_and_verify(settings: Any, *, parts_task_id: str, load_task_id: str, **left_out: str) -> BaseOperator:
+    """
+    Add ``report → verify`` and return the first.
+
+    :param left_out: ``set_aside_key`` or ``without_result_key``, as :class:`PipelineReportOperator` takes them.
+    """
+    report = PipelineReportOperator(
+        task_id="report",
+        parts_task_id=parts_task_id,
+        load_task_id=load_task_id,
+        target=settings["run_uri"],
+        aws_conn_id=settings["aws_conn_id"],
+        # It speaks of the parts that failed, too; then it fails, and the run with it.
+        trigger_rule=TriggerRule.ALL_DONE,
+        multiple_outputs=True,
+        **left_out,
+    )
+    indexed: Any = XComArg(report, key="indexed")
+    verify = OpenSearchVerifyIndexOperator(
+        task_id="verify",
+        index_name=settings["index_name"],
+        at_least=indexed,
+        conn_id=settings["opensearch_conn_id"],
+    )
+    report >> verify
+    return report
