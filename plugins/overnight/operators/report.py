@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import LoadReport
+from overnight.ingest.page import render
 from overnight.ingest.parts import LeftOut, PartReport, PipelineReport
 from overnight.jobs.errors import JobFailedError
 from overnight.operators.load import REPORT_KEY
@@ -24,15 +25,15 @@ class PipelineReportOperator(BaseOperator):
     Add up the load reports of a pipeline's parts, write them down, and fail when a part did not land.
 
     Give it the trigger rule ``all_done``: it has to speak of the parts that failed, too. The report is the XCom, the
-    log's last line, and ``report.json`` in the target folder.
+    log's last line, ``report.json`` in the target folder, and for people ``report.html`` beside it.
 
     :param parts_task_id: The step that made the parts: its XCom is a list, where each part's ``requests`` is how many
-        documents it has.
+        documents it has. Of a part that does not say (a shard), only its load knows.
     :param load_task_id: The mapped task that loads the parts.
     :param set_aside_key: The XCom of the first step with the ``{"count", "uri"}`` of the documents that were refused
         before there were parts.
     :param without_result_key: The same for documents that the service gave no output for.
-    :param target: The folder, as a URI, for ``report.json``.
+    :param target: The folder, as a URI, for ``report.json`` and ``report.html``.
     :param aws_conn_id: The connection for ``s3://`` URIs.
     """
 
@@ -63,14 +64,17 @@ class PipelineReportOperator(BaseOperator):
         if parts is None:
             raise AirflowFailException(f"{self.parts_task_id} made no parts, so there is nothing to report.")
         report = PipelineReport.of(
-            [self._part_report(context, number, part["requests"]) for number, part in enumerate(parts)],
+            [self._part_report(context, number, part.get("requests", 0)) for number, part in enumerate(parts)],
             set_aside=self._left_out(context, self.set_aside_key),
             without_result=self._left_out(context, self.without_result_key),
         )
-        uri = f"{self.target.rstrip('/')}/report.json"
-        with connected_storage(self.aws_conn_id).open(uri, "wb") as file:
-            file.write(report.model_dump_json(indent=2).encode())
-        summary = report.model_dump(mode="json", exclude={"parts"}) | {"uri": uri}
+        target = self.target.rstrip("/")
+        title = f"{context['dag'].dag_id}, {context['run_id']}"
+        storage = connected_storage(self.aws_conn_id)
+        for name, content in (("json", report.model_dump_json(indent=2)), ("html", render(report, title))):
+            with storage.open(f"{target}/report.{name}", "wb") as file:
+                file.write(content.encode())
+        summary = report.model_dump(mode="json", exclude={"parts"}) | {"uri": f"{target}/report.json", "page": f"{target}/report.html"}
         context["ti"].xcom_push(key=REPORT_KEY, value=summary)
         self.log.info("Pipeline report: %s", summary)
         with failing_for_good():
