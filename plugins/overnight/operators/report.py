@@ -74,7 +74,8 @@ class PipelineReportOperator(BaseOperator):
         for name, content in (("json", report.model_dump_json(indent=2)), ("html", render(report, title))):
             with storage.open(f"{target}/report.{name}", "wb") as file:
                 file.write(content.encode())
-        summary = report.model_dump(mode="json", exclude={"parts"}) | {"uri": f"{target}/report.json", "page": f"{target}/report.html"}
+        places = {"uri": f"{target}/report.json", "page": f"{target}/report.html"}
+        summary = report.model_dump(mode="json", exclude={"parts"}) | places
         context["ti"].xcom_push(key=REPORT_KEY, value=summary)
         self.log.info("Pipeline report: %s", summary)
         with failing_for_good():
