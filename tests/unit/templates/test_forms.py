@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.sdk import Param
+from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
+from airflow.serialization.serialized_objects import DagSerialization
+
+from .dags import CONFIGS, DAGS, project_dag
+
+FIELDS = [(name, field) for name in CONFIGS for field in CONFIGS[name].model_fields]
+CREDENTIALS = ("password", "secret", "token", "api_key", "access_key", "credential")
+
+
+def context(name: str, **params: Any) -> Any:
+    dag = project_dag(name)
+    given = {field: param.resolve() for field, param in ((f, dag.params.get_param(f)) for f in dag.params)} | params
+    return {"params": given, "task": dag.get_task("configure"), "dag": dag, "ds": "2026-01-05", "run_id": "r"}
+
+
+def test_every_dag_of_the_project_is_looked_at() -> None:
+    assert {path.stem for path in DAGS.glob("*.py")} == CONFIGS.keys()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_form_has_a_field_for_everything_in_the_config(name: str) -> None:
+    assert set(project_dag(name).params) == CONFIGS[name].model_fields.keys()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_defaults_make_a_run(name: str) -> None:
+    run = CONFIGS[name].of_run(context(name))
+    assert "{{" not in run.model_dump_json()
+
+
+@pytest.mark.parametrize(("name", "field"), FIELDS)
+def test_every_field_has_a_title_a_type_and_a_default_that_it_accepts(name: str, field: str) -> None:
+    param = project_dag(name).params.get_param(field)
+    assert param.schema["title"]
+    assert param.schema["type"]
+    assert "anyOf" not in param.schema
+    assert "$ref" not in param.schema
+    assert param.resolve() == param.value
+    # What the title alone does not say is said below it.
+    assert param.description or len(param.schema["title"].split()) <= 4
+
+
+@pytest.mark.parametrize(("name", "field"), FIELDS)
+def test_a_value_of_no_kind_that_it_takes_is_refused_by_the_form_and_by_the_run(name: str, field: str) -> None:
+    param = project_dag(name).params.get_param(field)
+    types = param.schema["type"]
+    kinds = {types} if isinstance(types, str) else set(types)
+    wrong: Any = [{}] if "string" in kinds or "object" in kinds or "boolean" in kinds or "array" in kinds else "much"
+    with pytest.raises(ParamValidationError):
+        Param(wrong, **param.schema).resolve()
+    with pytest.raises(AirflowFailException, match=field):
+        CONFIGS[name].of_run(context(name, **{field: wrong}))
+
+
+@pytest.mark.parametrize(("name", "field"), FIELDS)
+def test_no_field_is_a_credential(name: str, field: str) -> None:
+    assert not any(word in field for word in CREDENTIALS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_task_whose_worker_dies_is_tried_again_unless_it_would_be_the_same(name: str) -> None:
+    assert {task.task_id: task.retries for task in project_dag(name).tasks if task.retries < 1} == {}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_airflow_can_store_the_dag_and_read_it_again(name: str) -> None:
+    dag = project_dag(name)
+    again = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    assert set(again.task_dict) == set(dag.task_dict)
+    assert dag.doc_md
+    assert "overnight" in dag.tags
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_a_run_pays_for_comes_after_what_is_checked(name: str) -> None:
+    dag = project_dag(name)
+    paid = {"ingest", "parse", "transform", "prepare"} & set(dag.task_dict)
+    for task_id in paid:
+        upstream = dag.get_task(task_id).get_flat_relative_ids(upstream=True)
+        assert "configure" in upstream
+        assert "create_index" in upstream or name == "azure_ingestion_job"

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytest
+from airflow.sdk import DAG, BaseOperator, Param
+from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
+from pydantic import Field
+
+from overnight.templates.params import TemplateConfig, run_folder
+
+
+class Config(TemplateConfig):
+    """A config with a field of every kind that the templates have."""
+
+    uri: str = Field(default="s3://bucket/{{ ds }}/", title="Documents", description="Where they are.")
+    engine: Literal["auto", "server"] = Field(default="auto", title="Engine")
+    dimension: int | None = Field(default=None, ge=1, le=16, title="Dimension")
+    allowed: int | float | str = Field(default=0, title="Allowed")
+    fields: list[str] = Field(default_factory=list, title="Fields")
+    field_map: dict[str, Any] | None = Field(default=None, title="Field map")
+    create: bool = Field(default=False, title="Create")
+
+
+def context(**params: Any) -> Any:
+    with DAG("a_dag"):
+        task = BaseOperator(task_id="task")
+    given = {name: param.resolve() for name, param in Config().params().items()} | params
+    return {
+        "params": given,
+        "ds": "2026-01-05",
+        "task": task,
+        "dag": task.dag,
+        "run_id": "manual__2026-01-05T00:00:00+00:00",
+    }
+
+
+def test_every_field_is_a_param_with_its_value_as_the_default() -> None:
+    params = Config(dimension=8, fields=["$.a"]).params()
+    assert {name: param.value for name, param in params.items()} == {
+        "uri": "s3://bucket/{{ ds }}/",
+        "engine": "auto",
+        "dimension": 8,
+        "allowed": 0,
+        "fields": ["$.a"],
+        "field_map": None,
+        "create": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "schema"),
+    [
+        ("uri", {"type": "string", "title": "Documents"}),
+        ("engine", {"type": "string", "title": "Engine", "enum": ["auto", "server"]}),
+        ("dimension", {"type": ["integer", "null"], "title": "Dimension", "minimum": 1, "maximum": 16}),
+        ("allowed", {"type": ["integer", "number", "string"], "title": "Allowed"}),
+        ("fields", {"type": "array", "title": "Fields", "items": {"type": "string"}}),
+        ("field_map", {"type": ["object", "null"], "title": "Field map", "additionalProperties": True}),
+        ("create", {"type": "boolean", "title": "Create"}),
+    ],
+)
+def test_the_form_has_one_type_or_a_list_of_types_and_never_a_choice_of_schemas(
+    name: str, schema: dict[str, Any]
+) -> None:
+    assert Config().params()[name].schema == schema
+
+
+def test_what_a_field_is_for_is_the_help_text_of_its_param() -> None:
+    assert Config().params()["uri"].description == "Where they are."
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dimension", 0),
+        ("dimension", 17),
+        ("dimension", "large"),
+        ("engine", "both"),
+        ("create", "perhaps"),
+        ("fields", "$.a"),
+        ("field_map", ["$.a"]),
+        ("uri", 5),
+    ],
+)
+def test_a_wrong_value_is_refused_by_the_form_and_by_the_run_which_names_the_param(name: str, value: Any) -> None:
+    param = Config().params()[name]
+    with pytest.raises(ParamValidationError):
+        Param(value, **param.schema).resolve()
+    with pytest.raises(AirflowFailException, match=name):
+        Config.of_run(context(**{name: value}))
+
+
+@pytest.mark.parametrize("value", [3, 0.25, "5%"])
+def test_a_value_of_any_of_its_types_is_kept_as_it_is(value: Any) -> None:
+    found = Config.of_run(context(allowed=value)).allowed
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_texts_are_templates_of_the_run_also_inside_lists_and_objects() -> None:
+    run = Config.of_run(context(fields=["$.{{ ds }}"], field_map={"day": "{{ ds }}"}))
+    assert run.uri == "s3://bucket/2026-01-05/"
+    assert run.fields == ["$.2026-01-05"]
+    assert run.field_map == {"day": "2026-01-05"}
+
+
+@pytest.mark.parametrize(
+    "template", ["s3://{{ ds", "{{ ds | no_such_filter }}", "{% for %}", "{{ 1 / 0 }}", "{{ macros.nothing.more }}"]
+)
+def test_a_template_that_cannot_be_rendered_is_refused_for_good_and_names_the_param(template: str) -> None:
+    with pytest.raises(AirflowFailException, match="uri"):
+        Config.of_run(context(uri=template))
+
+
+class Special(Config):
+    """A config with a field of its own."""
+
+    model: str = Field(default="small", title="Model")
+
+
+def test_a_templates_own_fields_come_before_those_that_it_shares() -> None:
+    assert list(Special().params()) == ["model", *Config().params()]
+
+
+def test_a_param_that_the_config_does_not_have_is_refused() -> None:
+    with pytest.raises(AirflowFailException, match="colour"):
+        Config.of_run(context(colour="blue"))
+
+
+def test_a_runs_folder_is_the_same_on_every_try_and_has_only_plain_characters() -> None:
+    assert run_folder("s3://bucket/work/", context()) == "s3://bucket/work/a_dag/manual__2026-01-05T00_00_00_00_00"
+    assert run_folder("s3://bucket/work", context()) == run_folder("s3://bucket/work/", context())
