@@ -62,7 +62,7 @@ def run_folder(work_uri: str, context: Context) -> str:
 def _rendered(name: str, value: Any, context: Context) -> Any:
     try:
         return context["task"].render_template(value, context)
-    except TemplateError as error:
+    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise AirflowFailException(f"The param {name} is a template that cannot be rendered: {error}") from error
 
 
