@@ -67,7 +67,9 @@ class Errors:
         if response.has_redirect_location:
             remedy = f"It redirects to {_target(response)}; put that address into the connection."
         message = f"{self._service} answered {request.method} {path_of(response)} with {status}: "
-        message = f"{message}{without(self._secrets, _redact(request.headers, text))} {remedy}".strip()
+        # Cut last: of a secret that is cut in two, no half would be recognised.
+        text = without(self._secrets, _redact(request.headers, text))[:MAX_ERROR_TEXT]
+        message = f"{message}{text} {remedy}".strip()
         kind = self._kind(status, code)
         if issubclass(kind, TransientError):
             return kind(message, status=status, code=code, retry_after=retry_after(response))
@@ -110,8 +112,8 @@ class Errors:
         except orjson.JSONDecodeError:
             read = None
         if read is None:
-            return None, response.text[:MAX_ERROR_TEXT].strip() or response.reason_phrase
-        return read[0], read[1][:MAX_ERROR_TEXT]
+            return None, response.text.strip() or response.reason_phrase
+        return read
 
 
 def retry_after(response: httpx.Response) -> float | None:

@@ -24,7 +24,7 @@ from overnight.jobs.errors import (
     UnsupportedError,
 )
 from overnight.services.http import HttpCall, HttpTransport, Retry
-from overnight.services.http_errors import MAX_RETRY_AFTER, retry_after
+from overnight.services.http_errors import MAX_ERROR_TEXT, MAX_RETRY_AFTER, retry_after
 
 from .conftest import Answer, Server, json_answer
 
@@ -241,6 +241,18 @@ def test_a_key_that_the_server_repeats_is_not_told(
         send(transport, GET)
     assert KEY not in everything_about(caught.value) + caplog.text + repr(transport)
     assert "Incorrect API key provided: ***." in str(caught.value)
+
+
+@pytest.mark.parametrize("is_json", [True, False])
+@pytest.mark.parametrize("kept", range(len(KEY) + 1))
+def test_no_part_of_a_key_is_told_where_a_long_message_is_cut(server: Server, kept: int, is_json: bool) -> None:
+    message = "x" * (MAX_ERROR_TEXT - kept) + KEY + " and more"
+    server.answers = [json_answer({"error": {"message": message}}, 400) if is_json else Answer(400, message.encode())]
+    with pytest.raises(ServiceError) as caught:
+        blocking(transport_to(server), GET)
+    told = str(caught.value)
+    assert "x" * (MAX_ERROR_TEXT - kept) in told
+    assert not any(KEY[:length] in told for length in range(2, len(KEY) + 1))
 
 
 def test_a_calls_own_secret_is_not_told(server: Server, send: Send) -> None:
