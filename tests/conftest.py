@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-_PREFIXES = ("AIRFLOW_CONN_", "AWS_", "OPENAI_", "OPENSEARCH_")
+_PREFIXES = ("AIRFLOW_CONN_", "AWS_", "AZURE_", "LLAMA_CLOUD_", "OPENAI_", "OPENSEARCH_")
 # Where certificates lie is about the machine, not about an account.
 _KEPT = {"AWS_CA_BUNDLE"}
 
