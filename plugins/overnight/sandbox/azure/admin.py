@@ -7,19 +7,22 @@ from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ValidationError
 
-from overnight.sandbox.azure.errors import ApiError, invalid
-from overnight.sandbox.azure.settings import Faults, Pace, Quirks
+from overnight.sandbox.azure.errors import invalid
 from overnight.sandbox.azure.state import State
-from overnight.sandbox.openai.faults import ADMIN
-
-_SECTIONS: dict[str, type[BaseModel]] = {"faults": Faults, "quirks": Quirks, "pace": Pace}
+from overnight.sandbox.emulator.requests import ADMIN
+from overnight.sandbox.emulator.sections import Sections
 
 
 def admin_router(state: State) -> APIRouter:
     """Return the routes."""
     router = APIRouter(prefix=ADMIN)
+    sections = Sections(
+        state.settings,
+        state.draws,
+        ("faults", "quirks", "pace"),
+        beside=("blobs", "clock", "requests", "health"),
+    )
 
     @router.get("/health")
     def health() -> dict[str, Any]:
@@ -38,13 +41,13 @@ def admin_router(state: State) -> APIRouter:
         return clock()
 
     @router.get("/requests")
-    def requests(method: str | None = None, path: str | None = None) -> dict[str, Any]:
-        return {"value": state.requests.public(method, path)}
+    async def requests(method: str | None = None, path: str | None = None) -> dict[str, Any]:
+        return {"value": state.requests.public(method=method, path=path)}
 
     @router.delete("/requests")
-    def forget() -> dict[str, Any]:
+    async def forget() -> dict[str, Any]:
         state.requests.clear()
-        return requests()
+        return await requests()
 
     @router.put("/blobs/{container}/{name:path}")
     async def put_blob(container: str, name: str, request: Request) -> dict[str, Any]:
@@ -58,38 +61,19 @@ def admin_router(state: State) -> APIRouter:
 
     @router.get("/{section}")
     def show(section: str) -> dict[str, Any]:
-        return _section(state, section).model_dump(mode="json")
+        return sections.show(section)
 
     @router.patch("/{section}")
     async def merge(section: str, request: Request) -> dict[str, Any]:
-        values = _section(state, section).model_dump(mode="json") | await _object(request)
-        return _change(state, section, values)
+        sections.show(section)
+        return sections.merge(section, await _object(request))
 
     @router.put("/{section}")
     async def replace(section: str, request: Request) -> dict[str, Any]:
-        _section(state, section)
-        return _change(state, section, await _object(request))
+        sections.show(section)
+        return sections.replace(section, await _object(request))
 
     return router
-
-
-def _section(state: State, name: str) -> BaseModel:
-    if name not in _SECTIONS:
-        known = f"{', '.join(_SECTIONS)}, blobs, clock, requests, health"
-        raise ApiError("notFound", f"There is no {ADMIN}/{name}; there are {known}.")
-    section: BaseModel = getattr(state.settings, name)
-    return section
-
-
-def _change(state: State, name: str, values: dict[str, Any]) -> dict[str, Any]:
-    try:
-        section = _SECTIONS[name].model_validate(values)
-    except ValidationError as error:
-        raise invalid(name, f"{name} cannot be set: {error}") from error
-    setattr(state.settings, name, section)
-    if name == "faults":
-        state.draws.reset()
-    return section.model_dump(mode="json")
 
 
 async def _object(request: Request) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
-from overnight.sandbox.llamacloud.parser import UnreadableError, parse
+from overnight.sandbox.documents import UnreadableError, parse
 
 READABLE: Final = (".txt", ".md", ".html", ".htm", ".pdf")
 _TOKEN = re.compile(r"\w+|[^\w\s]")

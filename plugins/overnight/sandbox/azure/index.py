@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from overnight.sandbox.openai.database import Database
+from overnight.sandbox.emulator.database import Database
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS indexes (name TEXT PRIMARY KEY);

@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 
 from overnight.sandbox.azure.errors import ApiError
 from overnight.sandbox.azure.settings import Quirks
-from overnight.sandbox.openai.clock import Clock
-from overnight.sandbox.openai.database import Database
+from overnight.sandbox.emulator.clock import Clock
+from overnight.sandbox.emulator.database import Database
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -15,17 +14,17 @@ from overnight.sandbox.azure.errors import ApiError
 from overnight.sandbox.azure.index import IndexStore
 from overnight.sandbox.azure.jobs import Job, JobStore, Stage
 from overnight.sandbox.azure.settings import Settings
-from overnight.sandbox.llamacloud.parser import UnreadableError
+from overnight.sandbox.documents import UnreadableError
+from overnight.sandbox.emulator.worker import Worker
 
 log = logging.getLogger(__name__)
 
-_IDLE = 0.05
 _SLICE = 100
 """Chunks that are indexed in one transaction."""
 _MAX_WARNINGS = 100
 
 
-class Runner:
+class Runner(Worker):
     """
     A thread that carries out jobs.
 
@@ -34,38 +33,26 @@ class Runner:
     """
 
     def __init__(self, settings: Settings, jobs: JobStore, indexes: IndexStore, blobs: Path) -> None:
+        super().__init__("ingestion")
         self._settings = settings
         self._jobs = jobs
         self._indexes = indexes
         self._blobs = blobs
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="ingestion", daemon=True)
 
-    def start(self) -> None:
-        """Go on with whatever is not over."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End after the step in hand."""
-        self._stopping.set()
-        self._thread.join()
-
-    def _work(self) -> None:
-        while not self._stopping.is_set():
-            due = self._jobs.due()
-            for job in due:
-                try:
-                    self._step(job)
-                except ApiError as error:
-                    self._end(job, error)
-                except Exception:
-                    # The message could quote a header.
-                    log.error("A step of the job %s broke.", job.id)  # noqa: TRY400
-                    self._end(job, ApiError("internalFailure"))
-                if self._stopping.is_set():
-                    return
-            if not due:
-                self._stopping.wait(_IDLE)
+    def _turn(self) -> bool:
+        due = self._jobs.due()
+        for job in due:
+            try:
+                self._step(job)
+            except ApiError as error:
+                self._end(job, error)
+            except Exception:
+                # The message could quote a header.
+                log.error("A step of the job %s broke.", job.id)  # noqa: TRY400
+                self._end(job, ApiError("internalFailure"))
+            if self._stopping.is_set():
+                break
+        return bool(due)
 
     def _step(self, job: Job) -> None:
         if job.status != "running":

@@ -3,56 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from overnight.sandbox.azure.errors import Code
-from overnight.sandbox.openai.settings import BatchFault, HttpFault
-
-Seconds = Annotated[float, Field(ge=0)]
+from overnight.sandbox.emulator.faults import Batch, BatchFault, ConnectionFaults, Http, HttpFault, Options, Seconds
 
 
-def _short(value: Any) -> Any:
-    return {"share": value} if isinstance(value, int | float) else value
-
-
-_Http = Annotated[HttpFault, BeforeValidator(_short)]
-_Job = Annotated[BatchFault, BeforeValidator(_short)]
-
-
-class _Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Faults(_Options):
+class Faults(ConnectionFaults):
     """What goes wrong. A number is short for ``{"share": number}``."""
 
-    refused: _Http = HttpFault()
+    refused: Http = HttpFault()
     """``refused_code``, with the status that belongs to it; the request is not carried out."""
     refused_code: Code = "serviceUnavailable"
     retry_after: Seconds = 1.0
     """Sent with a 429 or 503."""
-    refused_after: _Http = HttpFault()
+    refused_after: Http = HttpFault()
     """``refused_code``; the request *is* carried out."""
-    lost_answer: _Http = HttpFault()
-    """The request is carried out, the connection dropped before the first byte of the answer."""
-    timeout: _Http = HttpFault()
-    """Nothing happens for ``timeout_seconds``, then the connection is dropped; the request is not carried out."""
-    timeout_seconds: Seconds = 60.0
-    latency: Seconds = 0.0
-    """Seconds that every request waits first."""
 
-    job_failed: _Job = BatchFault()
+    job_failed: Batch = BatchFault()
     """The job fails with ``job_failed_code`` between its two stages."""
     job_failed_code: Code = "internalFailure"
-    job_stuck: _Job = BatchFault()
+    job_stuck: Batch = BatchFault()
     """The job runs for ever."""
     echo_credentials: bool = False
     """Every error, and a warning of every job, repeats the headers of the job's creation."""
 
 
-class Quirks(_Options):
+class Quirks(Options):
     """What later versions do differently."""
 
     capitalised: bool = False
@@ -63,7 +42,7 @@ class Quirks(_Options):
     """Sent with every job that is not over."""
 
 
-class Pace(_Options):
+class Pace(Options):
     """How long things take, in real seconds (``/_sandbox/clock`` does not speed them up)."""
 
     queued: Seconds = 0.2

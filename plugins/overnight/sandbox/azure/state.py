@@ -11,11 +11,9 @@ from overnight.sandbox.azure.index import IndexStore
 from overnight.sandbox.azure.jobs import JobStore
 from overnight.sandbox.azure.runner import Runner
 from overnight.sandbox.azure.settings import Settings
-from overnight.sandbox.openai.clock import Clock
-from overnight.sandbox.openai.database import Database
-from overnight.sandbox.openai.faults import Requests
-
-_STATE = "CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
+from overnight.sandbox.emulator.clock import Clock
+from overnight.sandbox.emulator.database import Database
+from overnight.sandbox.emulator.requests import Requests
 
 
 @dataclass
@@ -37,14 +35,9 @@ class State:
         """Open the data folder, which is made when it is missing."""
         blobs = settings.data_dir / "blobs"
         blobs.mkdir(parents=True, exist_ok=True)
-        database = Database(settings.data_dir / "state.sqlite", _STATE + jobs.SCHEMA + index.SCHEMA)
+        database = Database(settings.data_dir / "state.sqlite", jobs.SCHEMA + index.SCHEMA)
         clock = Clock(database)
         store = JobStore(database, clock, settings.status_kept)
         indexes = IndexStore(database)
         runner = Runner(settings, store, indexes, blobs)
         return cls(settings, database, clock, store, indexes, runner, Draws(settings.seed), blobs)
-
-    def close(self) -> None:
-        """Stop the runner; everything is on disk already."""
-        self.runner.stop()
-        self.database.close()

@@ -5,16 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 
+from overnight.sandbox.emulator.requests import ADMIN
 from overnight.sandbox.llamacloud.access import Emulator
-from overnight.sandbox.llamacloud.errors import Refusal
-from overnight.sandbox.llamacloud.settings import Faults, Limits, Pace
-from overnight.sandbox.openai.faults import ADMIN
 
 router = APIRouter(prefix=ADMIN)
-
-_SECTIONS: dict[str, type[BaseModel]] = {"faults": Faults, "limits": Limits, "pace": Pace}
 
 
 @router.get("/health")
@@ -39,8 +35,7 @@ def advance(state: Emulator, advance: Annotated[float, Body(embed=True), Field(g
 @router.get("/requests")
 async def requests(state: Emulator, method: str | None = None, path: str | None = None) -> dict[str, Any]:
     """Return the last requests of a method and a path."""
-    # On the event loop, as what adds to them is: a thread would find them changing under its hands.
-    return {"items": state.requests.public(method, path)}
+    return {"items": state.requests.public(method=method, path=path)}
 
 
 @router.delete("/requests")
@@ -53,35 +48,16 @@ async def forget(state: Emulator) -> dict[str, Any]:
 @router.get("/{section}")
 def show(section: str, state: Emulator) -> dict[str, Any]:
     """Return the faults, the limits or the pace."""
-    return _section(state, section).model_dump(mode="json")
+    return state.sections.show(section)
 
 
 @router.put("/{section}")
 def replace(section: str, state: Emulator, values: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
     """Set a section anew."""
-    _section(state, section)
-    return _change(state, section, values)
+    return state.sections.replace(section, values)
 
 
 @router.patch("/{section}")
 def merge(section: str, state: Emulator, values: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
     """Change some of a section."""
-    return _change(state, section, _section(state, section).model_dump(mode="json") | values)
-
-
-def _section(state: Emulator, name: str) -> BaseModel:
-    if name not in _SECTIONS:
-        raise Refusal(404, f"There is no {ADMIN}/{name}; there are {', '.join(_SECTIONS)}, clock, requests, health.")
-    section: BaseModel = getattr(state.settings, name)
-    return section
-
-
-def _change(state: Emulator, name: str, values: dict[str, Any]) -> dict[str, Any]:
-    try:
-        section = _SECTIONS[name].model_validate(values)
-    except ValidationError as error:
-        raise Refusal(400, f"{name} cannot be set: {error}") from error
-    setattr(state.settings, name, section)
-    if name == "faults":
-        state.decisions.reset()
-    return section.model_dump(mode="json")
+    return state.sections.merge(section, values)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from datetime import datetime
 from typing import Any
 
 import orjson
 
+from overnight.sandbox.documents import Page, UnreadableError, parse
+from overnight.sandbox.emulator.worker import Worker
 from overnight.sandbox.llamacloud.directories import discard
 from overnight.sandbox.llamacloud.extractor import extract
 from overnight.sandbox.llamacloud.faults import hits
 from overnight.sandbox.llamacloud.jobs import job_record
-from overnight.sandbox.llamacloud.parser import Page, UnreadableError, chosen, parse
+from overnight.sandbox.llamacloud.page_ranges import chosen
 from overnight.sandbox.llamacloud.state import State
 from overnight.sandbox.llamacloud.store import OVER, Record
 
@@ -22,7 +23,6 @@ log = logging.getLogger(__name__)
 
 _SLICE = 0.05
 """Seconds of work at one thing before the next gets its turn."""
-_IDLE = 0.05
 _SWEEP = 1.0
 """Seconds between looks for directories that have expired."""
 _JOBS = 50
@@ -49,37 +49,25 @@ class _Rate:
         return True
 
 
-class Runner:
+class Runner(Worker):
     """A thread that carries out batches and jobs; the settings are read anew for every step."""
 
     def __init__(self, state: State) -> None:
+        super().__init__("llamacloud")
         self._state = state
         self._store = state.store
         self._mapping = _Rate()
         self._working = _Rate()
         self._swept = 0.0
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="llamacloud", daemon=True)
 
-    def start(self) -> None:
-        """Begin, with what an earlier process left."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop after the current slice; what is unfinished is taken up by the next process."""
-        self._stopping.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._sweep()
-                busy = self._move_batches()
-                busy |= self._do_jobs()
-            except Exception:
-                log.exception("The emulator's runner stumbled; it goes on.")
-                busy = False
-            self._stopping.wait(0.0 if busy else _IDLE)
+    def _turn(self) -> bool:
+        try:
+            self._sweep()
+            busy = self._move_batches()
+            return self._do_jobs() or busy
+        except Exception:
+            log.exception("The emulator's runner stumbled; it goes on.")
+            return False
 
     def _sweep(self) -> None:
         if time.monotonic() - self._swept < _SWEEP:

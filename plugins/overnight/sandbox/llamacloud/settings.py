@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from overnight.sandbox.openai.settings import BatchFault, HttpFault, Pattern, Seconds, Share
+from overnight.sandbox.emulator.faults import Batch, BatchFault, GatewayFaults, Options, Pattern, Seconds, Share, Short
 
 PROJECT = "prj-00000000-0000-4000-8000-000000000001"
 ORGANIZATION = "org-00000000-0000-4000-8000-000000000001"
 
 
-class _Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FileFault(_Options):
+class FileFault(Options):
     """
     Which files of a batch go wrong in one way.
 
@@ -29,33 +25,11 @@ class FileFault(_Options):
     name: Pattern = ""
 
 
-def _short(value: Any) -> Any:
-    return {"share": value} if isinstance(value, int | float) else value
+_File = Annotated[FileFault, Short]
 
 
-_Http = Annotated[HttpFault, BeforeValidator(_short)]
-_File = Annotated[FileFault, BeforeValidator(_short)]
-_Batch = Annotated[BatchFault, BeforeValidator(_short)]
-
-
-class Faults(_Options):
+class Faults(GatewayFaults):
     """What goes wrong. A number is short for ``{"share": number}``."""
-
-    rate_limited: _Http = HttpFault()
-    """429 with ``Retry-After``; the request is not carried out."""
-    retry_after: Seconds = 1.0
-    server_error: _Http = HttpFault()
-    """``server_error_status``; the request is not carried out."""
-    server_error_status: Annotated[int, Field(ge=500, le=599)] = 500
-    timeout: _Http = HttpFault()
-    """Nothing happens for ``timeout_seconds``, then the connection is dropped; the request is not carried out."""
-    timeout_seconds: Seconds = 60.0
-    lost_answer: _Http = HttpFault()
-    """The request is carried out, the connection dropped before the first byte of the answer."""
-    cut_body: _Http = HttpFault()
-    """The connection is dropped half-way through the answer's body."""
-    latency: Seconds = 0.0
-    """Seconds that every request waits first."""
 
     files_failed: _File = FileFault()
     """The file's job fails."""
@@ -66,16 +40,16 @@ class Faults(_Options):
     pages_failed: _File = FileFault()
     """The first page of the file's result is a failed page."""
 
-    batch_failed: _Batch = BatchFault()
+    batch_failed: Batch = BatchFault()
     """The batch ends FAILED, without results."""
-    batch_stuck: _Batch = BatchFault()
+    batch_stuck: Batch = BatchFault()
     """The batch stays RUNNING until it is cancelled."""
-    batch_throttled: _Batch = BatchFault()
+    batch_throttled: Batch = BatchFault()
     """The batch is THROTTLED for ``throttled_seconds`` before it runs."""
     throttled_seconds: Seconds = 1.0
 
 
-class Limits(_Options):
+class Limits(Options):
     """What the service accepts; the defaults are those it documents, where it does."""
 
     files_per_batch: int = 1_000
@@ -93,7 +67,7 @@ class Limits(_Options):
     """How long a presigned URL works."""
 
 
-class Pace(_Options):
+class Pace(Options):
     """How long things take, in real seconds (``/_sandbox/clock`` does not speed them up)."""
 
     pending: Seconds = 0.2

@@ -12,11 +12,12 @@ from typing import Any, cast
 
 from fastapi import Request
 
+from overnight.sandbox.emulator.requests import Requests
+from overnight.sandbox.emulator.sections import Sections
 from overnight.sandbox.llamacloud.errors import Refusal
 from overnight.sandbox.llamacloud.faults import Decisions
 from overnight.sandbox.llamacloud.settings import Settings
 from overnight.sandbox.llamacloud.store import Record, Store
-from overnight.sandbox.openai.faults import Requests
 
 PRESETS = {
     "cfg-PARSE_FAST": "fast",
@@ -34,13 +35,16 @@ class State:
     settings: Settings
     store: Store
     decisions: Decisions
+    sections: Sections
     requests: Requests = field(default_factory=Requests)
     _uploads: deque[float] = field(default_factory=deque)
 
     @classmethod
     def open(cls, settings: Settings) -> State:
         """Open the data folder, which is made when it is missing."""
-        return cls(settings, Store(settings.data_dir), Decisions(settings.seed))
+        decisions = Decisions(settings.seed)
+        sections = Sections(settings, decisions, ("faults", "limits", "pace"), beside=("clock", "requests", "health"))
+        return cls(settings, Store(settings.data_dir), decisions, sections)
 
     def admit_upload(self) -> None:
         """

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import orjson
 
+from overnight.sandbox.emulator.clock import Clock
+from overnight.sandbox.emulator.database import Database
 from overnight.sandbox.llamacloud.errors import Refusal
-from overnight.sandbox.openai.clock import Clock
-from overnight.sandbox.openai.database import Database
 
 Kind = Literal["directory", "directory_file", "file", "configuration", "batch", "job"]
 Record = dict[str, Any]
@@ -34,7 +34,6 @@ CREATE TABLE IF NOT EXISTS records (
 CREATE INDEX IF NOT EXISTS by_parent ON records (kind, parent, seq);
 CREATE INDEX IF NOT EXISTS by_state ON records (kind, is_open, seq);
 CREATE UNIQUE INDEX IF NOT EXISTS by_name ON records (kind, parent, name);
-CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 _SLICE = 500
 

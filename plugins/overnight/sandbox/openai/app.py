@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -11,6 +9,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from overnight.sandbox.emulator.application import application
+from overnight.sandbox.emulator.sections import SectionError
 from overnight.sandbox.openai.admin import admin_router
 from overnight.sandbox.openai.api import api_router
 from overnight.sandbox.openai.errors import ApiError, server_error
@@ -32,26 +32,14 @@ def create_app(settings: Settings) -> FastAPI:
     Return the emulator as an ASGI application.
 
     Its runner works while the application's lifespan lasts. Dropped connections need
-    :func:`overnight.sandbox.openai.server.serve`.
+    :func:`overnight.sandbox.emulator.server.serve`.
 
     :param settings: Changed in place by the admin API.
     """
     state = State.open(settings)
 
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        state.runner.start()
-        yield
-        state.close()
-
-    app = FastAPI(
-        title="OpenAI files and batches, emulated",
-        lifespan=lifespan,
-        default_response_class=Json,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        redirect_slashes=False,
+    app = application(
+        "OpenAI files and batches, emulated", state.runner, state.database.close, default_response_class=Json
     )
     app.include_router(api_router(state))
     app.include_router(admin_router(state))
@@ -59,6 +47,10 @@ def create_app(settings: Settings) -> FastAPI:
     @app.exception_handler(ApiError)
     async def refuse(_: Request, error: ApiError) -> Response:
         return Json(error.body, status_code=error.status, headers=error.headers)
+
+    @app.exception_handler(SectionError)
+    async def refuse_section(request: Request, error: SectionError) -> Response:
+        return await refuse(request, ApiError(error.status, str(error)))
 
     @app.exception_handler(HTTPException)
     async def unrouted(request: Request, error: HTTPException) -> Response:

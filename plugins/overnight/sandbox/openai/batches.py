@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from overnight.sandbox.openai.clock import Clock
-from overnight.sandbox.openai.database import Database
+from overnight.sandbox.emulator.clock import Clock
+from overnight.sandbox.emulator.database import Database
 from overnight.sandbox.openai.errors import ApiError, invalid_type, invalid_value, missing_parameter, out_of_range
 from overnight.sandbox.openai.files import FileStore, Page, link
 from overnight.sandbox.openai.settings import Limits, Quirks, Settings

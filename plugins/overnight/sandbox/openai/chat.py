@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from overnight.sandbox.openai.errors import ApiError, invalid_value, missing_parameter
-from overnight.sandbox.openai.vectors import embed, similarity
+from overnight.sandbox.vectors import embed, similarity
 
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]?")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")

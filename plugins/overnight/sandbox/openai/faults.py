@@ -5,70 +5,20 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections import deque
-from dataclasses import asdict, dataclass
-from typing import Any
 from urllib.parse import unquote
 
-import orjson
-from starlette.datastructures import Headers, MutableHeaders
+from fastapi.responses import JSONResponse
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from overnight.sandbox.openai.connections import close, drop
+from overnight.sandbox.emulator.connections import close
+from overnight.sandbox.emulator.exchange import Exchange, length_of
+from overnight.sandbox.emulator.requests import ADMIN, Requests, SeenRequest
 from overnight.sandbox.openai.decisions import Decisions
 from overnight.sandbox.openai.errors import ApiError, server_error
 from overnight.sandbox.openai.settings import Settings
 
-ADMIN = "/_sandbox"
 _AZURE = re.compile(r"^/openai(?:/v1)?(?:/deployments/(?P<deployment>[^/]+))?(?P<rest>/.*)$")
-_REMEMBERED = 20_000
-
-
-@dataclass
-class Seen:
-    """
-    A request, for the record; never its credentials or its body.
-
-    :param status: Of the answer the API gave, which a fault may have kept from arriving; ``None`` when it gave none.
-    """
-
-    number: int
-    method: str
-    path: str
-    organization: str | None
-    project: str | None
-    status: int | None = None
-    fault: str | None = None
-
-
-class Requests:
-    """The last requests, oldest first."""
-
-    def __init__(self) -> None:
-        self._seen: deque[Seen] = deque(maxlen=_REMEMBERED)
-        self._count = 0
-
-    def add(self, scope: Scope) -> Seen:
-        """Record a request that has just come in."""
-        headers = Headers(scope=scope)
-        self._count += 1
-        seen = Seen(
-            self._count,
-            scope["method"],
-            scope["path"],
-            headers.get("openai-organization"),
-            headers.get("openai-project"),
-        )
-        self._seen.append(seen)
-        return seen
-
-    def public(self, method: str | None, path: str | None) -> list[dict[str, Any]]:
-        """Return the recorded requests of a method and a path."""
-        return [asdict(seen) for seen in self._seen if method in (None, seen.method) and path in (None, seen.path)]
-
-    def clear(self) -> None:
-        """Forget them; the numbers go on."""
-        self._seen.clear()
 
 
 class FaultyFront:
@@ -102,109 +52,73 @@ class FaultyFront:
 
     async def _serve(self, scope: Scope, exchange: _Exchange) -> None:
         faults, fault = self._settings.faults, exchange.seen.fault
-        if fault == "timeout":
-            await asyncio.sleep(faults.timeout_seconds)
-            await exchange.drop()
-        elif fault == "rate_limited":
-            message = "Rate limit reached for requests. Please try again later."
-            retry = {"Retry-After": f"{faults.retry_after:g}"}
-            await exchange.refuse(ApiError(429, message, type="requests", code="rate_limit_exceeded", headers=retry))
-        elif fault == "server_error":
-            await exchange.refuse(server_error(faults.server_error_status))
-        elif fault in ("lost_answer", "lost_create", "server_error_after"):
-            await self._app(scope, exchange.receive, exchange.swallow)
-            if fault == "server_error_after":
-                await exchange.refuse(server_error(faults.server_error_status))
-            else:
+        match fault:
+            case "timeout":
+                await asyncio.sleep(faults.timeout_seconds)
                 await exchange.drop()
-        elif fault in ("cut_body", "broken_json"):
-            await self._app(scope, exchange.receive, exchange.halve)
-        else:
-            await self._app(scope, exchange.receive, exchange.send)
+            case "rate_limited":
+                message = "Rate limit reached for requests. Please try again later."
+                retry = {"Retry-After": f"{faults.retry_after:g}"}
+                error = ApiError(429, message, type="requests", code="rate_limit_exceeded", headers=retry)
+                await exchange.refuse(_answer(error))
+            case "server_error":
+                await exchange.refuse(_answer(server_error(faults.server_error_status)))
+            case "server_error_after":
+                await self._app(scope, exchange.receive, exchange.swallow)
+                await exchange.refuse(_answer(server_error(faults.server_error_status)))
+            case "lost_answer" | "lost_create":
+                await self._app(scope, exchange.receive, exchange.swallow)
+                await exchange.drop()
+            case "cut_body":
+                await self._app(scope, exchange.receive, exchange.halve)
+                if exchange.is_cut:
+                    await exchange.drop()
+            case "broken_json":
+                await self._app(scope, exchange.receive, exchange.shorten)
+            case _:
+                await self._app(scope, exchange.receive, exchange.send)
 
 
-class _Exchange:
-    """One request on its way in, and its answer on its way out, whole or not."""
+class _Exchange(Exchange):
+    """With the headers that all of OpenAI's answers have."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, seen: Seen) -> None:
-        self.seen = seen
+    def __init__(self, scope: Scope, receive: Receive, send: Send, seen: SeenRequest) -> None:
+        super().__init__(scope, receive, send, seen)
         self.sent_status = 0
-        self._scope = scope
-        self._receive = receive
-        self._send = send
-        self._body_is_read = False
-        self._left = 0
-        self._whole = False
+        self._organization = seen.organization
 
-    async def receive(self) -> Message:
-        message = await self._receive()
-        self._body_is_read = not message.get("more_body", False)
-        return message
-
-    async def send(self, message: Message) -> None:
+    async def shorten(self, message: Message) -> None:
+        """Send half of a JSON body as if it were all of it; any other answer goes out whole."""
         if message["type"] == "http.response.start":
-            self.seen.status = message["status"]
-            message = await self._started(message)
-        await self._send(message)
-
-    async def swallow(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.seen.status = message["status"]
-
-    async def refuse(self, error: ApiError) -> None:
-        """Answer in the API's place."""
-        body = orjson.dumps(error.body)
-        headers = MutableHeaders(error.headers)
-        headers["content-type"] = "application/json"
-        headers["content-length"] = str(len(body))
-        start: Message = {"type": "http.response.start", "status": error.status, "headers": headers.raw}
-        await self._send(await self._started(start))
-        await self._send({"type": "http.response.body", "body": body})
-
-    async def drop(self) -> None:
-        await drop(self._scope, self._receive)
-
-    async def halve(self, message: Message) -> None:
-        """Send half the body: in a smaller complete answer, or in one that breaks off."""
-        breaks_off = self.seen.fault == "cut_body"
-        if message["type"] == "http.response.start":
-            self.seen.status = message["status"]
-            message = await self._started(message)
-            headers = MutableHeaders(raw=message["headers"])
-            length = int(headers.get("content-length", "0"))
-            json = headers.get("content-type", "").startswith("application/json")
-            self._whole = length < 2 or (not breaks_off and (message["status"] >= 400 or not json))
-            self._left = length // 2
-            if self._whole:
-                self.seen.fault = None
-            elif not breaks_off:
+            self._note(message)
+            headers = MutableHeaders(raw=list(message["headers"]))
+            is_json = message["status"] < 400 and headers.get("content-type", "").startswith("application/json")
+            self._plan(length_of(message) // 2 if is_json else 0)
+            if self.is_cut:
                 headers["content-length"] = str(self._left)
-            await self._send(message)
-        elif self._whole:
-            await self._send(message)
+            await self._pass({**message, "headers": headers.raw})
+        elif not self.is_cut:
+            await self._pass(message)
         elif self._left:
-            body = message.get("body", b"")[: self._left]
-            self._left -= len(body)
-            await self._send({"type": "http.response.body", "body": body, "more_body": breaks_off or self._left > 0})
-            if breaks_off and not self._left:
-                await self.drop()
+            body = self._half(message)
+            await self._pass({"type": "http.response.body", "body": body, "more_body": self._left > 0})
 
-    async def _started(self, message: Message) -> Message:
-        """Add the headers that all of OpenAI's answers have."""
-        self.sent_status = message["status"]
-        if self.sent_status >= 400:
-            await self._drain()
-        headers = MutableHeaders(raw=list(message.get("headers", [])))
-        headers["x-request-id"] = f"req_{secrets.token_hex(16)}"
-        headers["openai-version"] = "2020-10-01"
-        if self.seen.organization is not None:
-            headers["openai-organization"] = self.seen.organization
-        return {**message, "headers": headers.raw}
+    async def _pass(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.sent_status = message["status"]
+            if self.sent_status >= 400:
+                await self.drain()
+            headers = MutableHeaders(raw=list(message.get("headers", [])))
+            headers["x-request-id"] = f"req_{secrets.token_hex(16)}"
+            headers["openai-version"] = "2020-10-01"
+            if self._organization is not None:
+                headers["openai-organization"] = self._organization
+            message = {**message, "headers": headers.raw}
+        await super()._pass(message)
 
-    async def _drain(self) -> None:
-        """Read a refused request to its end: a client in the middle of an upload would never see the answer."""
-        while not self._body_is_read:
-            await self.receive()
+
+def _answer(error: ApiError) -> JSONResponse:
+    return JSONResponse(error.body, status_code=error.status, headers=error.headers)
 
 
 def _normalise(scope: Scope) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from overnight.sandbox.openai.clock import Clock
-from overnight.sandbox.openai.database import Database
+from overnight.sandbox.emulator.clock import Clock
+from overnight.sandbox.emulator.database import Database
 from overnight.sandbox.openai.errors import ApiError
 
 PURPOSES = ["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]

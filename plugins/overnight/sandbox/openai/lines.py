@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import orjson
 
+from overnight.sandbox.emulator.draws import unit
 from overnight.sandbox.openai.batches import BatchRecord, normal_endpoint
-from overnight.sandbox.openai.decisions import line_fault, unit
+from overnight.sandbox.openai.decisions import line_fault
 from overnight.sandbox.openai.errors import ApiError, server_error
 from overnight.sandbox.openai.models import answer
 from overnight.sandbox.openai.settings import Quirks, Settings

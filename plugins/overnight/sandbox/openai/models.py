@@ -17,7 +17,7 @@ from overnight.sandbox.openai.errors import (
     out_of_range,
 )
 from overnight.sandbox.openai.settings import Kind, Model, Settings
-from overnight.sandbox.openai.vectors import count_tokens, embed, to_base64
+from overnight.sandbox.vectors import count_tokens, embed, to_base64
 
 
 @dataclass(frozen=True)

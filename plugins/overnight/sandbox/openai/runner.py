@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import random
-import threading
 import time
 from array import array
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from overnight.sandbox.emulator.clock import Clock
+from overnight.sandbox.emulator.worker import Worker
 from overnight.sandbox.openai.batches import BatchError, BatchRecord, BatchStore, Outcome
-from overnight.sandbox.openai.clock import Clock
 from overnight.sandbox.openai.files import FileStore
 from overnight.sandbox.openai.inputs import check, offsets
 from overnight.sandbox.openai.lines import carry_out, undone
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 _SLICE = 0.05
 """Seconds of work between two commits, so that an answer over HTTP never waits long."""
-_IDLE = 0.05
 _STICK_AT = 0.5
 
 Kind = Literal["output", "error"]
@@ -65,7 +64,7 @@ class _Work:
             file.close()
 
 
-class Runner:
+class Runner(Worker):
     """
     A thread that carries out batches.
 
@@ -73,6 +72,7 @@ class Runner:
     """
 
     def __init__(self, settings: Settings, batches: BatchStore, files: FileStore, clock: Clock) -> None:
+        super().__init__("batches")
         self._settings = settings
         self._batches = batches
         self._files = files
@@ -80,34 +80,30 @@ class Runner:
         self._works: dict[str, _Work] = {}
         self._since: dict[tuple[str, str], float] = {}
         self._forgotten: set[str] = set()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="batches", daemon=True)
 
     def start(self) -> None:
         """Begin, with the batches that an earlier process left."""
         if self._settings.quirks.stuck_after_restart:
             self._forgotten = {batch.id for batch in self._batches.unfinished()}
-        self._thread.start()
+        super().start()
 
     def stop(self) -> None:
         """Stop after the current slice; what is unfinished is taken up by the next process."""
-        self._stopping.set()
-        self._thread.join()
+        super().stop()
         for work in self._works.values():
             work.close()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            busy = False
-            for batch in self._batches.unfinished():
-                if batch.id in self._forgotten or self._stopping.is_set():
-                    continue
-                try:
-                    busy |= self._step(batch)
-                except Exception:
-                    log.exception("Batch %s cannot be carried on; it stays as it is.", batch.id)
-                    self._forgotten.add(batch.id)
-            self._stopping.wait(0.0 if busy else _IDLE)
+    def _turn(self) -> bool:
+        busy = False
+        for batch in self._batches.unfinished():
+            if batch.id in self._forgotten or self._stopping.is_set():
+                continue
+            try:
+                busy |= self._step(batch)
+            except Exception:
+                log.exception("Batch %s cannot be carried on; it stays as it is.", batch.id)
+                self._forgotten.add(batch.id)
+        return busy
 
     def _step(self, batch: BatchRecord) -> bool:
         """Move a batch on; say whether there is more to do at once."""

@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Seconds = Annotated[float, Field(ge=0)]
-
-
-def _pattern(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"{value!r} is not a regular expression: {error}") from error
-    return value
-
-
-Pattern = Annotated[str, AfterValidator(_pattern)]
-
-
-class _Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from overnight.sandbox.emulator.faults import (
+    Batch,
+    BatchFault,
+    GatewayFaults,
+    Http,
+    HttpFault,
+    Options,
+    Pattern,
+    Seconds,
+    Share,
+    Short,
+)
 
 
-class HttpFault(_Options):
-    """
-    Which requests go wrong in one way.
-
-    :param share: Part of the matching requests, 0 to 1.
-    :param times: How many requests at most, counted from when the fault was set; no end when ``None``.
-    :param path: A regular expression searched in the path, after an Azure prefix was taken off.
-    :param methods: HTTP methods, upper case; every method when empty.
-    """
-
-    share: Share = 0.0
-    times: Annotated[int, Field(ge=0)] | None = None
-    path: Pattern = ""
-    methods: frozenset[str] = frozenset()
-
-
-class LineFault(_Options):
+class LineFault(Options):
     """
     Which lines of a batch go wrong in one way.
 
@@ -55,51 +33,18 @@ class LineFault(_Options):
     custom_id: Pattern = ""
 
 
-class BatchFault(_Options):
-    """
-    Which batches go wrong in one way; decided when a batch is created.
-
-    :param share: Part of the batches, 0 to 1.
-    :param times: How many batches at most, counted from when the fault was set; no end when ``None``.
-    """
-
-    share: Share = 0.0
-    times: Annotated[int, Field(ge=0)] | None = None
+_Line = Annotated[LineFault, Short]
 
 
-def _short(value: Any) -> Any:
-    return {"share": value} if isinstance(value, int | float) else value
+class Faults(GatewayFaults):
+    """What goes wrong. A number is short for ``{"share": number}``; a path is looked at without its Azure prefix."""
 
-
-_Http = Annotated[HttpFault, BeforeValidator(_short)]
-_Line = Annotated[LineFault, BeforeValidator(_short)]
-_Batch = Annotated[BatchFault, BeforeValidator(_short)]
-
-
-class Faults(_Options):
-    """What goes wrong. A number is short for ``{"share": number}``."""
-
-    rate_limited: _Http = HttpFault()
-    """429 with ``Retry-After``; the request is not carried out."""
-    retry_after: Seconds = 1.0
-    server_error: _Http = HttpFault()
-    """``server_error_status``; the request is not carried out."""
-    server_error_after: _Http = HttpFault()
+    server_error_after: Http = HttpFault()
     """``server_error_status``; the request *is* carried out."""
-    server_error_status: Annotated[int, Field(ge=500, le=599)] = 500
-    timeout: _Http = HttpFault()
-    """Nothing happens for ``timeout_seconds``, then the connection is dropped; the request is not carried out."""
-    timeout_seconds: Seconds = 60.0
-    lost_answer: _Http = HttpFault()
-    """The request is carried out, the connection dropped before the first byte of the answer."""
-    lost_create: _Http = HttpFault()
-    """The same, of ``POST /v1/batches`` only: the batch exists and nobody was told."""
-    cut_body: _Http = HttpFault()
-    """The connection is dropped half-way through the answer's body; ``Content-Length`` promised all of it."""
-    broken_json: _Http = HttpFault()
+    lost_create: Http = HttpFault()
+    """``lost_answer``, of ``POST /v1/batches`` only: the batch exists and nobody was told."""
+    broken_json: Http = HttpFault()
     """A 200 of half a JSON document, in a complete HTTP answer."""
-    latency: Seconds = 0.0
-    """Seconds that every request waits first."""
 
     lines_failed: _Line = LineFault()
     """In the error file: a 500, a 429 or a ``request_timeout``, whichever the line's hash says."""
@@ -108,16 +53,16 @@ class Faults(_Options):
     lines_non_200: _Line = LineFault()
     """In the *output* file, with a ``status_code`` of 500 and an error for a body."""
 
-    batch_failed: _Batch = BatchFault()
+    batch_failed: Batch = BatchFault()
     """The batch fails in validation with ``errors.data[]`` although its file is good."""
-    batch_expired: _Batch = BatchFault()
+    batch_expired: Batch = BatchFault()
     """The batch expires when ``batch_expired_after`` of its lines are done."""
     batch_expired_after: Share = 0.5
-    batch_stuck: _Batch = BatchFault()
+    batch_stuck: Batch = BatchFault()
     """The batch stays ``in_progress`` with half its lines done, until its window ends or it is cancelled."""
 
 
-class Quirks(_Options):
+class Quirks(Options):
     """What servers that speak OpenAI's protocol do differently. All off: OpenAI itself."""
 
     body_as_string: bool = False
@@ -148,7 +93,7 @@ class Quirks(_Options):
     """``expires_after`` and ``output_expires_after`` are accepted and forgotten."""
 
 
-class Limits(_Options):
+class Limits(Options):
     """What the service accepts; the defaults are those OpenAI documents."""
 
     requests_per_batch: int = 50_000
@@ -170,7 +115,7 @@ class Limits(_Options):
     """Seconds from a batch's creation to its expiry."""
 
 
-class Pace(_Options):
+class Pace(Options):
     """How long things take, in real seconds (``/_sandbox/clock`` does not speed them up)."""
 
     validating: Seconds = 0.2
@@ -183,7 +128,7 @@ class Pace(_Options):
 Kind = Literal["embedding", "chat"]
 
 
-class Model(_Options):
+class Model(Options):
     """
     A model the emulator has.
 

@@ -5,14 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from overnight.sandbox.emulator.clock import Clock
+from overnight.sandbox.emulator.database import Database
+from overnight.sandbox.emulator.requests import Requests
 from overnight.sandbox.openai.batches import BatchStore
-from overnight.sandbox.openai.clock import Clock
-from overnight.sandbox.openai.database import Database
 from overnight.sandbox.openai.decisions import Decisions
-from overnight.sandbox.openai.faults import Requests
 from overnight.sandbox.openai.files import FileStore
 from overnight.sandbox.openai.runner import Runner
 from overnight.sandbox.openai.settings import Settings
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS files (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    purpose TEXT NOT NULL,
+    expires_at INTEGER,
+    record TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS batches (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    is_over INTEGER NOT NULL,
+    record TEXT NOT NULL
+);
+"""
 
 
 @dataclass
@@ -37,14 +53,9 @@ class State:
         incoming.mkdir(exist_ok=True)
         for abandoned in incoming.iterdir():
             abandoned.unlink()
-        database = Database(settings.data_dir / "state.sqlite")
+        database = Database(settings.data_dir / "state.sqlite", _SCHEMA)
         clock = Clock(database)
         files = FileStore(settings.data_dir / "files", database, clock)
         batches = BatchStore(settings.data_dir / "batches", database, files, clock)
         runner = Runner(settings, batches, files, clock)
         return cls(settings, database, clock, files, batches, runner, Decisions(settings.seed), incoming)
-
-    def close(self) -> None:
-        """Stop the runner; everything is on disk already."""
-        self.runner.stop()
-        self.database.close()

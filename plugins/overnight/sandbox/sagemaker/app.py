@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel, ValidationError
+from fastapi.responses import PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
+from overnight.sandbox.emulator.application import application
+from overnight.sandbox.emulator.requests import ADMIN
+from overnight.sandbox.emulator.sections import SectionError, Sections
 from overnight.sandbox.sagemaker import objects
 from overnight.sandbox.sagemaker.api import Api
 from overnight.sandbox.sagemaker.errors import AwsError, internal
-from overnight.sandbox.sagemaker.faults import ADMIN, CONTENT_TYPE, Calls, Draws, FaultyFront, operation_of
+from overnight.sandbox.sagemaker.faults import CONTENT_TYPE, Calls, Draws, FaultyFront, operation_of
 from overnight.sandbox.sagemaker.runner import Runner
-from overnight.sandbox.sagemaker.settings import Faults, Limits, Pace, Settings
+from overnight.sandbox.sagemaker.settings import Settings
 from overnight.sandbox.sagemaker.store import Store
 
 log = logging.getLogger(__name__)
 
-_SECTIONS: dict[str, type[BaseModel]] = {"faults": Faults, "limits": Limits, "pace": Pace}
 _CREDENTIAL = re.compile(r"AWS4-HMAC-SHA256 Credential=(?P<key>[^/]+)/\d{8}/(?P<region>[a-z0-9-]+)/sagemaker/")
 
 
@@ -33,7 +33,7 @@ def create_app(settings: Settings) -> FastAPI:
     Return the emulator as an ASGI application.
 
     Its runner works while the application's lifespan lasts. Dropped connections need
-    :func:`overnight.sandbox.sagemaker.server.serve`.
+    :func:`overnight.sandbox.emulator.server.serve`.
 
     :param settings: Changed in place under ``/_sandbox``.
     """
@@ -41,23 +41,10 @@ def create_app(settings: Settings) -> FastAPI:
     store = Store(settings.data_dir / "sagemaker.sqlite")
     draws, calls, s3 = Draws(settings), Calls(), objects.connect(settings)
     runner = Runner(settings, store, draws, s3)
+    sections = Sections(settings, draws, ("faults", "limits", "pace"), beside=("calls", "logs"))
     api = Api(settings, store, draws, s3)
 
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        runner.start()
-        yield
-        runner.stop()
-        store.close()
-
-    app = FastAPI(
-        title="SageMaker batch transform, emulated",
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        redirect_slashes=False,
-    )
+    app = application("SageMaker batch transform, emulated", runner, store.close)
 
     async def call(request: Request) -> Response:
         try:
@@ -76,35 +63,34 @@ def create_app(settings: Settings) -> FastAPI:
         return {"status": "ok", "unfinished_jobs": len(store.jobs(unfinished=True))}
 
     @app.get(ADMIN + "/calls")
-    def show_calls(operation: str | None = None) -> list[dict[str, Any]]:
-        return calls.public(operation)
+    async def show_calls(operation: str | None = None) -> list[dict[str, Any]]:
+        return calls.public(operation=operation)
 
     @app.delete(ADMIN + "/calls")
-    def forget_calls() -> list[dict[str, Any]]:
+    async def forget_calls() -> list[dict[str, Any]]:
         calls.clear()
-        return calls.public(None)
+        return calls.public()
 
     @app.get(ADMIN + "/logs/{name}")
     def show_log(name: str) -> dict[str, list[str]]:
         return {job.arn: job.log for job in store.jobs() if job.name == name}
 
     @app.get(ADMIN + "/{section}")
-    def show(section: str) -> Response:
-        if section not in _SECTIONS:
-            return Response(status_code=404)
-        return _plain(getattr(settings, section))
+    def show(section: str) -> dict[str, Any]:
+        return sections.show(section)
 
     @app.put(ADMIN + "/{section}")
-    async def replace(section: str, request: Request) -> Response:
-        if section not in _SECTIONS:
-            return Response(status_code=404)
+    async def replace(section: str, request: Request) -> dict[str, Any]:
+        sections.show(section)
         try:
-            values = _SECTIONS[section].model_validate_json(await request.body())
-        except ValidationError as error:
-            return Response(str(error), status_code=400, media_type="text/plain")
-        setattr(settings, section, values)
-        draws.reset()
-        return _plain(values)
+            values = orjson.loads(await request.body())
+        except orjson.JSONDecodeError as error:
+            raise SectionError(400, section, f"The body is not JSON: {error}") from error
+        return sections.replace(section, values)
+
+    @app.exception_handler(SectionError)
+    async def refuse_section(_: Request, error: SectionError) -> Response:
+        return PlainTextResponse(str(error), status_code=error.status)
 
     @app.post("/endpoints/{name}/invocations")
     async def invocations(name: str, request: Request) -> Response:
@@ -151,7 +137,3 @@ def _answer(body: Any, status: int = 200, code: str | None = None) -> Response:
     # An operation without an output has an empty body, not an empty object.
     content = orjson.dumps(body) if body else b""
     return Response(content, status_code=status, headers=headers, media_type=CONTENT_TYPE)
-
-
-def _plain(section: BaseModel) -> Response:
-    return Response(section.model_dump_json(), media_type="application/json")

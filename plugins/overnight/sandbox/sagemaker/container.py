@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from overnight.sandbox.openai.vectors import embed
+from overnight.sandbox.vectors import embed
 from overnight.services.sagemaker_spec import media
 
 DIMENSIONS = "EMBEDDING_DIMENSIONS"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from overnight.sandbox.process import LOCALHOST, Launch
+from overnight.sandbox.emulator import launch as emulator
+from overnight.sandbox.process import Launch
 
 
 def launch(folder: Path, port: int, s3_endpoint: str, settings: Mapping[str, Any] | None = None) -> Launch:
@@ -18,17 +18,5 @@ def launch(folder: Path, port: int, s3_endpoint: str, settings: Mapping[str, Any
     :param s3_endpoint: The S3 that jobs read and write.
     :param settings: Further :class:`~overnight.sandbox.sagemaker.Settings`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    url = f"http://{LOCALHOST}:{port}"
-    return Launch(
-        name="sagemaker",
-        argv=(
-            *(sys.executable, "-m", "overnight.sandbox.sagemaker"),
-            *("--host", LOCALHOST, "--port", str(port), "--data-dir", str(folder)),
-            *("--s3-endpoint", s3_endpoint, "--settings", json.dumps(settings or {})),
-        ),
-        url=url,
-        health=f"{url}/healthz",
-        cwd=folder,
-        log=folder / "sagemaker.log",
-    )
+    arguments = ("--s3-endpoint", s3_endpoint, "--settings", json.dumps(settings or {}))
+    return emulator.launch("sagemaker", folder, port, *arguments, health="/healthz")

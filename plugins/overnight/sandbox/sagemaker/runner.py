@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 import time
 from functools import partial
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from overnight.jobs.errors import SpecError
+from overnight.sandbox.emulator.worker import Worker
 from overnight.sandbox.sagemaker import objects
 from overnight.sandbox.sagemaker.container import ContainerError, dimensions_of, invoke
 from overnight.sandbox.sagemaker.faults import Draws
@@ -20,11 +20,10 @@ from overnight.sandbox.sagemaker.transform import Recipe, RecordError, transform
 
 log = logging.getLogger(__name__)
 
-_IDLE = 0.05
 _MAX_LOG = 200
 
 
-class Runner:
+class Runner(Worker):
     """
     A thread that carries out jobs, an input of each in turn.
 
@@ -32,36 +31,25 @@ class Runner:
     """
 
     def __init__(self, settings: Settings, store: Store, draws: Draws, s3: objects.Objects) -> None:
+        super().__init__("transform-jobs")
         self._settings = settings
         self._store = store
         self._draws = draws
         self._s3 = s3
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="transform-jobs", daemon=True)
 
-    def start(self) -> None:
-        """Begin, with the jobs that an earlier process left."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop after the current input; what is unfinished is taken up by the next process."""
-        self._stopping.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            busy = False
-            for job in self._store.jobs(unfinished=True):
-                if self._stopping.is_set():
-                    return
-                try:
-                    busy |= self._step(job)
-                except BotoCoreError as error:
-                    log.warning("S3 does not answer; %s waits: %s", job.name, error)
-                except Exception:
-                    log.exception("%s cannot be carried on.", job.name)
-                    self._end(job, "Failed", "InternalServerError: We encountered an internal error. Please try again.")
-            self._stopping.wait(0.0 if busy else _IDLE)
+    def _turn(self) -> bool:
+        busy = False
+        for job in self._store.jobs(unfinished=True):
+            if self._stopping.is_set():
+                break
+            try:
+                busy |= self._step(job)
+            except BotoCoreError as error:
+                log.warning("S3 does not answer; %s waits: %s", job.name, error)
+            except Exception:
+                log.exception("%s cannot be carried on.", job.name)
+                self._end(job, "Failed", "InternalServerError: We encountered an internal error. Please try again.")
+        return busy
 
     def _step(self, job: JobRecord) -> bool:
         """Move a job on; say whether there is more to do at once."""

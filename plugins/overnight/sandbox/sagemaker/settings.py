@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from overnight.sandbox.openai.settings import BatchFault, Pattern, Seconds, Share
-
-
-class _Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from overnight.sandbox.emulator.faults import Batch, BatchFault, Fault, Options, Pattern, Seconds, Share, Short
 
 
-class CallFault(_Options):
+class CallFault(Fault):
     """
     Which calls go wrong in one way.
 
-    :param share: Part of the matching calls, 0 to 1.
-    :param times: How many calls at most, counted from when the fault was set; no end when ``None``.
     :param operations: Such as ``CreateTransformJob``; every operation when empty.
     """
 
-    share: Share = 0.0
-    times: Annotated[int, Field(ge=0)] | None = None
     operations: frozenset[str] = frozenset()
 
 
-class FileFault(_Options):
+class FileFault(Options):
     """
     Which inputs of a job the model refuses.
 
@@ -40,16 +32,11 @@ class FileFault(_Options):
     key: Pattern = ""
 
 
-def _short(value: Any) -> Any:
-    return {"share": value} if isinstance(value, int | float) else value
+_Call = Annotated[CallFault, Short]
+_File = Annotated[FileFault, Short]
 
 
-_Call = Annotated[CallFault, BeforeValidator(_short)]
-_File = Annotated[FileFault, BeforeValidator(_short)]
-_Job = Annotated[BatchFault, BeforeValidator(_short)]
-
-
-class Faults(_Options):
+class Faults(Options):
     """What goes wrong. A number is short for ``{"share": number}``."""
 
     throttled: _Call = CallFault()
@@ -69,20 +56,20 @@ class Faults(_Options):
 
     files_refused: _File = FileFault()
     """The model answers 400 to something in the input."""
-    job_lost: _Job = BatchFault()
+    job_lost: Batch = BatchFault()
     """The job is Failed with an InternalServerError when half of its inputs are done."""
-    job_stuck: _Job = BatchFault()
+    job_stuck: Batch = BatchFault()
     """The job stays InProgress when half of its inputs are done, until it is stopped."""
 
 
-class Limits(_Options):
+class Limits(Options):
     """What the account may do."""
 
     instances: Annotated[int, Field(ge=0)] = 20
     """Of each type, over all jobs that are not over."""
 
 
-class Pace(_Options):
+class Pace(Options):
     """How long things take, in seconds. The real service takes minutes to start."""
 
     starting: Seconds = 0.2

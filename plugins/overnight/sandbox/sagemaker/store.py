@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from overnight.sandbox.openai.database import Database
+from overnight.sandbox.emulator.database import Database
 from overnight.sandbox.sagemaker.errors import AwsError
 
 State = Literal["InProgress", "Completed", "Failed", "Stopping", "Stopped"]
@@ -30,7 +30,6 @@ CREATE TABLE IF NOT EXISTS models (
     record TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS tags (arn TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (arn, key));
-CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from overnight.sandbox.openai.vectors import embed, similarity
+from overnight.sandbox.vectors import embed, similarity
 
 QUESTIONS = {
     "recursively delete a directory tree": "shutil.rmtree",

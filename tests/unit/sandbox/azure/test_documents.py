@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pypdf import PdfWriter
 
 from overnight.sandbox.azure.documents import chunks_of, read_document
-from overnight.sandbox.llamacloud.parser import UnreadableError
+from overnight.sandbox.documents import UnreadableError
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
 

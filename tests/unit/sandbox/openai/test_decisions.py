@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overnight.sandbox.openai.decisions import Decisions, line_fault, unit
-from overnight.sandbox.openai.settings import BatchFault, Faults, HttpFault, LineFault
+from overnight.sandbox.emulator.draws import unit
+from overnight.sandbox.emulator.faults import BatchFault, HttpFault
+from overnight.sandbox.openai.decisions import Decisions, line_fault
+from overnight.sandbox.openai.settings import Faults, LineFault
 
 
 def draws(decisions, faults, count, method="GET", path="/v1/models"):

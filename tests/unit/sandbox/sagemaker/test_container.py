@@ -3,8 +3,8 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from overnight.sandbox.openai.vectors import embed, similarity
 from overnight.sandbox.sagemaker.container import ContainerError, dimensions_of, invoke, read_csv, write_csv
+from overnight.sandbox.vectors import embed, similarity
 
 
 @pytest.mark.parametrize("field", ["inputs", "text", "input", "content"])

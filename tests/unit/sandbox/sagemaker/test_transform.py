@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overnight.sandbox.openai.vectors import embed
 from overnight.sandbox.sagemaker.container import ContainerError, invoke
 from overnight.sandbox.sagemaker.transform import Recipe, RecordError, select, transform
+from overnight.sandbox.vectors import embed
 from overnight.services.sagemaker_filter import parse_filter
 
 SIZE = 4

@@ -1,14 +1,13 @@
-"""Running the emulator as a process."""
+"""Running an emulator as a process."""
 
 from __future__ import annotations
 
 import socket
 
 import uvicorn
+from starlette.types import ASGIApp
 
-from overnight.sandbox.openai.app import create_app
-from overnight.sandbox.openai.connections import DroppableProtocol
-from overnight.sandbox.openai.settings import Settings
+from overnight.sandbox.emulator.connections import DroppableProtocol
 
 _KEEP_ALIVE = 75
 """Seconds an idle connection stays open: longer than clients wait between two polls."""
@@ -29,7 +28,7 @@ class _Server(uvicorn.Server):
             print(self._announce, flush=True)  # noqa: T201 - the command's output
 
 
-def serve(settings: Settings, *, host: str, port: int, log_level: str = "warning") -> None:
+def serve(app: ASGIApp, *, host: str, port: int, log_level: str = "warning") -> None:
     """
     Serve until SIGINT or SIGTERM.
 
@@ -37,7 +36,7 @@ def serve(settings: Settings, *, host: str, port: int, log_level: str = "warning
     :raises OSError: When the port is taken.
     """
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         host=host,
         port=port,
         http=DroppableProtocol,
@@ -50,7 +49,6 @@ def serve(settings: Settings, *, host: str, port: int, log_level: str = "warning
         server_header=False,
         timeout_graceful_shutdown=_GRACE,
     )
-    listener = socket.create_server((host, port), backlog=512)
-    with listener:
+    with socket.create_server((host, port), backlog=512) as listener:
         announced = listener.getsockname()[1] if port == 0 else None
         _Server(config, announced).run(sockets=[listener])

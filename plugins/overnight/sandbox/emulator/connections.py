@@ -29,7 +29,7 @@ def close(scope: Scope) -> None:
     """Close the connection a request came by; what was already written still arrives."""
     transport = DroppableProtocol.transports.get(scope["client"])
     if transport is None:
-        raise RuntimeError("a connection can only be dropped under overnight.sandbox.openai.server.serve")
+        raise RuntimeError("a connection can only be dropped under overnight.sandbox.emulator.server.serve")
     transport.close()
 
 

@@ -8,22 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS files (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    purpose TEXT NOT NULL,
-    expires_at INTEGER,
-    record TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS batches (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    is_over INTEGER NOT NULL,
-    record TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
+_STATE = "CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
 
 
 class Database:
@@ -32,15 +17,15 @@ class Database:
 
     A transaction survives the process being killed; write-ahead logging makes each of them cheap.
 
-    :param schema: The tables to make where they are missing; a table ``state`` of names and values among them.
+    :param schema: The tables to make where they are missing, beside a table of named values.
     """
 
-    def __init__(self, path: Path, schema: str = _SCHEMA) -> None:
+    def __init__(self, path: Path, schema: str) -> None:
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._connection.executescript(schema)
+        self._connection.executescript(_STATE + schema)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

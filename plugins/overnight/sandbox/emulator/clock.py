@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from overnight.sandbox.openai.database import Database
+from overnight.sandbox.emulator.database import Database
 
 
 class Clock:

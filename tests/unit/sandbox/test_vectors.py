@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overnight.sandbox.openai.vectors import count_tokens, embed, similarity, to_base64
+from overnight.sandbox.vectors import count_tokens, embed, similarity, to_base64
 
 PINNED = [-0.4440519, 0.5586952, -0.0023638, 0.7004798]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pypdf import PdfWriter
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
-from overnight.sandbox.llamacloud.parser import PAGE_CHARS, Page, UnreadableError, chosen, parse
+from overnight.sandbox.documents import PAGE_CHARS, Page, UnreadableError, parse
 
 
 def pdf(*texts: str) -> bytes:
@@ -79,14 +79,5 @@ def test_pages_lose_nothing_of_a_text(lines: list[str]) -> None:
     assert all(len(page.text) <= PAGE_CHARS for page in pages)
 
 
-def test_form_feeds_are_pages_and_ranges_choose_among_them() -> None:
-    pages = parse("a.txt", b"one\ftwo\fthree\ffour")
-    assert len(pages) == 4
-
-    def numbers(**ranges: object) -> list[int]:
-        return [number for number, _ in chosen(pages, ranges)]
-
-    assert numbers(target_pages="1, 3-9") == [1, 3, 4]
-    assert numbers(max_pages=2) == [1, 2]
-    assert numbers(target_pages="2-4", max_pages=1) == [2]
-    assert numbers() == [1, 2, 3, 4]
+def test_form_feeds_are_pages() -> None:
+    assert [page.text for page in parse("a.txt", b"one\ftwo\fthree\ffour")] == ["one", "two", "three", "four"]
