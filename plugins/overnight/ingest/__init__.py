@@ -21,6 +21,7 @@ from overnight.ingest.load import load
 from overnight.ingest.replace import replace_index
 from overnight.ingest.report import LoadReport, Progress, SourceReport
 from overnight.ingest.request import DataSource, IngestRequest, LoadOptions
+from overnight.ingest.shards import Shard, cut
 from overnight.ingest.sources import SourceError
 from overnight.ingest.target import OpenSearchTarget
 
@@ -32,9 +33,11 @@ __all__ = [
     "LoadReport",
     "OpenSearchTarget",
     "Progress",
+    "Shard",
     "SourceError",
     "SourceReport",
     "VerificationError",
+    "cut",
     "load",
     "read_dead_letters",
     "replace_index",

@@ -17,6 +17,21 @@ log = logging.getLogger(__name__)
 _FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
 _BUSY = frozenset({429, 503})
 _CONFLICT = 409
+# A node that is stopped answers with these and statuses of its own (500, 404) for the documents on their way.
+_GOING = frozenset(
+    {
+        "already_closed_exception",
+        "illegal_index_shard_state_exception",
+        "index_shard_closed_exception",
+        "index_shard_not_started_exception",
+        "no_shard_available_action_exception",
+        "node_closed_exception",
+        "node_disconnected_exception",
+        "node_not_connected_exception",
+        "shard_not_found_exception",
+        "shard_not_in_primary_mode_exception",
+    }
+)
 _MAX_WAIT = 30.0
 _MAX_UNREADABLE = 8
 
@@ -143,26 +158,48 @@ class BulkSender:
         items = answer.get("items") if isinstance(answer, dict) else None
         if not isinstance(items, list) or len(items) != count:
             raise UnavailableError("OpenSearch's answer to _bulk is not whole; something between cuts it.")
-        return [next(iter(item.values()), {}) for item in items]
+        outcomes = [_outcome(item) for item in items]
+        if None in outcomes:
+            # Neither taken nor refused: to count it as either would be a guess.
+            raise UnavailableError("The answer to _bulk is not OpenSearch's: an item has no status. Check the address.")
+        return outcomes
+
+
+def _outcome(item: Any) -> dict[str, Any] | None:
+    """Return what became of one document: ``{"index": {"status": …, "error": …}}``, whatever the action."""
+    outcome = next(iter(item.values()), None) if isinstance(item, dict) else None
+    return outcome if isinstance(outcome, dict) and isinstance(outcome.get("status"), int) else None
+
+
+def _is_passing(status: int, code: str) -> bool:
+    return status in _BUSY or status == _CONFLICT or code in _GOING
+
+
+def _error_of(item: dict[str, Any]) -> tuple[str, str]:
+    """Return the type of an item's error and what it says."""
+    error = item.get("error")
+    if not isinstance(error, dict):  # old servers, and proxies, write a text
+        return f"status_{item['status']}", str(error or "")
+    cause = error.get("caused_by")
+    texts = (error.get("reason"), cause.get("reason") if isinstance(cause, dict) else None)
+    return str(error.get("type") or f"status_{item['status']}"), ": ".join(str(text) for text in texts if text)
 
 
 def _sort(numbers: Sequence[int], items: list[Any]) -> tuple[list[int], list[Refused]]:
     again: list[int] = []
     refused: list[Refused] = []
     for number, item in zip(numbers, items, strict=True):
-        status = item.get("status", 0)
+        status = item["status"]
         if status in (200, 201):
             continue
-        error = item.get("error") or {}
-        code = str(error.get("type") or f"status_{status}")
-        reason = ": ".join(text for text in (error.get("reason"), (error.get("caused_by") or {}).get("reason")) if text)
+        code, reason = _error_of(item)
         if code == "index_not_found_exception":
             raise RequestRefusedError(
                 f"The index vanished during the load: {reason}. Create it and start the load again.",
                 status=status,
                 code=code,
             )
-        if status in _BUSY or status == _CONFLICT:
+        if _is_passing(status, code):
             again.append(number)
         else:
             refused.append(Refused(number, code, reason or f"OpenSearch answered {status}"))
@@ -171,14 +208,16 @@ def _sort(numbers: Sequence[int], items: list[Any]) -> tuple[list[int], list[Ref
 
 def _busy(items: list[Any]) -> TransientError:
     for item in items:
-        error = item.get("error")
-        if error and item.get("status") in (*_BUSY, _CONFLICT):
+        status, (code, reason) = item["status"], _error_of(item)
+        if status in _BUSY or status == _CONFLICT:
             return RateLimitedError(
-                f"OpenSearch rejects documents: {error.get('type')}: {error.get('reason')}. Lower max_in_flight or "
-                "bulk_bytes, or give the cluster more memory.",
-                status=item["status"],
-                code=error.get("type"),
+                f"OpenSearch rejects documents: {code}: {reason}. Lower max_in_flight or bulk_bytes, or give the "
+                "cluster more memory.",
+                status=status,
+                code=code,
             )
+        if _is_passing(status, code):
+            return UnavailableError(f"A node of OpenSearch is going away: {code}: {reason}.", status=status, code=code)
     return RateLimitedError("OpenSearch rejects documents without saying why.")
 
 

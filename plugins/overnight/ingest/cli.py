@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -39,8 +38,10 @@ def load(  # noqa: PLR0917 - typer calls it by name
     mapping: Annotated[
         Path | None, typer.Option(help="JSON file: settings and mappings to create a missing index with.")
     ] = None,
-    allowed_rejected: Annotated[str, typer.Option(help="Count (10), ratio (0.05) or percentage (5%).")] = "0",
-    allowed_missing: Annotated[str, typer.Option(help="Count, ratio or percentage.")] = "0",
+    allowed_failures: Annotated[
+        str,
+        typer.Option(help="Documents that may be rejected or missing: count (10), ratio (0.05) or percentage (5%)."),
+    ] = "0",
     dead_letters: Annotated[
         str | None, typer.Option(help="URI for rejected and missing documents. [default: beside the request]")
     ] = None,
@@ -57,20 +58,21 @@ def load(  # noqa: PLR0917 - typer calls it by name
 
     The sources' own variables are the usual ones: AWS_ENDPOINT_URL_S3 and the AWS credentials, OPENAI_BASE_URL and
     OPENAI_API_KEY. A load that was killed goes on where it stopped when it is started again. The report goes to stdout,
-    progress to stderr. Exit status: 0 when nothing was rejected or missing beyond what is allowed, 1 when something
-    was or the load broke off, 2 when it was refused before anything was written.
+    progress to stderr. Exit status: 0 when no more was rejected or is missing than is allowed, 1 when more was, or
+    the load broke off, 2 when it was refused before anything was written.
     """
     errors = Console(stderr=True, soft_wrap=True)
     try:
         wanted = IngestRequest.of(_read(request))
-        options = _options(
-            _pairs(option or []),
-            allowed_rejected=allowed_rejected,
-            allowed_missing=allowed_missing,
-            dead_letter_uri=dead_letters or f"{request}.dead-letters.jsonl",
-            checkpoint_uri=None if checkpoint == "none" else checkpoint or f"{request}.checkpoint.json",
-            create_index=json.loads(_read(mapping)) if mapping is not None else None,
-            progress_seconds=0.2 if errors.is_terminal else 10.0,
+        options = LoadOptions.of(
+            {
+                "allowed_failures": allowed_failures,
+                "dead_letter_uri": dead_letters or f"{request}.dead-letters.jsonl",
+                "checkpoint_uri": None if checkpoint == "none" else checkpoint or f"{request}.checkpoint.json",
+                "create_index": _json_of(mapping) if mapping is not None else None,
+                "progress_seconds": 0.2 if errors.is_terminal else 10.0,
+                **_pairs(option or []),
+            }
         )
         auth = (user, password or "") if user else None
         trust = str(ca_certs) if ca_certs is not None else verify
@@ -86,10 +88,9 @@ def load(  # noqa: PLR0917 - typer calls it by name
         errors.print(f"{error} Start the same load again to go on where it stopped.", markup=False, highlight=False)
         raise typer.Exit(NOT_COMPLETE) from None
     typer.echo(report.model_dump_json(indent=2))
-    excess = report.excess(options.allowed_rejected, options.allowed_missing)
-    if excess:
-        named = f" Each is named in {report.dead_letter_uri}." if report.dead_letter_uri else ""
-        errors.print(f"{'; '.join(excess)}.{named}", markup=False, highlight=False)
+    excess = report.excess(options.allowed_failures)
+    if excess is not None:
+        errors.print(excess, markup=False, highlight=False)
         raise typer.Exit(NOT_COMPLETE)
 
 
@@ -98,6 +99,13 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise SpecError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _json_of(path: Path) -> Any:
+    try:
+        return json.loads(_read(path))
+    except ValueError as error:
+        raise SpecError(f"{path} is not JSON: {error}.") from error
 
 
 def _pairs(options: list[str]) -> dict[str, Any]:
@@ -111,14 +119,6 @@ def _pairs(options: list[str]) -> dict[str, Any]:
         except ValueError:
             given[name] = value
     return given
-
-
-def _options(given: dict[str, Any], **named: Any) -> LoadOptions:
-    try:
-        return LoadOptions.model_validate({**named, **given})
-    except ValidationError as error:
-        problems = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
-        raise SpecError(f"These options do not fit: {'; '.join(problems)}") from error
 
 
 @contextmanager

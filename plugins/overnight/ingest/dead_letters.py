@@ -21,10 +21,10 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     One document that was not written.
 
     :param outcome: As the report counts it.
-    :param uri: The file the line is in.
+    :param uri: The file the line is in, with ``#bytes=START-END`` when a part of it was loaded.
     :param source: N of ``source[N]``.
-    :param line: From 1.
-    :param offset: Of the line's first byte, uncompressed.
+    :param line: From 1, in the file or its part.
+    :param offset: Of the line's first byte, uncompressed, in the whole file.
     :param code: To count by: ours, the AI service's or OpenSearch's.
     :param reason: In words.
     :param text: The line, or the document for one that OpenSearch refused; left out when it is not UTF-8 or longer than

@@ -104,7 +104,8 @@ class SingleSource:
             if number < start.file and self._ids is None:
                 continue
             done = start.position.offset if number == start.file else 0
-            prefix = blake2b(file.name.encode(), digest_size=9).hexdigest()
+            # Of the whole file, so that an id does not depend on how the file was cut.
+            prefix = blake2b(file.origin.encode(), digest_size=9).hexdigest()
             position = start.position if number == start.file and self._ids is None else Position()
             for line in self._reader.lines(file, position):
                 row = self._rows.read(line)

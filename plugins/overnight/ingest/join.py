@@ -93,7 +93,7 @@ class JoinedSources:
             if file.local_path is not None and spool is None:
                 files.append((open(file.local_path, "rb"), 0))  # noqa: PTH123, SIM115
             elif spool is not None:
-                files.append((spool, spool.tell()))
+                files.append((spool, spool.tell() - file.start.offset))
             for line in self._reader.lines(file, tee=spool):
                 step = Step(None, source.index, line.end - line.offset)
                 row = self._rows[source.index].read(line)

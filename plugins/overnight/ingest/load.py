@@ -24,7 +24,7 @@ from overnight.ingest.index import (
     refresh,
 )
 from overnight.ingest.join import JoinedSources
-from overnight.ingest.openers import http_opener, look_at_http, openai_opener, with_s3
+from overnight.ingest.openers import look_at_http, openai_opener, web_openers, with_s3
 from overnight.ingest.report import LoadReport, Progress
 from overnight.ingest.request import IngestRequest, LoadOptions
 from overnight.ingest.row_index import RowIndex
@@ -81,9 +81,7 @@ def _reader(
 ) -> SourceReader:
     if request.s3_credential and "s3" not in storage.connectors:
         storage = with_s3(storage, request.s3_credential)
-    known: dict[str, Opener] = {
-        scheme: http_opener() for scheme in ("http", "https") if scheme not in storage.connectors
-    }
+    known = web_openers(storage)
     if request.openai_key:
         known["openai"] = openai_opener(request.openai_key)
     looks = {scheme: look_at_http for scheme in ("http", "https") if scheme not in openers}

@@ -50,6 +50,11 @@ def http_opener() -> Opener:
     return read
 
 
+def web_openers(storage: Storage) -> dict[str, Opener]:
+    """Return the openers of web addresses, but for schemes that the storage has connectors for."""
+    return {scheme: http_opener() for scheme in ("http", "https") if scheme not in storage.connectors}
+
+
 def look_at_http(uri: str) -> tuple[int | None, str]:
     """Ask a web server for a file's size and version; many do not say, and presigned URLs take no such question."""
     try:

@@ -53,9 +53,9 @@ def replace_index(
         options=options,
         on_progress=on_progress,
     )
-    excess = report.excess(options.allowed_rejected, options.allowed_missing)
-    if excess:
-        raise VerificationError(f"{'; '.join(excess)}. The alias {alias!r} stays where it was, {name!r} is kept.")
+    excess = report.excess(options.allowed_failures)
+    if excess is not None:
+        raise VerificationError(f"{excess} The alias {alias!r} stays where it was, {name!r} is kept.")
     verify(target, name, count=report.indexed, query=sample_query)
     old = swap_alias(target, alias, name, drop_old=drop_old)
     log.info("%s is %s now, and was %s.", alias, name, ", ".join(old) or "nothing")

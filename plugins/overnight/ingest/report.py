@@ -81,17 +81,26 @@ class LoadReport(_Frozen):
             raise ValueError(f"{self.submitted} submitted is not {self.indexed} + {self.rejected} + {self.missing}")
         return self
 
-    def excess(self, allowed_rejected: Allowed, allowed_missing: Allowed) -> list[str]:
-        """Return what goes beyond the allowances, in words; nothing means the load is a success."""
-        found = []
-        for count, value, what in (
-            (self.rejected, allowed_rejected, "rejected"),
-            (self.missing, allowed_missing, "missing"),
-        ):
-            allowed = Allowance.parse(value)
-            if not allowed.allows(count, self.submitted):
-                found.append(f"{count} of {self.submitted} documents are {what}, {allowed} allowed")
-        return found
+    @property
+    def failed(self) -> int:
+        """Documents that were not indexed."""
+        return self.rejected + self.missing
+
+    def excess(self, allowed_failures: Allowed) -> str | None:
+        """
+        Say what goes beyond the allowance; ``None`` when the load is a success.
+
+        :raises SpecError: it is no allowance.
+        """
+        allowed = Allowance.parse(allowed_failures)
+        if allowed.allows(self.failed, self.submitted):
+            return None
+        reasons = ", ".join(f"{count} {code}" for code, count in self.reasons.items())
+        named = f" Each is named in {self.dead_letter_uri}." if self.dead_letter_uri else ""
+        return (
+            f"{self.failed} of {self.submitted} documents were not indexed ({self.rejected} rejected, {self.missing} "
+            f"missing{f': {reasons}' if reasons else ''}), more than allowed_failures={allowed} lets pass.{named}"
+        )
 
 
 class Progress(_Frozen):

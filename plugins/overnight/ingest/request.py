@@ -40,7 +40,11 @@ class DataSource(_Strict):
         a URI of its own kind (``s3://``, a path, ``file://``, ``https://``, ``openai://file-…``).
     :param source: One or more; their order gives ``source[0]``, ``source[1]`` … An S3 or file source can be one
         object, a glob, or a prefix ending in ``/``, whose files together are that one source; so are those of a list of
-        URIs (a batch's output and its error file, say).
+        URIs (a batch's output and its error file, say). A single uncompressed file can be a part of one, from the start
+        of a line to the end of a line: ``s3://bucket/key.jsonl#bytes=0-104857600`` is its first 100 MiB (the second
+        number is the first byte that does not belong to it, and can be left out for the file's end).
+        :func:`overnight.ingest.cut` makes such parts. Offsets in dead letters and checkpoints are those in the whole
+        file; line numbers count from the start of the part.
     """
 
     type: SourceType | None = None
@@ -116,12 +120,8 @@ class IngestRequest(_Strict):
                 return cls.model_validate_json(request)
             return cls.model_validate(request)
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, problem['loc'])) or 'request'}: {problem['msg']}"
-                for problem in error.errors(include_input=False, include_url=False, include_context=False)
-            )
             # Its cause would quote the text of the request.
-            raise SpecError(f"This is no batch ingestion request: {problems}") from None
+            raise SpecError(f"This is no batch ingestion request: {_problems(error, 'request')}") from None
 
     @property
     def s3_credential(self) -> dict[str, str]:
@@ -157,8 +157,9 @@ class LoadOptions(_Strict):
     :param bulk_bytes: Size of a ``_bulk`` body; 5 MB was the best of what was measured (``benchmarks/load.py``).
     :param max_in_flight: Bodies on their way at once, at most. It shrinks by itself when OpenSearch pushes back.
     :param retry_seconds: How long one body is sent again and again while OpenSearch is busy or away.
-    :param allowed_rejected: How many rejected documents are still a success: a count, or a share of those submitted.
-    :param allowed_missing: The same for rows of a join that have no partner.
+    :param allowed_failures: How many documents may be rejected or missing, both together: a count (``10``), a ratio of
+        those submitted (``0.05``) or a percentage (``"5%"``). It decides nothing during the load; the report is held
+        against it at the end (:meth:`LoadReport.excess`).
     :param dead_letter_uri: JSON Lines file with every rejected and every missing document and the reason.
     :param checkpoint_uri: Where the progress is kept. A load that was killed goes on there when it is started again
         with the same request; the file goes when the load is complete.
@@ -186,8 +187,7 @@ class LoadOptions(_Strict):
     bulk_bytes: int = Field(default=5_000_000, ge=1_000, le=100_000_000)
     max_in_flight: int = Field(default=2, ge=1, le=64)
     retry_seconds: float = Field(default=600.0, ge=0)
-    allowed_rejected: Allowed = 0
-    allowed_missing: Allowed = 0
+    allowed_failures: Allowed = 0
     dead_letter_uri: str | None = None
     checkpoint_uri: str | None = None
     checkpoint_seconds: float = Field(default=5.0, ge=0)
@@ -203,8 +203,27 @@ class LoadOptions(_Strict):
     allow_empty: bool = False
     spool_dir: str | None = None
 
-    @field_validator("allowed_rejected", "allowed_missing", mode="before")
+    @field_validator("allowed_failures", mode="before")
     @classmethod
     def _is_an_allowance(cls, allowed: Any) -> Any:
         Allowance.parse(allowed)
         return allowed
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """
+        Return options from what a user wrote.
+
+        :raises SpecError: they do not fit; the text says which.
+        """
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise SpecError(f"These options do not fit: {_problems(error, 'options')}") from None
+
+
+def _problems(error: ValidationError, whole: str) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc'])) or whole}: {problem['msg']}"
+        for problem in error.errors(include_input=False, include_url=False, include_context=False)
+    )

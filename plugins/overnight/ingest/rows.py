@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -148,15 +147,14 @@ class RowReader:
     @staticmethod
     def _service_error(data: bytes, error: JsonBytes | None, status: JsonBytes | None) -> Refusal | None:
         if error is not None and bytes(error) != b"null":
-            return _refusal_of(msgspec.json.decode(error), Reason.SERVICE_ERROR)
+            return _refusal_of(_read(error), Reason.SERVICE_ERROR)
         if status is None or bytes(status) in (b"200", b"null"):
             return None
         code = bytes(status).decode()
         body = _BODY.find(data)
-        answer = msgspec.json.decode(body) if body is not None else None
+        answer = _read(body) if body is not None else None
         if isinstance(answer, str) and answer.startswith("{"):
-            with suppress(msgspec.DecodeError):  # the text of an error page can start like this, too
-                answer = msgspec.json.decode(answer)
+            answer = _read(answer.encode())  # the text of an error page can start like this, too
         if isinstance(answer, dict) and answer.get("error"):
             answer = answer["error"]
         return _refusal_of(answer, f"status_{code}")
@@ -178,6 +176,14 @@ def _refusal_of(answer: Any, code: str) -> Refusal:
         text = answer.get("message")
         return Refusal(code, str(text) if text else _excerpt(msgspec.json.encode(answer)))
     return Refusal(code, _excerpt(str(answer).encode()) if answer else "the service gave no message")
+
+
+def _read(raw: JsonBytes) -> Any:
+    """Return what JSON says, or its text where Python cannot hold it (1e400) or it is none."""
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return bytes(raw).decode(errors="replace")
 
 
 def _refused(code: Reason, text: str) -> Row:

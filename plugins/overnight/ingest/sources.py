@@ -5,10 +5,11 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
+from overnight.ingest.byte_range import ByteRange, UnevenRangeError, first_byte, split_range, within
 from overnight.ingest.lines import START, Line, Position, TruncatedError, is_gzip, plain, skip, split_lines
 from overnight.jobs.errors import CredentialsError, OvernightError, SpecError, UnavailableError
 from overnight.storage import Storage, scheme_of
@@ -21,6 +22,7 @@ Look: TypeAlias = Callable[[str], tuple[int | None, str]]
 
 CHUNK_BYTES = 1 << 20
 REMOTE_CHUNK_BYTES = 8 << 20
+HEAD_BYTES = 1 << 10
 
 
 class SourceError(OvernightError):
@@ -30,22 +32,43 @@ class SourceError(OvernightError):
 @dataclass(frozen=True)
 class SourceFile:
     """
-    One file.
+    One file, or a part of one.
 
+    :param uri: Of the whole file.
     :param size: Bytes as stored, ``None`` where the server does not say.
     :param identity: Changes when the content does, as far as the store tells (ETag, or time of change).
     :param local_path: Set for a file on this machine that is not compressed, and so can be read at random.
+    :param part: What of it is read; ``None`` is all.
     """
 
     uri: str
     size: int | None = None
     identity: str = ""
     local_path: str | None = None
+    part: ByteRange | None = None
 
     @property
     def name(self) -> str:
-        """The URI as it may be shown."""
+        """The URI as it may be shown, with the byte range: what a line's number counts in."""
+        return f"{self.origin}{self.part or ''}"
+
+    @property
+    def origin(self) -> str:
+        """The whole file's URI as it may be shown: what a line's offset counts in."""
         return shown(self.uri)
+
+    @property
+    def start(self) -> Position:
+        """Where the first line is."""
+        return Position(self.part.start) if self.part is not None else START
+
+    @property
+    def part_size(self) -> int | None:
+        """Bytes to be read, ``None`` when the file's size has to be known for that and is not."""
+        if self.part is None:
+            return self.size
+        end = self.part.end if self.part.end is not None else self.size
+        return max(end - self.part.start, 0) if end is not None else None
 
 
 @dataclass(frozen=True)
@@ -59,7 +82,7 @@ class Source:
     @property
     def size(self) -> int | None:
         """Bytes as stored, ``None`` when it is not known of every file."""
-        sizes = [file.size for file in self.files if file.size is not None]
+        sizes = [size for file in self.files if (size := file.part_size) is not None]
         return sum(sizes) if len(sizes) == len(self.files) else None
 
     @property
@@ -89,14 +112,28 @@ class SourceReader:
         Find the files of a source that one or several URIs name.
 
         In a prefix or folder, names starting with ``_`` or ``.`` (``_SUCCESS``, ``.part.crc``) are left out, as
-        Hadoop and Spark do.
+        Hadoop and Spark do. A URI that ends in ``#bytes=START-END`` is a part of one uncompressed file.
 
-        :raises SpecError: there is nothing.
+        :raises SpecError: there is nothing, or a part is named of what has none.
         """
         files = [file for uri in uris for file in self._files(index, uri)]
-        return Source(index, " ".join(map(shown, uris)), tuple(files))
+        names = (f"{shown(whole)}{part or ''}" for whole, part in map(split_range, uris))
+        return Source(index, " ".join(names), tuple(files))
 
     def _files(self, index: int, uri: str) -> list[SourceFile]:
+        uri, part = split_range(uri)
+        files = self._whole_files(index, uri)
+        if part is None:
+            return files
+        if len(files) > 1 or uri.endswith("/"):
+            raise SpecError(f"source[{index}]: a byte range is a part of one file, and {shown(uri)} names several.")
+        if self.is_gzip(files[0]):
+            raise SpecError(
+                f"source[{index}]: {shown(uri)} is compressed, and gzip cannot be read from the middle. Load it whole."
+            )
+        return [replace(files[0], part=part)]
+
+    def _whole_files(self, index: int, uri: str) -> list[SourceFile]:
         if scheme_of(uri) in self.openers:
             size, identity = self.looks.get(scheme_of(uri), _look_nowhere)(uri)
             return [SourceFile(uri, size, identity)]
@@ -133,37 +170,50 @@ class SourceReader:
 
     def lines(self, file: SourceFile, start: Position = START, *, tee: BinaryIO | None = None) -> Iterator[Line]:
         """
-        Yield the lines of a file, uncompressed, from a position on.
+        Yield the lines of a file, or of its part, uncompressed, from a position on.
+
+        Offsets are those in the whole file; a part's lines are counted from its own start.
 
         :param tee: Is written the bytes that the lines were cut from.
-        :raises SourceError: the file is cut or damaged.
+        :raises SourceError: the file is cut or damaged, or its part does not start and end between two lines.
         """
+        start = max(start, file.start)
         with closing(self._chunks(file, start.offset)) as chunks:
             stream = chunks if tee is None else _copy(chunks, tee)
             try:
                 yield from split_lines(stream, self.max_line_bytes, start)
             except TruncatedError as error:
                 raise SourceError(f"{file.name}: {error}. Fetch or write it again.") from error
+            except UnevenRangeError as error:
+                raise SourceError(f"{file.name}: {error}. It has changed since it was cut; cut it again.") from error
 
-    def _chunks(self, file: SourceFile, offset: int) -> Generator[bytes]:
-        if not offset:
-            yield from plain(self._open(file, 0))
-        elif self._is_gzip(file):
-            yield from skip(plain(self._open(file, 0)), offset)
-        else:
-            yield from self._open(file, offset)
-
-    def _is_gzip(self, file: SourceFile) -> bool:
-        with closing(_generate(self._open(file, 0))) as chunks:
+    def is_gzip(self, file: SourceFile) -> bool:
+        """Whether a file is compressed, by its first bytes."""
+        with closing(self.read(file, 0, HEAD_BYTES)) as chunks:
             return is_gzip(next(chunks, b""))
 
-    def _open(self, file: SourceFile, offset: int) -> Iterator[bytes]:
-        opener = self.openers.get(scheme_of(file.uri))
-        return opener(file.uri, offset) if opener is not None else self._read(file, offset)
+    def read(self, file: SourceFile, offset: int, chunk_bytes: int | None = None) -> Generator[bytes]:
+        """
+        Yield a file's bytes as they are stored, from an offset on.
 
-    def _read(self, file: SourceFile, offset: int) -> Iterator[bytes]:
+        :param chunk_bytes: How much is asked of a file system at once, when little is needed.
+        """
+        opener = self.openers.get(scheme_of(file.uri))
+        yield from opener(file.uri, offset) if opener is not None else self._read(file, offset, chunk_bytes)
+
+    def _chunks(self, file: SourceFile, offset: int) -> Generator[bytes]:
+        if file.part is not None:
+            yield from within(self.read(file, first_byte(file.part, offset)), file.part, offset)
+        elif not offset:
+            yield from plain(self.read(file, 0))
+        elif self.is_gzip(file):
+            yield from skip(plain(self.read(file, 0)), offset)
+        else:
+            yield from self.read(file, offset)
+
+    def _read(self, file: SourceFile, offset: int, chunk_bytes: int | None) -> Iterator[bytes]:
         is_local = scheme_of(file.uri) == "file"
-        size = CHUNK_BYTES if is_local else REMOTE_CHUNK_BYTES
+        size = chunk_bytes or (CHUNK_BYTES if is_local else REMOTE_CHUNK_BYTES)
         # Whole chunks are asked for, so fsspec's own read-ahead would only hold everything twice.
         options: dict[str, Any] = {} if is_local else {"block_size": size, "cache_type": "none"}
         with self.storage.open(file.uri, "rb", **options) as stream:
@@ -182,7 +232,7 @@ class SourceReader:
         file = SourceFile(uri, int(size) if size is not None else None, f"{size}:{version}")
         if scheme_of(uri) != "file":
             return file
-        return file if self._is_gzip(file) else SourceFile(uri, file.size, file.identity, local_path=path)
+        return file if self.is_gzip(file) else replace(file, local_path=path)
 
 
 def shown(uri: str) -> str:
@@ -196,10 +246,6 @@ def shown(uri: str) -> str:
 def _look_nowhere(uri: str) -> tuple[None, str]:
     del uri
     return None, ""
-
-
-def _generate(chunks: Iterator[bytes]) -> Generator[bytes]:
-    yield from chunks
 
 
 def _copy(chunks: Iterator[bytes], tee: BinaryIO) -> Iterator[bytes]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeAlias, cast
+from typing import Any, Self, TypeAlias
 
 import httpx
 
 from overnight.services.http import HttpCall, Retry
 from overnight.services.opensearch import OpenSearchConnection
+from overnight.services.sigv4 import SigV4Auth, digest_header
 
 _REMEDIES = {
     403: "The OpenSearch user lacks a permission for this index, or the index is blocked.",
@@ -74,6 +75,8 @@ class OpenSearchTarget:
             timeout=timeout,
         )
         self.url = connection.url
+        # A signature covers the body. Its digest is made here, where the body lies: a signer would read it all in.
+        self._is_signed = isinstance(auth, SigV4Auth)
         self.transport = connection.transport(remedies=_REMEDIES)
 
     def __repr__(self) -> str:
@@ -102,9 +105,12 @@ class OpenSearchTarget:
                 "POST",
                 f"{index}/_bulk",
                 params=params,
-                # httpx takes what yields bytes as well.
-                content=cast("bytes", _Pieces(body)),
-                headers={"Content-Type": "application/x-ndjson", "Content-Length": str(len(body))},
+                content=_Pieces(body),
+                headers={
+                    "Content-Type": "application/x-ndjson",
+                    "Content-Length": str(len(body)),
+                    **(digest_header(body) if self._is_signed else {}),
+                },
                 retry=Retry.NEVER,
             )
         )

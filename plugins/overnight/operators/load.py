@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, cast
@@ -12,15 +13,16 @@ from overnight.hooks.openai import OpenAIHook
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
-from overnight.ingest import IngestRequest, LoadOptions, LoadReport, Progress, load
+from overnight.ingest import IngestRequest, LoadOptions, load
 from overnight.jobs import ResultManifest
-from overnight.jobs.allowance import Allowance
 from overnight.jobs.errors import JobFailedError, SpecError
 from overnight.services.http import HttpTransport
 from overnight.services.openai import OpenAIBatchService, content
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
 
 REPORT_KEY = "report"
 """The XCom of a report that is there even when its task fails."""
@@ -43,7 +45,7 @@ class OpenSearchLoadOperator(BaseOperator):
     :param aws_conn_id: The connection for ``s3://`` URIs.
     :param openai_conn_id: The connection for ``openai://`` URIs; when left out, the one of the job among the sources.
     :param allowed_failures: How many documents may be rejected or missing: a count (``10``), a ratio (``0.05``) or a
-        percentage (``"5%"``).
+        percentage (``"5%"``); both together.
     :param dead_letter_uri: A JSONL file for every rejected and missing document, with the reason.
     :param checkpoint_uri: Where the progress is kept between tries.
     :param options: Further fields of :class:`~overnight.ingest.LoadOptions`.
@@ -86,43 +88,66 @@ class OpenSearchLoadOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Load, and fail for good when more was rejected or is missing than was allowed."""
         with failing_for_good():
-            allowed = Allowance.parse(self.allowed_failures)
-            request = request_of(self.request)
-            options = LoadOptions(
-                dead_letter_uri=self.dead_letter_uri,
-                checkpoint_uri=self.checkpoint_uri,
-                **(self.options or {}),
-            )
-            with closing(OpenSearchHook(self.conn_id).target()) as target:
-                report = load(
-                    request,
-                    target=target,
-                    storage=connected_storage(self.aws_conn_id),
-                    openers={"openai": self._read_openai},
-                    options=options,
-                    on_progress=self._log_progress,
-                )
-            self._check(context, report, allowed)
-        return report.model_dump(mode="json")
-
-    def _check(self, context: Context, report: LoadReport, allowed: Allowance) -> None:
-        self.log.info("Load report: %s", report.model_dump_json())
-        failed = report.rejected + report.missing
-        if not allowed.allows(failed, report.submitted):
-            # The return value of a task that fails is lost; its report must not be.
-            context["ti"].xcom_push(key=REPORT_KEY, value=report.model_dump(mode="json"))
-            named = f" Each is named in {report.dead_letter_uri}." if report.dead_letter_uri else ""
-            raise JobFailedError(
-                f"{failed} of {report.submitted} documents were not indexed ({report.rejected} rejected, "
-                f"{report.missing} missing: {report.reasons}), more than allowed_failures={allowed} lets pass.{named}"
+            own = {"dead_letter_uri": self.dead_letter_uri, "checkpoint_uri": self.checkpoint_uri}
+            return load_and_judge(
+                context,
+                request_of(self.request),
+                options_of(self.options, allowed_failures=self.allowed_failures, **own),
+                conn_id=self.conn_id,
+                aws_conn_id=self.aws_conn_id,
+                openai_conn_id=self.openai_conn_id or _conn_id_of(self.request),
             )
 
-    def _read_openai(self, uri: str, start: int) -> Iterator[bytes]:
-        with OpenAIHook(self.openai_conn_id or _conn_id_of(self.request)).client() as client:
+
+def load_and_judge(
+    context: Context,
+    request: IngestRequest,
+    options: LoadOptions,
+    *,
+    conn_id: str | None,
+    aws_conn_id: str | None,
+    openai_conn_id: str | None,
+) -> dict[str, Any]:
+    """
+    Carry out a request through Airflow's connections, and return the report.
+
+    :raises JobFailedError: more failed than ``options.allowed_failures``; the report is the XCom :data:`REPORT_KEY`.
+    """
+
+    def read_openai(uri: str, start: int) -> Iterator[bytes]:
+        with OpenAIHook(openai_conn_id).client() as client:
             yield from content(cast("HttpTransport", client.transport), uri.removeprefix("openai://"), start)
 
-    def _log_progress(self, progress: Progress) -> None:
-        self.log.info("%s", progress)
+    with closing(OpenSearchHook(conn_id).target()) as target:
+        report = load(
+            request,
+            target=target,
+            storage=connected_storage(aws_conn_id),
+            openers={"openai": read_openai},
+            options=options,
+            on_progress=lambda progress: log.info("%s", progress),
+        )
+    log.info("Load report: %s", report.model_dump_json())
+    found = report.model_dump(mode="json")
+    excess = report.excess(options.allowed_failures)
+    if excess is not None:
+        # The return value of a task that fails is lost; its report must not be.
+        context["ti"].xcom_push(key=REPORT_KEY, value=found)
+        raise JobFailedError(excess)
+    return found
+
+
+def options_of(given: Mapping[str, Any] | None, **own: Any) -> LoadOptions:
+    """
+    Read an operator's ``options`` beside those that are parameters of the operator itself.
+
+    :raises SpecError: they do not fit, or one is given twice.
+    """
+    given = given or {}
+    twice = sorted(own.keys() & given.keys())
+    if twice:
+        raise SpecError(f"{', '.join(twice)}: give it as the operator's own parameter, not in options.")
+    return LoadOptions.of({**own, **given})
 
 
 def request_of(given: Mapping[str, Any]) -> IngestRequest:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from overnight.hooks.job import JobHook
 from overnight.hooks.ml_commons import MLCommonsIngestHook
-from overnight.hooks.openai import OpenAIHook
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
-from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
-from overnight.ingest import IngestRequest, LoadOptions, LoadReport, load
+from overnight.hooks.storage import DEFAULT_AWS_CONN_ID
+from overnight.ingest import IngestRequest
+from overnight.ingest.byte_range import split_range
 from overnight.ingest.field_map import compile_field_map
-from overnight.jobs.allowance import Allowance
-from overnight.jobs.errors import JobFailedError, SpecError
+from overnight.jobs.errors import SpecError
 from overnight.jobs.lifecycle import JobRecord
 from overnight.operators.job import JobOperator
-from overnight.operators.load import REPORT_KEY, request_of
+from overnight.operators.load import load_and_judge, options_of, request_of
 from overnight.services.client import JobClient
-from overnight.services.http import HttpTransport
 from overnight.services.ml_commons import transport
 from overnight.services.ml_commons_ingest import Choice, Engine, MLCommonsIngestSpec, choose_engine, has_endpoint
-from overnight.services.openai import content
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -136,6 +133,10 @@ class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
             return Choice("client", f"the server knows no {', '.join(self.options)}")
         if self.engine == "client":
             return Choice("client", "engine='client' was asked for")
+        if any(split_range(uri)[1] for uri in chain.from_iterable(request.data_source.uris)):
+            if self.engine == "server":
+                raise SpecError("The server reads whole files; use engine='client' for a part (#bytes=…) of one.")
+            return Choice("client", "the server reads whole files, not parts of them")
         reach = OpenSearchHook(self.conn_id).reach()
         with transport(reach) as plugin:
             version = plugin.run(reach.version())
@@ -150,32 +151,14 @@ class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
     def _load(self, context: Context, request: IngestRequest) -> dict[str, Any]:
         if request.connector_id:
             self.log.info("connector_id is not used here: what it stands for is kept inside of the cluster.")
-        allowed = Allowance.parse(self.allowed_failures)
-        with closing(OpenSearchHook(self.conn_id).target()) as target:
-            report = load(
-                request,
-                target=target,
-                storage=connected_storage(self.aws_conn_id),
-                openers={"openai": self._read_openai},
-                options=LoadOptions.model_validate(self.options or {}),
-                on_progress=lambda progress: self.log.info("%s", progress),
-            )
-        self._judge(context, report, allowed)
-        return report.model_dump(mode="json")
-
-    def _judge(self, context: Context, report: LoadReport, allowed: Allowance) -> None:
-        self.log.info("Load report: %s", report.model_dump_json())
-        failed = report.rejected + report.missing
-        if not allowed.allows(failed, report.submitted):
-            context["ti"].xcom_push(key=REPORT_KEY, value=report.model_dump(mode="json"))
-            raise JobFailedError(
-                f"{failed} of {report.submitted} documents were not indexed ({report.rejected} rejected, "
-                f"{report.missing} missing: {report.reasons}), more than allowed_failures={allowed} lets pass."
-            )
-
-    def _read_openai(self, uri: str, start: int) -> Iterator[bytes]:
-        with OpenAIHook(self.openai_conn_id).client() as client:
-            yield from content(cast("HttpTransport", client.transport), uri.removeprefix("openai://"), start)
+        return load_and_judge(
+            context,
+            request,
+            options_of(self.options, allowed_failures=self.allowed_failures),
+            conn_id=self.conn_id,
+            aws_conn_id=self.aws_conn_id,
+            openai_conn_id=self.openai_conn_id,
+        )
 
 
 def _single(sources: Sequence[str | Sequence[str]]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, BinaryIO, Final
@@ -50,6 +50,9 @@ class HttpCall:
 
     :param path: Relative to the transport's base URL, or absolute.
     :param params: Query parameters. A secret has no place here; it goes into a header.
+    :param content: The body, or what yields it piece by piece. Name its ``Content-Length`` in ``headers`` where the
+        server wants one, and ``Retry.NEVER`` when it can be read only once. Pieces are for workers, not for event
+        loops.
     :param files: Makes the body multipart. A mapping of field to ``(file name, open)``; ``open`` is called for each
         attempt, so that a repeated upload starts at the first byte again, and is streamed. What ``open`` or
         reading raises (:class:`OSError`) passes through.
@@ -60,7 +63,7 @@ class HttpCall:
     params: Mapping[str, Any] | None = None
     # Bodies and headers may be private or secret, so a call's repr does not show them.
     json: Any = field(default=None, repr=False)
-    content: bytes | None = field(default=None, repr=False)
+    content: bytes | Iterable[bytes] | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     data: Mapping[str, str] | None = field(default=None, repr=False)
     files: Mapping[str, tuple[str, Callable[[], BinaryIO]]] | None = None
@@ -224,7 +227,7 @@ class HttpTransport(Transport[HttpCall, Any]):
         return self._decode(call, response)
 
     async def _asend_once(self, call: HttpCall) -> Any:
-        if call.files is not None:
+        if call.files is not None or not isinstance(call.content, bytes | None):
             raise TypeError("uploads read files and so belong on a worker, not on the event loop")
         try:
             request = self._build(self.async_client, call, [])

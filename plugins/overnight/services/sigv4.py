@@ -15,6 +15,13 @@ from botocore.credentials import ReadOnlyCredentials
 AwsService = Literal["es", "aoss"]
 """Amazon OpenSearch Service (domains), or Serverless (collections)."""
 
+_DIGEST = "X-Amz-Content-SHA256"
+
+
+def digest_header(body: bytes | memoryview) -> dict[str, str]:
+    """Return the header that says what a body is, for one that is sent in pieces and not to be read in."""
+    return {_DIGEST: hashlib.sha256(body).hexdigest()}
+
 
 class Credentials(Protocol):
     """What botocore's credentials have in common; those that lapse renew themselves here."""
@@ -29,7 +36,8 @@ class SigV4Auth(httpx.Auth):
     https://docs.aws.amazon.com/opensearch-service/latest/developerguide/serverless-clients.html asks for.
 
     The credentials are asked for at each request, so those that lapse are renewed in time. On an event loop that
-    happens in a thread, since renewing them is a blocking call.
+    happens in a thread, since renewing them is a blocking call. A request that comes with :func:`digest_header` is
+    signed without reading its body.
 
     :param credentials: As a boto3 session's ``get_credentials()`` returns them.
     :param region: Of the domain or collection.
@@ -47,25 +55,24 @@ class SigV4Auth(httpx.Auth):
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Sign a request whose sender may block."""
-        request.read()
+        if _DIGEST not in request.headers:
+            request.read()
         yield self._signed(request, self._credentials.get_frozen_credentials())
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """Sign a request without blocking the event loop."""
-        await request.aread()
+        if _DIGEST not in request.headers:
+            await request.aread()
         yield self._signed(request, await asyncio.to_thread(self._credentials.get_frozen_credentials))
 
     def _signed(self, request: httpx.Request, credentials: ReadOnlyCredentials) -> httpx.Request:
         # A blank in a query is "+" for httpx and "%20" in a signature; a plus itself is "%2B" for both.
         request.url = request.url.copy_with(query=request.url.query.replace(b"+", b"%20") or None)
+        digest = request.headers.get(_DIGEST) or hashlib.sha256(request.content).hexdigest()
         to_sign = AWSRequest(
             method=request.method,
             url=str(request.url),
-            data=request.content,
-            headers={
-                "Host": request.headers["Host"],
-                "X-Amz-Content-SHA256": hashlib.sha256(request.content).hexdigest(),
-            },
+            headers={"Host": request.headers["Host"], _DIGEST: digest},
         )
         Signer(credentials, self.service, self.region).add_auth(to_sign)
         request.headers.update({name: value for name, value in to_sign.headers.items() if name != "Host"})

@@ -57,6 +57,14 @@ def test_login_and_password_are_sent_and_never_shown(connect: Any) -> None:
     assert SECRET not in repr(reach)
 
 
+def test_a_load_sends_the_connections_headers_too(connect: Any) -> None:
+    hook = connect(host="localhost", login="admin", password=SECRET, extra={"headers": {"X-Key": SECRET}, "timeout": 7})
+    with hook.target() as target:
+        assert target.transport.client.headers["X-Key"] == SECRET
+        assert target.transport.client.timeout.read == 7
+        assert SECRET not in repr(target)
+
+
 @pytest.mark.parametrize(
     ("extra", "verify"),
     [

@@ -42,10 +42,31 @@ def sender(target: OpenSearchTarget, *, patience: float = 60.0, throttle: Thrott
         Answer(200, b'{"errors":false,"items":[{"ind', SOON),
         Answer(200, {"errors": False, "items": [{"index": {"status": 201}}]}, carried_out=True),
         Answer(200, {"took": 1}),
+        Answer(200, {"errors": True, "items": [{"index": {"error": "?"}}] * 3}),
+        Answer(200, {"errors": True, "items": ["a", None, 3]}),
+        Answer(200, {"errors": True, "items": [{}, {"index": None}, {"index": {"status": "201"}}]}),
+        Answer(200, {"errors": False, "items": [{"index": {"status": 201}}] * 4}),
+        Answer(200, {"error": {"type": "x", "reason": "no"}, "status": 500}),
+        Answer(200, b"<html>signed out</html>"),
         Answer(0),
         Answer(0, carried_out=True),
     ],
-    ids=["429", "503", "502", "cut answer", "short answer", "no items", "dropped before", "dropped after"],
+    ids=[
+        "429",
+        "503",
+        "502",
+        "cut answer",
+        "short answer",
+        "no items",
+        "no status",
+        "no objects",
+        "no outcomes",
+        "long answer",
+        "an error",
+        "a page",
+        "dropped before",
+        "dropped after",
+    ],
 )
 def test_a_body_that_was_not_answered_is_sent_again(
     fault: Answer, opensearch: FakeOpenSearch, target: OpenSearchTarget
@@ -73,6 +94,45 @@ def test_only_rejected_documents_are_sent_again(
     assert [(bad.number, bad.code, bad.reason) for bad in refused] == [(2, "mapper_parsing_exception", "bad")]
     assert opensearch.bulks == [["a", "b", "c", "d"], ["b", "d"], ["b"]]
     assert set(opensearch.documents) == {"a", "b", "d"}
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(500, "node_closed_exception"), (404, "index_shard_closed_exception"), (500, "already_closed_exception")],
+)
+def test_documents_that_a_stopping_node_gave_back_are_sent_again(
+    status: int, code: str, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    left = {"b": 2}
+
+    def on_item(key: str, _: Any) -> dict[str, Any] | None:
+        left[key] = left.get(key, 0) - 1
+        return {"status": status, "error": {"type": code, "reason": "node closed"}} if left[key] >= 0 else None
+
+    opensearch.on_item = on_item
+    assert sender(target).send(*body_of(*"abc")) == []
+    assert opensearch.bulks == [["a", "b", "c"], ["b"], ["b"]]
+    left["b"] = 1_000
+    with pytest.raises(UnavailableError, match="going away"):
+        sender(target, patience=0.5).send(*body_of("b"))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ("MapperParsingException[no]", ("status_400", "MapperParsingException[no]")),
+        (None, ("status_400", "OpenSearch answered 400")),
+        ({"reason": "no"}, ("status_400", "no")),
+        ({"type": "x", "reason": None, "caused_by": "deep"}, ("x", "OpenSearch answered 400")),
+        ({"type": "x", "reason": "no", "caused_by": {"reason": "deep"}}, ("x", "no: deep")),
+    ],
+)
+def test_an_error_of_any_shape_is_a_refusal(
+    error: Any, expected: tuple[str, str], opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    opensearch.on_item = lambda _key, _document: {"status": 400, "error": error}
+    (refused,) = sender(target).send(*body_of("a"))
+    assert (refused.code, refused.reason) == expected
 
 
 def test_documents_that_stay_rejected_fail_the_load(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:

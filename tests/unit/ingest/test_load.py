@@ -118,6 +118,38 @@ def test_what_opensearch_refuses_is_dead_lettered_in_its_words(
     assert (letter.line, letter.id, letter.text) == (3, "d2", '{"text":2}')
 
 
+def test_the_dead_letter_of_an_update_has_the_document_alone(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.jsonl", [{"id": "a", "t": {"doc_as_upsert": True}}])
+    opensearch.on_item = lambda _key, _document: {"status": 400, "error": {"type": "x", "reason": "no"}}
+    options = LoadOptions(dead_letter_uri=str(tmp_path / "letters.jsonl"), write="update")
+    load(request(path), target=target, options=options)
+    (letter,) = read_dead_letters(str(tmp_path / "letters.jsonl"))
+    assert json.loads(letter.text or "") == {"text": {"doc_as_upsert": True}}
+
+
+def test_members_that_come_twice_count_once_and_the_last_wins(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.jsonl", [b'{"id":"x","id":"a","t":1,"t":{"u":1},"i\\u0064":"b"}', b'{"id":"x","t":2}'])
+    report = load(request(path), target=target)
+    assert opensearch.documents == {"b": {"text": {"u": 1}}, "x": {"text": 2}}
+    assert report.rejected == 0
+
+
+def test_nul_and_surrogate_pairs_reach_the_index_as_they_were_written(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    pair = rb'{"id":"\ud83d\ude00","t":"\ud83d\ude00 \u0000"}'
+    path = write(
+        tmp_path / "a.jsonl", [pair, rb'{"id":"a\u0000","t":1}', rb'{"id":"a","t":2}', rb'{"id":"\ud83d","t":3}']
+    )
+    report = load(request(path), target=target)
+    assert opensearch.documents == {"😀": {"text": "😀 \0"}, "a\0": {"text": 1}, "a": {"text": 2}}
+    assert report.reasons == {"invalid_line": 1}
+
+
 def test_without_an_id_a_second_load_writes_the_same_documents(
     opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
 ) -> None:
@@ -255,6 +287,29 @@ ERRORS = [
     ({"custom_id": "a", "response": {"status_code": 500, "body": '{"error":{"message":"slow"}}'}}, "status_500"),
     ({"custom_id": "a", "response": {"status_code": 500, "body": "slow"}}, "status_500"),
 ]
+
+
+ODD_ERRORS = [
+    b'"error":{"code":1e400}',
+    b'"error":"\\u0000"',
+    b'"response":{"status_code":500,"body":{"n":1e400}}',
+    b'"response":{"status_code":500,"body":"{\\"n\\":\\"\\\\ud800\\"}"}',
+    b'"response":{"status_code":1e400}',
+    b'"response":{"status_code":500,"body":' + b"[" * 300 + b"]" * 300 + b"}",
+]
+
+
+@pytest.mark.parametrize("member", ODD_ERRORS)
+def test_an_error_line_that_python_cannot_hold_is_a_rejected_document_too(
+    member: bytes, opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    good = b'{"custom_id":"b","response":{"status_code":200,"body":{"x":1}}}'
+    path = write(tmp_path / "a.jsonl", [b'{"custom_id":"a",%b}' % member, good])
+    options = LoadOptions(dead_letter_uri=str(tmp_path / "letters.jsonl"))
+    wanted = request(path, field_map={"_id": "$.custom_id", "x": "$.response.body.x"})
+    assert counts(load(wanted, target=target, options=options)) == (2, 1, 1, 0)
+    (letter,) = read_dead_letters(str(tmp_path / "letters.jsonl"))
+    assert (letter.id, letter.line) == ("a", 1)
 
 
 @pytest.mark.parametrize(("line", "code"), ERRORS)

@@ -79,7 +79,7 @@ def test_what_is_wrong_is_named(change: dict[str, Any], where: str) -> None:
 @pytest.mark.parametrize("allowed", [-1, 1.5, "many", True, "200%"])
 def test_an_allowance_is_a_count_or_a_share(allowed: Any) -> None:
     with pytest.raises(ValueError, match="allowed"):
-        LoadOptions(allowed_rejected=allowed)
+        LoadOptions(allowed_failures=allowed)
 
 
 @pytest.mark.parametrize(
@@ -87,10 +87,28 @@ def test_an_allowance_is_a_count_or_a_share(allowed: Any) -> None:
     [(0, False), (4, False), (5, True), (0.04, False), (0.05, True), ("5%", True), ("1", False)],
 )
 def test_counts_and_shares_decide(allowed: float | str, is_enough: bool) -> None:
-    report = LoadReport(index="docs", submitted=100, indexed=95, rejected=5)
-    assert (report.excess(allowed, 0) == []) is is_enough
-    report = LoadReport(index="docs", submitted=100, indexed=95, missing=5)
-    assert (report.excess(0, allowed) == []) is is_enough
+    for rejected in (0, 2, 5):
+        report = LoadReport(index="docs", submitted=100, indexed=95, rejected=rejected, missing=5 - rejected)
+        assert (report.excess(allowed) is None) is is_enough
+
+
+def test_what_exceeds_is_said_in_words() -> None:
+    reasons = {"blank_line": 3, "no_partner": 2}
+    report = LoadReport(index="docs", submitted=100, indexed=95, rejected=3, missing=2, reasons=reasons)
+    assert report.excess("4%") == (
+        "5 of 100 documents were not indexed (3 rejected, 2 missing: 3 blank_line, 2 no_partner), more than "
+        "allowed_failures=4 % lets pass."
+    )
+    named = report.model_copy(update={"dead_letter_uri": "s3://b/letters.jsonl"})
+    assert str(named.excess(4)).endswith("allowed_failures=4 lets pass. Each is named in s3://b/letters.jsonl.")
+
+
+def test_options_that_do_not_fit_are_named() -> None:
+    with pytest.raises(SpecError, match="bulk_bytes"):
+        LoadOptions.of({"bulk_bytes": "lots"})
+    with pytest.raises(SpecError, match="allowed_rejected"):
+        LoadOptions.of({"allowed_rejected": 1})
+    assert LoadOptions.of({"allowed_failures": "5%"}).allowed_failures == "5%"
 
 
 def test_a_report_adds_up() -> None:

@@ -50,6 +50,15 @@ def test_what_the_server_would_ignore_or_find_out_late_is_refused(changes: dict[
     assert "sssecret" not in str(refusal.value)
 
 
+def test_a_part_of_a_file_is_for_our_own_load() -> None:
+    part = _operator(data_source={"type": "s3", "source": ["s3://bucket/key.jsonl#bytes=0-9"]})
+    part.durable = False
+    assert part._choice({}, part._request()).engine == "client"
+    part.engine = "server"
+    with pytest.raises(SpecError, match="engine='client'"):
+        part._choice({}, part._request())
+
+
 def test_no_template_field_can_hold_a_credential() -> None:
     operator = _operator()
     rendered = json.dumps({name: str(getattr(operator, name)) for name in operator.template_fields})

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from overnight.operators.load import REPORT_KEY, OpenSearchLoadOperator
+from overnight.operators.ml_commons_ingest import MLCommonsBatchIngestOperator
+from overnight.operators.shards import CutShardsOperator
+from unit.ingest.fake_opensearch import FakeOpenSearch
+
+
+@pytest.fixture
+def opensearch(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenSearch]:
+    fake = FakeOpenSearch()
+    fake.create("docs")
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_OPENSEARCH_DEFAULT", json.dumps({"conn_type": "overnight_opensearch", "host": fake.url})
+    )
+    thread = threading.Thread(target=fake.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield fake
+    finally:
+        fake.server.shutdown()
+        fake.server.server_close()
+        thread.join()
+
+
+class TaskInstance:
+    def __init__(self) -> None:
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+
+def request(path: Path, *lines: bytes) -> dict[str, Any]:
+    path.write_bytes(b"\n".join(lines))
+    source = {"type": "file", "source": [str(path)]}
+    return {"index_name": "docs", "field_map": {"_id": "$.id", "text": "$.t"}, "data_source": source}
+
+
+GOOD, BAD = b'{"id":"a","t":1}', b"broken"
+KINDS = [OpenSearchLoadOperator, MLCommonsBatchIngestOperator]
+
+
+def operator(kind: Any, wanted: dict[str, Any], **changes: Any) -> Any:
+    engine = {"engine": "client", "durable": False} if kind is MLCommonsBatchIngestOperator else {}
+    return kind(task_id="load", request=wanted, **engine, **changes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_allowed_to_fail_passes(kind: Any, opensearch: FakeOpenSearch, tmp_path: Path) -> None:
+    task = operator(kind, request(tmp_path / "a.jsonl", GOOD, BAD), allowed_failures="50%")
+    found = task.execute({"ti": TaskInstance()})
+    report = found.get("report", found)
+    assert (report["submitted"], report["indexed"], report["rejected"]) == (2, 1, 1)
+    assert opensearch.documents == {"a": {"text": 1}}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_failures_fail_for_good_and_leave_the_report(
+    kind: Any, opensearch: FakeOpenSearch, tmp_path: Path
+) -> None:
+    ti = TaskInstance()
+    with pytest.raises(AirflowFailException, match=r"1 of 2 documents were not indexed .*allowed_failures=0 lets pass"):
+        operator(kind, request(tmp_path / "a.jsonl", GOOD, BAD)).execute({"ti": ti})
+    assert ti.pushed[REPORT_KEY]["reasons"] == {"invalid_line": 1}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_options_are_refused_when_they_do_not_fit_or_are_given_twice(
+    kind: Any, opensearch: FakeOpenSearch, tmp_path: Path
+) -> None:
+    wanted = request(tmp_path / "a.jsonl", GOOD)
+    for options, text in (({"bulk_bytes": 1}, "bulk_bytes"), ({"allowed_failures": 1}, "operator's own parameter")):
+        with pytest.raises(AirflowFailException, match=text):
+            operator(kind, wanted, options=options).execute({"ti": TaskInstance()})
+    assert opensearch.bulks == []
+
+
+def test_shards_are_requests_for_mapped_loads(opensearch: FakeOpenSearch, tmp_path: Path) -> None:
+    wanted = request(tmp_path / "a.jsonl", *(b'{"id":"d%d","t":%d}' % (n, n) for n in range(10)))
+    parts = CutShardsOperator(task_id="cut", request=wanted, shard_bytes=50).execute({})
+    assert json.loads(json.dumps(parts)) == parts
+    assert len(parts) == 4
+    indexed = 0
+    for part in parts:
+        mapped = OpenSearchLoadOperator(task_id="load", **part, options={"write": "index"})
+        indexed += mapped.execute({"ti": TaskInstance()})["indexed"]
+    assert indexed == 10
+    assert opensearch.documents == {f"d{n}": {"text": n} for n in range(10)}
+    assert CutShardsOperator(task_id="cut", request=wanted).execute({}) == [{"request": wanted}]
+
+
+def test_a_join_is_not_cut(tmp_path: Path) -> None:
+    wanted = request(tmp_path / "a.jsonl", GOOD)
+    wanted["data_source"]["source"] *= 2
+    with pytest.raises(AirflowFailException, match="joins them"):
+        CutShardsOperator(task_id="cut", request=wanted).execute({})
