@@ -46,7 +46,7 @@ def main(store: Path, die: str) -> None:
     operator = AzureIngestionJobOperator(task_id="ingest", deferrable=False, poll_interval=0.1, chunk_size=8)
     context: Any = {
         "ti": SimpleNamespace(
-            dag_id="d", task_id="ingest", run_id=str(store), map_index=-1, xcom_push=lambda **_: None
+            dag_id="d", task_id="ingest", run_id=str(store), map_index=-1, max_tries=0, xcom_push=lambda **_: None
         ),
         "dag_run": SimpleNamespace(start_date=datetime.now(UTC)),
         "task_state_store": Store(store, die),
