@@ -99,6 +99,7 @@ def held(runs: Mapping[str, Run], services: Services, airflow: Standalone) -> di
         os.kill(waiting.task()["pid"], signal.SIGKILL)
         before["worker_dies"] = batch["id"]
         waiting.wait("running", beyond=1)
+        eventually(lambda: "Waiting for" in waiting.log(number=2), why="another worker waits")
     return before
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
 FOLDER = os.environ["OVERNIGHT_TEST_FOLDER"]
+SOON = timedelta(seconds=0.5)
 GOOD = f"{FOLDER}/good.jsonl"
 BAD = f"{FOLDER}/unknown-model.jsonl"
 
@@ -78,14 +79,14 @@ def settings(account: str, **arguments: Any) -> dict[str, Any]:
         "poll_interval": 1.0,
         "deferrable": True,
         "retries": 2,
-        "retry_delay": timedelta(seconds=0.5),
+        "retry_delay": SOON,
         **arguments,
     }
 
 
-job("dies_before_submit", "quick", DiesBeforeSubmit)
-job("dies_after_submit", "quick", DiesAfterSubmit)
-job("not_durable", "quick", DiesAfterSubmit, durable=False)
+job("dies_before_submit", "quick", DiesBeforeSubmit, deferrable=False)
+job("dies_after_submit", "quick", DiesAfterSubmit, deferrable=False)
+job("not_durable", "quick", DiesAfterSubmit, deferrable=False, durable=False)
 job("triggerer_dies", "held")
 job("worker_dies", "held", deferrable=False)
 job("deadline_and_triggerer", "stuck", deadline=30, retries=0)
@@ -98,8 +99,8 @@ job("marked_on_worker", "stuck", deferrable=False)
 job("cleared_deferred", "stuck")
 job("cleared_early", "stuck", CancelsLate)
 job("cleared_on_worker", "stuck", deferrable=False)
-job("cleared_finished", "quick")
-job("changed_refused", "stuck", DiesAfterRecord, metadata={"try": "{{ ti.try_number }}"})
+job("cleared_finished", "quick", deferrable=False)
+job("changed_refused", "stuck", DiesAfterRecord, deferrable=False, metadata={"try": "{{ ti.try_number }}"})
 job(
     "changed_restarted",
     "stuck",
@@ -108,27 +109,29 @@ job(
     on_changed_spec="restart",
 )
 job("poll_gives_up", "silent", patience=1, retries=60)
-job("wrong_key", "wrong_key")
+job("wrong_key", "wrong_key", deferrable=False)
 job("key_rotated", "rotated")
 job("lost", "forgetful")
-job("expired", "expiring")
-job("broken", "broken")
-job("bad_input", "quick", input_uri=BAD)
-job("refused_input", "quick", input_uri=f"{FOLDER}/duplicates.jsonl")
+job("expired", "expiring", deferrable=False)
+job("broken", "broken", deferrable=False)
+job("bad_input", "quick", deferrable=False, input_uri=BAD)
+job("refused_input", "quick", deferrable=False, input_uri=f"{FOLDER}/duplicates.jsonl")
 job("cancelled_elsewhere", "stuck")
 job("kept_waiting", "stuck")
-job("too_many_failed", "lossy", allowed_failures="{{ var.value.get('too_many_failed', '0') }}")
-job("some_failed", "lossy", allowed_failures="50%")
+job("too_many_failed", "lossy", deferrable=False, allowed_failures="{{ var.value.get('too_many_failed', '0') }}")
+job("some_failed", "lossy", deferrable=False, allowed_failures="50%")
 
 with DAG("lapsed"):
-    lapsing = OpenAIBatchOperator(task_id="job", **settings("aging", output_expires_after=3600))
+    lapsing = OpenAIBatchOperator(task_id="job", **settings("aging", deferrable=False, output_expires_after=3600))
     OpenAIBatchResultsOperator(
-        task_id="results", job=lapsing.output, target=f"{FOLDER}/lapsed", retries=2, retry_delay=timedelta(seconds=0.5)
+        task_id="results", job=lapsing.output, target=f"{FOLDER}/lapsed", retries=2, retry_delay=SOON
     )
 
 with DAG("handed_over"):
     handed = OpenAIBatchOperator(task_id="job", **settings("quick", wait_for_completion=False))
-    BatchJobSensor(task_id="deferred", job=handed.output, deferrable=True, poke_interval=0.5)
+    BatchJobSensor(
+        task_id="deferred", job=handed.output, deferrable=True, poke_interval=0.5, retries=2, retry_delay=SOON
+    )
     BatchJobSensor(task_id="poked", job=handed.output, poke_interval=0.5)
 
 with DAG("called_off"):
