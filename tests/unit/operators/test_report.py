@@ -125,6 +125,14 @@ def test_the_report_is_the_xcom_and_a_file_with_the_parts(tmp_path: Path) -> Non
     assert "nightly, manual__1" in (tmp_path / "run" / "report.html").read_text()
 
 
+def test_of_a_part_that_does_not_say_its_size_only_its_load_knows(tmp_path: Path) -> None:
+    xcoms = Pulled(None)
+    xcoms.put("plan", [{"request": {}}, {"request": {}}])  # shards
+    xcoms.load(0, 3)
+    xcoms.load(1, 3, rejected=1)
+    assert run(xcoms, tmp_path)["submitted"] == 7
+
+
 def test_a_part_that_failed_fails_the_run_for_good_and_the_report_is_there_all_the_same(tmp_path: Path) -> None:
     xcoms = Pulled([3, 4, 5])
     xcoms.load(0, 3)
