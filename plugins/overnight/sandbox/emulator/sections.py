@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ValidationError
 
 from overnight.sandbox.emulator.draws import Draws
@@ -70,6 +71,27 @@ class Sections:
         :raises SectionError: 404, 400.
         """
         return self.replace(name, self.show(name) | dict(values))
+
+    def add_routes(self, router: APIRouter, body: Callable[[Request], Awaitable[dict[str, Any]]]) -> None:
+        """
+        Add the routes that show and change every section, behind all of the router's own.
+
+        :param body: Reads a request's JSON object.
+        """
+
+        @router.get("/{section}")
+        def show(section: str) -> dict[str, Any]:
+            return self.show(section)
+
+        @router.put("/{section}")
+        async def replace(section: str, request: Request) -> dict[str, Any]:
+            self._find(section)
+            return self.replace(section, await body(request))
+
+        @router.patch("/{section}")
+        async def merge(section: str, request: Request) -> dict[str, Any]:
+            self._find(section)
+            return self.merge(section, await body(request))
 
     def _find(self, name: str) -> BaseModel:
         if name not in self._names:

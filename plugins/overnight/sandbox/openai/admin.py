@@ -49,20 +49,7 @@ def admin_router(state: State) -> APIRouter:
         state.requests.clear()
         return await requests()
 
-    @router.get("/{section}")
-    def show(section: str) -> dict[str, Any]:
-        return sections.show(section)
-
-    @router.put("/{section}")
-    async def replace(section: str, request: Request) -> dict[str, Any]:
-        sections.show(section)
-        return sections.replace(section, await _object(request))
-
-    @router.patch("/{section}")
-    async def merge(section: str, request: Request) -> dict[str, Any]:
-        sections.show(section)
-        return sections.merge(section, await _object(request))
-
+    sections.add_routes(router, _object)
     return router
 
 
