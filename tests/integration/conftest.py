@@ -2,7 +2,8 @@
 Real servers for the integration tests, started when the first test asks for one and stopped behind the last.
 
 While developing, a server that already runs is used instead when its variable is set:
-``OVERNIGHT_TEST_OPENSEARCH_URL``, ``OVERNIGHT_TEST_S3_ENDPOINT``, ``OVERNIGHT_TEST_OPENAI_URL``.
+``OVERNIGHT_TEST_OPENSEARCH_URL``, ``OVERNIGHT_TEST_OPENSEARCH3_URL``, ``OVERNIGHT_TEST_S3_ENDPOINT``,
+``OVERNIGHT_TEST_OPENAI_URL``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from overnight.sandbox.airflow import Airflow
 from overnight.sandbox.opensearch import Node
 from overnight.sandbox.services import running
 
@@ -30,19 +32,32 @@ def _server(name: str, variable: str, folders: pytest.TempPathFactory) -> Iterat
         yield launch.url
 
 
-@pytest.fixture(scope="session")
-def opensearch_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an OpenSearch 2.19 node with k-NN."""
-    url = os.environ.get("OVERNIGHT_TEST_OPENSEARCH_URL")
+@contextmanager
+def _node(version: str, variable: str, folders: pytest.TempPathFactory) -> Iterator[str]:
+    url = os.environ.get(variable)
     if url:
         yield url.rstrip("/")
         return
-    node = Node(home=tmp_path_factory.mktemp("opensearch") / "node")
+    node = Node(version, home=folders.mktemp(f"opensearch-{version}") / "node")
     try:
         with node:
             yield node.url
     finally:
         node.remove()
+
+
+@pytest.fixture(scope="session")
+def opensearch_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an OpenSearch 2.19 node with k-NN."""
+    with _node("2.19.6", "OVERNIGHT_TEST_OPENSEARCH_URL", tmp_path_factory) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def opensearch3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an OpenSearch 3.6 node with k-NN."""
+    with _node("3.6.0", "OVERNIGHT_TEST_OPENSEARCH3_URL", tmp_path_factory) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +72,15 @@ def openai_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The base URL, with ``/v1``, of an OpenAI emulator with the key ``sandbox``."""
     with _server("openai", "OVERNIGHT_TEST_OPENAI_URL", tmp_path_factory) as url:
         yield url.removesuffix("/v1") + "/v1"
+
+
+@pytest.fixture(scope="session")
+def migrated_airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+    """An Airflow whose database was made once, for :meth:`~overnight.sandbox.airflow.Airflow.copy`."""
+    home = tmp_path_factory.mktemp("migrated-airflow")
+    made = Airflow(home, home / "dags")
+    made.migrate()
+    return made
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from overnight.jobs import JobKey, JobRef, JobStatus
-from overnight.sandbox.process import free_port, start, wait_ready
-from overnight.sandbox.services import SERVICES, Plan
+from overnight.sandbox.emulator.launch import launch
+from overnight.sandbox.process import free_port
+from overnight.sandbox.services import serving
 from overnight.services.azure_ingestion import AzureIngestionService
 from overnight.services.azure_ingestion_connection import AzureIngestionConnection
 from overnight.services.client import JobClient
@@ -113,15 +114,9 @@ class Azure:
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an emulator with the planted keys."""
-    settings = {"api_key": PLANTED["api_key"], "search_key": PLANTED["search_service_admin_key"]}
-    launch = SERVICES["azure"].prepare(Plan(tmp_path_factory.mktemp("azure"), {"azure": free_port()}))
-    launch = replace(launch, argv=(*launch.argv, "--settings", json.dumps(settings)))
-    process = start(launch)
-    try:
-        wait_ready(launch, process)
-        yield launch.url
-    finally:
-        process.stop()
+    settings = json.dumps({"api_key": PLANTED["api_key"], "search_key": PLANTED["search_service_admin_key"]})
+    with serving(launch("azure", tmp_path_factory.mktemp("azure"), free_port(), "--settings", settings)) as launched:
+        yield launched.url
 
 
 @pytest.fixture

@@ -33,11 +33,11 @@ dag = azure_ingestion_job("ingestion", deferrable={deferrable}, default_args={{"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated Airflow, made once."""
+def home(tmp_path_factory: pytest.TempPathFactory, migrated_airflow: Airflow) -> Path:
+    """A folder with an Airflow in it."""
     home = tmp_path_factory.mktemp("airflow")
     (home / "dags").mkdir()
-    Airflow(home / "home", home / "dags").migrate()
+    migrated_airflow.copy(home / "home")
     return home
 
 

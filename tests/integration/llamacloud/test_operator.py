@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -56,14 +57,12 @@ with DAG("files", params={"folder": "x"}):
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory, llamacloud_url: str) -> Airflow:
+def airflow(tmp_path_factory: pytest.TempPathFactory, migrated_airflow: Airflow, llamacloud_url: str) -> Airflow:
     home = tmp_path_factory.mktemp("airflow")
     (home / "dags").mkdir()
     (home / "dags" / "llamacloud.py").write_text(DAGS)
     variables = SERVICES["llamacloud"].environment(urlsplit(llamacloud_url).port or 0)
-    made = Airflow(home, home / "dags", variables=variables)
-    made.migrate()
-    return made
+    return replace(migrated_airflow.copy(home / "home"), dags=home / "dags", variables=variables)
 
 
 def read(uri: str) -> list[dict[str, Any]]:

@@ -12,8 +12,9 @@ import pytest
 from botocore.config import Config
 
 from overnight.jobs import JobKey
-from overnight.sandbox.process import free_port, start, wait_ready
+from overnight.sandbox.process import free_port
 from overnight.sandbox.sagemaker.launch import launch
+from overnight.sandbox.services import serving
 from overnight.services.client import JobClient
 from overnight.services.sagemaker import AwsTransport, SageMakerTransformService, SageMakerTransformSpec
 
@@ -102,13 +103,8 @@ class Account:
 @pytest.fixture(scope="session")
 def sagemaker_url(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an emulated SageMaker over the session's S3."""
-    plan = launch(tmp_path_factory.mktemp("sagemaker"), free_port(), s3_endpoint)
-    process = start(plan)
-    try:
-        wait_ready(plan, process)
-        yield plan.url
-    finally:
-        process.stop()
+    with serving(launch(tmp_path_factory.mktemp("sagemaker"), free_port(), s3_endpoint)) as launched:
+        yield launched.url
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -64,7 +65,9 @@ with DAG("transform", params={"bucket": "x", "allowed": "1"}, render_template_as
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory, sagemaker_url: str, s3_endpoint: str) -> Airflow:
+def airflow(
+    tmp_path_factory: pytest.TempPathFactory, migrated_airflow: Airflow, sagemaker_url: str, s3_endpoint: str
+) -> Airflow:
     home = tmp_path_factory.mktemp("airflow")
     (home / "dags").mkdir()
     (home / "dags" / "transform.py").write_text(DAGS)
@@ -72,9 +75,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, sagemaker_url: str, s3_end
         **SERVICES["s3"].environment(urlsplit(s3_endpoint).port or 0),
         **SERVICES["sagemaker"].environment(urlsplit(sagemaker_url).port or 0),
     }
-    made = Airflow(home, home / "dags", variables=variables)
-    made.migrate()
-    return made
+    return replace(migrated_airflow.copy(home / "home"), dags=home / "dags", variables=variables)
 
 
 def states(run: DagRun) -> dict[str, str]:

@@ -171,8 +171,8 @@ def test_batches_are_listed_in_pages(make_emulator, embedding_lines):
             client.batches.list(limit=limit)
 
 
-def test_every_status_is_seen(make_emulator, embedding_lines):
-    emulator = make_emulator(pace={"validating": 0.3, "finalizing": 0.3, "cancelling": 0.3, "lines_per_second": 200})
+def test_every_status_is_seen(emulator, embedding_lines):
+    emulator.put("pace", validating=0.3, finalizing=0.3, cancelling=0.3, lines_per_second=200)
     completed = emulator.submit(embedding_lines(60))
     for status in ("validating", "in_progress", "finalizing", "completed"):
         emulator.reaches(completed, status)
@@ -226,8 +226,8 @@ def test_a_batch_cancelled_while_finalizing_is_cancelled_with_all_its_lines(emul
     assert len(emulator.lines(done.output_file_id)) == 20
 
 
-def test_an_expired_batch_has_the_finished_lines_and_names_the_rest(make_emulator, embedding_lines):
-    emulator = make_emulator(pace={"validating": 0, "lines_per_second": 40})
+def test_an_expired_batch_has_the_finished_lines_and_names_the_rest(emulator, embedding_lines):
+    emulator.put("pace", validating=0, lines_per_second=40)
     client = emulator.client()
     batch = emulator.submit(embedding_lines(200))
     emulator.until(lambda: client.batches.retrieve(batch.id).request_counts.completed >= 5)
@@ -241,8 +241,7 @@ def test_an_expired_batch_has_the_finished_lines_and_names_the_rest(make_emulato
         assert row["error"]["code"] == "batch_expired"
 
 
-def test_results_lapse_when_they_were_asked_to(make_emulator, embedding_lines):
-    emulator = make_emulator(pace={"validating": 0, "finalizing": 0})
+def test_results_lapse_when_they_were_asked_to(emulator, embedding_lines):
     policy = {"anchor": "created_at", "seconds": 7_200}
     done = emulator.reaches(emulator.submit(embedding_lines(3), output_expires_after=policy), "completed")
     file = emulator.client().files.retrieve(done.output_file_id)
