@@ -34,9 +34,7 @@ def main() -> int:
         sandbox.up(select(arguments.only.split(",")))
         # Where a port was taken, the sandbox knows better than the file.
         variables = {**read_airflow_settings(project / "airflow_settings.yaml"), **sandbox.environment()}
-        airflow = Airflow(
-            project / ".airflow", dags=project / "dags", plugins=project / "plugins", variables=variables
-        )
+        airflow = Airflow(project / ".airflow", dags=project / "dags", plugins=project / "plugins", variables=variables)
         console.print("Airflow starts; this takes about half a minute.")
         with airflow.standalone(AIRFLOW_PORT) as url:
             console.print(f"Airflow: {url} (log: {airflow.home / 'standalone.log'}). Ctrl-C stops everything.")
