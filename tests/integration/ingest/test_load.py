@@ -277,7 +277,7 @@ def bucket(s3_endpoint: str, index_name: str, monkeypatch: pytest.MonkeyPatch) -
     }.items():
         monkeypatch.setenv(name, value)
     s3 = boto3.resource("s3")
-    return s3.create_bucket(Bucket=index_name)
+    return s3.create_bucket(Bucket=index_name[-63:].strip("-"))
 
 
 def test_s3_is_source_dead_letters_and_checkpoint(bucket: Any, target: OpenSearchTarget, index_name: str) -> None:
