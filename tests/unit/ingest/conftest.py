@@ -9,7 +9,6 @@ from hypothesis import settings
 from overnight.ingest import OpenSearchTarget
 from unit.ingest.fake_opensearch import FakeOpenSearch
 
-
 # No test asserts time: a busy machine is no failure.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
