@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -14,6 +16,8 @@ from overnight.templates import s3_sagemaker_to_index as template
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+MAPPING = Path(__file__).parents[3] / "include" / "mappings" / "documents.json"
 
 
 def die() -> None:
@@ -47,10 +51,7 @@ with patch.object(template, "SageMakerBatchTransformOperator", DiesAfterSubmit):
             model_name="sandbox-embedding",
             dimension=384,
             create_index=True,
-            index_body={
-                "settings": {"index.knn": True, "number_of_replicas": 0},
-                "mappings": {"properties": {"embedding": {"type": "knn_vector", "dimension": 384}}},
-            },
+            index_body=json.loads(MAPPING.read_text()),
             poll_seconds=0.5,
             files_per_load=2,
             aws_conn_id="aws_dying",

@@ -1,0 +1,157 @@
+"""The S3 and SageMaker road: paid once and complete, whichever worker dies; and mended file by file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from .conftest import Services, Standalone
+from .console import Run
+from .roads.connections import clear_from, connect, counts, trigger
+from .roads.sagemaker import SageMaker, emulated
+from .roads.store import Store, lines
+
+BAD = 3
+"""The input with a record that the model refuses."""
+EACH = 8
+STEPS = {"configure", "create_index", "list_inputs", "transform", "plan", "load", "report", "verify"}
+
+
+@dataclass(frozen=True)
+class Road:
+    """One run, what went into it, and the service that it alone uses."""
+
+    run: Run
+    store: Store
+    inputs: list[list[dict[str, str]]]
+    sagemaker: SageMaker
+
+    @property
+    def documents(self) -> dict[str, dict[str, str]]:
+        return {document["id"]: document for part in self.inputs for document in part}
+
+
+@pytest.fixture(scope="module")
+def roads(services: Services, airflow: Standalone, folder: Path) -> Iterator[dict[str, Road]]:
+    """Both runs, side by side."""
+    with ExitStack() as stack:
+        sagemakers = {
+            name: stack.enter_context(emulated(folder / name, services.environment)) for name in ("dying", "mended")
+        }
+        stores = {name: Store(services.environment, name) for name in sagemakers}
+        inputs = {
+            "dying": stores["dying"].put_documents(files=3, each=20),
+            "mended": stores["mended"].put_documents(files=5, each=EACH),
+        }
+        refused = [
+            {**document, "text": None} if number == 2 else document
+            for number, document in enumerate(inputs["mended"][BAD])
+        ]
+        stores["mended"].put(f"{BAD}.jsonl", lines(refused))
+        for name, sagemaker in sagemakers.items():
+            connect(airflow.console, f"aws_{name}", sagemaker.connection)
+        conf = {
+            "input_uri": stores["mended"].uri,
+            "index_name": "mended",
+            "ingest_fields": ["$.module"],
+            "allowed_failures": 1,
+            "files_per_load": 2,
+            "poll_seconds": 0.5,
+            "aws_conn_id": "aws_mended",
+        }
+        runs = {
+            "dying": airflow.console.trigger("dying_transform"),
+            "mended": trigger(airflow.console, "s3_sagemaker_to_index", conf),
+        }
+        yield {name: Road(runs[name], stores[name], inputs[name], sagemakers[name]) for name in runs}
+
+
+@pytest.fixture(scope="module")
+def with_a_bad_record(roads: dict[str, Road]) -> Road:
+    """The run that has ended with four of its five inputs."""
+    road = roads["mended"]
+    assert road.run.finish() == "success", [(task["task_id"], task["state"]) for task in road.run.tasks()]
+    return road
+
+
+@pytest.fixture(scope="module")
+def before(with_a_bad_record: Road, services: Services) -> dict[str, Any]:
+    """What was there at that time."""
+    report = with_a_bad_record.run.xcom("report")
+    return {"report": report, "indexed": services.documents.indexed("mended")}
+
+
+def test_the_inputs_beside_a_bad_one_are_indexed_and_the_report_names_the_bad_one(
+    with_a_bad_record: Road, before: dict[str, Any], services: Services
+) -> None:
+    total = 5 * EACH
+    report = before["report"]
+    assert counts(report) == (total, total - EACH, 0, EACH)
+    assert report["without_result"] == EACH
+    assert report["reasons"] == {"without_result": EACH}
+    assert before["indexed"].keys() == with_a_bad_record.documents.keys() - {
+        document["id"] for document in with_a_bad_record.inputs[BAD]
+    }
+    (uri,) = report["dead_letter_uris"]
+    assert uri.endswith("/missing.jsonl")
+    (named,) = map(orjson.loads, services.documents.read(uri).splitlines())
+    assert (named["uri"], named["documents"]) == (f"{with_a_bad_record.store.uri}{BAD}.jsonl", EACH)
+    told = with_a_bad_record.run.xcom("transform")["status"]
+    assert (told["state"], told["counts"]["succeeded"], told["counts"]["failed"]) == ("partial", 4, 1)
+
+
+def test_clearing_the_list_of_inputs_transforms_only_the_mended_one_and_completes_the_index(
+    with_a_bad_record: Road, before: dict[str, Any], services: Services
+) -> None:
+    road = with_a_bad_record
+    (first,) = road.sagemaker.jobs()
+    road.store.put(f"{BAD}.jsonl", lines(road.inputs[BAD]))
+    clear_from(road.run, "list_inputs")
+    assert road.run.finish() == "success", [(task["task_id"], task["state"]) for task in road.run.tasks()]
+
+    listed = road.run.xcom("list_inputs")
+    assert (listed["inputs"], listed["done"], listed["todo"]) == (5, 4, 1)
+    prefix, *named = orjson.loads(services.documents.read(listed["manifest"]))
+    assert (prefix, named) == ({"prefix": road.store.uri}, [f"{BAD}.jsonl"])
+    jobs = road.sagemaker.jobs()
+    assert [job["TransformJobName"] for job in jobs[:1]] == [first["TransformJobName"]]
+    assert [job["TransformJobStatus"] for job in jobs] == ["Failed", "Completed"]
+    assert jobs[1]["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"] == listed["manifest"]
+
+    report = road.run.xcom("report")
+    assert counts(report) == (5 * EACH, 5 * EACH, 0, 0)
+    assert (report["without_result"], report["dead_letter_uris"]) == (0, [])
+    indexed = services.documents.indexed("mended")
+    assert indexed.keys() == road.documents.keys()
+    assert {name: document["module"] for name, document in indexed.items()} == {
+        name: document["module"] for name, document in road.documents.items()
+    }
+
+
+def test_a_worker_that_dies_at_any_step_costs_no_second_job_and_no_document(
+    roads: dict[str, Road], services: Services
+) -> None:
+    road = roads["dying"]
+    assert road.run.finish() == "success", [(task["task_id"], task["state"]) for task in road.run.tasks()]
+    tries = {(task["task_id"], task["map_index"]): task["try_number"] for task in road.run.tasks()}
+    loads = {("load", 0): 2, ("load", 1): 2}
+    others = {(step, -1): 3 if step == "transform" else 2 for step in STEPS - {"load"}}
+    assert tries == others | loads
+
+    (job,) = road.sagemaker.jobs()
+    assert job["TransformJobStatus"] == "Completed"
+    assert [call["status"] for call in road.sagemaker.calls("CreateTransformJob")] == [200]
+    assert "was created by an earlier try that died before recording it" in road.run.log("transform", 2)
+
+    assert counts(road.run.xcom("report")) == (60, 60, 0, 0)
+    indexed = services.documents.indexed("dying")
+    assert {name: document["text"] for name, document in indexed.items()} == {
+        name: document["text"] for name, document in road.documents.items()
+    }
+    assert {len(document["embedding"]) for document in indexed.values()} == {384}
