@@ -1,9 +1,8 @@
 """
 A real node with ML Commons, and the remote services that its connectors reach on this machine.
 
-While developing, ``OVERNIGHT_TEST_ML_COMMONS_URL``, ``OVERNIGHT_TEST_OPENSEARCH3_URL`` and
-``OVERNIGHT_TEST_SAGEMAKER_URL`` name servers that already run (the first with the S3 of
-``OVERNIGHT_TEST_S3_ENDPOINT``).
+While developing, ``OVERNIGHT_TEST_ML_COMMONS_URL`` and ``OVERNIGHT_TEST_SAGEMAKER_URL`` name servers that already run
+(the first with the S3 of ``OVERNIGHT_TEST_S3_ENDPOINT``).
 """
 
 from __future__ import annotations
@@ -68,12 +67,6 @@ def ml_url(s3_endpoint: str, openai_url: str, tmp_path_factory: pytest.TempPathF
             ml_commons=True,
             java_options=(f"-Daws.endpointUrlS3={s3_endpoint}", *java_options),
         )
-
-
-@pytest.fixture(scope="session")
-def opensearch3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an OpenSearch 3.6 with k-NN."""
-    yield from _node("OVERNIGHT_TEST_OPENSEARCH3_URL", tmp_path_factory.mktemp("os3") / "node", "3.6.0")
 
 
 @pytest.fixture(scope="session")
