@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
+
+# Examples that first touch a disk or a compiler take longer than hypothesis' 200 ms; tests do not measure time.
+settings.register_profile("overnight", deadline=None)
+settings.load_profile("overnight")
 
 _PREFIXES = ("AIRFLOW_CONN_", "AWS_", "AZURE_", "LLAMA_CLOUD_", "OPENAI_", "OPENSEARCH_")
 # Where certificates lie is about the machine, not about an account.
