@@ -26,6 +26,7 @@ class TaskRun:
     def __init__(self) -> None:
         self.state = StateStore()
         self.xcoms: dict[str, Any] = {}
+        self.max_tries = 0
 
     @property
     def context(self) -> Any:
@@ -34,6 +35,7 @@ class TaskRun:
             task_id="t",
             run_id="r",
             map_index=-1,
+            max_tries=self.max_tries,
             xcom_push=lambda *, key, value: self.xcoms.update({key: value}),
         )
         dag_run = SimpleNamespace(start_date=datetime.now(UTC))
