@@ -31,10 +31,10 @@ up: $(STAMP)  ## Start the sandbox and Airflow with the DAGs; Ctrl-C stops every
 test: unit integration system  ## Run all the tests
 
 unit: $(STAMP)  ## Run the fast tests
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit -n 2
 
 integration: $(STAMP)  ## Run the tests against real servers
-	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m pytest tests/integration -n 2 --dist loadfile
 
 system: $(STAMP)  ## Run whole DAGs in a real Airflow, and kill things
 	$(BIN)/python -m pytest tests/system

@@ -51,9 +51,13 @@ def target(opensearch_url: str) -> Iterator[OpenSearchTarget]:
 
 def rows(count: int, *, size: int = 20) -> list[dict[str, Any]]:
     dice = random.Random(7)
+
+    def vector() -> list[float]:
+        # OpenSearch 3 keeps a vector as float32 only and gives it back so; these survive that.
+        return [dice.randrange(1, 64) / 64 for _ in range(8)]
+
     return [
-        {"id": f"d{n}", "text": f"text {n} " + "x" * size, "n": 2**53 + n, "vector": [dice.random() for _ in range(8)]}
-        for n in range(count)
+        {"id": f"d{n}", "text": f"text {n} " + "x" * size, "n": 2**53 + n, "vector": vector()} for n in range(count)
     ]
 
 
