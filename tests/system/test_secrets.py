@@ -36,7 +36,7 @@ def test_no_key_is_in_the_arguments_of_a_trigger(run: Run, airflow: Standalone, 
     home = airflow.installation.home
     fernet = Fernet(json.loads((home / "keys.json").read_text())["fernet"])
     with closing(sqlite3.connect(home / "airflow.db")) as database:
-        rows = [row for (row,) in database.execute("SELECT encrypted_kwargs FROM trigger")]
+        rows = [row for (row,) in database.execute("SELECT kwargs FROM trigger")]
     told = [fernet.decrypt(row).decode() for row in rows]
     assert any(run.record()["ref"]["id"] in arguments for arguments in told)
     assert not any(account.key in arguments for arguments in told for account in services.accounts.values())

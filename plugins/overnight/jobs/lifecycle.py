@@ -37,8 +37,10 @@ OnChangedSpec = Literal["fail", "restart"]
 class Ending(StrEnum):
     """Why a task let go of its job."""
 
+    ACCEPTED = "accepted"
+    """The task saw the job's end, and succeeds with its results."""
     FINISHED = "finished"
-    """The task saw the job's end and took its decision, whichever it was."""
+    """The task saw the job's end, and fails for it; its next run is to have another job."""
     HANDED_OVER = "handed over"
     """``wait_for_completion=False``: somebody else waits for the job."""
 
@@ -60,6 +62,8 @@ class JobRecord(BaseModel):
     ending: Ending | None = None
     deferred_with: int | None = None
     """Airflow's ``max_tries`` of the task while it is deferred: clearing a task raises it, a retry does not."""
+    ended_with: int | None = None
+    """The same when the job had its ending."""
 
     @classmethod
     def intent(cls, generation: int, fingerprint: str, former: JobRecord | None = None) -> JobRecord:
@@ -108,9 +112,20 @@ class JobRecord(BaseModel):
         cleared = self.ending is None and self.deferred_with is not None and max_tries > self.deferred_with
         return cleared and seen is not None and not seen.state.is_terminal and not seen.state.is_stopped
 
-    def ended(self, ending: Ending) -> JobRecord:
+    def ended(self, ending: Ending, max_tries: int) -> JobRecord:
         """Return the record of a job that this task has done with."""
-        return self.model_copy(update={"ending": ending})
+        return self.model_copy(update={"ending": ending, "ended_with": max_tries})
+
+    def is_untold(self, max_tries: int) -> bool:
+        """
+        Whether the worker died when the task was about to succeed, and before Airflow knew.
+
+        Then this try is a retry, and the job is as good for it as for the one before.
+
+        :param max_tries: The task's, now; it is the same as then unless the task was cleared.
+        """
+        delivered = self.ending in (Ending.ACCEPTED, Ending.HANDED_OVER)
+        return delivered and self.ended_with is not None and max_tries <= self.ended_with
 
 
 @dataclass(frozen=True)
@@ -137,6 +152,8 @@ def resume(
     seen: JobStatus | None,
     fingerprint: str,
     on_changed_spec: OnChangedSpec = "fail",
+    *,
+    max_tries: int = 0,
 ) -> Attach | Submit:
     """
     Decide what a task's next try does with the job it remembers.
@@ -145,6 +162,7 @@ def resume(
     :param seen: The job's status at the service just now; ``None`` when the service does not know it, or the
         record names no job.
     :param fingerprint: Of the spec this try would submit.
+    :param max_tries: Airflow's, of the task: it tells a retry from a clearing.
     :raises ChangedSpecError: the job is live or has results, was submitted with another spec, and
         ``on_changed_spec`` is ``"fail"``.
     """
@@ -153,14 +171,15 @@ def resume(
     if record.ref is None:
         return Submit(record.generation, "the last try ended before it recorded a job")
     following = record.generation + 1
-    if record.ending is Ending.FINISHED:
+    untold = record.is_untold(max_tries)
+    if record.ending in (Ending.FINISHED, Ending.ACCEPTED) and not untold:
         return Submit(following, f"{record.ref} was finished with; this is a new run of the task")
     if seen is None:
         submitted = (record.submitted_at or record.intent_at).isoformat(timespec="seconds")
         return Submit(following, f"{record.ref}, submitted at {submitted}, is gone from the service")
     if seen.state.is_stopped:
         return Submit(following, f"{record.ref} was cancelled")
-    if record.ending is Ending.HANDED_OVER and seen.state.is_terminal:
+    if record.ending is Ending.HANDED_OVER and seen.state.is_terminal and not untold:
         return Submit(following, f"{record.ref} is over and was handed over; this is a new run of the task")
     if record.fingerprint != fingerprint:
         return _changed(record.ref, seen.state, following, on_changed_spec)

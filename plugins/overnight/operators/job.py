@@ -108,7 +108,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
             record = self._attach_or_submit(context, client, self.build_spec(context))
             context["ti"].xcom_push(key=PAGE_KEY, value=client.service.page(record.job) or "")
             if not self.wait_for_completion:
-                self._remember(context, record.ended(Ending.HANDED_OVER))
+                self._remember(context, record.ended(Ending.HANDED_OVER, context["ti"].max_tries))
                 return outcome_of(record.job)
             self.log.info("Waiting for %s; %s of its items may fail.", record.job, allowed)
             if self.deferrable:
@@ -148,7 +148,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         seen = self._look(record.ref) if record is not None and record.ref is not None else None
         if record is not None and self.cancel_on_kill and record.may_be_cancelled(seen, context["ti"].max_tries):
             seen = self._await_cancellation(record)
-        step = resume(record, seen, fingerprint, self.on_changed_spec)
+        step = resume(record, seen, fingerprint, self.on_changed_spec, max_tries=context["ti"].max_tries)
         if isinstance(step, Submit):
             first = step
             key = _key_of(context, first.generation, fingerprint)
@@ -198,10 +198,11 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         allowed = Allowance.parse(self.allowed_failures)
         verdict = judge(record.job, over, allowed)
         if verdict.error is not None:
-            self._remember(context, record.ended(Ending.FINISHED) if verdict.lets_go else record)
+            finished = record.ended(Ending.FINISHED, context["ti"].max_tries)
+            self._remember(context, finished if verdict.lets_go else record)
             raise verdict.error
         results = client.run(client.service.results(record.job))
-        self._remember(context, record.ended(Ending.FINISHED))
+        self._remember(context, record.ended(Ending.ACCEPTED, context["ti"].max_tries))
         return outcome_of(record.job, over.status, results)
 
     def _patience_with(self, record: JobRecord) -> dict[str, Any]:

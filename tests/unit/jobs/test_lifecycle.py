@@ -85,9 +85,20 @@ class TestResume:
 
     @given(st.none() | states.map(status), st.sampled_from([SPEC, OTHER]))
     def test_clearing_a_finished_task_starts_a_new_generation(self, seen: JobStatus | None, fingerprint: str):
-        step = resume(record(ending=Ending.FINISHED), seen, fingerprint)
+        for ending in (Ending.FINISHED, Ending.ACCEPTED):
+            step = resume(record(ending=ending, ended_with=2), seen, fingerprint, max_tries=3)
+            assert isinstance(step, Submit)
+            assert step.generation == 4
+
+    @pytest.mark.parametrize("ending", [Ending.ACCEPTED, Ending.HANDED_OVER])
+    def test_a_retry_of_a_success_that_airflow_never_heard_of_attaches(self, ending: Ending):
+        step = resume(record(ending=ending, ended_with=2), status(JobState.SUCCEEDED), SPEC, max_tries=2)
+        assert isinstance(step, Attach)
+        assert step.ref == REF
+
+    def test_a_retry_of_a_failure_has_a_job_of_its_own(self):
+        step = resume(record(ending=Ending.FINISHED, ended_with=2), status(JobState.EXPIRED), SPEC, max_tries=2)
         assert isinstance(step, Submit)
-        assert step.generation == 4
 
     def test_a_job_that_the_service_lost_is_followed_by_a_new_generation(self):
         step = resume(record(), None, SPEC)

@@ -47,7 +47,7 @@ def test_a_task_that_was_not_deferred_has_no_trigger_that_could_cancel() -> None
 
 @pytest.mark.parametrize("ending", list(Ending))
 def test_a_job_that_the_task_let_go_of_has_no_trigger_that_could_cancel(ending: Ending) -> None:
-    assert not RECORD.deferred(2).ended(ending).may_be_cancelled(seen(JobState.RUNNING), 5)
+    assert not RECORD.deferred(2).ended(ending, 2).may_be_cancelled(seen(JobState.RUNNING), 5)
 
 
 def test_a_record_of_an_earlier_release_is_read() -> None:

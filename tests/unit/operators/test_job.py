@@ -36,7 +36,7 @@ class TestWaitingInAWorker:
         assert outcome["ref"] == {"service": "slowprint", "id": "p0", "conn_id": "slowprint_default"}
         assert outcome["status"]["state"] == "succeeded"
         assert outcome["results"]["files"] == [{"kind": "output", "uri": "s3://b/novel.printed"}]
-        assert task_run.state[RECORD]["ending"] == "finished"
+        assert task_run.state[RECORD]["ending"] == "accepted"
         assert task_run.xcoms[PAGE_KEY] == ""
 
     def test_bad_input_is_refused_before_anything_is_sent(self, shop: Shop, task_run: Any):
@@ -97,9 +97,16 @@ class TestPayOnce:
     def test_clearing_a_finished_task_starts_a_new_generation(self, shop: Shop, task_run: Any):
         shop.status_after_order = "printed"
         operator().execute(task_run.context)
+        task_run.max_tries += 1
         outcome = operator().execute(task_run.context)
         assert outcome["ref"]["id"] == "p1"
         assert task_run.state[RECORD]["generation"] == 1
+
+    def test_a_worker_that_dies_before_airflow_hears_of_its_success_costs_nothing(self, shop: Shop, task_run: Any):
+        shop.status_after_order = "printed"
+        first = operator().execute(task_run.context)
+        assert operator().execute(task_run.context) == first
+        assert posts(shop) == 1
 
     def test_a_cleared_job_that_was_cancelled_is_submitted_anew(self, shop: Shop, task_run: Any):
         trigger = deferred(operator(deferrable=True), task_run)
@@ -143,7 +150,7 @@ class TestDeferring:
         shop.finish()
         outcome = operator().execute_complete(task_run.context, event_of(trigger))
         assert outcome["status"]["counts"] == {"total": 10, "succeeded": 10, "failed": 0}
-        assert task_run.state[RECORD]["ending"] == "finished"
+        assert task_run.state[RECORD]["ending"] == "accepted"
 
     @pytest.mark.parametrize(("allowed", "ok"), [(2, False), (3, True), ("30%", True), (0.2, False)])
     def test_allowed_failures_decide_over_a_partial_job(self, shop: Shop, task_run: Any, allowed: Any, ok: bool):
