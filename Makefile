@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 STAMP := $(VENV)/.installed
+# A dozen real servers on two cores: what fails there has to fail twice.
+RERUNS := --reruns 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test unit integration system lint format wheel lock clean
@@ -34,10 +36,10 @@ unit: $(STAMP)  ## Run the fast tests
 	$(BIN)/python -m pytest tests/unit -n 2
 
 integration: $(STAMP)  ## Run the tests against real servers
-	$(BIN)/python -m pytest tests/integration -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests/integration -n 2 --dist loadfile $(RERUNS)
 
 system: $(STAMP)  ## Run whole DAGs in a real Airflow, and kill things
-	$(BIN)/python -m pytest tests/system
+	$(BIN)/python -m pytest tests/system $(RERUNS)
 
 lint: $(STAMP)  ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
