@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from cryptography.fernet import Fernet
 
 from .conftest import Services, Standalone
 from .console import Run
@@ -34,9 +32,8 @@ def test_no_key_is_in_a_log_or_anywhere_in_the_database(run: Run, airflow: Stand
 def test_no_key_is_in_the_arguments_of_a_trigger(run: Run, airflow: Standalone, services: Services) -> None:
     run.wait("deferred")
     home = airflow.installation.home
-    fernet = Fernet(json.loads((home / "keys.json").read_text())["fernet"])
     with closing(sqlite3.connect(home / "airflow.db")) as database:
-        rows = [row for (row,) in database.execute("SELECT kwargs FROM trigger")]
-    told = [fernet.decrypt(row).decode() for row in rows]
+        # A deferral that comes through the execution API is kept as it is, not encrypted.
+        told = [row for (row,) in database.execute("SELECT kwargs FROM trigger")]
     assert any(run.record()["ref"]["id"] in arguments for arguments in told)
     assert not any(account.key in arguments for arguments in told for account in services.accounts.values())
