@@ -13,10 +13,10 @@ from overnight.hooks.job import hook_for
 from overnight.hooks.outcome import failing_for_good, outcome_of
 from overnight.jobs import JobRef
 from overnight.jobs.allowance import Allowance
-from overnight.jobs.errors import ServiceError
 from overnight.jobs.lifecycle import Over, Wait, Watch, WatchEnd, judge
 from overnight.links.job import PAGE_KEY, JobLink
 from overnight.services.client import JobClient
+from overnight.services.watch import look
 from overnight.triggers.job import JobTrigger, over_of
 
 if TYPE_CHECKING:
@@ -83,15 +83,7 @@ class BatchJobSensor(BaseSensorOperator):
         ref = JobRef.read(self.job)
         self._watch = self._watch or Watch(ref, poll_interval=self.poke_interval)
         with hook_for(ref).client() as client:
-            step: Wait | Over
-            try:
-                status = client.run(client.service.status(ref))
-            except ServiceError as error:
-                self.log.warning("Looking at %s failed: %s", ref, error)
-                step = self._watch.failed(error, time.time())
-            else:
-                self.log.info("%s is %s.", ref, status.describe())
-                step = self._watch.saw(status, time.time())
+            step = client.run(look(client.service, ref, self._watch, self.log))
             if isinstance(step, Wait):
                 return PokeReturnValue(is_done=False)
             return PokeReturnValue(is_done=True, xcom_value=self._conclude(client, ref, step))

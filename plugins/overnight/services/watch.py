@@ -41,15 +41,7 @@ def watch(
     """
     keeper = Watch(ref, poll_interval=poll_interval, deadline=deadline, patience=patience)
     while True:
-        step: Wait | Over
-        try:
-            status = yield from service.status(ref)
-        except ServiceError as error:
-            log.warning("Looking at %s failed: %s", ref, error)
-            step = keeper.failed(error, time.time())
-        else:
-            log.info("%s is %s.", ref, status.describe())
-            step = keeper.saw(status, time.time())
+        step = yield from look(service, ref, keeper, log)
         if isinstance(step, Wait):
             yield Pause(step.seconds)
             continue
@@ -60,6 +52,17 @@ def watch(
                 return Over(WatchEnd.ENDED, stopped)
             return replace(step, message=f"{step.message} {told}", cancelled=stopped is not None)
         return step
+
+
+def look(service: Service[Any], ref: JobRef, keeper: Watch, log: Logger) -> Flow[Wait | Over]:
+    """Look at a job once, and let its keeper decide; a failing look is the keeper's to bear."""
+    try:
+        status = yield from service.status(ref)
+    except ServiceError as error:
+        log.warning("Looking at %s failed: %s", ref, error)
+        return keeper.failed(error, time.time())
+    log.info("%s is %s.", ref, status.describe())
+    return keeper.saw(status, time.time())
 
 
 def cancel(service: Service[Any], ref: JobRef) -> Flow[str]:
