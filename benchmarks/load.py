@@ -30,8 +30,8 @@ import orjson
 from jsonpath_ng.parser import parse
 
 from overnight.ingest import LoadOptions, OpenSearchTarget, load
-from overnight.ingest.decoder import LineDecoder
-from overnight.ingest.json_path import JsonPath
+from overnight.ingest.map.decoder import LineDecoder
+from overnight.jsonpath import JsonPath
 
 DIMENSION = 384
 FIELDS = {"_id": "$.id", "text": "$.text", "embedding": "$.embedding"}

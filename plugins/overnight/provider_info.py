@@ -36,7 +36,7 @@ def get_provider_info() -> dict[str, Any]:
                     "overnight.operators.index",
                     "overnight.operators.ml_commons",
                     "overnight.operators.ml_commons_ingest",
-                    "overnight.operators.report",
+                    "overnight.templates.report_operator",
                     "overnight.operators.shards",
                     "overnight.operators.chunks",
                 ],

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from overnight.hooks.job import JobHook
-from overnight.services.client import JobClient
-from overnight.services.flow import Flow
-from overnight.services.http import HttpCall, HttpTransport
+from overnight.jobs.client import JobClient
+from overnight.transport.flow import Flow
+from overnight.transport.http import HttpCall, HttpTransport
 from slowprint.service import PrintService
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from overnight.errors import UnavailableError
 from overnight.jobs import (
     Blame,
     FoundJob,
@@ -18,10 +19,9 @@ from overnight.jobs import (
     ResultFile,
     ResultManifest,
 )
-from overnight.jobs.errors import UnavailableError
-from overnight.services.base import JobSpec, Service
-from overnight.services.flow import Flow
-from overnight.services.http import HttpCall, Retry
+from overnight.jobs.service import JobSpec, Service
+from overnight.transport.flow import Flow
+from overnight.transport.http import HttpCall, Retry
 
 STATES = {
     "waiting": JobState.QUEUED,

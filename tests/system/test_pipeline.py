@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from overnight.ingest.dead_letters import read_dead_letters
+from overnight.ingest.report.dead_letters import read_dead_letters
 
 from .accounts import FAILED, MISSING
 from .conftest import Services, Standalone

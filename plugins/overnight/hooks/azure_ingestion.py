@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk.log import mask_secret
 from pydantic import BaseModel, ConfigDict, Field
 
+from overnight.errors import SpecError
 from overnight.hooks.job import JobHook
-from overnight.jobs.errors import SpecError
-from overnight.services.azure_ingestion import AzureIngestionService
-from overnight.services.azure_ingestion_connection import API_VERSION, AzureIngestionConnection
-from overnight.services.client import JobClient
-from overnight.services.flow import Flow
+from overnight.jobs.client import JobClient
+from overnight.services.azure_ingestion.connection import API_VERSION, AzureIngestionConnection
+from overnight.services.azure_ingestion.service import AzureIngestionService
+from overnight.transport.flow import Flow
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from airflow.sdk import BaseHook
 
+from overnight.errors import OvernightError, SpecError
 from overnight.jobs import JobRef
-from overnight.jobs.errors import OvernightError, SpecError
-from overnight.services.base import Service
-from overnight.services.client import JobClient
-from overnight.services.flow import Flow
+from overnight.jobs.client import JobClient
+from overnight.jobs.service import Service
+from overnight.transport.flow import Flow
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection

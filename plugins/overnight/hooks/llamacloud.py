@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from overnight.hooks.job import JobHook
-from overnight.services.client import JobClient
-from overnight.services.flow import Flow
-from overnight.services.http import HttpCall
-from overnight.services.llamacloud import LlamaCloudService
-from overnight.services.llamacloud_api import BATCHES
-from overnight.services.llamacloud_connection import BASE_URLS, LlamaCloudConnection, Region
-from overnight.services.llamacloud_results import Content
-from overnight.services.llamacloud_spec import Limits
+from overnight.jobs.client import JobClient
+from overnight.services.llamacloud.api import BATCHES
+from overnight.services.llamacloud.connection import BASE_URLS, LlamaCloudConnection, Region
+from overnight.services.llamacloud.results import Content
+from overnight.services.llamacloud.service import LlamaCloudService
+from overnight.services.llamacloud.spec import Limits
 from overnight.storage import Storage
+from overnight.transport.flow import Flow
+from overnight.transport.http import HttpCall
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection

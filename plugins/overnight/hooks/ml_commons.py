@@ -10,19 +10,19 @@ from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.sdk import BaseHook
 from airflow.sdk.log import mask_secret
 
+from overnight.errors import SpecError
 from overnight.hooks.job import JobHook
 from overnight.hooks.opensearch import OpenSearchHook, reach_of
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID
-from overnight.jobs.errors import SpecError
-from overnight.services.base import Service
-from overnight.services.client import JobClient
-from overnight.services.flow import Flow
-from overnight.services.http import HttpCall
-from overnight.services.ml_commons import ML, transport
-from overnight.services.ml_commons_errors import ask
-from overnight.services.ml_commons_ingest import Credential, MLCommonsIngestService, OpenAICredential, S3Credential
-from overnight.services.ml_commons_predict import MLCommonsPredictService, RemoteLookup
-from overnight.services.opensearch import OpenSearchConnection
+from overnight.jobs.client import JobClient
+from overnight.jobs.service import Service
+from overnight.services.ml_commons.connection import ML, transport
+from overnight.services.ml_commons.errors import ask
+from overnight.services.ml_commons.ingest import Credential, MLCommonsIngestService, OpenAICredential, S3Credential
+from overnight.services.ml_commons.predict import MLCommonsPredictService, RemoteLookup
+from overnight.transport.flow import Flow
+from overnight.transport.http import HttpCall
+from overnight.transport.opensearch import OpenSearchConnection
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection

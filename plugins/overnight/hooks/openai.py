@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from overnight.hooks.job import JobHook
-from overnight.services.client import JobClient
-from overnight.services.flow import Flow
-from overnight.services.http import HttpCall
-from overnight.services.openai import PLATFORM_PAGES, OpenAIBatchService
-from overnight.services.openai_connection import DEFAULT_BASE_URL, AuthStyle, OpenAIConnection
-from overnight.services.openai_scan import Limits
+from overnight.jobs.client import JobClient
+from overnight.services.openai.connection import DEFAULT_BASE_URL, AuthStyle, OpenAIConnection
+from overnight.services.openai.scan import Limits
+from overnight.services.openai.service import PLATFORM_PAGES, OpenAIBatchService
 from overnight.storage import Storage
+from overnight.transport.flow import Flow
+from overnight.transport.http import HttpCall
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection

@@ -12,11 +12,11 @@ from airflow.sdk import BaseHook
 from asgiref.sync import sync_to_async
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from overnight.ingest.target import OpenSearchTarget
-from overnight.jobs.errors import OvernightError, SpecError
-from overnight.services.http import HttpTransport
-from overnight.services.opensearch import OpenSearchConnection, ServerVersion
-from overnight.services.sigv4 import AwsService, SigV4Auth
+from overnight.errors import OvernightError, SpecError
+from overnight.ingest.write.target import OpenSearchTarget
+from overnight.transport.http import HttpTransport
+from overnight.transport.opensearch import OpenSearchConnection, ServerVersion
+from overnight.transport.sigv4 import AwsService, SigV4Auth
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection

@@ -9,8 +9,8 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowFailException
 from pydantic import ValidationError
 
+from overnight.errors import OvernightError
 from overnight.jobs import JobRef, JobStatus, ResultManifest
-from overnight.jobs.errors import OvernightError
 
 
 def outcome_of(ref: JobRef, status: JobStatus | None = None, results: ResultManifest | None = None) -> dict[str, Any]:

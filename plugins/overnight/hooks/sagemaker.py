@@ -11,12 +11,12 @@ from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
 from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
 
+from overnight.errors import CredentialsError
 from overnight.hooks.job import JobHook
-from overnight.jobs.errors import CredentialsError
-from overnight.services.client import JobClient
-from overnight.services.flow import Flow
-from overnight.services.sagemaker import AwsCall, AwsTransport, SageMakerTransformService
-from overnight.services.sagemaker_transport import BOTO_CONFIG, AwsService
+from overnight.jobs.client import JobClient
+from overnight.services.sagemaker.service import AwsCall, AwsTransport, SageMakerTransformService
+from overnight.transport.aws import BOTO_CONFIG, AwsService
+from overnight.transport.flow import Flow
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection

@@ -15,15 +15,15 @@ JSON Lines into OpenSearch: the request of ML Commons' ``_batch_ingestion``, car
     )
 """
 
-from overnight.ingest.dead_letters import DeadLetter, read_dead_letters
-from overnight.ingest.index import VerificationError
 from overnight.ingest.load import load
-from overnight.ingest.replace import replace_index
-from overnight.ingest.report import LoadReport, Progress, SourceReport
+from overnight.ingest.read.shards import Shard, cut
+from overnight.ingest.read.sources import SourceError
+from overnight.ingest.report.dead_letters import DeadLetter, read_dead_letters
+from overnight.ingest.report.load_report import LoadReport, Progress, SourceReport
 from overnight.ingest.request import DataSource, IngestRequest, LoadOptions
-from overnight.ingest.shards import Shard, cut
-from overnight.ingest.sources import SourceError
-from overnight.ingest.target import OpenSearchTarget
+from overnight.ingest.write.index import VerificationError
+from overnight.ingest.write.replace import replace_index
+from overnight.ingest.write.target import OpenSearchTarget
 
 __all__ = [
     "DataSource",

@@ -8,13 +8,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from overnight.ingest.bulk import BulkSender, Throttle
-from overnight.ingest.checkpoint import Checkpoint, CheckpointFile, SourceTally, Tally
-from overnight.ingest.dead_letters import DeadLetterFile
-from overnight.ingest.delivery import Delivery
-from overnight.ingest.documents import Cursor, SingleSource, Step
-from overnight.ingest.field_map import SourceMap, compile_field_map
-from overnight.ingest.index import (
+from overnight.errors import JobNotFoundError, SpecError
+from overnight.ingest.map.documents import Cursor, SingleSource, Step
+from overnight.ingest.map.field_map import SourceMap, compile_field_map
+from overnight.ingest.map.join import JoinedSources
+from overnight.ingest.map.row_index import RowIndex
+from overnight.ingest.map.rows import RowReader, Splicer
+from overnight.ingest.read.openers import look_at_http, openai_opener, web_openers, with_s3
+from overnight.ingest.read.sources import Opener, Source, SourceReader
+from overnight.ingest.report.dead_letters import DeadLetterFile
+from overnight.ingest.report.load_report import LoadReport, Progress
+from overnight.ingest.request import IngestRequest, LoadOptions
+from overnight.ingest.write.bulk import BulkSender, Throttle
+from overnight.ingest.write.checkpoint import Checkpoint, CheckpointFile, SourceTally, Tally
+from overnight.ingest.write.delivery import Delivery
+from overnight.ingest.write.index import (
     IndexInfo,
     changed_settings,
     count_documents,
@@ -23,16 +31,8 @@ from overnight.ingest.index import (
     read_settings,
     refresh,
 )
-from overnight.ingest.join import JoinedSources
-from overnight.ingest.openers import look_at_http, openai_opener, web_openers, with_s3
-from overnight.ingest.report import LoadReport, Progress
-from overnight.ingest.request import IngestRequest, LoadOptions
-from overnight.ingest.row_index import RowIndex
-from overnight.ingest.rows import RowReader, Splicer
-from overnight.ingest.sources import Opener, Source, SourceReader
-from overnight.ingest.target import OpenSearchTarget
+from overnight.ingest.write.target import OpenSearchTarget
 from overnight.jobs import fingerprint_of
-from overnight.jobs.errors import JobNotFoundError, SpecError
 from overnight.storage import Storage, scheme_of
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from overnight.ingest.sources import shown
+from overnight.errors import SpecError
+from overnight.ingest.read.sources import shown
 from overnight.jobs.allowance import Allowance
-from overnight.jobs.errors import SpecError
 from overnight.storage import scheme_of
 
 SourceType = Literal["s3", "openAI", "file", "http"]

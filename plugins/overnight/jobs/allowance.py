@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from overnight.jobs.errors import SpecError
+from overnight.errors import SpecError
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from overnight.jobs.allowance import Allowance
-from overnight.jobs.errors import (
+from overnight.errors import (
     ChangedSpecError,
     DeadlineExceededError,
     JobCancelledError,
@@ -28,6 +27,7 @@ from overnight.jobs.errors import (
     ServiceError,
     TransientError,
 )
+from overnight.jobs.allowance import Allowance
 from overnight.jobs.model import FoundJob, JobCounts, JobRef, JobState, JobStatus
 
 OnChangedSpec = Literal["fail", "restart"]
@@ -349,8 +349,8 @@ def judge(ref: JobRef, over: Over, allowed: Allowance) -> Verdict:
 
     :param allowed: How many items may have failed, or be missing, in a PARTIAL or EXPIRED job.
     :return: An error of the class that says whether a retry can mend it: ``retryable`` is set on
-        :class:`~overnight.jobs.errors.JobLostError`, :class:`~overnight.jobs.errors.DeadlineExceededError` and
-        :class:`~overnight.jobs.errors.TransientError` only.
+        :class:`~overnight.errors.JobLostError`, :class:`~overnight.errors.DeadlineExceededError` and
+        :class:`~overnight.errors.TransientError` only.
     """
     match over.end:
         case WatchEnd.DEADLINE:

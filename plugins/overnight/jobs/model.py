@@ -12,7 +12,7 @@ from typing import Any, Self
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from overnight.jobs.errors import SpecError
+from overnight.errors import SpecError
 
 
 class JobState(StrEnum):

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from pydantic import ValidationError
 
+from overnight.chunking import ChunkConfig, cut
+from overnight.errors import SpecError
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
-from overnight.ingest.chunks import ChunkConfig, cut
 from overnight.jobs import ResultManifest
-from overnight.jobs.errors import SpecError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -22,13 +22,13 @@ class ChunkDocumentsOperator(BaseOperator):
     """
     Cut the documents of JSONL files into chunks, one JSONL file of ``{"id", "text", "chunk", "chunks", …}``.
 
-    Needs the ``chunking`` extra. The XCom is a :class:`~overnight.ingest.chunks.ChunkReport`: ``uri``, ``documents``,
+    Needs the ``chunking`` extra. The XCom is a :class:`~overnight.chunking.ChunkReport`: ``uri``, ``documents``,
     ``chunks``, ``empty``. Running it again replaces the file by the same.
 
     :param documents: JSONL files of one document a line: a URI, a glob, a prefix ending in ``/``, a list of these, or
         the XCom of a task that collected results (its ``output``), whose ``output`` files are meant; templated.
     :param target: The file, as a URI, that the chunks are written to.
-    :param config: Fields of :class:`~overnight.ingest.chunks.ChunkConfig`: ``max_size``, ``overlap``, ``model`` …
+    :param config: Fields of :class:`~overnight.chunking.ChunkConfig`: ``max_size``, ``overlap``, ``model`` …
     :param aws_conn_id: The connection for ``s3://`` URIs.
     """
 

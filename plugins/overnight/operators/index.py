@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
+from overnight.errors import SpecError
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
-from overnight.ingest import index
-from overnight.jobs.errors import SpecError
+from overnight.ingest.write import index
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

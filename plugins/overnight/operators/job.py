@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from airflow.sdk import BaseOperator, conf
 
+from overnight.errors import JobNotFoundError
 from overnight.hooks.job import JobHook, hook_for
 from overnight.hooks.outcome import failing_for_good, outcome_of
 from overnight.jobs import JobKey, JobRef, JobStatus
 from overnight.jobs.allowance import Allowance
-from overnight.jobs.errors import JobNotFoundError
+from overnight.jobs.client import JobClient
 from overnight.jobs.lifecycle import Ending, JobRecord, OnChangedSpec, Over, Submit, adopt, judge, resume
+from overnight.jobs.service import JobSpec
+from overnight.jobs.wait import cancel, watch
 from overnight.links.job import PAGE_KEY, JobLink
-from overnight.services.base import JobSpec
-from overnight.services.client import JobClient
-from overnight.services.watch import cancel, watch
 from overnight.triggers.job import ON_KILL_SECONDS, JobTrigger, over_of
 
 if TYPE_CHECKING:

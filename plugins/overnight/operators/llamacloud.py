@@ -12,11 +12,11 @@ from overnight.hooks.llamacloud import LlamaCloudHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.jobs import JobRef
+from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator
-from overnight.services.client import JobClient
-from overnight.services.llamacloud import LlamaCloudService
-from overnight.services.llamacloud_results import Content, collect
-from overnight.services.llamacloud_spec import JobType, Limits, LlamaCloudBatchSpec, MetadataValue
+from overnight.services.llamacloud.results import Content, collect
+from overnight.services.llamacloud.service import LlamaCloudService
+from overnight.services.llamacloud.spec import JobType, Limits, LlamaCloudBatchSpec, MetadataValue
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -41,7 +41,7 @@ class LlamaCloudBatchOperator(JobOperator[LlamaCloudBatchSpec]):
     :param metadata: Put on every file of the job, and so on every line of the results.
     :param directory_type: ``ephemeral`` directories are cleaned up by the service, ``user`` ones stay.
     :param limits: What the service takes, and how fast files are sent: fields of
-        :class:`~overnight.services.llamacloud_spec.Limits`.
+        :class:`~overnight.services.llamacloud.spec.Limits`.
     :param conn_id: A LlamaCloud connection, ``llamacloud_default`` when left out.
     :param aws_conn_id: The connection for ``s3://`` URIs.
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import BaseOperator
 
+from overnight.errors import JobFailedError, SpecError
 from overnight.hooks.openai import OpenAIHook
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import IngestRequest, LoadOptions, load
 from overnight.jobs import ResultManifest
-from overnight.jobs.errors import JobFailedError, SpecError
-from overnight.services.http import HttpTransport
-from overnight.services.openai import OpenAIBatchService, content
+from overnight.services.openai.service import OpenAIBatchService, content
+from overnight.transport.http import HttpTransport
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

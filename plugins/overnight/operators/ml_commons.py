@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
+from overnight.errors import SpecError
 from overnight.hooks.job import JobHook, hook_for
 from overnight.hooks.ml_commons import MLCommonsPredictHook, connector_credential
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.jobs import FoundJob, JobKey, JobRef
-from overnight.jobs.errors import SpecError
+from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator
-from overnight.services.client import JobClient
-from overnight.services.ml_commons import transport
-from overnight.services.ml_commons_models import delete_connector, delete_model, ensure_connector, ensure_model
-from overnight.services.ml_commons_predict import MLCommonsPredictSpec
-from overnight.services.ml_connectors import SageMakerConnector, checked, fill, read_blueprint, read_config
+from overnight.services.ml_commons.connection import transport
+from overnight.services.ml_commons.connectors import SageMakerConnector, checked, fill, read_blueprint, read_config
+from overnight.services.ml_commons.models import delete_connector, delete_model, ensure_connector, ensure_model
+from overnight.services.ml_commons.predict import MLCommonsPredictSpec
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -45,9 +45,10 @@ class MLCommonsConnectorOperator(_MLCommonsOperator):
 
     :param blueprint: A connector without account and credential: the path of a JSON file, such as those in
         ``include/connectors/``, or its content.
-    :param config: What fills it: the fields of :class:`~overnight.services.ml_connectors.SageMakerConnector`,
-        :class:`~overnight.services.ml_connectors.OpenAIConnector` or
-        :class:`~overnight.services.ml_connectors.CohereConnector`, and ``kind``: ``sagemaker``, ``openai``, ``cohere``.
+    :param config: What fills it: the fields of :class:`~overnight.services.ml_commons.connectors.SageMakerConnector`,
+        :class:`~overnight.services.ml_commons.connectors.OpenAIConnector` or
+        :class:`~overnight.services.ml_commons.connectors.CohereConnector`, and ``kind``: ``sagemaker``, ``openai``,
+        ``cohere``.
     :param credential_conn_id: Whose credential the connector gets: an AWS connection for SageMaker, else one with the
         API key as its password. The cluster keeps it encrypted and never shows it. Temporary AWS keys end, and the
         connector with them.

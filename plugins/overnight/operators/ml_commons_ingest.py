@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from overnight.errors import SpecError
 from overnight.hooks.job import JobHook
 from overnight.hooks.ml_commons import MLCommonsIngestHook
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID
 from overnight.ingest import IngestRequest
-from overnight.ingest.byte_range import split_range
-from overnight.ingest.field_map import compile_field_map
-from overnight.jobs.errors import SpecError
+from overnight.ingest.map.field_map import compile_field_map
+from overnight.ingest.read.byte_range import split_range
+from overnight.jobs.client import JobClient
 from overnight.jobs.lifecycle import JobRecord
 from overnight.operators.job import JobOperator
 from overnight.operators.load import load_and_judge, options_of, request_of
-from overnight.services.client import JobClient
-from overnight.services.ml_commons import transport
-from overnight.services.ml_commons_ingest import Choice, Engine, MLCommonsIngestSpec, choose_engine, has_endpoint
+from overnight.services.ml_commons.connection import transport
+from overnight.services.ml_commons.ingest import Choice, Engine, MLCommonsIngestSpec, choose_engine, has_endpoint
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.sdk import BaseOperator
 
+from overnight.errors import JobFailedError, SpecError
 from overnight.hooks.job import JobHook, hook_for
 from overnight.hooks.openai import OpenAIHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.jobs import JobRef, JobState, ResultManifest
 from overnight.jobs.allowance import Allowance
-from overnight.jobs.errors import JobFailedError, SpecError
+from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator
-from overnight.services.client import JobClient
-from overnight.services.http import HttpTransport
-from overnight.services.openai import OpenAIBatchService, OpenAIBatchSpec, content
-from overnight.services.openai_input import Limits, OnBadDocument, RequestTemplate, build, read_documents
-from overnight.services.openai_results import join_results
+from overnight.services.openai.input import Limits, OnBadDocument, RequestTemplate, build, read_documents
+from overnight.services.openai.results import join_results
+from overnight.services.openai.service import OpenAIBatchService, OpenAIBatchSpec, content
+from overnight.transport.http import HttpTransport
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -30,16 +30,16 @@ class OpenAIBatchInputOperator(BaseOperator):
     Turn documents into batch input, in as many parts as the service's limits ask for.
 
     The XCom is a list with one ``{"uri", "documents_uri", "requests", "bytes", …}``
-    (:class:`~overnight.services.openai_input.InputPart`) for each part, fit for ``expand``. The same documents give the
+    (:class:`~overnight.services.openai.input.InputPart`) for each part, fit for ``expand``. The same documents give the
     same files, so a retry changes nothing. What was set aside is told by the XCom ``rejected``.
 
     :param documents: JSONL files of one object a line: a URI, a glob, a prefix ending in ``/``, or a list of these.
     :param target: The folder, as a URI, that the parts are written to.
     :param template: How a document becomes a request: the fields of a
-        :class:`~overnight.services.openai_input.RequestTemplate`.
+        :class:`~overnight.services.openai.input.RequestTemplate`.
     :param on_bad_document: ``"refuse"`` the whole input, naming every bad line, or ``"set_aside"`` the bad documents in
         ``<target>/rejected.jsonl``.
-    :param limits: What the service takes in one batch: fields of :class:`~overnight.services.openai_input.Limits`.
+    :param limits: What the service takes in one batch: fields of :class:`~overnight.services.openai.input.Limits`.
     :param aws_conn_id: The connection for ``s3://`` URIs.
     """
 
@@ -101,7 +101,7 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
     :param metadata: Your own tags, at most 12 pairs.
     :param input_expires_after: Seconds after which the service deletes the uploaded file.
     :param output_expires_after: The same for the result files.
-    :param limits: What the service takes in one batch: fields of :class:`~overnight.services.openai_input.Limits`.
+    :param limits: What the service takes in one batch: fields of :class:`~overnight.services.openai.input.Limits`.
     :param conn_id: An OpenAI connection, ``openai_default`` when left out.
     :param aws_conn_id: The connection for ``s3://`` URIs.
 

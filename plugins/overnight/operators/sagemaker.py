@@ -6,12 +6,12 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from overnight.errors import SpecError
 from overnight.hooks.job import JobHook
 from overnight.hooks.sagemaker import SageMakerHook
 from overnight.hooks.storage import connected_storage
-from overnight.jobs.errors import SpecError
 from overnight.operators.job import JobOperator
-from overnight.services.sagemaker import SageMakerTransformSpec, manifest_of
+from overnight.services.sagemaker.service import SageMakerTransformSpec, manifest_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -53,8 +53,8 @@ class SageMakerBatchTransformOperator(JobOperator[SageMakerTransformSpec]):
     :param output_filter: The part of the record that is written.
     :param environment: For the container; no secrets.
     :param tags: Your own cost allocation tags.
-    :param options: Further fields of :class:`~overnight.services.sagemaker.SageMakerTransformSpec`: ``output_kms_key``,
-        ``volume_kms_key``, ``invocation_timeout``, ``invocation_retries``, ``experiment``.
+    :param options: Further fields of :class:`~overnight.services.sagemaker.service.SageMakerTransformSpec`:
+        ``output_kms_key``, ``volume_kms_key``, ``invocation_timeout``, ``invocation_retries``, ``experiment``.
     :param conn_id: An AWS connection, ``aws_default`` when left out. It needs ``sagemaker:CreateTransformJob``,
         ``DescribeTransformJob``, ``ListTransformJobs``, ``StopTransformJob``, ``AddTags``, and ``s3:ListBucket`` and
         ``s3:GetObject`` on the inputs and outputs; ``s3:PutObject`` for ``input_uris``.

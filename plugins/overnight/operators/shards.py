@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
+from overnight.errors import SpecError
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import cut
-from overnight.jobs.errors import SpecError
 from overnight.operators.load import request_of
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from airflow.sdk import BaseOperator
 
+from overnight.errors import JobFailedError, SpecError
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.jobs.allowance import Allowance
-from overnight.jobs.errors import JobFailedError, SpecError
 from overnight.operators.sagemaker import MANIFESTS
-from overnight.services.sagemaker_spec import manifest_of
+from overnight.services.sagemaker.spec import manifest_of
 from overnight.storage import Storage
 
 if TYPE_CHECKING:

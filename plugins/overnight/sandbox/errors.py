@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from overnight.jobs.errors import OvernightError
+from overnight.errors import OvernightError
 
 
 class SandboxError(OvernightError):

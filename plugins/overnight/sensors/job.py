@@ -13,10 +13,10 @@ from overnight.hooks.job import hook_for
 from overnight.hooks.outcome import failing_for_good, outcome_of
 from overnight.jobs import JobRef
 from overnight.jobs.allowance import Allowance
+from overnight.jobs.client import JobClient
 from overnight.jobs.lifecycle import Over, Wait, Watch, WatchEnd, judge
+from overnight.jobs.wait import look
 from overnight.links.job import PAGE_KEY, JobLink
-from overnight.services.client import JobClient
-from overnight.services.watch import look
 from overnight.triggers.job import JobTrigger, over_of
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""One module per remote API: its spec, its calls. HTTP, no Airflow."""
+"""One package per remote API: its spec, its verbs, its words. No Airflow."""

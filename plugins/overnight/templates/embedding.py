@@ -9,7 +9,7 @@ from pydantic import Field
 
 from overnight.operators.load import OpenSearchLoadOperator
 from overnight.operators.openai import OpenAIBatchInputOperator, OpenAIBatchOperator
-from overnight.services.openai_template import RequestTemplate
+from overnight.services.openai.template import RequestTemplate
 from overnight.templates.params import TemplateConfig, run_folder
 from overnight.templates.steps import report_and_verify
 

@@ -9,8 +9,8 @@ from typing import Any
 from airflow.sdk import DAG, BaseOperator, TriggerRule, XComArg
 
 from overnight.operators.index import OpenSearchCreateIndexOperator, OpenSearchVerifyIndexOperator
-from overnight.operators.report import PipelineReportOperator
 from overnight.templates.params import TemplateConfig
+from overnight.templates.report_operator import PipelineReportOperator
 
 TAGS = ("overnight",)
 

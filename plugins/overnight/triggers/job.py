@@ -12,7 +12,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from overnight.hooks.job import hook_for
 from overnight.jobs import JobRef, JobStatus
 from overnight.jobs.lifecycle import Over, WatchEnd
-from overnight.services.watch import cancel, watch
+from overnight.jobs.wait import cancel, watch
 
 ON_KILL_SECONDS: Final = 25.0
 """How long a killed task's job is asked to end; less than Airflow's own ``[triggerer] on_kill_timeout``, 30."""

@@ -13,12 +13,12 @@ import httpx
 import pytest
 
 from overnight.jobs import JobKey, JobRef, JobStatus
+from overnight.jobs.client import JobClient
 from overnight.sandbox.emulator.launch import launch
 from overnight.sandbox.process import free_port
 from overnight.sandbox.services import serving
-from overnight.services.azure_ingestion import AzureIngestionService
-from overnight.services.azure_ingestion_connection import AzureIngestionConnection
-from overnight.services.client import JobClient
+from overnight.services.azure_ingestion.connection import AzureIngestionConnection
+from overnight.services.azure_ingestion.service import AzureIngestionService
 
 PATIENCE = 60.0
 """Seconds after which something that should have happened has not."""

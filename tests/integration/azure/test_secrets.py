@@ -9,14 +9,14 @@ from typing import Any, get_args
 
 import pytest
 
+from overnight.errors import OvernightError
 from overnight.hooks.azure_ingestion import AzureIngestionExtra, AzureIngestionHook
 from overnight.jobs import JobKey
 from overnight.jobs.allowance import Allowance
-from overnight.jobs.errors import OvernightError
 from overnight.jobs.lifecycle import Over, WatchEnd, judge
 from overnight.sandbox.airflow import Airflow, DagRun
 from overnight.sandbox.azure.errors import Code
-from overnight.services.azure_ingestion import AzureIngestionSpec
+from overnight.services.azure_ingestion.service import AzureIngestionSpec
 from overnight.triggers.job import JobTrigger, event_of
 
 # Every value in the connection has one of these in it, and nothing else has.
@@ -83,7 +83,7 @@ def test_airflow_keeps_no_credential_that_the_service_repeats(azure: Any, home: 
 def test_no_error_and_no_log_quotes_a_credential_that_a_refusal_repeats(
     azure: Any, key: JobKey, caplog: pytest.LogCaptureFixture, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("overnight.services.azure_ingestion.LOOKUP_WAIT", 0.01)
+    monkeypatch.setattr("overnight.services.azure_ingestion.service.LOOKUP_WAIT", 0.01)
     azure.set(
         "faults", refused={"share": 1, "methods": ["PUT"]}, refused_code=code, retry_after=0, echo_credentials=True
     )

@@ -8,9 +8,7 @@ from typing import Any, get_args
 import boto3
 import pytest
 
-from overnight.jobs import JobKey, JobState
-from overnight.jobs.allowance import Allowance
-from overnight.jobs.errors import (
+from overnight.errors import (
     ChangedSpecError,
     CredentialsError,
     JobEndedError,
@@ -23,12 +21,14 @@ from overnight.jobs.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from overnight.jobs import JobKey, JobState
+from overnight.jobs.allowance import Allowance
 from overnight.jobs.lifecycle import Over, WatchEnd, judge
+from overnight.jobs.wait import watch
 from overnight.sandbox.azure.errors import Code
-from overnight.services.azure_ingestion import AzureIngestionSpec
-from overnight.services.azure_ingestion_status import MEANINGS
-from overnight.services.flow import Pause
-from overnight.services.watch import watch
+from overnight.services.azure_ingestion.service import AzureIngestionSpec
+from overnight.services.azure_ingestion.status import MEANINGS
+from overnight.transport.flow import Pause
 
 DAY = 86_400
 NOW = datetime.now(UTC)
@@ -55,7 +55,7 @@ RETRYABLE = {"internalFailure", "serviceUnavailable", "tooManyRequests"}
 
 @pytest.fixture(autouse=True)
 def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("overnight.services.azure_ingestion.LOOKUP_WAIT", 0.01)
+    monkeypatch.setattr("overnight.services.azure_ingestion.service.LOOKUP_WAIT", 0.01)
 
 
 def test_documents_become_a_searchable_index(azure: Any, key: JobKey) -> None:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from overnight.operators.azure_ingestion import AzureIngestionJobOperator
-from overnight.services.http import HttpCall, HttpTransport
+from overnight.transport.http import HttpCall, HttpTransport
 
 
 class Store:

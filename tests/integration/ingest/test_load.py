@@ -19,6 +19,7 @@ import boto3
 import httpx
 import pytest
 
+from overnight.errors import SpecError
 from overnight.ingest import (
     LoadOptions,
     OpenSearchTarget,
@@ -29,9 +30,8 @@ from overnight.ingest import (
     read_dead_letters,
     replace_index,
 )
-from overnight.ingest.index import create_index, swap_alias, verify
-from overnight.ingest.openers import openai_opener
-from overnight.jobs.errors import SpecError
+from overnight.ingest.read.openers import openai_opener
+from overnight.ingest.write.index import create_index, swap_alias, verify
 from overnight.sandbox.opensearch import Node
 
 DIMENSION = 8
@@ -165,7 +165,7 @@ def test_a_load_killed_again_and_again_ends_with_every_document_once(
 
 _COMMAND = """
 import typer
-from overnight.ingest.cli import load
+from overnight.cli.load import load
 app = typer.Typer()
 app.command()(load)
 app()

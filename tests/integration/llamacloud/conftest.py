@@ -14,11 +14,11 @@ import orjson
 import pytest
 
 from overnight.jobs import JobKey, JobRef, JobStatus, ResultManifest
+from overnight.jobs.client import JobClient
 from overnight.sandbox.services import KEY, running
-from overnight.services.client import JobClient
-from overnight.services.llamacloud import LlamaCloudService
-from overnight.services.llamacloud_connection import LlamaCloudConnection
-from overnight.services.llamacloud_spec import Limits, LlamaCloudBatchSpec
+from overnight.services.llamacloud.connection import LlamaCloudConnection
+from overnight.services.llamacloud.service import LlamaCloudService
+from overnight.services.llamacloud.spec import Limits, LlamaCloudBatchSpec
 
 PATIENCE = 120.0
 """Seconds after which something that should have happened has not."""

@@ -6,10 +6,10 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 from overnight.jobs import JobKey
-from overnight.services.client import JobClient
-from overnight.services.llamacloud import LlamaCloudService
-from overnight.services.llamacloud_connection import LlamaCloudConnection
-from overnight.services.llamacloud_spec import Limits, LlamaCloudBatchSpec
+from overnight.jobs.client import JobClient
+from overnight.services.llamacloud.connection import LlamaCloudConnection
+from overnight.services.llamacloud.service import LlamaCloudService
+from overnight.services.llamacloud.spec import Limits, LlamaCloudBatchSpec
 
 
 def main(url: str, api_key: str, sources: str, key_json: str, files_per_batch: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from overnight.jobs import JobKey, JobState
 from overnight.sandbox.services import KEY
-from overnight.services.llamacloud_results import batch_ids
+from overnight.services.llamacloud.results import batch_ids
 
 from .conftest import PATIENCE, Bench, lines_of
 

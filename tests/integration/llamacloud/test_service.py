@@ -12,12 +12,12 @@ import httpx
 import orjson
 import pytest
 
+from overnight.errors import CredentialsError, JobNotFoundError, RequestRefusedError, SpecError
 from overnight.jobs import Blame, JobKey, JobRef, JobState, JobStatus
-from overnight.jobs.errors import CredentialsError, JobNotFoundError, RequestRefusedError, SpecError
 from overnight.sandbox.services import KEY
-from overnight.services.llamacloud_connection import LlamaCloudConnection
-from overnight.services.llamacloud_results import batch_ids
-from overnight.services.llamacloud_spec import Limits, LlamaCloudBatchSpec
+from overnight.services.llamacloud.connection import LlamaCloudConnection
+from overnight.services.llamacloud.results import batch_ids
+from overnight.services.llamacloud.spec import Limits, LlamaCloudBatchSpec
 
 from .conftest import FAST, RUN_START, Bench, a_key, lines_of, parsing
 
@@ -408,7 +408,7 @@ def test_sources_are_read_from_s3_and_results_written_there(bench: Bench, key: J
 
 def _without_waiting(flow: Any) -> Any:
     """Drive a flow with its pauses cut short, so that a test of what it does need not wait for when."""
-    from overnight.services.flow import Pause
+    from overnight.transport.flow import Pause
 
     step = lambda: next(flow)  # noqa: E731
     while True:

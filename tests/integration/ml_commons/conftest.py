@@ -25,11 +25,11 @@ import pytest
 
 from overnight.hooks.ml_commons import MLCommonsIngestHook, MLCommonsPredictHook
 from overnight.jobs import JobKey, JobRef, JobStatus
+from overnight.jobs.client import JobClient
 from overnight.sandbox.opensearch import Node
 from overnight.sandbox.process import LOCALHOST, Launch, free_port, start, wait_ready
-from overnight.services.client import JobClient
-from overnight.services.ml_commons_ingest import MLCommonsIngestService
-from overnight.services.ml_commons_predict import MLCommonsPredictService
+from overnight.services.ml_commons.ingest import MLCommonsIngestService
+from overnight.services.ml_commons.predict import MLCommonsPredictService
 
 from .openai_gate import gate_to
 

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from overnight.jobs import Blame, JobKey, JobState
-from overnight.jobs.errors import (
+from overnight.errors import (
     DeadlineExceededError,
     JobNotFoundError,
     RateLimitedError,
@@ -16,13 +15,14 @@ from overnight.jobs.errors import (
     SpecError,
     UnsupportedError,
 )
+from overnight.jobs import Blame, JobKey, JobState
+from overnight.jobs.client import JobClient
 from overnight.jobs.lifecycle import JobRecord
 from overnight.operators.job import RECORD
 from overnight.operators.ml_commons_ingest import MLCommonsBatchIngestOperator
-from overnight.services.client import JobClient
-from overnight.services.http import HttpCall
-from overnight.services.ml_commons_errors import ask
-from overnight.services.ml_commons_ingest import MLCommonsIngestService, MLCommonsIngestSpec
+from overnight.services.ml_commons.errors import ask
+from overnight.services.ml_commons.ingest import MLCommonsIngestService, MLCommonsIngestSpec
+from overnight.transport.http import HttpCall
 
 from .conftest import PATIENCE, Cluster, TaskRun, wait
 
@@ -148,7 +148,7 @@ def test_an_unrecorded_ingestion_is_waited_for_and_then_written_again(
     key: JobKey,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("overnight.services.ml_commons_ingest.SETTLE_INTERVAL", 0.5)
+    monkeypatch.setattr("overnight.services.ml_commons.ingest.SETTLE_INTERVAL", 0.5)
     cluster.set(batch_ingestion_bulk_size=100)
     lines = [{**LINES[0], "id": f"d{n}"} for n in range(5_000)]
     index, uri = cluster.index(), cluster.put("in.jsonl", lines)
@@ -265,7 +265,7 @@ def test_a_feature_that_is_off_names_its_setting_and_is_not_an_outage(
 def test_too_many_tasks_are_a_matter_of_time(cluster: Cluster, key: JobKey, monkeypatch: pytest.MonkeyPatch) -> None:
     from overnight.hooks.ml_commons import MLCommonsIngestHook
     from overnight.hooks.opensearch import OpenSearchHook
-    from overnight.services.ml_commons import transport
+    from overnight.services.ml_commons.connection import transport
 
     cluster.set(max_batch_ingestion_tasks=0)
     service = MLCommonsIngestHook().service(OpenSearchHook().reach())

@@ -22,8 +22,8 @@ from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.storage import connected_storage
 from overnight.ingest import LoadOptions, LoadReport, load
 from overnight.jobs import Blame, JobKey, JobState, JobStatus
-from overnight.services.ml_commons_ingest import MLCommonsIngestSpec
-from overnight.services.openai import content
+from overnight.services.ml_commons.ingest import MLCommonsIngestSpec
+from overnight.services.openai.service import content
 
 from .cases import JOIN_KINDS, KINDS, Case, cases
 from .conftest import REGION, Cluster, wait

@@ -12,10 +12,11 @@ import httpx
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
+from overnight.errors import JobNotFoundError, RateLimitedError, RequestRefusedError, SpecError
 from overnight.hooks.job import hook_for
 from overnight.hooks.ml_commons import MLCommonsPredictHook
 from overnight.jobs import JobKey, JobState
-from overnight.jobs.errors import JobNotFoundError, RateLimitedError, RequestRefusedError, SpecError
+from overnight.jobs.client import JobClient
 from overnight.operators.cancel import CancelBatchJobOperator
 from overnight.operators.ml_commons import (
     MLCommonsBatchPredictOperator,
@@ -26,8 +27,7 @@ from overnight.operators.ml_commons import (
 )
 from overnight.operators.ml_commons_ingest import MLCommonsBatchIngestOperator
 from overnight.sensors.job import BatchJobSensor
-from overnight.services.client import JobClient
-from overnight.services.ml_commons_predict import MLCommonsPredictService, MLCommonsPredictSpec
+from overnight.services.ml_commons.predict import MLCommonsPredictService, MLCommonsPredictSpec
 
 from .conftest import BLUEPRINTS, Cluster, TaskRun, wait
 
@@ -142,9 +142,9 @@ def openai(cluster: Cluster, openai_model: OpenAI, connect: Callable[..., None])
 def _make_signed_openai(body: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     from overnight.hooks.ml_commons import connector_credential
     from overnight.hooks.opensearch import OpenSearchHook
-    from overnight.services.ml_commons import transport
-    from overnight.services.ml_commons_models import ensure_connector
-    from overnight.services.ml_connectors import checked, fill, read_config
+    from overnight.services.ml_commons.connection import transport
+    from overnight.services.ml_commons.connectors import checked, fill, read_config
+    from overnight.services.ml_commons.models import ensure_connector
 
     credential = connector_credential("openai", "openai_default") | {"access_key": "x", "secret_key": "x"}
     with transport(OpenSearchHook().reach()) as plugin:
@@ -212,7 +212,7 @@ def test_a_retry_attaches_and_a_dead_workers_job_is_found(openai: OpenAI, task_r
 def test_a_lost_answer_is_looked_up_and_not_paid_twice(
     openai: OpenAI, prediction: JobClient[MLCommonsPredictService], key: JobKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from overnight.jobs.errors import UnavailableError
+    from overnight.errors import UnavailableError
 
     spec = _spec(openai)
     send = prediction.transport.send
@@ -323,7 +323,7 @@ def test_a_feature_that_is_off_names_its_setting(
 
 def test_too_many_tasks_are_a_matter_of_time(openai: OpenAI, cluster: Cluster, key: JobKey) -> None:
     from overnight.hooks.opensearch import OpenSearchHook
-    from overnight.services.ml_commons import transport
+    from overnight.services.ml_commons.connection import transport
 
     cluster.set(max_batch_inference_tasks=0)
     service = MLCommonsPredictHook().service(OpenSearchHook().reach())
@@ -463,7 +463,7 @@ def test_a_transform_job_goes_from_its_connector_into_the_index(
 def test_a_transform_job_is_found_by_its_name_and_never_made_twice(
     cluster: Cluster, sagemaker: str, task_run: TaskRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("overnight.services.ml_commons_predict.LOOKUP_WAITS", (1.5,))
+    monkeypatch.setattr("overnight.services.ml_commons.predict.LOOKUP_WAITS", (1.5,))
     operator = MLCommonsBatchPredictOperator(
         task_id="predict", model_id=sagemaker, parameters=_transform(cluster, "b"), poll_interval=0.2
     )

@@ -12,11 +12,11 @@ import pytest
 from botocore.config import Config
 
 from overnight.jobs import JobKey
+from overnight.jobs.client import JobClient
 from overnight.sandbox.process import free_port
 from overnight.sandbox.sagemaker.launch import launch
 from overnight.sandbox.services import serving
-from overnight.services.client import JobClient
-from overnight.services.sagemaker import AwsTransport, SageMakerTransformService, SageMakerTransformSpec
+from overnight.services.sagemaker.service import AwsTransport, SageMakerTransformService, SageMakerTransformSpec
 
 REGION = "us-east-1"
 

@@ -10,8 +10,7 @@ import orjson
 import pytest
 import s3fs
 
-from overnight.jobs import Blame, JobKey, JobRef, JobState, JobStatus
-from overnight.jobs.errors import (
+from overnight.errors import (
     CredentialsError,
     JobNotFoundError,
     RateLimitedError,
@@ -19,10 +18,11 @@ from overnight.jobs.errors import (
     SpecError,
     UnavailableError,
 )
+from overnight.jobs import Blame, JobKey, JobRef, JobState, JobStatus
 from overnight.jobs.lifecycle import Attach, Submit, adopt
 from overnight.sandbox.process import free_port, start, wait_ready
 from overnight.sandbox.sagemaker.launch import launch
-from overnight.services.sagemaker import SageMakerTransformSpec, manifest_of
+from overnight.services.sagemaker.service import SageMakerTransformSpec, manifest_of
 from overnight.storage import Storage
 
 from .conftest import REGION, Account

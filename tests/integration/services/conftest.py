@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from overnight.jobs import JobKey, JobRef, JobStatus
-from overnight.services.client import JobClient
-from overnight.services.openai import OpenAIBatchService, OpenAIBatchSpec
-from overnight.services.openai_connection import OpenAIConnection
-from overnight.services.openai_input import BuiltInput, RequestTemplate, build
+from overnight.jobs.client import JobClient
+from overnight.services.openai.connection import OpenAIConnection
+from overnight.services.openai.input import BuiltInput, RequestTemplate, build
+from overnight.services.openai.service import OpenAIBatchService, OpenAIBatchSpec
 
 PATIENCE = 60.0
 """Seconds after which something that should have happened has not."""

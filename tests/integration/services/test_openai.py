@@ -6,13 +6,13 @@ from pathlib import Path
 import orjson
 import pytest
 
+from overnight.errors import CredentialsError, JobNotFoundError, RequestRefusedError, UnavailableError
 from overnight.jobs import Blame, JobKey, JobRef, JobState
-from overnight.jobs.errors import CredentialsError, JobNotFoundError, RequestRefusedError, UnavailableError
-from overnight.services.client import JobClient
-from overnight.services.http import HttpTransport
-from overnight.services.openai import OpenAIBatchService, OpenAIBatchSpec, content
-from overnight.services.openai_connection import OpenAIConnection
-from overnight.services.openai_results import OutcomeCounts, chunks_from, join_results, read_outcomes
+from overnight.jobs.client import JobClient
+from overnight.services.openai.connection import OpenAIConnection
+from overnight.services.openai.results import OutcomeCounts, chunks_from, join_results, read_outcomes
+from overnight.services.openai.service import OpenAIBatchService, OpenAIBatchSpec, content
+from overnight.transport.http import HttpTransport
 
 from .conftest import Bench
 

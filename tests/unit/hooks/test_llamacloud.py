@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from overnight.errors import SpecError
 from overnight.hooks.job import hook_for
 from overnight.hooks.llamacloud import LlamaCloudHook
 from overnight.jobs import JobRef
-from overnight.jobs.errors import SpecError
 from overnight.provider_info import get_provider_info
-from overnight.services.http import HttpTransport
+from overnight.transport.http import HttpTransport
 
 REF = JobRef(service="llamacloud", id="bat-1+bat-2", conn_id="llamacloud_default")
 

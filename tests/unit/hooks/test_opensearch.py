@@ -8,12 +8,12 @@ import httpx
 import pytest
 from airflow.sdk import BaseHook
 
+from overnight.errors import SpecError
 from overnight.hooks.job import hook_for
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.jobs import JobRef
-from overnight.jobs.errors import SpecError
-from overnight.services.opensearch import ServerVersion
-from overnight.services.sigv4 import SigV4Auth
+from overnight.transport.opensearch import ServerVersion
+from overnight.transport.sigv4 import SigV4Auth
 
 SECRET = "AKsecretsecret"
 

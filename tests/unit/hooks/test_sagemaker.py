@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from overnight.errors import CredentialsError
 from overnight.hooks.job import hook_for
 from overnight.hooks.sagemaker import SageMakerHook
 from overnight.jobs import JobRef
-from overnight.jobs.errors import CredentialsError
-from overnight.services.client import JobClient
-from overnight.services.sagemaker import AwsCall, AwsTransport
+from overnight.jobs.client import JobClient
+from overnight.services.sagemaker.service import AwsCall, AwsTransport
 
 REF = JobRef(service="sagemaker", id="job-1", conn_id="aws_default")
 SECRET = "very-secret-key"

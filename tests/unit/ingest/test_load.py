@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from overnight.errors import CredentialsError, SpecError
 from overnight.ingest import LoadOptions, LoadReport, OpenSearchTarget, Progress, SourceError, load, read_dead_letters
-from overnight.jobs.errors import CredentialsError, SpecError
 from unit.ingest.fake_opensearch import Answer, FakeOpenSearch
 
 VECTOR = {"v": {"type": "knn_vector", "dimension": 2}}

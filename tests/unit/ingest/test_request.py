@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from overnight.errors import SpecError
 from overnight.ingest import IngestRequest, LoadOptions, LoadReport
-from overnight.jobs.errors import SpecError
 
 SECRET = "wJalrXUtnFEMI"
 DOCUMENTED = {

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overnight.errors import SpecError
 from overnight.jobs.allowance import Allowance
-from overnight.jobs.errors import SpecError
 
 
 @pytest.mark.parametrize(

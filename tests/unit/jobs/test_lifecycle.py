@@ -6,9 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overnight.jobs import Blame, FoundJob, JobCounts, JobRef, JobState, JobStatus
-from overnight.jobs.allowance import Allowance
-from overnight.jobs.errors import (
+from overnight.errors import (
     ChangedSpecError,
     CredentialsError,
     DeadlineExceededError,
@@ -21,6 +19,8 @@ from overnight.jobs.errors import (
     TransientError,
     UnavailableError,
 )
+from overnight.jobs import Blame, FoundJob, JobCounts, JobRef, JobState, JobStatus
+from overnight.jobs.allowance import Allowance
 from overnight.jobs.lifecycle import (
     Attach,
     Ending,

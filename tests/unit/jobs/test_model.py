@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overnight.errors import SpecError
 from overnight.jobs import JobRef, JobState
-from overnight.jobs.errors import SpecError
 
 refs = st.builds(JobRef, service=st.text(min_size=1), id=st.text(min_size=1), conn_id=st.text(min_size=1))
 

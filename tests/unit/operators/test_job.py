@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from overnight.jobs.errors import DeadlineExceededError, JobLostError, TransientError
+from overnight.errors import DeadlineExceededError, JobLostError, TransientError
 from overnight.links.job import PAGE_KEY
 from overnight.operators.job import RECORD
 from slowprint.airflow import event_of

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from overnight.jobs.errors import SpecError
+from overnight.errors import SpecError
 from overnight.operators.ml_commons import MLCommonsBatchPredictOperator
 from overnight.operators.ml_commons_ingest import MLCommonsBatchIngestOperator
 

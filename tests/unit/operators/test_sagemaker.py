@@ -8,10 +8,10 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from overnight.jobs.errors import SpecError
+from overnight.errors import SpecError
 from overnight.operators import sagemaker
 from overnight.operators.sagemaker import SageMakerBatchTransformOperator
-from overnight.services.sagemaker import SageMakerTransformSpec
+from overnight.services.sagemaker.service import SageMakerTransformSpec
 from overnight.storage import Storage
 
 PLAIN: dict[str, Any] = {

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from botocore.exceptions import BotoCoreError, ClientError
 
-from overnight.jobs.errors import SpecError
+from overnight.errors import SpecError
 from overnight.sandbox.sagemaker import objects
 from overnight.sandbox.sagemaker.container import (
     CSV,
@@ -30,7 +30,7 @@ from overnight.sandbox.sagemaker.settings import Settings
 from overnight.sandbox.sagemaker.shapes import check_request
 from overnight.sandbox.sagemaker.store import JobRecord, ModelRecord, Store
 from overnight.sandbox.sagemaker.transform import Recipe
-from overnight.services.sagemaker_spec import DEFAULT_MAX_PAYLOAD_MB, MAX_PAYLOAD_MB, media
+from overnight.services.sagemaker.spec import DEFAULT_MAX_PAYLOAD_MB, MAX_PAYLOAD_MB, media
 
 _DEFAULT_PAGE = 10
 Request = Mapping[str, Any]

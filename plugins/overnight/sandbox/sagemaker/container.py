@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from overnight.sandbox.vectors import embed
-from overnight.services.sagemaker_spec import media
+from overnight.services.sagemaker.spec import media
 
 DIMENSIONS = "EMBEDDING_DIMENSIONS"
 """The variable of a model's or a job's environment that says how long vectors are."""

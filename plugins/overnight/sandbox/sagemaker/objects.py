@@ -9,8 +9,8 @@ import boto3
 from botocore.config import Config
 
 from overnight.sandbox.sagemaker.settings import Settings
-from overnight.services.sagemaker_objects import SUFFIX, bucket_and_key, relative
-from overnight.services.sagemaker_spec import read_manifest
+from overnight.services.sagemaker.objects import SUFFIX, bucket_and_key, relative
+from overnight.services.sagemaker.spec import read_manifest
 
 
 class Objects(Protocol):

@@ -9,7 +9,7 @@ from functools import partial
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from overnight.jobs.errors import SpecError
+from overnight.errors import SpecError
 from overnight.sandbox.emulator.worker import Worker
 from overnight.sandbox.sagemaker import objects
 from overnight.sandbox.sagemaker.container import ContainerError, dimensions_of, invoke

@@ -12,8 +12,8 @@ import orjson
 from jsonpath_ng import Fields, Index, Slice
 
 from overnight.sandbox.sagemaker.container import CSV, JSON, ContainerError, read_csv, write_csv
-from overnight.services.sagemaker_filter import Names, Places, Span, Step, Wildcard, parse_filter
-from overnight.services.sagemaker_spec import DEFAULT_MAX_PAYLOAD_MB, media
+from overnight.services.sagemaker.filter import Names, Places, Span, Step, Wildcard, parse_filter
+from overnight.services.sagemaker.spec import DEFAULT_MAX_PAYLOAD_MB, media
 
 Invoke = Callable[[bytes], bytes]
 

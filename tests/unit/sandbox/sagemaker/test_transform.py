@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from overnight.sandbox.sagemaker.container import ContainerError, invoke
 from overnight.sandbox.sagemaker.transform import Recipe, RecordError, select, transform
 from overnight.sandbox.vectors import embed
-from overnight.services.sagemaker_filter import parse_filter
+from overnight.services.sagemaker.filter import parse_filter
 
 SIZE = 4
 JSON_LINES = "application/jsonlines"

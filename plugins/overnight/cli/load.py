@@ -1,0 +1,147 @@
+"""``overnight load``: a load from a shell."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from overnight.errors import OvernightError, SpecError
+from overnight.ingest.load import load as run_load
+from overnight.ingest.read.openers import OPENAI_URL, openai_opener
+from overnight.ingest.report.load_report import Progress
+from overnight.ingest.request import IngestRequest, LoadOptions
+from overnight.ingest.write.target import OpenSearchTarget
+
+NOT_COMPLETE = 1
+REFUSED = 2
+
+
+def load(  # noqa: PLR0917 - typer calls it by name
+    request: Annotated[Path, typer.Argument(help="JSON file: the body of POST _plugins/_ml/_batch_ingestion.")],
+    url: Annotated[str, typer.Option(envvar="OPENSEARCH_URL", help="Address of OpenSearch.")],
+    user: Annotated[str | None, typer.Option(envvar="OPENSEARCH_USER")] = None,
+    password: Annotated[
+        str | None, typer.Option(envvar="OPENSEARCH_PASSWORD", help="Better given by the environment variable.")
+    ] = None,
+    verify: Annotated[bool, typer.Option(help="Check OpenSearch's certificate.")] = True,
+    ca_certs: Annotated[Path | None, typer.Option(help="CA bundle for OpenSearch's certificate.")] = None,
+    mapping: Annotated[
+        Path | None, typer.Option(help="JSON file: settings and mappings to create a missing index with.")
+    ] = None,
+    allowed_failures: Annotated[
+        str,
+        typer.Option(help="Documents that may be rejected or missing: count (10), ratio (0.05) or percentage (5%)."),
+    ] = "0",
+    dead_letters: Annotated[
+        str | None, typer.Option(help="URI for rejected and missing documents. [default: beside the request]")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="URI for the progress; 'none' keeps none. [default: beside the request]")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", help="A field of LoadOptions, such as bulk_bytes=1000000; repeatable."),
+    ] = None,
+) -> None:
+    """
+    Load JSON Lines into an OpenSearch index, and report on every document.
+
+    The sources' own variables are the usual ones: AWS_ENDPOINT_URL_S3 and the AWS credentials, OPENAI_BASE_URL and
+    OPENAI_API_KEY. A load that was killed goes on where it stopped when it is started again. The report goes to stdout,
+    progress to stderr. Exit status: 0 when no more was rejected or is missing than is allowed, 1 when more was, or
+    the load broke off, 2 when it was refused before anything was written.
+    """
+    errors = Console(stderr=True, soft_wrap=True)
+    try:
+        wanted = IngestRequest.of(_read(request))
+        options = LoadOptions.of(
+            {
+                "allowed_failures": allowed_failures,
+                "dead_letter_uri": dead_letters or f"{request}.dead-letters.jsonl",
+                "checkpoint_uri": None if checkpoint == "none" else checkpoint or f"{request}.checkpoint.json",
+                "create_index": _json_of(mapping) if mapping is not None else None,
+                "progress_seconds": 0.2 if errors.is_terminal else 10.0,
+                **_pairs(option or []),
+            }
+        )
+        auth = (user, password or "") if user else None
+        trust = str(ca_certs) if ca_certs is not None else verify
+        key = os.environ.get("OPENAI_API_KEY") or wanted.openai_key
+        base_url = os.environ.get("OPENAI_BASE_URL")
+        openers = {"openai": openai_opener(key, base_url or OPENAI_URL)} if key or base_url else {}
+        with OpenSearchTarget(url, auth=auth, verify=trust) as target, _progress(errors) as on_progress:
+            report = run_load(wanted, target=target, openers=openers, options=options, on_progress=on_progress)
+    except SpecError as error:
+        errors.print(f"Refused: {error}", markup=False, highlight=False)
+        raise typer.Exit(REFUSED) from None
+    except (OvernightError, OSError) as error:
+        errors.print(f"{error} Start the same load again to go on where it stopped.", markup=False, highlight=False)
+        raise typer.Exit(NOT_COMPLETE) from None
+    typer.echo(report.model_dump_json(indent=2))
+    excess = report.excess(options.allowed_failures)
+    if excess is not None:
+        errors.print(excess, markup=False, highlight=False)
+        raise typer.Exit(NOT_COMPLETE)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _json_of(path: Path) -> Any:
+    try:
+        return json.loads(_read(path))
+    except ValueError as error:
+        raise SpecError(f"{path} is not JSON: {error}.") from error
+
+
+def _pairs(options: list[str]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for text in options:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise SpecError(f"--option {text!r}: write NAME=VALUE.")
+        try:
+            given[name] = json.loads(value)
+        except ValueError:
+            given[name] = value
+    return given
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """Yield what shows progress: a bar on a terminal, otherwise a line now and then."""
+    if not console.is_terminal:
+        yield _line
+        return
+    columns = (
+        TextColumn("{task.fields[counts]}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("load", total=None, counts="starting")
+
+        def show(progress: Progress) -> None:
+            bar.update(task, completed=progress.bytes, total=progress.total_bytes, counts=str(progress))
+
+        yield show
+
+
+def _line(progress: Progress) -> None:
+    sys.stderr.write(f"{progress}\n")
+    sys.stderr.flush()

@@ -1,0 +1,183 @@
+"""
+Mapped values out of a JSON line without parsing them.
+
+The paths become nested :class:`msgspec.Struct` types whose leaves are :class:`msgspec.Raw`: msgspec walks a line
+once, checks its syntax, and hands back slices of it. An embedding of a thousand floats costs no more than its
+bytes, and a value reaches the index exactly as it was written (2**53+1, 1e-7, escapes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from operator import attrgetter, itemgetter
+from typing import Any, TypeAlias
+
+import msgspec
+
+from overnight.jsonpath import JsonBytes, JsonPath, Step
+
+Getter: TypeAlias = Callable[[Any], Any]
+
+_ABSENT = msgspec.Raw(b"")
+
+
+class MalformedLineError(ValueError):
+    """The line is not one JSON object in UTF-8."""
+
+
+class LineDecoder:
+    """
+    Reads the values of some paths out of lines.
+
+    :param paths: Plain paths are read in one pass; the others are evaluated one by one.
+    """
+
+    def __init__(self, paths: Sequence[JsonPath]) -> None:
+        self._paths = tuple(paths)
+        root = _Node()
+        typed = [path.steps for path in self._paths if path.steps and isinstance(path.steps[0], str)]
+        typed = [steps for steps in typed if root.add(steps)]
+        self._decoder = msgspec.json.Decoder(root.to_type())
+        self._getters = [root.getter(path.steps) if path.steps in typed else None for path in self._paths]
+
+    def decode(self, line: bytes) -> list[JsonBytes | None]:
+        """
+        Return one value per path, ``None`` where the line has none.
+
+        A value of another type on the way (``$.a.b`` where ``a`` is a number) counts as none; a ``null`` at the end
+        of the path is a value.
+
+        :raises MalformedLineError: the text names the fault and its byte.
+        """
+        try:
+            if not line.isascii():
+                line.decode()
+            found = self._decoder.decode(line)
+        except msgspec.ValidationError:
+            return self._decode_each(line)
+        except msgspec.DecodeError as error:
+            raise MalformedLineError(f"not JSON: {error}") from error
+        except UnicodeDecodeError as error:
+            raise MalformedLineError(f"not UTF-8: {error.reason} (byte {error.start})") from error
+        except RecursionError as error:
+            raise MalformedLineError("nested too deeply") from error
+        values: list[JsonBytes | None] = []
+        for path, getter in zip(self._paths, self._getters, strict=True):
+            if getter is None:
+                values.append(self._find(path, line))
+                continue
+            try:
+                value = getter(found)
+            except (AttributeError, IndexError, TypeError):
+                value = self._find(path, line)
+            values.append(None if value is _ABSENT else value)
+        return values
+
+    def _decode_each(self, line: bytes) -> list[JsonBytes | None]:
+        """Read a line in which something on the way to a value is of another type than the paths expect."""
+        try:
+            _object.decode(line)
+        except msgspec.ValidationError as error:
+            raise MalformedLineError("not a JSON object") from error
+        except msgspec.DecodeError as error:
+            raise MalformedLineError(f"not JSON: {error}") from error
+        except RecursionError as error:
+            raise MalformedLineError("nested too deeply") from error
+        return [self._find(path, line) for path in self._paths]
+
+    @staticmethod
+    def _find(path: JsonPath, line: bytes) -> JsonBytes | None:
+        try:
+            return path.find(line)
+        except (RecursionError, ValueError) as error:
+            raise MalformedLineError(f"{path.text} cannot be evaluated: {error}") from error
+
+
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class _Item(Enum):
+    """Stands in the tree for every index of an array: msgspec gives all elements one type."""
+
+    ANY = "[]"
+
+
+@dataclass
+class _Node:
+    """One place in the tree of the paths; a leaf when it has no children."""
+
+    children: dict[str | _Item, _Node] = field(default_factory=dict)
+    is_leaf: bool = False
+
+    def add(self, steps: tuple[Step, ...]) -> bool:
+        """Add a path; ``False``, and nothing added, when one typed tree cannot hold it beside the others."""
+        if not steps:
+            self.is_leaf = not self.children
+            return self.is_leaf
+        step = steps[0] if isinstance(steps[0], str) else _Item.ANY
+        if self.is_leaf or not _is_field_name(step):
+            return False
+        if any(type(other) is not type(step) for other in self.children):
+            return False
+        child = self.children.get(step) or _Node()
+        if not child.add(steps[1:]):
+            return False
+        self.children[step] = child
+        return True
+
+    def to_type(self, name: str = "Line") -> Any:
+        if self.is_leaf:
+            return msgspec.Raw
+        item = self.children.get(_Item.ANY)
+        if item is not None:
+            return list[item.to_type(f"{name}_item") if item.is_leaf else item.to_optional(f"{name}_item")]  # type: ignore[misc]
+        return msgspec.defstruct(
+            name,
+            [
+                (_field(n), msgspec.Raw, _ABSENT)
+                if child.is_leaf
+                else (_field(n), child.to_optional(f"{name}_{n}"), None)
+                for n, child in enumerate(self.children.values())
+            ],
+            rename={_field(n): str(step) for n, step in enumerate(self.children)},
+            gc=False,
+        )
+
+    def to_optional(self, name: str) -> Any:
+        """Return the type with the strays that are common: ``null``, and the JSON string of ``response.body``."""
+        # An index would find something in a string.
+        return self.to_type(name) | None if _Item.ANY in self.children else self.to_type(name) | str | None
+
+    def getter(self, steps: tuple[Step, ...]) -> Getter:
+        """Return what takes one path's value from a decoded line; it raises when something on the way is not there."""
+        node, getters = self, []
+        for step in steps:
+            key = step if isinstance(step, str) else _Item.ANY
+            getters.append(
+                attrgetter(_field(list(node.children).index(key))) if isinstance(step, str) else itemgetter(step)
+            )
+            node = node.children[key]
+        return _chain(getters)
+
+
+def _field(n: int) -> str:
+    return f"f{n}"
+
+
+def _is_field_name(step: str | _Item) -> bool:
+    """Whether msgspec takes this name; the very few others are read one by one."""
+    return isinstance(step, _Item) or not any(character in '"\\' or character < " " for character in step)
+
+
+def _chain(getters: Sequence[Getter]) -> Getter:
+    if len(getters) == 1:
+        return getters[0]
+
+    def get(value: Any) -> Any:
+        for getter in getters:
+            value = getter(value)
+        return value
+
+    return get

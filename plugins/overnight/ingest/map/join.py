@@ -1,0 +1,164 @@
+"""
+Several sources, joined by id into one write per document.
+
+One source, the driver, is streamed. Of the others only ids and byte offsets are kept (on disk), and their rows
+are read when the driver's line with the same id comes by. Where reading at random is dear — a remote or compressed
+file — a source is copied to a temporary file once; the driver is chosen so that the most of this is saved.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+from overnight.ingest.map.documents import Cursor, Document, DocumentPlace, Step, letter_of
+from overnight.ingest.map.field_map import SourceMap
+from overnight.ingest.map.row_index import Place, RowIndex
+from overnight.ingest.map.rows import Reason, Refusal, Row, RowReader, Splicer
+from overnight.ingest.read.lines import Line, Position, bare
+from overnight.ingest.read.sources import Source, SourceReader
+
+_UNKNOWN_SIZE = 1 << 62
+
+
+def choose_driver(sources: Sequence[Source], maps: Sequence[SourceMap]) -> int:
+    """Return the number of the source to stream: the largest of those that random reads would need a copy of."""
+
+    def cost(source: Source) -> tuple[bool, bool, int, int]:
+        size = source.size if source.size is not None else _UNKNOWN_SIZE
+        # A source without fields (an error file, say) is small, and little is read from it.
+        return bool(maps[source.index].fields), not source.is_seekable, size, -source.index
+
+    return max((source for source in sources if maps[source.index].is_used), key=cost).index
+
+
+class JoinedSources:
+    """
+    The documents of several sources.
+
+    A source is *needed* when fields are taken from it: an id that a needed source lacks is missing. A source with an
+    ``_id`` only (an OpenAI error file) just adds its refusals.
+
+    :param keep_unmatched: Whether an id that some source lacks is written with the fields that are there.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        maps: Sequence[SourceMap],
+        reader: SourceReader,
+        rows: Sequence[RowReader],
+        *,
+        splicer: Splicer,
+        index: RowIndex,
+        keep_unmatched: bool,
+    ) -> None:
+        self._driver = choose_driver(sources, maps)
+        self._sources = sources
+        self._others = [source for source in sources if source.index != self._driver and maps[source.index].is_used]
+        self._needed = [source.index for source in sources if maps[source.index].fields]
+        self._reader = reader
+        self._rows = rows
+        self._splicer = splicer
+        self._index = index
+        self._keep_unmatched = keep_unmatched
+        self._files: dict[int, list[tuple[BinaryIO, int]]] = {}
+
+    def steps(self, start: Cursor | None) -> Iterator[Step]:
+        """
+        Yield one step per line, and one per id that the driver lacks.
+
+        :param start: Where the driver goes on; what comes before is read again for the ids, and yields nothing.
+        """
+        try:
+            for source in self._others:
+                for step in self._read_in(source):
+                    if start is None:
+                        yield step
+            yield from self._drive(start or Cursor())
+            for source in self._others:
+                for key, _ in self._index.unseen(source.index):
+                    self._index.see(key)
+                    yield self._join(Step(None), key, None, None, "")
+        finally:
+            for file in {file for files in self._files.values() for file, _ in files}:
+                file.close()
+
+    def _read_in(self, source: Source) -> Iterator[Step]:
+        """Note the ids and offsets of a source that is not streamed."""
+        spool = None if source.is_seekable else self._index.spool()
+        files = self._files.setdefault(source.index, [])
+        for number, file in enumerate(source.files):
+            if file.local_path is not None and spool is None:
+                files.append((open(file.local_path, "rb"), 0))  # noqa: PTH123, SIM115
+            elif spool is not None:
+                files.append((spool, spool.tell() - file.start.offset))
+            for line in self._reader.lines(file, tee=spool):
+                step = Step(None, source.index, line.end - line.offset)
+                row = self._rows[source.index].read(line)
+                if row.key is None:
+                    refusal = row.refusal or Refusal(Reason.MISSING_ID, "the line has no id")
+                    step.letter = letter_of("rejected", refusal, source.index, file.name, line, row)
+                elif not self._index.add(source.index, row.key, Place(number, line.number, line.offset, line.end)):
+                    step.letter = letter_of("rejected", _DUPLICATE, source.index, file.name, line, row)
+                yield step
+        if spool is not None:
+            spool.flush()
+
+    def _drive(self, start: Cursor) -> Iterator[Step]:
+        for number, file in enumerate(self._sources[self._driver].files):
+            done = start.position.offset if number == start.file else 0
+            for line in self._reader.lines(file):
+                row = self._rows[self._driver].read(line)
+                if number < start.file or line.end <= done:
+                    if row.key is not None:
+                        self._index.see(row.key)
+                    continue
+                step = Step(Cursor(number, Position(line.end, line.number)), self._driver, line.end - line.offset)
+                if row.key is None:
+                    refusal = row.refusal or Refusal(Reason.MISSING_ID, "the line has no id")
+                    step.letter = letter_of("rejected", refusal, self._driver, file.name, line, row)
+                    yield step
+                elif not self._index.see(row.key):
+                    step.letter = letter_of("rejected", _DUPLICATE, self._driver, file.name, line, row)
+                    yield step
+                else:
+                    yield self._join(step, row.key, row, line, file.name)
+
+    def _join(self, step: Step, key: bytes, row: Row | None, line: Line | None, uri: str) -> Step:
+        """Bring the rows of one id together."""
+        rows: list[Row | None] = [None] * len(self._sources)
+        found: list[tuple[int, str, Line, Row]] = []
+        if row is not None and line is not None:
+            rows[self._driver] = row
+            found.append((self._driver, uri, line, row))
+        for source in self._others:
+            at = self._index.find(source.index, key)
+            if at is not None:
+                other = self._fetch(source.index, at)
+                rows[source.index] = partner = self._rows[source.index].read(other)
+                found.append((source.index, source.files[at.file].name, other, partner))
+        for index, where, read, one in found:
+            if one.refusal is not None:
+                step.letter = letter_of("rejected", one.refusal, index, where, read, one)
+                return step
+        first, where, read, one = found[0]
+        lacking = tuple(index for index in self._needed if rows[index] is None)
+        if lacking and (not self._keep_unmatched or len(lacking) == len(self._needed)):
+            names = ", ".join(f"source[{index}]" for index in lacking)
+            refusal = Refusal(Reason.NO_PARTNER, f"{names} has no row with this id")
+            step.letter = letter_of("missing", refusal, first, where, read, one)
+            step.lacking = lacking
+            return step
+        place = DocumentPlace(first, where, read.number, read.offset, key.decode())
+        step.document = Document(one.id or b"", rows, self._splicer.splice(rows), place)
+        return step
+
+    def _fetch(self, source: int, place: Place) -> Line:
+        file, base = self._files[source][place.file]
+        data = os.pread(file.fileno(), place.end - place.offset, base + place.offset)
+        return Line(place.line, place.offset, place.end, bare(data.removesuffix(b"\n"), place.offset))
+
+
+_DUPLICATE = Refusal(Reason.DUPLICATE_ID, "an earlier line of this source has the same id")

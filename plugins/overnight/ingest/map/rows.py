@@ -1,0 +1,270 @@
+"""Lines to rows: the id of a line, its mapped values, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from overnight.errors import SpecError
+from overnight.ingest.map.decoder import LineDecoder, MalformedLineError
+from overnight.ingest.map.field_map import SourceMap
+from overnight.ingest.read.lines import Line
+from overnight.jsonpath import JsonBytes, JsonPath, unescape
+
+MAX_ID_BYTES = 512
+"""OpenSearch's limit for ``_id``, in UTF-8."""
+
+
+class Reason(StrEnum):
+    """Why a document was not written, where OpenSearch or the AI service did not say it themselves."""
+
+    BLANK_LINE = "blank_line"
+    INVALID_LINE = "invalid_line"
+    LINE_TOO_LONG = "line_too_long"
+    MISSING_ID = "missing_id"
+    INVALID_ID = "invalid_id"
+    ID_TOO_LONG = "id_too_long"
+    MISSING_VALUE = "missing_value"
+    DUPLICATE_ID = "duplicate_id"
+    SERVICE_ERROR = "service_error"
+    NO_PARTNER = "no_partner"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a line gives no document: a code to count by and a text to read."""
+
+    code: str
+    text: str
+
+
+@dataclass(slots=True)
+class Row:
+    """
+    What one line gives.
+
+    :param key: The id in UTF-8, ``None`` for a source without ids, or when the line's cannot be read.
+    :param id: The id as JSON.
+    :param values: One for each mapped field, ``None`` where the line has none.
+    :param refusal: Set when the line gives no document.
+    """
+
+    key: bytes | None = None
+    id: JsonBytes | None = None
+    values: list[JsonBytes | None] | None = None
+    refusal: Refusal | None = None
+
+    @property
+    def text_id(self) -> str | None:
+        """The id as a user knows it."""
+        return self.key.decode() if self.key is not None else None
+
+
+class RowReader:
+    """
+    Turns the lines of one source into rows.
+
+    A source that is an OpenAI batch's output or error file (it is read from OpenAI, or its map looks into
+    ``$.response`` or for ``$.custom_id``) has error lines: those with ``error`` or a ``response.status_code`` other
+    than 200 are refused with the service's own code and message.
+
+    :param source_map: What is taken from a line.
+    :param is_openai: Whether the source is read from OpenAI.
+    :param omit_missing: Whether a line without one of the mapped values is fine.
+    """
+
+    def __init__(self, source_map: SourceMap, *, is_openai: bool = False, omit_missing: bool = False) -> None:
+        self._fields = tuple(source_map.fields.items())
+        self._has_id = source_map.id is not None
+        self._omit_missing = omit_missing
+        paths = [path for _, path in self._fields]
+        if source_map.id is not None:
+            paths.append(source_map.id)
+        self._watches_errors = is_openai or any(_is_openai_path(path) for path in paths)
+        if self._watches_errors:
+            paths += [_ERROR, _STATUS]
+        self._decoder = LineDecoder(paths)
+
+    def read(self, line: Line) -> Row:
+        """Return the row of a line; whatever is wrong with the line is in ``row.refusal``."""
+        data = line.data
+        if data is None:
+            size = line.end - line.offset
+            return _refused(Reason.LINE_TOO_LONG, f"the line has {size:,} bytes, more than max_line_bytes")
+        try:
+            values = self._decoder.decode(data)
+        except MalformedLineError as error:
+            if not data.strip():
+                return _refused(Reason.BLANK_LINE, "the line is blank")
+            return _refused(Reason.INVALID_LINE, str(error))
+        row = Row()
+        if self._watches_errors:
+            status, fault = values.pop(), values.pop()
+            if fault is not None or status is not None:
+                row.refusal = self._service_error(data, fault, status)
+        if self._has_id:
+            self._take_id(row, values.pop())
+        row.values = values
+        if None in values and row.refusal is None:
+            self._check_values(row, values)
+        return row
+
+    def _take_id(self, row: Row, value: JsonBytes | None) -> None:
+        if value is None:
+            row.refusal = row.refusal or Refusal(Reason.MISSING_ID, "the line has no id")
+            return
+        raw = bytes(value)
+        if raw[:1] == b'"':
+            row.id = value
+            row.key = unescape(raw).encode() if b"\\" in raw else raw[1:-1]
+        elif raw.lstrip(b"-").isdigit():
+            row.id = b'"%b"' % raw
+            row.key = raw
+        else:
+            row.refusal = row.refusal or Refusal(
+                Reason.INVALID_ID, f"the id must be a string or an integer, not {_excerpt(raw)}"
+            )
+            return
+        if not row.key or len(row.key) > MAX_ID_BYTES:
+            size = len(row.key)
+            row.key = row.id = None
+            row.refusal = row.refusal or (
+                Refusal(Reason.ID_TOO_LONG, f"the id has {size} bytes; OpenSearch takes {MAX_ID_BYTES}")
+                if size
+                else Refusal(Reason.INVALID_ID, "the id is empty")
+            )
+
+    def _check_values(self, row: Row, values: list[JsonBytes | None]) -> None:
+        if self._omit_missing and any(value is not None for value in values):
+            return
+        absent = [path.text for (_, path), value in zip(self._fields, values, strict=True) if value is None]
+        row.refusal = Refusal(Reason.MISSING_VALUE, f"the line has no value at {', '.join(absent)}")
+
+    @staticmethod
+    def _service_error(data: bytes, error: JsonBytes | None, status: JsonBytes | None) -> Refusal | None:
+        if error is not None and bytes(error) != b"null":
+            return _refusal_of(_read(error), Reason.SERVICE_ERROR)
+        if status is None or bytes(status) in (b"200", b"null"):
+            return None
+        code = bytes(status).decode()
+        body = _BODY.find(data)
+        answer = _read(body) if body is not None else None
+        if isinstance(answer, str) and answer.startswith("{"):
+            answer = _read(answer.encode())  # the text of an error page can start like this, too
+        if isinstance(answer, dict) and answer.get("error"):
+            answer = answer["error"]
+        return _refusal_of(answer, f"status_{code}")
+
+
+_ERROR = JsonPath.parse("$.error")
+_STATUS = JsonPath.parse("$.response.status_code")
+_BODY = JsonPath.parse("$.response.body")
+
+
+def _is_openai_path(path: JsonPath) -> bool:
+    return path.text.startswith("$.response.") or path.steps == ("custom_id",)
+
+
+def _refusal_of(answer: Any, code: str) -> Refusal:
+    """Read ``{"code", "message"}``, the text of one, or whatever a compatible server wrote."""
+    if isinstance(answer, dict):
+        code = str(answer.get("code") or answer.get("type") or code)
+        text = answer.get("message")
+        return Refusal(code, str(text) if text else _excerpt(msgspec.json.encode(answer)))
+    return Refusal(code, _excerpt(str(answer).encode()) if answer else "the service gave no message")
+
+
+def _read(raw: JsonBytes) -> Any:
+    """Return what JSON says, or its text where Python cannot hold it (1e400) or it is none."""
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return bytes(raw).decode(errors="replace")
+
+
+def _refused(code: Reason, text: str) -> Row:
+    return Row(refusal=Refusal(code, text))
+
+
+def _excerpt(raw: bytes, size: int = 200) -> str:
+    return raw[:size].decode(errors="replace") + ("…" if len(raw) > size else "")
+
+
+class Splicer:
+    """
+    Writes documents as JSON out of the bytes of their values.
+
+    :param maps: Of all sources. A field that several sources have is the last source's, and where both are objects
+        they are merged, as partial updates in the order of the sources would do it.
+    """
+
+    def __init__(self, maps: tuple[SourceMap, ...]) -> None:
+        self._slots: dict[str, list[tuple[int, int]]] = {}
+        for source, source_map in enumerate(maps):
+            for position, name in enumerate(source_map.fields):
+                self._slots.setdefault(name, []).append((source, position))
+        if not self._slots:
+            raise SpecError("No field is mapped.")
+        self._names = {name: msgspec.json.encode(name) + b":" for name in self._slots}
+        first = next(iter(self._slots))
+        self._plain = (
+            [(b"{" if name == first else b",") + prefix for name, prefix in self._names.items()]
+            if len(maps) == 1
+            else None
+        )
+
+    def splice(self, rows: list[Row | None]) -> list[JsonBytes]:
+        """Return the pieces of the document of one row per source (``None``: the source has none)."""
+        parts: list[JsonBytes] = []
+        if self._plain is not None and rows[0] is not None and rows[0].values is not None:
+            values = rows[0].values
+            if None not in values:
+                for prefix, value in zip(self._plain, values, strict=True):
+                    parts += (prefix, value)  # type: ignore[arg-type]
+                parts.append(b"}")
+                return parts
+        opening = b"{"
+        for name, slots in self._slots.items():
+            found: JsonBytes | None = None
+            for source, position in slots:
+                row = rows[source]
+                value = row.values[position] if row is not None and row.values is not None else None
+                if value is not None:
+                    found = value if found is None else _merge(found, value)
+            if found is not None:
+                parts += (opening, self._names[name], found)
+                opening = b","
+        parts.append(b"}" if parts else b"{}")
+        return parts
+
+    def vectors(self, names: AbstractSet[str], rows: list[Row | None]) -> list[tuple[str, int]]:
+        """Return the length of each of the named fields that is an array of numbers in this document."""
+        found = []
+        for name in names & self._slots.keys():
+            for source, position in self._slots[name]:
+                row = rows[source]
+                value = row.values[position] if row is not None and row.values is not None else None
+                raw = bytes(value).strip() if value is not None else b""
+                if raw.startswith(b"["):
+                    found.append((name, raw.count(b",") + 1 if raw[1:-1].strip() else 0))
+        return found
+
+
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _merge(old: JsonBytes, new: JsonBytes) -> JsonBytes:
+    try:
+        members: dict[str, JsonBytes] = dict(_object.decode(old))
+        changes = _object.decode(new)
+    except msgspec.ValidationError:
+        return new
+    for name, value in changes.items():
+        members[name] = _merge(members[name], value) if name in members else value
+    return (
+        b"{" + b",".join(b"%b:%b" % (msgspec.json.encode(name), bytes(value)) for name, value in members.items()) + b"}"
+    )

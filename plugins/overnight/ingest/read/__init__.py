@@ -1,0 +1,1 @@
+"""From a URI to lines: listing, opening, decompression, byte ranges, shards."""

@@ -1,0 +1,84 @@
+"""How what is no file system is read: OpenAI's files and plain HTTP, each going on where a connection broke."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+import fsspec
+import httpx
+from fsspec import AbstractFileSystem
+
+from overnight.ingest.read.sources import Opener
+from overnight.storage import Storage
+from overnight.transport.http import HttpTransport
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+# A compressed answer has other offsets than the file, and reading could not go on in the middle of it.
+_AS_STORED = {"Accept-Encoding": "identity"}
+
+
+def openai_opener(key: str | None, base_url: str = OPENAI_URL) -> Opener:
+    """
+    Return the opener of ``openai://file-…``.
+
+    :param key: The API key, for servers that want one.
+    :param base_url: OpenAI's or a compatible server's, ``/v1`` included.
+    """
+    headers = {"Authorization": f"Bearer {key}", **_AS_STORED} if key else _AS_STORED
+
+    def read(uri: str, start: int) -> Iterator[bytes]:
+        file_id = uri.partition("://")[2]
+        with HttpTransport(service="OpenAI", base_url=base_url, headers=headers) as transport:
+            yield from transport.stream(f"files/{quote(file_id, safe='')}/content", start=start)
+
+    return read
+
+
+def http_opener() -> Opener:
+    """Return the opener of ``http://`` and ``https://``."""
+
+    def read(uri: str, start: int) -> Iterator[bytes]:
+        parts = urlsplit(uri)
+        user = httpx.BasicAuth(unquote(parts.username), unquote(parts.password or "")) if parts.username else None
+        server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        path = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        with HttpTransport(service="The source's server", base_url=server, headers=_AS_STORED, auth=user) as transport:
+            yield from transport.stream(path, start=start)
+
+    return read
+
+
+def web_openers(storage: Storage) -> dict[str, Opener]:
+    """Return the openers of web addresses, but for schemes that the storage has connectors for."""
+    return {scheme: http_opener() for scheme in ("http", "https") if scheme not in storage.connectors}
+
+
+def look_at_http(uri: str) -> tuple[int | None, str]:
+    """Ask a web server for a file's size and version; many do not say, and presigned URLs take no such question."""
+    try:
+        response = httpx.head(uri, headers=_AS_STORED, follow_redirects=True, timeout=10.0)
+    except httpx.HTTPError:
+        return None, ""  # reading it will say what is wrong
+    if response.is_error:
+        return None, ""
+    length = response.headers.get("Content-Length", "")
+    version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+    return (int(length) if length.isdecimal() else None), f"{length}:{version}"
+
+
+def with_s3(storage: Storage, credential: dict[str, str]) -> Storage:
+    """Return a storage whose S3 uses a request's credential (``key``, ``secret``, ``token``, ``region``)."""
+    region = credential.get("region")
+
+    def connect() -> AbstractFileSystem:
+        return fsspec.filesystem(
+            "s3",
+            key=credential.get("key"),
+            secret=credential.get("secret"),
+            token=credential.get("token"),
+            client_kwargs={"region_name": region} if region else {},
+        )
+
+    return Storage({**storage.connectors, "s3": connect})

@@ -1,0 +1,254 @@
+"""The sources of a load: what files each has, and their lines as streams."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any, BinaryIO, TypeAlias
+from urllib.parse import urlsplit, urlunsplit
+
+from overnight.errors import CredentialsError, OvernightError, SpecError, UnavailableError
+from overnight.ingest.read.byte_range import ByteRange, UnevenRangeError, first_byte, split_range, within
+from overnight.ingest.read.lines import START, Line, Position, TruncatedError, is_gzip, plain, skip, split_lines
+from overnight.storage import Storage, scheme_of
+
+Opener: TypeAlias = Callable[[str, int], Iterator[bytes]]
+"""Opens a URI at a byte offset and yields its bytes in chunks."""
+
+Look: TypeAlias = Callable[[str], tuple[int | None, str]]
+"""Returns the size and the identity of what a URI stands for, as far as its server tells."""
+
+CHUNK_BYTES = 1 << 20
+REMOTE_CHUNK_BYTES = 8 << 20
+HEAD_BYTES = 1 << 10
+
+
+class SourceError(OvernightError):
+    """A source could not be read to its end."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """
+    One file, or a part of one.
+
+    :param uri: Of the whole file.
+    :param size: Bytes as stored, ``None`` where the server does not say.
+    :param identity: Changes when the content does, as far as the store tells (ETag, or time of change).
+    :param local_path: Set for a file on this machine that is not compressed, and so can be read at random.
+    :param part: What of it is read; ``None`` is all.
+    """
+
+    uri: str
+    size: int | None = None
+    identity: str = ""
+    local_path: str | None = None
+    part: ByteRange | None = None
+
+    @property
+    def name(self) -> str:
+        """The URI as it may be shown, with the byte range: what a line's number counts in."""
+        return f"{self.origin}{self.part or ''}"
+
+    @property
+    def origin(self) -> str:
+        """The whole file's URI as it may be shown: what a line's offset counts in."""
+        return shown(self.uri)
+
+    @property
+    def start(self) -> Position:
+        """Where the first line is."""
+        return Position(self.part.start) if self.part is not None else START
+
+    @property
+    def part_size(self) -> int | None:
+        """Bytes to be read, ``None`` when the file's size has to be known for that and is not."""
+        if self.part is None:
+            return self.size
+        end = self.part.end if self.part.end is not None else self.size
+        return max(end - self.part.start, 0) if end is not None else None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One entry of ``data_source.source``: a file, or all files of a glob or prefix, in the order of their names."""
+
+    index: int
+    uri: str
+    files: tuple[SourceFile, ...]
+
+    @property
+    def size(self) -> int | None:
+        """Bytes as stored, ``None`` when it is not known of every file."""
+        sizes = [size for file in self.files if (size := file.part_size) is not None]
+        return sum(sizes) if len(sizes) == len(self.files) else None
+
+    @property
+    def is_seekable(self) -> bool:
+        """Whether single lines can be read at random, without a copy."""
+        return all(file.local_path is not None for file in self.files)
+
+
+@dataclass(frozen=True)
+class SourceReader:
+    """
+    Finds and reads sources.
+
+    :param storage: Local files, S3 and whatever else fsspec knows.
+    :param openers: By scheme, for what is no file system; ``openai`` is one.
+    :param looks: By scheme, for those of the openers whose content can change.
+    :param max_line_bytes: Longer lines come without their data.
+    """
+
+    storage: Storage = field(default_factory=Storage)
+    openers: Mapping[str, Opener] = field(default_factory=dict)
+    looks: Mapping[str, Look] = field(default_factory=dict)
+    max_line_bytes: int = 32 << 20
+
+    def resolve(self, index: int, uris: Sequence[str]) -> Source:
+        """
+        Find the files of a source that one or several URIs name.
+
+        In a prefix or folder, names starting with ``_`` or ``.`` (``_SUCCESS``, ``.part.crc``) are left out, as
+        Hadoop and Spark do. A URI that ends in ``#bytes=START-END`` is a part of one uncompressed file.
+
+        :raises SpecError: there is nothing, or a part is named of what has none.
+        """
+        files = [file for uri in uris for file in self._files(index, uri)]
+        names = (f"{shown(whole)}{part or ''}" for whole, part in map(split_range, uris))
+        return Source(index, " ".join(names), tuple(files))
+
+    def _files(self, index: int, uri: str) -> list[SourceFile]:
+        uri, part = split_range(uri)
+        files = self._whole_files(index, uri)
+        if part is None:
+            return files
+        if len(files) > 1 or uri.endswith("/"):
+            raise SpecError(f"source[{index}]: a byte range is a part of one file, and {shown(uri)} names several.")
+        if self.is_gzip(files[0]):
+            raise SpecError(
+                f"source[{index}]: {shown(uri)} is compressed, and gzip cannot be read from the middle. Load it whole."
+            )
+        return [replace(files[0], part=part)]
+
+    def _whole_files(self, index: int, uri: str) -> list[SourceFile]:
+        if scheme_of(uri) in self.openers:
+            size, identity = self.looks.get(scheme_of(uri), _look_nowhere)(uri)
+            return [SourceFile(uri, size, identity)]
+        try:
+            return self._find(index, uri)
+        except PermissionError as error:
+            raise CredentialsError(f"source[{index}]: {shown(uri)} may not be read: {error}.") from error
+        except OvernightError:
+            raise
+        except Exception as error:  # every file system has errors of its own
+            raise UnavailableError(f"source[{index}]: {shown(uri)} cannot be reached: {error}") from error
+
+    def _find(self, index: int, uri: str) -> list[SourceFile]:
+        filesystem, path = self.storage.resolve(uri)
+        # The file may have been replaced since this process last looked.
+        filesystem.invalidate_cache()
+        if not uri.endswith("/"):
+            try:
+                info = filesystem.info(path)
+            except FileNotFoundError:
+                info = None
+            if info is not None and info.get("type") != "directory":
+                return [self._file(uri, path, info)]
+            if info is None and not any(character in path for character in "*?["):
+                raise SpecError(f"source[{index}]: there is no file {uri}.")
+            if info is not None:
+                uri += "/"
+        names = list(self.storage.glob(uri))
+        if uri.endswith("/"):
+            names = [name for name in names if not posixpath.basename(name).startswith(("_", "."))]
+        if not names:
+            raise SpecError(f"source[{index}]: no file matches {uri}.")
+        return [self._look(name) for name in names]
+
+    def lines(self, file: SourceFile, start: Position = START, *, tee: BinaryIO | None = None) -> Iterator[Line]:
+        """
+        Yield the lines of a file, or of its part, uncompressed, from a position on.
+
+        Offsets are those in the whole file; a part's lines are counted from its own start.
+
+        :param tee: Is written the bytes that the lines were cut from.
+        :raises SourceError: the file is cut or damaged, or its part does not start and end between two lines.
+        """
+        start = max(start, file.start)
+        with closing(self._chunks(file, start.offset)) as chunks:
+            stream = chunks if tee is None else _copy(chunks, tee)
+            try:
+                yield from split_lines(stream, self.max_line_bytes, start)
+            except TruncatedError as error:
+                raise SourceError(f"{file.name}: {error}. Fetch or write it again.") from error
+            except UnevenRangeError as error:
+                raise SourceError(f"{file.name}: {error}. It has changed since it was cut; cut it again.") from error
+
+    def is_gzip(self, file: SourceFile) -> bool:
+        """Whether a file is compressed, by its first bytes."""
+        with closing(self.read(file, 0, HEAD_BYTES)) as chunks:
+            return is_gzip(next(chunks, b""))
+
+    def read(self, file: SourceFile, offset: int, chunk_bytes: int | None = None) -> Generator[bytes]:
+        """
+        Yield a file's bytes as they are stored, from an offset on.
+
+        :param chunk_bytes: How much is asked of a file system at once, when little is needed.
+        """
+        opener = self.openers.get(scheme_of(file.uri))
+        yield from opener(file.uri, offset) if opener is not None else self._read(file, offset, chunk_bytes)
+
+    def _chunks(self, file: SourceFile, offset: int) -> Generator[bytes]:
+        if file.part is not None:
+            yield from within(self.read(file, first_byte(file.part, offset)), file.part, offset)
+        elif not offset:
+            yield from plain(self.read(file, 0))
+        elif self.is_gzip(file):
+            yield from skip(plain(self.read(file, 0)), offset)
+        else:
+            yield from self.read(file, offset)
+
+    def _read(self, file: SourceFile, offset: int, chunk_bytes: int | None) -> Iterator[bytes]:
+        is_local = scheme_of(file.uri) == "file"
+        size = chunk_bytes or (CHUNK_BYTES if is_local else REMOTE_CHUNK_BYTES)
+        # Whole chunks are asked for, so fsspec's own read-ahead would only hold everything twice.
+        options: dict[str, Any] = {} if is_local else {"block_size": size, "cache_type": "none"}
+        with self.storage.open(file.uri, "rb", **options) as stream:
+            if offset:
+                stream.seek(offset)
+            while chunk := stream.read(size):
+                yield chunk
+
+    def _look(self, uri: str) -> SourceFile:
+        filesystem, path = self.storage.resolve(uri)
+        return self._file(uri, path, filesystem.info(path))
+
+    def _file(self, uri: str, path: str, info: Mapping[str, Any]) -> SourceFile:
+        size = info.get("size")
+        version = info.get("ETag") or info.get("mtime") or info.get("LastModified") or ""
+        file = SourceFile(uri, int(size) if size is not None else None, f"{size}:{version}")
+        if scheme_of(uri) != "file":
+            return file
+        return file if self.is_gzip(file) else replace(file, local_path=path)
+
+
+def shown(uri: str) -> str:
+    """Return a URI without what can be secret: the query of a presigned URL, a user and password."""
+    if scheme_of(uri) not in ("http", "https"):
+        return uri
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+
+
+def _look_nowhere(uri: str) -> tuple[None, str]:
+    del uri
+    return None, ""
+
+
+def _copy(chunks: Iterator[bytes], tee: BinaryIO) -> Iterator[bytes]:
+    for chunk in chunks:
+        tee.write(chunk)
+        yield chunk

@@ -1,0 +1,1 @@
+"""What became of each document: counts and dead letters."""

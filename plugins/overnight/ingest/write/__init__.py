@@ -1,0 +1,1 @@
+"""From documents to an index: _bulk bodies, retries, checkpoints, settings."""

@@ -1,0 +1,171 @@
+"""How far a load is, kept so that a killed one goes on there and still counts the whole."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from overnight.ingest.map.documents import Cursor
+from overnight.ingest.report.dead_letters import DeadLetter
+from overnight.ingest.report.load_report import SAMPLE, LoadReport, RejectedSample, SourceReport
+from overnight.storage import Storage, scheme_of
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+_MAX_CODES = 100
+_OTHER = "other"
+
+
+class SourceTally(msgspec.Struct):
+    """The counts of one source."""
+
+    uri: str
+    lines: int = 0
+    bytes: int = 0
+    rejected: int = 0
+    missing: int = 0
+
+
+class Tally(msgspec.Struct):
+    """The counts of a load so far."""
+
+    sources: list[SourceTally]
+    indexed: int = 0
+    rejected: int = 0
+    missing: int = 0
+    seconds: float = 0.0
+    reasons: dict[str, int] = {}
+    rejected_sample: list[DeadLetter] = []
+    missing_sample: list[str] = []
+
+    @property
+    def submitted(self) -> int:
+        """All documents that have come to an end."""
+        return self.indexed + self.rejected + self.missing
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read, of all sources."""
+        return sum(source.bytes for source in self.sources)
+
+    def read(self, lines: Mapping[int, int], sizes: Mapping[int, int], lacking: Mapping[int, int]) -> None:
+        """Count what was read, by source: lines, their bytes, and ids that were looked for in vain."""
+        for number, source in enumerate(self.sources):
+            source.lines += lines.get(number, 0)
+            source.bytes += sizes.get(number, 0)
+            source.missing += lacking.get(number, 0)
+
+    def refuse(self, letter: DeadLetter) -> None:
+        """Count a document that is not written."""
+        # A service could put something unique into its codes; a report must stay small.
+        code = letter.code if letter.code in self.reasons or len(self.reasons) < _MAX_CODES else _OTHER
+        self.reasons[code] = self.reasons.get(code, 0) + 1
+        if letter.outcome == "missing":
+            self.missing += 1
+            if letter.id is not None and len(self.missing_sample) < SAMPLE:
+                self.missing_sample.append(letter.id)
+            return
+        self.rejected += 1
+        self.sources[letter.source].rejected += 1
+        if len(self.rejected_sample) < SAMPLE:
+            self.rejected_sample.append(msgspec.structs.replace(letter, text=None))
+
+    def report(self, index: str, dead_letter_uri: str | None, *, resumed: bool) -> LoadReport:
+        """Return the counts as the report."""
+        return LoadReport(
+            index=index,
+            submitted=self.submitted,
+            indexed=self.indexed,
+            rejected=self.rejected,
+            missing=self.missing,
+            bytes=self.bytes,
+            seconds=round(self.seconds, 3),
+            sources=tuple(SourceReport(**msgspec.structs.asdict(source)) for source in self.sources),
+            reasons=self.reasons,
+            rejected_sample=tuple(
+                RejectedSample(
+                    source=letter.source, line=letter.line, id=letter.id, code=letter.code, reason=letter.reason
+                )
+                for letter in self.rejected_sample
+            ),
+            missing_sample=tuple(self.missing_sample),
+            dead_letter_uri=dead_letter_uri if self.rejected or self.missing else None,
+            resumed=resumed,
+        )
+
+
+class Checkpoint(msgspec.Struct):
+    """
+    One state of a load.
+
+    :param fingerprint: Of the request, the files' identities and the index; with another one nothing here is of use.
+    :param cursor: ``None`` when the driving source was not begun.
+    :param dead_letter_bytes: What is in the dead-letter file at this point.
+    :param write: Decided at the first start: by now the index is not empty any more.
+    :param settings: What index settings were before the load changed them, to be restored at its end.
+    """
+
+    fingerprint: str
+    tally: Tally
+    write: str
+    cursor: Cursor | None = None
+    dead_letter_bytes: int = 0
+    settings: dict[str, Any] | None = None
+    version: int = VERSION
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Checkpoint).decode
+
+
+class CheckpointFile:
+    """Keeps one checkpoint; ``None`` as URI keeps none."""
+
+    def __init__(self, uri: str | None, storage: Storage) -> None:
+        self._uri = uri
+        self._storage = storage
+
+    def load(self, fingerprint: str) -> Checkpoint | None:
+        """Return what an earlier attempt at the same load has left."""
+        if self._uri is None or not self._storage.exists(self._uri):
+            return None
+        with self._storage.open(self._uri, "rb") as file:
+            content = file.read()
+        try:
+            found = _decode(content)
+        except msgspec.MsgspecError:
+            found = None
+        if found is None or found.fingerprint != fingerprint or found.version != VERSION:
+            log.warning(
+                "The checkpoint %s is of another load (request, source files or index differ); starting from the "
+                "first line.",
+                self._uri,
+            )
+            return None
+        return found
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint; whoever reads sees the old one or the new one."""
+        if self._uri is None:
+            return
+        content = _encode(checkpoint)
+        if scheme_of(self._uri) != "file":
+            with self._storage.open(self._uri, "wb") as file:  # object stores replace at once
+                file.write(content)
+            return
+        path = Path(self._storage.resolve(self._uri)[1])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        draft.write_bytes(content)
+        draft.replace(path)
+
+    def delete(self) -> None:
+        """Forget the checkpoint: the load is complete."""
+        if self._uri is not None:
+            self._storage.delete(self._uri)

@@ -1,0 +1,128 @@
+"""The OpenSearch that is loaded into: where it is and how to talk to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import httpx
+
+from overnight.transport.http import HttpCall, Retry
+from overnight.transport.opensearch import OpenSearchConnection
+from overnight.transport.sigv4 import SigV4Auth, digest_header
+
+_REMEDIES = {
+    403: "The OpenSearch user lacks a permission for this index, or the index is blocked.",
+    404: "Check the index name.",
+    413: "Lower bulk_bytes, or raise http.max_content_length.",
+}
+
+
+Body: TypeAlias = bytes | memoryview
+
+_PIECE_BYTES = 1 << 20
+
+
+class _Pieces:
+    """
+    A body for one request, piece by piece, that lets go of it at its end.
+
+    An httpx response and its stream refer to each other, and to the request: whatever the request holds stays in
+    memory until Python's cycle collector comes by, long after many more bodies. Small pieces would be slow: a thread
+    waits for the interpreter after each, while another one decodes lines.
+    """
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        body, self._body = self._body, b""
+        for start in range(0, len(body), _PIECE_BYTES):
+            yield bytes(body[start : start + _PIECE_BYTES])
+
+
+class OpenSearchTarget:
+    """
+    An OpenSearch cluster, as a client sees it. One object serves many threads and many loads.
+
+    Calls raise :class:`~overnight.errors.ServiceError`.
+
+    :param url: Of any node or of the load balancer; a user and password in it are used and not shown.
+    :param auth: Any httpx auth: a pair of user and password, or a signer for Amazon OpenSearch.
+    :param verify: Whether certificates are checked, or the path of a CA bundle.
+    :param headers: Sent with every call; they may be secret.
+    :param timeout: Seconds for each read and write; a ``_bulk`` under load answers late.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        auth: httpx.Auth | tuple[str, str] | None = None,
+        verify: bool | str = True,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 120.0,
+    ) -> None:
+        parsed = httpx.URL(url)
+        if auth is None and parsed.username:
+            auth = (parsed.username, parsed.password)
+        connection = OpenSearchConnection(
+            str(parsed.copy_with(username=None, password=None)).rstrip("/"),
+            auth=httpx.BasicAuth(*auth) if isinstance(auth, tuple) else auth,
+            verify=verify,
+            headers=headers or {},
+            timeout=timeout,
+        )
+        self.url = connection.url
+        # A signature covers the body. Its digest is made here, where the body lies: a signer would read it all in.
+        self._is_signed = isinstance(auth, SigV4Auth)
+        self.transport = connection.transport(remedies=_REMEDIES)
+
+    def __repr__(self) -> str:
+        return f"OpenSearchTarget({self.url!r})"
+
+    def get(self, path: str, **params: Any) -> Any:
+        """GET a path and return the decoded answer."""
+        return self.transport.send(HttpCall("GET", path, params=params))
+
+    def put(self, path: str, body: Mapping[str, Any], *, retry: Retry = Retry.SAFE) -> Any:
+        """PUT a JSON body to a path and return the decoded answer."""
+        return self.transport.send(HttpCall("PUT", path, json=body, retry=retry))
+
+    def post(self, path: str, body: Any = None, *, retry: Retry = Retry.SAFE, **params: Any) -> Any:
+        """POST a JSON body to a path and return the decoded answer."""
+        return self.transport.send(HttpCall("POST", path, json=body, params=params, retry=retry))
+
+    def delete(self, path: str) -> Any:
+        """DELETE a path and return the decoded answer."""
+        return self.transport.send(HttpCall("DELETE", path))
+
+    def bulk(self, index: str, body: Body, params: Mapping[str, str]) -> Any:
+        """Send one ``_bulk`` body, once; who calls decides about another attempt."""
+        return self.transport.send(
+            HttpCall(
+                "POST",
+                f"{index}/_bulk",
+                params=params,
+                content=_Pieces(body),
+                headers={
+                    "Content-Type": "application/x-ndjson",
+                    "Content-Length": str(len(body)),
+                    **(digest_header(body) if self._is_signed else {}),
+                },
+                retry=Retry.NEVER,
+            )
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,101 @@
+"""The five verbs that make a remote API a batch service, and nothing more."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from datetime import datetime
+from typing import ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from overnight.errors import UnsupportedError
+from overnight.jobs import FoundJob, JobKey, JobRef, JobStatus, ResultManifest, fingerprint_of
+from overnight.transport.flow import Flow
+
+
+class JobSpec(BaseModel):
+    """
+    What a service is asked to do. It never holds a credential.
+
+    A service's spec refuses, with :class:`~overnight.errors.SpecError` or pydantic's own error, whatever
+    the service would reject or silently mangle.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def fingerprint(self, conn_id: str) -> str:
+        """
+        Return the digest that tells this spec from another one for the same task instance.
+
+        :param conn_id: The connection that pays; the same work on another account is another job.
+        """
+        return fingerprint_of({"spec": self.model_dump(mode="json"), "conn_id": conn_id})
+
+
+SpecT = TypeVar("SpecT", bound=JobSpec)
+
+
+class Service(ABC, Generic[SpecT]):
+    """
+    A remote API in five verbs, each a :data:`~overnight.transport.flow.Flow`.
+
+    Every verb raises :class:`~overnight.errors.ServiceError`. ``status`` and ``cancel`` also run on the
+    triggerer's event loop; the others only in a worker.
+
+    :param conn_id: The connection that every :class:`~overnight.jobs.JobRef` made here names.
+    """
+
+    name: ClassVar[str]
+    """What ``JobRef.service`` says."""
+
+    def __init__(self, conn_id: str) -> None:
+        self.conn_id = conn_id
+
+    def ref(self, job_id: str) -> JobRef:
+        """Return the reference to a job of this service and connection."""
+        return JobRef(service=self.name, id=job_id, conn_id=self.conn_id)
+
+    @abstractmethod
+    def find(self, key: JobKey, since: datetime) -> Flow[FoundJob | None]:
+        """
+        Look for this task instance's newest job at the service.
+
+        :param key: Only ``key.tag`` must match: the caller decides about generation and fingerprint.
+        :param since: Jobs created before this (aware) time are not ours; it bounds the listing.
+        :return: The job with the highest generation, or ``None``. A failed listing raises: "unknown" must
+            never read as "absent".
+        """
+
+    @abstractmethod
+    def submit(self, spec: SpecT, key: JobKey) -> Flow[JobRef]:
+        """
+        Create the job, tagged so that :meth:`find` sees it, and return its reference.
+
+        When the answer to the creating call is lost, look the job up before creating it again.
+        """
+
+    @abstractmethod
+    def status(self, ref: JobRef) -> Flow[JobStatus]:
+        """
+        Look at the job once.
+
+        :raises JobNotFoundError: the service does not know it (any more).
+        """
+
+    def cancel(self, ref: JobRef) -> Flow[JobStatus]:
+        """
+        Ask for the job's end and return its status after that; a job that is over stays as it is.
+
+        :raises UnsupportedError: the service cannot cancel; the text says what is left running.
+        """
+        raise UnsupportedError(f"{self.name} cannot cancel {ref.id}; it runs on until it ends by itself.")
+        yield  # pragma: no cover - makes this a flow
+
+    @abstractmethod
+    def results(self, ref: JobRef) -> Flow[ResultManifest]:
+        """Say where the results of a job are. Called for SUCCEEDED, PARTIAL, EXPIRED and CANCELLED jobs."""
+
+    def page(self, ref: JobRef) -> str | None:
+        """Return the address of the service's own page about a job, for the link in Airflow's UI."""
+        del ref
+        return None

@@ -1,0 +1,191 @@
+"""JSONPaths that find bytes: a match is a slice of the line as it was written, never parsed and written again."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import msgspec
+from jsonpath_ng import Child, Fields, Index, JSONPath, Root
+from jsonpath_ng.exceptions import JSONPathError
+from jsonpath_ng.ext.parser import parse as parse_extended
+
+from overnight.errors import SpecError
+
+Step: TypeAlias = str | int
+"""A member name or an array index (negative ones count from the end)."""
+JsonBytes: TypeAlias = bytes | msgspec.Raw
+
+_PLAIN_STEP = re.compile(
+    r"""
+      \. (?P<name> [^\s.\[\]'"*?@()$,:]+ )
+    | \[ \s* (?P<index> -?\d+ ) \s* \]
+    | \[ \s* ' (?P<single> (?: [^'\\] | \\. )+ ) ' \s* \]
+    | \[ \s* " (?P<double> (?: [^"\\] | \\. )+ ) " \s* \]
+    """,
+    re.VERBOSE,
+)
+_ESCAPED = re.compile(r"\\(.)")
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_elements = msgspec.json.Decoder(list[msgspec.Raw])
+_text = msgspec.json.Decoder(str)
+
+
+@dataclass(frozen=True)
+class JsonPath:
+    """
+    One JSONPath.
+
+    :param text: As the user wrote it, from the ``$`` on.
+    :param steps: The way from the root, when the path is plain (names and indices only). ``None`` for a path with
+        filters, wildcards, slices or ``..``, which jsonpath-ng evaluates.
+    """
+
+    text: str
+    steps: tuple[Step, ...] | None
+    expression: JSONPath | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> JsonPath:
+        """
+        Compile a path.
+
+        :raises SpecError: it is no JSONPath, or selects the whole line.
+        """
+        steps = _plain_steps(text)
+        if steps is not None:
+            return cls(text, steps)
+        return cls(text, None, _compile(text))
+
+    def find(self, line: JsonBytes) -> JsonBytes | None:
+        """
+        Return what the path selects in one line of valid JSON, ``None`` when there is nothing.
+
+        A path that can match many times (a wildcard, say) gives an array of its matches, an empty one for none,
+        as Jayway's JSONPath does in ML Commons.
+        """
+        if self.steps is not None:
+            return locate(line, self.steps)
+        return self.evaluate(line)
+
+    def evaluate(self, line: JsonBytes) -> JsonBytes | None:
+        """Let jsonpath-ng find the matches, and return them as they are written in the line."""
+        expression = self.expression or _compile(self.text)
+        document = _unwrap_body(json.loads(bytes(line)))
+        found: list[JsonBytes] = []
+        for match in expression.find(document):
+            steps = _steps_of(match)
+            value = msgspec.json.encode(match.value) if steps is None else locate(line, steps)
+            if value is not None:
+                found.append(value)
+        if _is_definite(expression):
+            return found[0] if found else None
+        return b"[" + b",".join(found) + b"]"
+
+
+def locate(line: JsonBytes, steps: tuple[Step, ...]) -> JsonBytes | None:
+    """
+    Follow plain steps into one JSON text and return the bytes of what is there, or ``None``.
+
+    ``$.response.body`` may be an object or, as some OpenAI-compatible servers write it, a string with the object's
+    JSON.
+    """
+    value: JsonBytes = line
+    for depth, step in enumerate(steps):
+        if steps[:depth] == _BODY and _first_byte(value) == b'"':
+            # Raw line breaks are white space here: inside of strings JSON has them escaped. In a bulk body they would
+            # end the document.
+            value = _text.decode(value).replace("\r", " ").replace("\n", " ").encode()
+        try:
+            value = _members.decode(value)[step] if isinstance(step, str) else _elements.decode(value)[step]
+        except (msgspec.DecodeError, KeyError, IndexError):
+            return None
+    return value
+
+
+_BODY = ("response", "body")
+
+
+def _plain_steps(text: str) -> tuple[Step, ...] | None:
+    if not text.startswith("$"):
+        raise SpecError(f"{text!r} is no JSONPath: it must start with '$'.")
+    steps: list[Step] = []
+    position = 1
+    while position < len(text):
+        match = _PLAIN_STEP.match(text, position)
+        if match is None:
+            return None
+        position = match.end()
+        if match["index"] is not None:
+            steps.append(int(match["index"]))
+        else:
+            quoted = match["single"] or match["double"]
+            steps.append(_ESCAPED.sub(r"\1", quoted) if quoted else match["name"])
+    if not steps:
+        raise SpecError(f"{text!r} selects the whole line; name a value in it, such as '$.text'.")
+    return tuple(steps)
+
+
+def _compile(text: str) -> JSONPath:
+    try:
+        return parse_extended(text)
+    # The lexer and the parser raise their own errors, plain Exceptions among them.
+    except (JSONPathError, Exception) as error:
+        raise SpecError(f"{text!r} is no JSONPath: {error}") from error
+
+
+def _is_definite(expression: JSONPath) -> bool:
+    """Whether a path can match once at most."""
+    if isinstance(expression, Child):
+        return _is_definite(expression.left) and _is_definite(expression.right)
+    if isinstance(expression, Fields):
+        return len(expression.fields) == 1 and expression.fields[0] != "*"
+    if isinstance(expression, Index):
+        return len(expression.indices) == 1
+    # jsonpath-ng's functions (`len`, sub(...), arithmetic) are not of Jayway's grammar; each gives one value.
+    return isinstance(expression, Root) or type(expression).__module__ not in _SELECTORS
+
+
+_SELECTORS = ("jsonpath_ng.jsonpath", "jsonpath_ng.ext.filter")
+
+
+def _steps_of(match: Any) -> tuple[Step, ...] | None:
+    """Return the way to a match, or ``None`` when the value was computed and stands nowhere in the line."""
+    steps: list[Step] = []
+    while match is not None and not isinstance(match.path, Root):
+        if isinstance(match.path, Fields):
+            steps.append(match.path.fields[0])
+        elif isinstance(match.path, Index):
+            steps.append(match.path.indices[0])
+        else:
+            return None
+        match = match.context
+    return tuple(reversed(steps)) if match is not None else None
+
+
+def _unwrap_body(document: Any) -> Any:
+    response = document.get("response") if isinstance(document, dict) else None
+    if isinstance(response, dict) and isinstance(response.get("body"), str):
+        try:
+            body = json.loads(response["body"])
+        except ValueError:
+            return document
+        return {**document, "response": {**response, "body": body}}
+    return document
+
+
+def _first_byte(value: JsonBytes) -> bytes:
+    return bytes(memoryview(value)[:1])
+
+
+def unescape(value: JsonBytes) -> str:
+    """Return the text of a JSON string."""
+    return _text.decode(value)
+
+
+def members(value: JsonBytes) -> Iterator[tuple[str, msgspec.Raw]]:
+    """Yield the members of a JSON object, their values as they are written."""
+    yield from _members.decode(value).items()

@@ -1,0 +1,1 @@
+"""LlamaCloud batches v2."""

@@ -1,0 +1,291 @@
+"""
+LlamaCloud batches v2: files into directories, a batch over each directory, one parse or extract job for each file.
+
+API: https://developers.llamaindex.ai/reference/resources/batches. A batch takes 1,000 files, a job of ours any number:
+it is several batches, each over a directory of ours, and its id is theirs joined by ``+``. The directories' names are
+the job's, which is how a lost job is found: a batch itself cannot be tagged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar, Final, cast
+
+from overnight.errors import JobNotFoundError, RequestRefusedError, SpecError, UnavailableError
+from overnight.jobs import FoundJob, JobKey, JobRef, JobState, JobStatus, ResultManifest
+from overnight.jobs.identity import JobName
+from overnight.jobs.service import Service
+from overnight.services.llamacloud.api import (
+    AT_ONCE,
+    BATCHES,
+    DIRECTORIES,
+    JOBS,
+    Record,
+    batched,
+    get_batches,
+    list_all,
+    path,
+    raising,
+    record,
+)
+from overnight.services.llamacloud.outcomes import FileOutcome, Jobs, job_ids, look_at_jobs, outcomes
+from overnight.services.llamacloud.results import Content, batch_ids, collect
+from overnight.services.llamacloud.sources import SourceFile, digest, directory_files, stored_files, too_many
+from overnight.services.llamacloud.spec import Limits, LlamaCloudBatchSpec, parse_part_name, part_name
+from overnight.services.llamacloud.status import (
+    ended_status,
+    is_over,
+    lacks_results,
+    mapping_state,
+    moment,
+    raw_word,
+    working_status,
+)
+from overnight.services.llamacloud.upload import (
+    CREATE_TRIES,
+    LOOKUP_WAITS,
+    provide_configuration,
+    provide_directory,
+    provide_files,
+)
+from overnight.storage import Storage
+from overnight.transport.flow import Flow, Gather, Pause
+from overnight.transport.http import HttpCall, Retry
+
+log = logging.getLogger(__name__)
+
+CLOCK_SKEW: Final = timedelta(hours=1)
+"""How far the service's clock may be behind ours; it only makes a listing longer."""
+_DIRECTORY_TYPES: Final = ["ephemeral", "user"]
+
+
+class LlamaCloudService(Service[LlamaCloudBatchSpec]):
+    """
+    The five verbs for LlamaCloud batches.
+
+    :param conn_id: The connection that every reference names.
+    :param storage: Where source files are read from and results written to.
+    :param limits: What the service takes.
+    :param results_uri: The folder that :meth:`results` collects into; without it, it only counts.
+    :param content: What is collected of a parse job.
+    """
+
+    name: ClassVar[str] = "llamacloud"
+
+    def __init__(
+        self,
+        conn_id: str,
+        storage: Storage | None = None,
+        limits: Limits | None = None,
+        *,
+        results_uri: str | None = None,
+        content: Sequence[Content] = ("markdown",),
+    ) -> None:
+        super().__init__(conn_id)
+        self.storage = storage or Storage()
+        self.limits = limits or Limits()
+        self._results_uri = results_uri
+        self._content = tuple(content)
+
+    def measure(self, spec: LlamaCloudBatchSpec) -> Flow[LlamaCloudBatchSpec]:
+        """
+        Find and check the files, and return the spec with their digest: its fingerprint follows the files.
+
+        :raises SpecError: there are no files, too many, or some that the service would refuse; all are named.
+        """
+        files = yield from self._files(spec)
+        measured = {
+            "files_sha256": digest(files),
+            "files_count": len(files),
+            "files_per_batch": self.limits.files_per_batch,
+        }
+        return spec.model_copy(update=measured)
+
+    def find(self, key: JobKey, since: datetime) -> Flow[FoundJob | None]:
+        """
+        Look through the batches since a time for those over directories of this task instance.
+
+        A job whose worker died before its last batch was created is not found when it is the very job that ``key``
+        names: submitting it creates what is missing, and nothing twice.
+        """
+        after = (since - CLOCK_SKEW).astimezone(UTC).isoformat()
+        batches = yield from list_all(BATCHES, {"created_at_on_or_after": after})
+        names = yield from _directory_names(batches)
+        jobs: dict[tuple[str, int], dict[int, Record]] = defaultdict(dict)
+        for batch in _oldest_first(batches):
+            part = parse_part_name(names.get(str(batch["source_directory_id"])))
+            if part is not None:
+                jobs[part.name, part.total].setdefault(part.number, batch)
+        candidates = [(name, total, parts) for (name, total), parts in jobs.items() if name.split("-")[1] == key.tag]
+        newest: FoundJob | None = None
+        for name, total, parts in candidates:
+            job = self._found(name, parts, since)
+            is_whole = len(parts) == total
+            if not is_whole and (job.generation, job.fingerprint) == (key.generation, key.fingerprint):
+                log.info("%d of %d batches of this job were created; the others follow.", len(parts), total)
+            elif newest is None or (job.generation, job.created_at) > (newest.generation, newest.created_at):
+                newest = job
+        return newest
+
+    def submit(self, spec: LlamaCloudBatchSpec, key: JobKey) -> Flow[JobRef]:
+        """
+        Upload what is not there yet and create the batches that do not exist yet.
+
+        Every file is at the service before the first batch is created, so that a file it refuses costs nothing.
+
+        :raises SpecError: the files or the configuration will not do, or changed since they were measured.
+        """
+        files = yield from self._files(spec)
+        if spec.files_sha256 not in (None, digest(files)):
+            raise SpecError(
+                "The source files changed since they were measured. Something still writes to them; submit once they "
+                "are complete. Nothing was submitted."
+            )
+        configuration_id = yield from provide_configuration(spec)
+        parts = list(batched(files, spec.files_per_batch or self.limits.files_per_batch))
+        directories: list[str] = []
+        for number, part in enumerate(parts, 1):
+            described = f"{key.dag_id} / {key.task_id} / {key.run_id}: part {number} of {len(parts)}, by Overnight"
+            directory_id = yield from provide_directory(part_name(key, number, len(parts)), spec, described)
+            if (yield from _batch_over(directory_id)) is None:
+                yield from provide_files(directory_id, part, self.storage, self.limits)
+            directories.append(directory_id)
+        ids: list[str] = []
+        for directory_id in directories:
+            found = yield from _batch_over(directory_id)
+            ids.append(found or (yield from _create(spec, directory_id, configuration_id)))
+        return self.ref("+".join(ids))
+
+    def status(self, ref: JobRef) -> Flow[JobStatus]:
+        """
+        Look at every batch and, once all are over, at the jobs of their files.
+
+        A COMPLETED batch has given every file a job; our job is over when those are. A look costs a call for each
+        batch and, when all are over, one for each 100 files, up to the first 2,000 with one still at work.
+        """
+        batches = yield from get_batches(batch_ids(ref))
+        if not all(is_over(batch) for batch in batches):
+            over = sum(is_over(batch) for batch in batches)
+            progress = over / len(batches) if len(batches) > 1 else None
+            return JobStatus(state=mapping_state(batches), raw=raw_word(batches), progress=progress)
+        batches, jobs = yield from _jobs_of(ref)
+        if any(lacks_results(batch) for batch in batches):
+            return JobStatus(state=JobState.RUNNING, raw=f"{raw_word(batches)}, results to come")
+        if not jobs.all_over:
+            total = sum(len(batch.get("results") or ()) for batch in batches)
+            return working_status(batches, jobs.by_id.values(), total)
+        files: list[FileOutcome] = []
+        for batch in batches:
+            files += yield from outcomes(batch, jobs.by_id)
+        return ended_status(batches, files)
+
+    def cancel(self, ref: JobRef) -> Flow[JobStatus]:
+        """
+        Ask for the end of every batch, and of the files' jobs of the batches that have given out all of theirs.
+
+        Files that are finished keep their results, and are billed.
+        """
+        ids = batch_ids(ref)
+        batches = yield from get_batches(ids)
+        live = [str(batch["id"]) for batch in batches if not is_over(batch)]
+        yield from _cancel([f"{path(BATCHES, one)}/cancel" for one in live])
+        if not live:
+            _, jobs = yield from _jobs_of(ref, every=True)
+            base = JOBS[_job_type(batches)]
+            at_work = [one for one, job in jobs.by_id.items() if not is_over(job)]
+            yield from _cancel([f"{path(base, one)}/cancel" for one in at_work])
+        status = yield from self.status(ref)
+        if status.state.is_terminal:
+            return status
+        return status.model_copy(update={"state": JobState.CANCELLING})
+
+    def results(self, ref: JobRef) -> Flow[ResultManifest]:
+        """Collect the results into ``results_uri``, where the service was given one; otherwise only count them."""
+        if self._results_uri is not None:
+            return (yield from collect(ref, self._results_uri, self.storage, self._content))
+        status = yield from self.status(ref)
+        return ResultManifest(ref=ref, counts=status.counts, detail={"batches": batch_ids(ref), "raw": status.raw})
+
+    def _files(self, spec: LlamaCloudBatchSpec) -> Flow[list[SourceFile]]:
+        if spec.directory_id is not None:
+            return (yield from directory_files(spec.directory_id, limits=self.limits, metadata=spec.metadata))
+        files = stored_files(
+            spec.sources, self.storage, job_type=spec.job_type, limits=self.limits, metadata=spec.metadata
+        )
+        if len(files) > self.limits.files_per_batch * self.limits.batches:
+            raise too_many(len(files), self.limits)
+        return files
+
+    def _found(self, name: str, parts: Mapping[int, Record], since: datetime) -> FoundJob:
+        tagged = cast("JobName", JobKey.parse_name(name))
+        batches = [parts[number] for number in sorted(parts)]
+        return FoundJob(
+            ref=self.ref("+".join(str(batch["id"]) for batch in batches)),
+            generation=tagged.generation,
+            fingerprint=tagged.fingerprint,
+            created_at=min((at for batch in batches if (at := moment(batch.get("created_at")))), default=since),
+            state=mapping_state(batches),
+        )
+
+
+def _create(spec: LlamaCloudBatchSpec, directory_id: str, configuration_id: str) -> Flow[str]:
+    """Create a batch and return its id; when the answer is lost, look for it before creating it again."""
+    job = {"type": spec.job_type, "configuration_id": configuration_id}
+    body = {"source_directory_id": directory_id, "config": {"job": job}}
+    for attempt in range(1, CREATE_TRIES + 1):
+        try:
+            answer = yield HttpCall("POST", BATCHES, json=body, retry=Retry.REJECTED)
+            return str(record(answer, "the created batch")["id"])
+        except UnavailableError as error:
+            log.warning("The answer to a batch's creation is lost; looking for the batch. %s", error)
+            for seconds in LOOKUP_WAITS:
+                yield Pause(seconds)
+                found = yield from _batch_over(directory_id)
+                if found is not None:
+                    return found
+            if attempt == CREATE_TRIES:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _batch_over(directory_id: str) -> Flow[str | None]:
+    """Return the first batch over a directory of ours, if there is one."""
+    listed = yield from list_all(BATCHES, {"source_directory_id": directory_id})
+    ours = [batch for batch in _oldest_first(listed) if batch.get("source_directory_id") == directory_id]
+    return str(ours[0]["id"]) if ours else None
+
+
+def _directory_names(batches: Sequence[Record]) -> Flow[dict[str, str]]:
+    wanted = {str(batch["source_directory_id"]) for batch in batches}
+    if not wanted:
+        return {}
+
+    def all_seen(directories: Sequence[Record]) -> bool:
+        return wanted <= {str(directory["id"]) for directory in directories}
+
+    listed = yield from list_all(DIRECTORIES, {"types": _DIRECTORY_TYPES}, enough=all_seen)
+    return {str(directory["id"]): str(directory.get("name")) for directory in listed}
+
+
+def _jobs_of(ref: JobRef, *, every: bool = False) -> Flow[tuple[list[Record], Jobs]]:
+    """Return the batches with their results, and the jobs they refer to."""
+    batches = yield from get_batches(batch_ids(ref), results=True)
+    ids = [one for batch in batches for one in job_ids(batch)]
+    return batches, (yield from look_at_jobs(_job_type(batches), ids, every=every))
+
+
+def _job_type(batches: Sequence[Record]) -> str:
+    return str(batches[0]["config"]["job"]["type"])
+
+
+def _cancel(paths: Sequence[str]) -> Flow[None]:
+    answers = yield Gather([HttpCall("POST", one) for one in paths], AT_ONCE)
+    # What ended meanwhile refuses to be cancelled.
+    raising([answer for answer in answers if not isinstance(answer, RequestRefusedError | JobNotFoundError)])
+
+
+def _oldest_first(batches: Sequence[Record]) -> list[Record]:
+    return sorted(batches, key=lambda batch: str(batch.get("created_at")))

@@ -1,0 +1,151 @@
+"""The files of a job before they are at the service: found, checked, and each with an identity of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from posixpath import basename
+from typing import Any, Final
+
+import orjson
+
+from overnight.errors import SpecError
+from overnight.services.llamacloud.api import files_of, list_all
+from overnight.services.llamacloud.spec import TAG_PREFIX, JobType, Limits, MetadataValue
+from overnight.storage import Storage
+from overnight.transport.flow import Flow
+
+URI_TAG: Final = f"{TAG_PREFIX}uri"
+VERSION_TAG: Final = f"{TAG_PREFIX}version"
+SIZE_TAG: Final = f"{TAG_PREFIX}bytes"
+FILE_TAG: Final = f"{TAG_PREFIX}directory_file"
+"""The file of the user's own directory that a file of ours refers to."""
+
+_NAMED: Final = 20
+# What filesystems call the thing that changes when a file does, surest first.
+_VERSIONS: Final = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "updated")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """
+    One file that a job works on.
+
+    :param unique_id: What it is called in our directory: the same on every try while the file stays the same, so that
+        a file which is there already is not sent again.
+    :param name: Shown to people, and where the service reads the file's type from.
+    :param metadata: Ours and the user's.
+    :param uri: Where to upload it from; or
+    :param file_id: the file at the service that it refers to.
+    """
+
+    unique_id: str
+    name: str
+    metadata: Mapping[str, MetadataValue] = field(repr=False)
+    uri: str | None = None
+    file_id: str | None = None
+
+
+def digest(files: Iterable[SourceFile]) -> str:
+    """Return what changes when a file is added, taken away or changed."""
+    return hashlib.sha256("\n".join(file.unique_id for file in files).encode()).hexdigest()
+
+
+def stored_files(
+    patterns: Sequence[str],
+    storage: Storage,
+    *,
+    job_type: JobType,
+    limits: Limits,
+    metadata: Mapping[str, MetadataValue],
+) -> list[SourceFile]:
+    """
+    Find the files of a disk or an object store, sorted by address.
+
+    :raises SpecError: nothing matches a pattern, or a file is empty or larger than the service takes; each is named.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    for pattern in patterns:
+        matches = dict(_matching(pattern, storage))
+        if not matches:
+            raise SpecError(f"No file matches {pattern!r}; check the address and the connection's rights.")
+        found |= matches
+    largest = limits.file_bytes(job_type)
+    bad = [
+        f"{uri} is empty" if not info.get("size") else f"{uri} has {info['size']:,} bytes"
+        for uri, info in found.items()
+        if info.get("size") is not None and not 0 < info["size"] <= largest
+    ]
+    if bad:
+        more = f", and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        raise SpecError(
+            f"{len(bad)} of {len(found)} files cannot be sent: {'; '.join(bad[:_NAMED])}{more}. {job_type} takes files "
+            f"of 1 to {largest:,} bytes; leave these out of the sources. Nothing was submitted."
+        )
+    return [_stored(uri, info, metadata) for uri, info in sorted(found.items())]
+
+
+def directory_files(
+    directory_id: str, *, limits: Limits, metadata: Mapping[str, MetadataValue]
+) -> Flow[list[SourceFile]]:
+    """
+    Find the files of a directory at the service, sorted by id.
+
+    :raises SpecError: there are none, or one has no content yet.
+    :raises JobNotFoundError: there is no such directory.
+    """
+    listed = yield from list_all(files_of(directory_id), {})
+    if not listed:
+        raise SpecError(f"The directory {directory_id} has no files. Nothing was submitted.")
+    if len(listed) > limits.files_per_batch * limits.batches:
+        raise too_many(len(listed), limits)
+    unready = [str(file.get("display_name")) for file in listed if not file.get("file_id")]
+    if unready:
+        raise SpecError(
+            f"{len(unready)} files of the directory {directory_id} have no content yet "
+            f"({', '.join(unready[:_NAMED])}); submit once it is synced. Nothing was submitted."
+        )
+    return [_referred(file, metadata) for file in sorted(listed, key=lambda file: str(file["id"]))]
+
+
+def too_many(count: int, limits: Limits) -> SpecError:
+    """Return the refusal of more files than one job may have."""
+    most = limits.files_per_batch * limits.batches
+    return SpecError(
+        f"{count:,} files are more than the {most:,} of one job ({limits.batches} batches). Give the task fewer at a "
+        "time, for example by mapping it over prefixes. Nothing was submitted."
+    )
+
+
+def _matching(pattern: str, storage: Storage) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    filesystem, path = storage.resolve(pattern)
+    # Another process may have written there since fsspec last listed it.
+    filesystem.invalidate_cache()
+    found: Mapping[str, Mapping[str, Any]]
+    if pattern.endswith("/"):
+        found = filesystem.find(path, detail=True)
+    elif any(character in pattern for character in "*?["):
+        found = filesystem.glob(path, detail=True)
+    else:
+        found = {path: filesystem.info(path)} if filesystem.exists(path) else {}
+    for name, info in found.items():
+        if info.get("type") == "file":
+            yield str(filesystem.unstrip_protocol(name)), info
+
+
+def _stored(uri: str, info: Mapping[str, Any], metadata: Mapping[str, MetadataValue]) -> SourceFile:
+    version = next((str(info[name]).strip('"') for name in _VERSIONS if info.get(name)), None)
+    ours: dict[str, MetadataValue] = {URI_TAG: uri, SIZE_TAG: info.get("size"), VERSION_TAG: version}
+    return SourceFile(_identity(uri, info.get("size"), version), basename(uri), {**metadata, **ours}, uri=uri)
+
+
+def _referred(file: Mapping[str, Any], metadata: Mapping[str, MetadataValue]) -> SourceFile:
+    own = {key: value for key, value in (file.get("metadata") or {}).items() if not key.startswith(TAG_PREFIX)}
+    file_id, name = str(file["file_id"]), str(file.get("display_name") or file["id"])
+    ours: dict[str, MetadataValue] = {FILE_TAG: str(file["id"])}
+    return SourceFile(_identity(str(file["id"]), file_id), name, {**own, **metadata, **ours}, file_id=file_id)
+
+
+def _identity(*parts: object) -> str:
+    return f"overnight-{hashlib.sha256(orjson.dumps(parts)).hexdigest()[:32]}"

@@ -1,0 +1,115 @@
+"""The statuses of several batches as one, in our words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from overnight.jobs import Blame, JobCounts, JobError, JobState, JobStatus
+from overnight.services.llamacloud.api import Record
+from overnight.services.llamacloud.outcomes import FileOutcome, FileState
+
+MAX_ERRORS: Final = 20
+"""How many files' errors are carried along; a status travels by XCom."""
+
+_WAITING: Final = frozenset({"PENDING"})
+_OVER: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
+
+
+def is_over(batch: Record) -> bool:
+    """Whether the service is done with a batch. The jobs it made may still be at work."""
+    return batch.get("status") in _OVER
+
+
+def lacks_results(batch: Record) -> bool:
+    """Whether a batch is COMPLETED and does not say yet what became of its files, as the API allows."""
+    return batch.get("status") == "COMPLETED" and not isinstance(batch.get("results"), list)
+
+
+def moment(value: Any) -> datetime | None:
+    """Read a date and time; one without a zone is in UTC."""
+    try:
+        read = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
+
+
+def raw_word(batches: Sequence[Record]) -> str:
+    """Return the service's word, or ``2 COMPLETED, 1 RUNNING`` where the batches differ."""
+    words = Counter(str(batch.get("status")) for batch in batches)
+    if len(words) == 1:
+        return next(iter(words))
+    return ", ".join(f"{count} {word}" for word, count in sorted(words.items()))
+
+
+def mapping_state(batches: Sequence[Record]) -> JobState:
+    """
+    Return the state as far as the batches alone tell; what became of their files is not looked at.
+
+    THROTTLED is running: the service holds the batch back, and goes on by itself.
+    """
+    words = {str(batch.get("status")) for batch in batches}
+    if not words <= _OVER:
+        return JobState.QUEUED if words <= _WAITING else JobState.RUNNING
+    if "CANCELLED" in words:
+        return JobState.CANCELLED
+    if words == {"FAILED"}:
+        return JobState.FAILED
+    return JobState.PARTIAL if "FAILED" in words else JobState.SUCCEEDED
+
+
+def working_status(batches: Sequence[Record], jobs: Collection[Record], total: int) -> JobStatus:
+    """
+    Return the status while every file has a job and some of the jobs are at work.
+
+    :param jobs: Those that were looked at: the counts are at least this.
+    """
+    ends = Counter(str(job["status"]) for job in jobs)
+    succeeded, failed = ends["COMPLETED"], ends["FAILED"] + ends["CANCELLED"]
+    return JobStatus(
+        state=JobState.RUNNING,
+        raw=f"{raw_word(batches)}, files at work",
+        counts=JobCounts(total=total, succeeded=succeeded, failed=failed),
+        progress=(succeeded + failed) / total if total else None,
+    )
+
+
+def ended_status(batches: Sequence[Record], files: Sequence[FileOutcome]) -> JobStatus:
+    """
+    Return the status when every batch and every job is over.
+
+    COMPLETED says only that every file was given a job: files that failed or are missing make the job PARTIAL. A
+    file's job that was cancelled makes it CANCELLED, as a cancelled batch does.
+    """
+    tally = Counter(file.state for file in files)
+    bad = [file for file in files if file.state is not FileState.SUCCEEDED]
+    state = mapping_state(batches)
+    if state is JobState.SUCCEEDED and tally[FileState.CANCELLED]:
+        state = JobState.CANCELLED
+    elif state in (JobState.SUCCEEDED, JobState.PARTIAL) and bad:
+        state = JobState.PARTIAL if tally[FileState.SUCCEEDED] else JobState.FAILED
+    return JobStatus(
+        state=state,
+        raw=raw_word(batches),
+        counts=counts_of(tally),
+        progress=1.0,
+        errors=tuple(JobError(message=f"{file.name}: {file.error}", param=file.file_id) for file in bad[:MAX_ERRORS]),
+        blame=_blame(batches) if state is JobState.FAILED else None,
+    )
+
+
+def counts_of(tally: Counter[FileState]) -> JobCounts:
+    """Count files; what is neither succeeded nor failed is missing."""
+    return JobCounts(
+        total=tally.total(),
+        succeeded=tally[FileState.SUCCEEDED],
+        failed=tally[FileState.FAILED] + tally[FileState.CANCELLED],
+    )
+
+
+def _blame(batches: Sequence[Record]) -> Blame | None:
+    # A batch fails only when its orchestration does; files that fail leave it COMPLETED.
+    return Blame.SERVICE if all(batch.get("status") == "FAILED" for batch in batches) else None

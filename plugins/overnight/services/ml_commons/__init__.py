@@ -1,0 +1,1 @@
+"""OpenSearch ML Commons: batch prediction, batch ingestion, connectors and models."""

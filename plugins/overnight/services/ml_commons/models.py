@@ -1,0 +1,195 @@
+"""
+Connectors and remote models of ML Commons, kept by name: asking twice for the same one makes one.
+
+API: https://docs.opensearch.org/latest/ml-commons-plugin/api/connector-apis/ and …/api/model-apis/.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+import orjson
+
+from overnight.errors import JobFailedError, RequestRefusedError, ServiceError, SpecError, UnavailableError
+from overnight.services.ml_commons.connection import ML, SEARCH_LAG, get_task
+from overnight.services.ml_commons.errors import ask
+from overnight.transport.flow import Flow, Pause
+from overnight.transport.http import HttpCall, Retry
+
+log = logging.getLogger(__name__)
+
+COMPARED: Final = ("version", "protocol", "parameters", "actions")
+DEPLOY_WAITS: Final = (0.5, 0.5, 1.0, 1.0, 2.0, 2.0, 5.0, 5.0, 10.0, 10.0, 20.0, 30.0, 30.0)
+"""Seconds between looks at a model that is being deployed; a remote one has nothing to load."""
+_MISSING: Final = frozenset({"connector_not_found", "model_not_found"})
+
+
+def ensure_connector(body: Mapping[str, Any], *, update: bool = False) -> Flow[str]:
+    """
+    Return the id of the connector with a name, creating it when there is none.
+
+    The server keeps no credential that could be read back, so that is not compared.
+
+    :param body: As :func:`overnight.services.ml_commons.connectors.checked` returns it.
+    :param update: Bring a connector of that name to this content and credential. The server refuses that while a
+        deployed model uses it.
+    :raises SpecError: there is one with another content, or several; nothing was changed.
+    """
+    hits = yield from _named("connectors", {"term": {"name.keyword": body["name"]}})
+    if not hits:
+        # Retry.REJECTED: two of them would be a clash for every later run.
+        answer = yield from ask(HttpCall("POST", f"{ML}/connectors/_create", json=body, retry=Retry.REJECTED))
+        return str(answer["connector_id"])
+    if len(hits) > 1:
+        raise SpecError(
+            f"There are {len(hits)} connectors named {body['name']!r}: {', '.join(hits)}. Delete all but one, or use "
+            "another name."
+        )
+    ((connector_id, found),) = hits.items()
+    changed = [name for name in COMPARED if _comparable(name, found.get(name)) != _comparable(name, body.get(name))]
+    if update:
+        patch = {name: value for name, value in body.items() if name != "name"}
+        yield from ask(HttpCall("PUT", f"{ML}/connectors/{_quoted(connector_id)}", json=patch))
+    elif changed:
+        raise SpecError(
+            f"The connector {body['name']!r} ({connector_id}) is there with other {', '.join(changed)}. Use another "
+            "name, or set update=True (undeploy the models that use it first)."
+        )
+    return connector_id
+
+
+def delete_connector(connector_id: str) -> Flow[None]:
+    """
+    Delete a connector; one that is not there is fine.
+
+    :raises RequestRefusedError: models still use it.
+    """
+    yield from ask(HttpCall("DELETE", f"{ML}/connectors/{_quoted(connector_id)}"))
+
+
+def ensure_model(name: str, connector_id: str, description: str | None = None) -> Flow[str]:
+    """
+    Return the id of the deployed remote model with a name, registering and deploying it where it is not.
+
+    :raises SpecError: a model of that name uses another connector; nothing was changed.
+    :raises JobFailedError: registering or deploying failed.
+    """
+    # Versions that were split into chunks have one document for each; remote models have none.
+    hits = yield from _named("models", {"term": {"name.keyword": name}})
+    models = {key: model for key, model in hits.items() if "chunk_number" not in model}
+    mine = {key: model for key, model in models.items() if model.get("connector_id") == connector_id}
+    if models and not mine:
+        raise SpecError(
+            f"The model {name!r} ({', '.join(models)}) is there with another connector than {connector_id}. Delete it "
+            "with MLCommonsDeleteModelOperator, or use another name."
+        )
+    if mine:
+        model_id = next(iter(mine))
+        if mine[model_id].get("model_state") != "DEPLOYED":
+            log.info("The model %r (%s) is there and %s; deploying it.", name, model_id, mine[model_id]["model_state"])
+            yield from _finished((yield from ask(HttpCall("POST", f"{ML}/models/{_quoted(model_id)}/_deploy"))))
+        yield from _deployed(model_id)
+        return model_id
+    body = {"name": name, "function_name": "remote", "connector_id": connector_id}
+    if description is not None:
+        body["description"] = description
+    register = f"{ML}/models/_register"
+    call = HttpCall("POST", register, params={"deploy": "true"}, json=body, retry=Retry.REJECTED)
+    task = yield from _finished((yield from ask(call)))
+    model_id = str(task["model_id"])
+    yield from _deployed(model_id)
+    return model_id
+
+
+def delete_model(model_id: str) -> Flow[None]:
+    """Undeploy and delete a model; one that is not there is fine."""
+    path = f"{ML}/models/{_quoted(model_id)}"
+    try:
+        yield from ask(HttpCall("POST", f"{path}/_undeploy"))
+        for seconds in DEPLOY_WAITS:
+            try:
+                yield from ask(HttpCall("DELETE", path))
+            except RequestRefusedError as error:
+                if error.code != "in_use":
+                    raise
+                yield Pause(seconds)
+            else:
+                return
+    except ServiceError as error:
+        if error.code in _MISSING:
+            return
+        raise
+    raise UnavailableError(f"The model {model_id} is still being undeployed; delete it later.")
+
+
+def _finished(answer: Any) -> Flow[dict[str, Any]]:
+    """Wait for the task that an answer names."""
+    task_id = str(answer["task_id"])
+    for seconds in DEPLOY_WAITS:
+        task = yield from get_task(task_id)
+        if task["state"] in ("FAILED", "CANCELLED"):
+            raise JobFailedError(f"The ML task {task_id} ({task.get('task_type')}) failed: {task.get('error')}")
+        if task["state"] not in ("CREATED", "RUNNING"):
+            return task
+        yield Pause(seconds)
+    raise UnavailableError(
+        f"The ML task {task_id} is still {task['state']}. Registering right after the cluster's start can hang: try "
+        "again."
+    )
+
+
+def _deployed(model_id: str) -> Flow[None]:
+    # The task of registering is over before the deployment is.
+    for seconds in DEPLOY_WAITS:
+        model = yield from ask(HttpCall("GET", f"{ML}/models/{_quoted(model_id)}"))
+        state = model.get("model_state")
+        if state == "DEPLOYED":
+            return
+        if state == "DEPLOY_FAILED":
+            raise JobFailedError(
+                f"The model {model_id} could not be deployed; the log of the cluster's nodes says why."
+            )
+        yield Pause(seconds)
+    raise UnavailableError(f"The model {model_id} is still {state}; it was not deployed in time.")
+
+
+def _named(what: str, query: Mapping[str, Any]) -> Flow[dict[str, dict[str, Any]]]:
+    found = yield from _search(what, query)
+    if not found:
+        # What a run before has just made may not be in the list yet.
+        yield Pause(SEARCH_LAG)
+        found = yield from _search(what, query)
+    return found
+
+
+def _search(what: str, query: Mapping[str, Any]) -> Flow[dict[str, dict[str, Any]]]:
+    answer = yield from ask(HttpCall("POST", f"{ML}/{what}/_search", json={"size": 100, "query": query}))
+    hits = answer.get("hits", {}).get("hits") if isinstance(answer, dict) else None
+    if not isinstance(hits, list):
+        raise UnavailableError(f"OpenSearch's list of ML {what} has no hits.")
+    return {str(hit["_id"]): hit["_source"] for hit in hits}
+
+
+def _comparable(name: str, value: Any) -> Any:
+    if name == "parameters":
+        # Everything that is no text is kept as its JSON.
+        return {key: _json(item) for key, item in (value or {}).items()}
+    if name == "actions":
+        return [{**action, "action_type": str(action.get("action_type")).lower()} for action in value or ()]
+    return value
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            return orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return value
+    return value
+
+
+def _quoted(part: str) -> str:
+    return quote(part, safe="")

@@ -1,0 +1,1 @@
+"""OpenAI batches, also of Azure OpenAI and compatible servers."""

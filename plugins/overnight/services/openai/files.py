@@ -1,0 +1,212 @@
+"""The files API beside the batches: upload once, find again, read back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, BinaryIO, Final, cast
+from urllib.parse import quote
+
+from overnight.errors import (
+    JobNotFoundError,
+    RequestRefusedError,
+    ServiceError,
+    SpecError,
+    UnavailableError,
+    UnsupportedError,
+)
+from overnight.storage import Storage
+from overnight.transport.flow import Flow, Pause
+from overnight.transport.http import HttpCall, HttpTransport, Retry
+
+log = logging.getLogger(__name__)
+
+FILE_SCHEME: Final = "openai://"
+FILES_PAGE: Final = 1_000
+UPLOAD_MEMORY: Final = timedelta(days=2)
+"""How old an uploaded and unused input may be to be looked for; beyond that it is uploaded again."""
+UPLOAD_TRIES: Final = 3
+UPLOAD_TIMEOUT: Final = 600.0
+UPLOAD_LOOKUP_WAIT: Final = 1.0
+IMPORT_WAITS: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0, 60.0, 60.0, 60.0)
+"""Seconds between looks at an uploaded file that the service still imports (Azure OpenAI)."""
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """
+    A measured batch input that is to be at the service.
+
+    :param uri: Where it is now.
+    :param name: What it is called there; it tells the job and the content, so a file of this name and size is
+        this file, and, as the name carries the job's generation, no other batch has used it.
+    :param size: In bytes.
+    :param expires_after: Seconds after which the service deletes it.
+    """
+
+    uri: str
+    name: str
+    size: int
+    expires_after: int | None = None
+
+
+def provide(storage: Storage, wanted: InputFile, avoid: Collection[str] = ()) -> Flow[str]:
+    """
+    Return the id of the uploaded input, which an earlier try may have left.
+
+    :param avoid: Ids that are no use any more.
+    :raises SpecError: the input has another size than when it was measured.
+    """
+    actual = storage.size(wanted.uri)
+    if actual is not None and actual != wanted.size:
+        raise SpecError(
+            f"{wanted.uri} has {actual:,} bytes now and had {wanted.size:,} when it was measured. Something still "
+            "writes to it; submit once it is complete."
+        )
+    for attempt in range(1, UPLOAD_TRIES + 1):
+        file = yield from _uploaded(wanted, avoid)
+        if file is not None:
+            log.info("Using %s, which an earlier try uploaded.", file["id"])
+            return (yield from _imported(file))
+        try:
+            answer = yield _upload(storage, wanted)
+        except UnavailableError:
+            if attempt == UPLOAD_TRIES:
+                raise
+            # Whether it arrived shows in the list; a file without a batch costs nothing.
+            yield Pause(UPLOAD_LOOKUP_WAIT)
+            continue
+        file = object_of(answer, "the uploaded file")
+        if file.get("bytes") not in (None, wanted.size):
+            raise UnavailableError(f"The service received {file['bytes']} of the {wanted.size} bytes of {wanted.uri}.")
+        return (yield from _imported(file))
+    raise AssertionError("unreachable")
+
+
+def is_gone(file_id: str, error: ServiceError) -> Flow[bool]:
+    """Whether a batch was refused because the service has lost its input file."""
+    if file_id in str(error) or error.code in ("file_not_found", "input_file_expired"):
+        return True
+    try:
+        file = yield HttpCall("GET", file_path(file_id))
+    except JobNotFoundError:
+        return True
+    lapses = file.get("expires_at") if isinstance(file, dict) else None
+    return isinstance(lapses, int | float) and lapses <= datetime.now(UTC).timestamp()
+
+
+def list_input_files(since: datetime) -> Flow[list[dict[str, Any]]]:
+    """Read the list of uploaded batch inputs back to a time."""
+    return (yield from list_all("files", {"purpose": "batch", "limit": FILES_PAGE, "order": "desc"}, since))
+
+
+def list_all(path: str, params: Mapping[str, Any], since: datetime) -> Flow[list[dict[str, Any]]]:
+    """
+    Read a list page by page, to its end or, where it is sorted by age, to the first page that is too old.
+
+    It ends on servers that ignore ``after``, too: they send the same page for ever.
+    """
+    oldest = since.timestamp()
+    listed: dict[str, dict[str, Any]] = {}
+    last = float("inf")
+    newest_first = True
+    query = dict(params)
+    while True:
+        answer = yield HttpCall("GET", path, params=query)
+        data = answer.get("data") if isinstance(answer, dict) else None
+        if not isinstance(data, list):
+            raise UnavailableError(f"The list of {path} has no data; does something else answer at this address?")
+        items = [item for item in data if isinstance(item, dict) and isinstance(item.get("id"), str)]
+        fresh = [item for item in items if item["id"] not in listed]
+        for item in fresh:
+            listed[item["id"]] = item
+            created = item.get("created_at")
+            if isinstance(created, int | float):
+                newest_first = newest_first and created <= last
+                last = created
+        # Where ``has_more`` is missing, only an empty page or a known one is the end.
+        if not fresh or not answer.get("has_more", True) or (newest_first and last < oldest):
+            return list(listed.values())
+        query = {**query, "after": items[-1]["id"]}
+
+
+def content(transport: HttpTransport, file_id: str, start: int = 0) -> Iterator[bytes]:
+    """
+    Yield a file's bytes from ``start`` on, in bounded memory, going on where a broken connection stopped.
+
+    :raises JobNotFoundError: the file is not there (any more).
+    """
+    return transport.stream(f"{file_path(file_id)}/content", start=start)
+
+
+def file_uri(file_id: str) -> str:
+    """Return the URI that stands for a file at the service, ``openai://<id>``."""
+    return f"{FILE_SCHEME}{file_id}"
+
+
+def object_of(answer: Any, what: str) -> dict[str, Any]:
+    """Return an answer that has an id, as everything that the service creates or shows has."""
+    if not isinstance(answer, dict) or not answer.get("id"):
+        raise UnavailableError(f"The service answered without an id for {what}.")
+    return answer
+
+
+def file_path(file_id: object) -> str:
+    """Return the path of a file at the service."""
+    return f"files/{quote(str(file_id), safe='')}"
+
+
+def _upload(storage: Storage, wanted: InputFile) -> HttpCall:
+    data = {"purpose": "batch"}
+    if wanted.expires_after is not None:
+        data["expires_after[anchor]"] = "created_at"
+        data["expires_after[seconds]"] = str(wanted.expires_after)
+
+    def open_input() -> BinaryIO:
+        return cast("BinaryIO", storage.open(wanted.uri))
+
+    return HttpCall(
+        "POST",
+        "files",
+        data=data,
+        files={"file": (wanted.name, open_input)},
+        retry=Retry.REJECTED,
+        timeout=UPLOAD_TIMEOUT,
+    )
+
+
+def _uploaded(wanted: InputFile, avoid: Collection[str]) -> Flow[dict[str, Any] | None]:
+    try:
+        files = yield from list_input_files(datetime.now(UTC) - UPLOAD_MEMORY)
+    except (RequestRefusedError, UnsupportedError, JobNotFoundError) as error:
+        log.info("This server does not list its files (%s); the input is uploaded.", error)
+        return None
+    # A file about to lapse is no use to a batch that waits to be validated.
+    soon = (datetime.now(UTC) + timedelta(minutes=30)).timestamp()
+    for file in files:
+        lapses = file.get("expires_at")
+        if (
+            file.get("filename") == wanted.name
+            and file.get("bytes") in (None, wanted.size)
+            and file.get("status") not in ("error", "failed", "deleted", "deleting")
+            and file["id"] not in avoid
+            and not (isinstance(lapses, int | float) and lapses < soon)
+        ):
+            return file
+    return None
+
+
+def _imported(file: Mapping[str, Any]) -> Flow[str]:
+    """Wait until the service has taken an uploaded file in; OpenAI has at once, Azure OpenAI has not."""
+    file_id = str(file["id"])
+    for seconds in IMPORT_WAITS:
+        if file.get("status") not in ("pending", "running"):
+            break
+        yield Pause(seconds)
+        file = object_of((yield HttpCall("GET", file_path(file_id))), f"the file {file_id}")
+    if file.get("status") == "error":
+        why = file.get("status_details") or "it does not say why"
+        raise RequestRefusedError(f"The service could not take the uploaded input in: {why}.")
+    return file_id

@@ -1,0 +1,277 @@
+"""
+What became of every line of a batch: input, output and error file joined by ``custom_id``.
+
+"Completed" says nothing of lines. The result files hold them in any order, some lines of the *output* file have failed,
+and an expired batch leaves lines without any result. Here each input line ends as exactly one of succeeded,
+failed, expired, or missing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from enum import IntEnum
+from typing import IO, cast
+
+import msgspec
+from msgspec.structs import replace
+from pydantic import BaseModel, ConfigDict
+
+from overnight.errors import SpecError
+from overnight.jobs import JobState, ResultManifest
+from overnight.services.openai.files import FILE_SCHEME, content
+from overnight.services.openai.result_line import (
+    LineOutcome,
+    Outcome,
+    Result,
+    decode_outcome,
+    input_id,
+    read_result,
+)
+from overnight.services.openai.scan import id_digest
+from overnight.storage import Storage
+from overnight.transport.http import HttpTransport
+
+__all__ = [
+    "Chunks",
+    "LineOutcome",
+    "Outcome",
+    "OutcomeCounts",
+    "chunks_from",
+    "join_results",
+    "read_outcomes",
+]
+
+SPOOL_BYTES = 16 << 20
+
+Chunks = Callable[[str], Iterator[bytes]]
+"""Opens a URI and yields its bytes in pieces of any size."""
+
+
+class OutcomeCounts(BaseModel):
+    """
+    Every input line counted once, and the result lines that belong to none counted beside them.
+
+    ``submitted == succeeded + failed + expired + missing``
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    submitted: int
+    succeeded: int
+    failed: int
+    expired: int
+    missing: int
+    unknown_id: int = 0
+    repeated: int = 0
+    broken: int = 0
+
+    @property
+    def unsuccessful(self) -> int:
+        """How many input lines have no usable result."""
+        return self.submitted - self.succeeded
+
+
+def join_results(
+    manifest: ResultManifest,
+    chunks: Chunks,
+    *,
+    outcomes_uri: str,
+    retry_uri: str,
+    succeeded_uri: str | None = None,
+    ended: JobState = JobState.SUCCEEDED,
+    input_uri: str | None = None,
+    storage: Storage | None = None,
+) -> OutcomeCounts:
+    """
+    Join a batch's input with its results, and write down every line that has no usable result.
+
+    Memory grows by some 150 bytes per input line; no line is kept. Of several results for a line the first success
+    counts, else the first failure. An input in which an id occurs twice gives each occurrence a result of its own,
+    as long as there are enough.
+
+    :param manifest: Where input, output and errors are.
+    :param chunks: Opens each of its URIs; it is called twice for the input.
+    :param outcomes_uri: Gets a :class:`LineOutcome` as JSON for every failed, expired and missing line, and for
+        every result line that belongs to no input line.
+    :param retry_uri: Gets the input lines of the failed, expired and missing ones, byte for byte: a batch input again.
+    :param succeeded_uri: Gets the usable result lines, each line once, with ``response.body`` as an object.
+    :param ended: How the batch ended; a line without a result in an EXPIRED one has expired.
+    :param input_uri: The input where the service has deleted it, or for reading it from nearer by.
+    :return: The counts.
+    :raises ServiceError: a file cannot be read.
+    """
+    storage = storage or Storage()
+    inputs = [input_uri] if input_uri is not None else manifest.uris("input")
+    if not inputs:
+        raise SpecError(f"{manifest.ref} names no input file; give the one that was submitted as input_uri.")
+    ledger = _Ledger(input_id(line) for line in _lines(chunks, inputs))
+    with (
+        ExitStack() as files,
+        cast("IO[bytes]", tempfile.SpooledTemporaryFile(SPOOL_BYTES)) as spool,
+    ):
+        succeeded = files.enter_context(storage.open(succeeded_uri, "wb")) if succeeded_uri is not None else None
+        for result in _results(manifest, chunks):
+            outcome = ledger.enter(result)
+            if outcome is not None:
+                spool.write(_encode(outcome))
+            elif succeeded is not None:
+                succeeded.write(result.usable)
+        spool.seek(0)
+        outcomes = files.enter_context(storage.open(outcomes_uri, "wb"))
+        for line in spool:
+            outcomes.write(_encode(ledger.confirm(decode_outcome(line))))
+        retry = files.enter_context(storage.open(retry_uri, "wb"))
+        for number, line in enumerate(_lines(chunks, inputs), 1):
+            outcome = ledger.close(number, input_id(line), ended)
+            if outcome is not None:
+                outcomes.write(_encode(outcome))
+            if not ledger.has_succeeded(number):
+                retry.write(line + b"\n")
+    return ledger.counts()
+
+
+def read_outcomes(uri: str, storage: Storage | None = None) -> Iterator[LineOutcome]:
+    """Yield what :func:`join_results` wrote down, line by line."""
+    with (storage or Storage()).open(uri) as file:
+        for line in file:
+            yield decode_outcome(line)
+
+
+def chunks_from(transport: HttpTransport, storage: Storage | None = None) -> Chunks:
+    """Return an opener of ``openai://`` URIs through a connection, and of all others through a storage."""
+
+    def chunks(uri: str) -> Iterator[bytes]:
+        if uri.startswith(FILE_SCHEME):
+            yield from content(transport, uri.removeprefix(FILE_SCHEME))
+            return
+        with (storage or Storage()).open(uri) as file:
+            while chunk := file.read(1 << 20):
+                yield chunk
+
+    return chunks
+
+
+class _State(IntEnum):
+    OPEN = 0
+    SUCCEEDED = 1
+    FAILED = 2
+    EXPIRED = 3
+    MISSING = 4
+
+
+_STATE_OF = {
+    Outcome.FAILED: _State.FAILED,
+    Outcome.EXPIRED: _State.EXPIRED,
+    Outcome.MISSING: _State.MISSING,
+}
+
+
+class _Ledger:
+    """One state for every input line, found by the digest of its id."""
+
+    def __init__(self, custom_ids: Iterable[str | None]) -> None:
+        self._states = bytearray()
+        self._first: dict[bytes, int] = {}
+        self._others: dict[bytes, list[int]] = {}
+        self._strays: Counter[str] = Counter()
+        for place, custom_id in enumerate(custom_ids):
+            self._states.append(_State.OPEN)
+            if custom_id is None:
+                continue
+            digest = id_digest(custom_id)
+            if self._first.setdefault(digest, place) != place:
+                self._others.setdefault(digest, []).append(place)
+
+    def enter(self, result: Result) -> LineOutcome | None:
+        """Give a result to its line; return what to write down, ``None`` for a line's first success."""
+        outcome = result.outcome
+        if outcome.custom_id is None:
+            return outcome
+        digest = id_digest(outcome.custom_id)
+        first = self._first.get(digest)
+        if first is None:
+            return replace(outcome, outcome=Outcome.UNKNOWN_ID)
+        places = [first, *self._others.get(digest, ())]
+        place = self._free(places, takes_failed=outcome.outcome == Outcome.SUCCEEDED)
+        if place is None:
+            return replace(outcome, outcome=Outcome.REPEATED)
+        if outcome.outcome == Outcome.SUCCEEDED:
+            self._states[place] = _State.SUCCEEDED
+            return None
+        self._states[place] = _STATE_OF[Outcome(outcome.outcome)]
+        return replace(outcome, line=place + 1)
+
+    def confirm(self, outcome: LineOutcome) -> LineOutcome:
+        """Return a noted outcome as it stands after the last result: a failure may have been followed by a success."""
+        if outcome.line is None:
+            self._strays[outcome.outcome] += 1
+            return outcome
+        if not self.has_succeeded(outcome.line):
+            return outcome
+        self._strays[Outcome.REPEATED] += 1
+        return replace(outcome, outcome=Outcome.REPEATED, line=None)
+
+    def close(self, number: int, custom_id: str | None, ended: JobState) -> LineOutcome | None:
+        """Decide about an input line that got no result."""
+        if self._states[number - 1] != _State.OPEN:
+            return None
+        outcome = Outcome.EXPIRED if ended is JobState.EXPIRED else Outcome.MISSING
+        self._states[number - 1] = _STATE_OF[outcome]
+        return LineOutcome(outcome, custom_id, number)
+
+    def has_succeeded(self, number: int) -> bool:
+        return self._states[number - 1] == _State.SUCCEEDED
+
+    def counts(self) -> OutcomeCounts:
+        return OutcomeCounts(
+            submitted=len(self._states),
+            succeeded=self._states.count(_State.SUCCEEDED),
+            failed=self._states.count(_State.FAILED),
+            expired=self._states.count(_State.EXPIRED),
+            missing=self._states.count(_State.MISSING),
+            unknown_id=self._strays[Outcome.UNKNOWN_ID],
+            repeated=self._strays[Outcome.REPEATED],
+            broken=self._strays[Outcome.BROKEN],
+        )
+
+    def _free(self, places: list[int], *, takes_failed: bool) -> int | None:
+        for place in places:
+            if self._states[place] == _State.OPEN:
+                return place
+        if takes_failed:
+            for place in places:
+                if self._states[place] != _State.SUCCEEDED:
+                    return place
+        return None
+
+
+def _encode(outcome: LineOutcome) -> bytes:
+    return msgspec.json.encode(outcome) + b"\n"
+
+
+def _results(manifest: ResultManifest, chunks: Chunks) -> Iterator[Result]:
+    for source in ("output", "error"):
+        for number, line in enumerate(_lines(chunks, manifest.uris(source)), 1):
+            yield read_result(line, source, number)
+
+
+def _lines(chunks: Chunks, uris: Iterable[str]) -> Iterator[bytes]:
+    """Yield the lines of files without their ends, and without blank ones."""
+    for uri in uris:
+        pieces: list[bytes] = []
+        for chunk in chunks(uri):
+            first, *rest = chunk.split(b"\n")
+            pieces.append(first)
+            for following in rest:
+                yield from _unless_blank(b"".join(pieces))
+                pieces = [following]
+        yield from _unless_blank(b"".join(pieces))
+
+
+def _unless_blank(line: bytes) -> Iterator[bytes]:
+    line = line.rstrip(b"\r")
+    if line.strip():
+        yield line

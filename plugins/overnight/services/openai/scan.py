@@ -1,0 +1,275 @@
+"""What a batch input file may hold, and one streaming pass that finds out whether a file keeps to it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from overnight.errors import SpecError
+from overnight.storage import Storage
+
+MAX_PROBLEMS = 20
+"""How many problems an error lists before it only counts them."""
+
+
+class Limits(BaseModel):
+    """
+    What the service takes in one batch. Servers differ, so every number is a setting.
+
+    The defaults are OpenAI's, from https://developers.openai.com/api/reference/resources/batches/methods/create
+    and the batch guide.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests: int = Field(default=50_000, ge=1)
+    """Lines of one input file."""
+    bytes: int = Field(default=200_000_000, ge=1)
+    """Bytes of one input file."""
+    embedding_inputs: int = Field(default=50_000, ge=1)
+    """Texts to embed in all requests of a batch together."""
+    custom_id_chars: int = Field(default=512, ge=1)
+    metadata_pairs: int = Field(default=16, ge=0)
+    metadata_key_chars: int = Field(default=64, ge=1)
+    metadata_value_chars: int = Field(default=512, ge=1)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """
+    One thing that is wrong with an input.
+
+    :param line: Counted from 1; ``None`` when it is about the whole file.
+    :param reason: One word for a program.
+    :param text: The rest for a person.
+    """
+
+    line: int | None
+    reason: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.text}" if self.line is not None else self.text
+
+
+class InputError(SpecError):
+    """
+    An input was refused before anything was uploaded.
+
+    :param what: The file or stream that is wrong.
+    :param problems: The first of the problems, in the file's order.
+    :param total: How many there are in all.
+    """
+
+    def __init__(self, what: str, problems: list[Problem], total: int | None = None) -> None:
+        self.problems = tuple(problems)
+        self.total = total if total is not None else len(problems)
+        lines = [f"{what} cannot be submitted. {self.total} problem(s):"]
+        lines += [f"  {problem}" for problem in self.problems]
+        if self.total > len(self.problems):
+            lines.append(f"  … and {self.total - len(self.problems)} more.")
+        super().__init__("\n".join(lines))
+
+
+@dataclass
+class ProblemList:
+    """Collect problems; keep the first few and count the rest."""
+
+    keep: int = MAX_PROBLEMS
+    kept: list[Problem] = field(default_factory=list)
+    total: int = 0
+
+    def add(self, line: int | None, reason: str, text: str) -> None:
+        """Note one problem."""
+        self.total += 1
+        if len(self.kept) < self.keep:
+            self.kept.append(Problem(line, reason, text))
+
+    def raise_for(self, what: str) -> None:
+        """Raise :class:`InputError` when there is any."""
+        if self.total:
+            raise InputError(what, self.kept, self.total)
+
+
+@dataclass(frozen=True)
+class InputScan:
+    """
+    What one pass over an input file measured.
+
+    :param sha256: Of the whole file, 64 hex digits.
+    :param model: The one model that all requests name, if any does.
+    """
+
+    requests: int
+    bytes: int
+    sha256: str
+    embedding_inputs: int
+    model: str | None
+
+
+def scan(
+    uri: str,
+    endpoint: str,
+    *,
+    storage: Storage | None = None,
+    limits: Limits | None = None,
+    max_problems: int = MAX_PROBLEMS,
+) -> InputScan:
+    """
+    Validate a batch input file in one pass, in memory that grows by some 100 bytes per line.
+
+    :param uri: A JSONL file of batch requests.
+    :param endpoint: What every line's ``url`` must be.
+    :param storage: Where the file is; the local disk and fsspec's defaults when ``None``.
+    :param limits: What the service takes.
+    :param max_problems: How many problems to list.
+    :raises InputError: something is wrong; it names each line.
+    :raises OSError: the file cannot be read.
+    """
+    limits = limits or Limits()
+    problems = ProblemList(max_problems)
+    checker = _Checker(endpoint, limits, problems)
+    digest = hashlib.sha256()
+    size = 0
+    with (storage or Storage()).open(uri) as file:
+        for number, line in enumerate(lines_of(file, limits.bytes), 1):
+            digest.update(line)
+            size += len(line)
+            checker.check(number, line)
+            if number > limits.requests or size > limits.bytes:
+                # A file this far over its limit is not worth reading to its end.
+                break
+    checker.finish(size)
+    problems.raise_for(f"The batch input {uri}")
+    return InputScan(
+        requests=checker.requests,
+        bytes=size,
+        sha256=digest.hexdigest(),
+        embedding_inputs=checker.embedding_inputs,
+        model=checker.model,
+    )
+
+
+def lines_of(file: IO[bytes], longest: int) -> Iterator[bytes]:
+    """
+    Yield lines with their ends, the last one perhaps without.
+
+    :param longest: Bytes; a longer line is handed on cut there, and is the last one.
+    """
+    while line := file.readline(longest + 1):
+        yield line
+        if len(line) > longest:
+            return
+
+
+def id_digest(custom_id: str) -> bytes:
+    """Return 16 bytes that stand for an id, so that a set of ids has a bounded size per id."""
+    # Ids come from JSON, which can hold lone surrogates in other decoders than ours.
+    return hashlib.blake2b(custom_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def count_embedding_inputs(body: Any) -> int:
+    """Return how many texts an embeddings request holds: a string or a list of tokens is one, a list its length."""
+    value = body.get("input") if isinstance(body, dict) else None
+    if isinstance(value, list) and value and not isinstance(value[0], int):
+        return len(value)
+    return 0 if value is None else 1
+
+
+class _Checker:
+    def __init__(self, endpoint: str, limits: Limits, problems: ProblemList) -> None:
+        self._endpoint = endpoint
+        self._limits = limits
+        self._problems = problems
+        self._embeds = endpoint.endswith("/embeddings")
+        self._seen: dict[bytes, int] = {}
+        self._model_line = 0
+        self.requests = 0
+        self.embedding_inputs = 0
+        self.model: str | None = None
+
+    def check(self, number: int, line: bytes) -> None:
+        self.requests = number
+        add = self._problems.add
+        if not line.strip():
+            add(number, "blank", "the line is blank; every line must be one request.")
+            return
+        try:
+            request = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            hint = " (the file begins with a byte order mark)" if line.startswith(b"\xef\xbb\xbf") else ""
+            add(number, "not_json", f"the line is not JSON{hint}: {error}.")
+            return
+        if not isinstance(request, dict):
+            add(number, "not_an_object", "the line is JSON, but not an object.")
+            return
+        self._check_id(number, request.get("custom_id"))
+        if request.get("method") != "POST":
+            add(number, "method", f"method must be 'POST', not {_short(request.get('method'))}.")
+        if request.get("url") != self._endpoint:
+            add(
+                number, "url", f"url must be the batch's endpoint {self._endpoint!r}, not {_short(request.get('url'))}."
+            )
+        body = request.get("body")
+        if not isinstance(body, dict) or not body:
+            add(number, "body", "body must be an object with the request in it.")
+            return
+        self._check_body(number, body)
+
+    def finish(self, size: int) -> None:
+        limits, add = self._limits, self._problems.add
+        if not self.requests:
+            add(None, "empty", "the file is empty; it needs at least one request.")
+        if self.requests > limits.requests:
+            add(None, "requests", f"it has more than the {limits.requests:,} requests that one batch takes; split it.")
+        if size > limits.bytes:
+            add(None, "bytes", f"it has more than the {limits.bytes:,} bytes that one batch takes; split it.")
+        if self._embeds and self.embedding_inputs > limits.embedding_inputs:
+            add(
+                None,
+                "embedding_inputs",
+                f"it has more than the {limits.embedding_inputs:,} embedding inputs that one batch takes "
+                f"({self.embedding_inputs:,}); split it.",
+            )
+
+    def _check_id(self, number: int, custom_id: Any) -> None:
+        add = self._problems.add
+        if not isinstance(custom_id, str) or not custom_id:
+            add(number, "custom_id", f"custom_id must be a text that is not empty, not {_short(custom_id)}.")
+            return
+        if len(custom_id) > self._limits.custom_id_chars:
+            add(number, "custom_id_long", f"custom_id is longer than {self._limits.custom_id_chars} characters.")
+        first = self._seen.setdefault(id_digest(custom_id), number)
+        if first != number:
+            add(number, "duplicate", f"custom_id {_short(custom_id)} was used in line {first} already.")
+
+    def _check_body(self, number: int, body: dict[str, Any]) -> None:
+        add = self._problems.add
+        model = body.get("model")
+        if not isinstance(model, str) or not model:
+            add(number, "model", f"body.model must name a model, not {_short(model)}.")
+        elif self.model is None:
+            self.model, self._model_line = model, number
+        elif model != self.model:
+            add(
+                number,
+                "mixed_models",
+                f"body.model is {_short(model)}, but {_short(self.model)} in line {self._model_line}; a batch has one.",
+            )
+        if body.get("stream"):
+            add(number, "stream", "body.stream cannot be used in a batch.")
+        if self._embeds:
+            inputs = count_embedding_inputs(body)
+            if not inputs or body["input"] in ("", []):
+                add(number, "input", "body.input is missing or empty; there is nothing to embed.")
+            self.embedding_inputs += inputs
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"

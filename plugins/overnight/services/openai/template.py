@@ -1,0 +1,243 @@
+"""From one document to one request of a batch: a template whose holes are filled with JSON values, not with text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Self, TypeAlias
+
+import orjson
+from jsonpath_ng import Child, Fields, Index, JSONPath, Root
+from jsonpath_ng.parser import parse as parse_jsonpath
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr
+
+from overnight.errors import SpecError
+
+EMBEDDINGS: Final = "/v1/embeddings"
+CHAT: Final = "/v1/chat/completions"
+
+Step: TypeAlias = str | int
+Fill: TypeAlias = Callable[[Any], Any]
+
+# ``$${`` stands for a ``${`` that is meant as it is.
+_HOLE = re.compile(r"\$\$\{|\$\{([^{}]+)\}")
+
+
+class DocumentError(ValueError):
+    """
+    A document cannot become a request.
+
+    :param reason: One word for a program: ``not_json``, ``no_id``, ``missing``, ``empty`` …
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class RequestTemplate(BaseModel):
+    """
+    A batch request with holes.
+
+    A text in ``body`` may hold ``${path}``, a plain JSONPath into the document (``${$.text}``, ``${meta.tags[0]}``,
+    ``${$['a b']}``). A text that is nothing but one hole becomes the document's value with its own type; holes
+    inside a longer text become text. What a document holds is never read as a template or as JSON syntax, so no
+    document can change the request around it. ``$${`` is a literal ``${``.
+
+    .. code-block:: python
+
+        RequestTemplate(
+            endpoint="/v1/chat/completions",
+            id_path="$.sku",
+            body={"model": "m", "messages": [{"role": "user", "content": "Describe ${title} in ${language}."}]},
+        )
+
+    :param endpoint: What every request's ``url`` says.
+    :param body: The request's body.
+    :param id_path: Where a document's id is; it becomes the ``custom_id``. A text or a whole number.
+    :raises ValidationError: a path has filters, wildcards or slices, which could match many values.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    endpoint: str = Field(pattern=r"^/[A-Za-z0-9._/-]+$")
+    body: dict[str, JsonValue] = Field(min_length=1)
+    id_path: str = "$.id"
+
+    _id_steps: tuple[Step, ...] = PrivateAttr()
+    _fill: Fill = PrivateAttr()
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Compile the paths, so that a wrong one is refused here and not at the first document."""
+        del context
+        self._id_steps = compile_path(self.id_path)
+        self._fill = _compile(self.body)
+
+    @classmethod
+    def embeddings(
+        cls,
+        model: str,
+        *,
+        text_path: str = "$.text",
+        id_path: str = "$.id",
+        dimensions: int | None = None,
+        endpoint: str = EMBEDDINGS,
+    ) -> Self:
+        """
+        Return a template that embeds one text of every document.
+
+        :param dimensions: Length of the vectors, for models that can shorten them.
+        """
+        body: dict[str, JsonValue] = {"model": model, "input": f"${{{text_path}}}", "encoding_format": "float"}
+        if dimensions is not None:
+            body["dimensions"] = dimensions
+        return cls(endpoint=endpoint, body=body, id_path=id_path)
+
+    @classmethod
+    def chat(
+        cls,
+        model: str,
+        *,
+        prompt: str,
+        system: str | None = None,
+        id_path: str = "$.id",
+        endpoint: str = CHAT,
+        options: Mapping[str, JsonValue] | None = None,
+    ) -> Self:
+        """
+        Return a template that asks a model about every document.
+
+        :param prompt: The user's message, with ``${path}`` holes.
+        :param system: The system message; it may have holes, too.
+        :param options: What else goes into the body (``temperature``, ``response_format`` …).
+        """
+        messages: list[JsonValue] = [{"role": "user", "content": prompt}]
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
+        return cls(endpoint=endpoint, body={**(options or {}), "model": model, "messages": messages}, id_path=id_path)
+
+    def custom_id(self, document: Any) -> str:
+        """
+        Return a document's id.
+
+        :raises DocumentError: it has none, or one that is neither text nor a whole number.
+        """
+        value = _look_up(document, self._id_steps)
+        if value is _MISSING or value is None or value == "":
+            raise DocumentError("no_id", f"the document has no id at {self.id_path}")
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise DocumentError("bad_id", f"the id at {self.id_path} is neither a text nor a whole number")
+        return str(value)
+
+    def render(self, document: Any) -> tuple[str, dict[str, Any]]:
+        """
+        Return a document's id and request.
+
+        :raises DocumentError: it lacks something that the template asks for.
+        """
+        custom_id = self.custom_id(document)
+        body = self._fill(document)
+        if self.endpoint.endswith("/embeddings"):
+            _check_embedding_input(body.get("input"))
+        return custom_id, {"custom_id": custom_id, "method": "POST", "url": self.endpoint, "body": body}
+
+
+def compile_path(path: str) -> tuple[Step, ...]:
+    """
+    Return the names and positions that a plain JSONPath walks through.
+
+    :raises SpecError: it is not a JSONPath, or not a plain one.
+    """
+    try:
+        parsed = parse_jsonpath(path)
+    except Exception as error:
+        raise SpecError(f"{path!r} is not a JSONPath: {error}") from error
+    return tuple(_steps(parsed, path))
+
+
+def _steps(node: JSONPath, path: str) -> list[Step]:
+    match node:
+        case Root():
+            return []
+        case Child(left=left, right=right):
+            return [*_steps(left, path), *_steps(right, path)]
+        case Fields(fields=(str(name),)) if name != "*":
+            return [name]
+        case Index(indices=(int(position),)):
+            return [position]
+    raise SpecError(f"{path!r} could match many values; use names and positions only, such as $.meta.titles[0].")
+
+
+def _compile(template: JsonValue) -> Fill:
+    if isinstance(template, dict):
+        fields = {name: _compile(value) for name, value in template.items()}
+        return lambda document: {name: fill(document) for name, fill in fields.items()}
+    if isinstance(template, list):
+        items = [_compile(value) for value in template]
+        return lambda document: [fill(document) for fill in items]
+    if isinstance(template, str) and _HOLE.search(template):
+        return _compile_text(template)
+    return lambda document: template  # noqa: ARG005 - a Fill
+
+
+def _compile_text(template: str) -> Fill:
+    whole = _HOLE.fullmatch(template)
+    if whole is not None and whole[1] is not None:
+        path, steps = whole[1], compile_path(whole[1])
+        return lambda document: _required(document, steps, path)
+    pieces: list[str | tuple[str, tuple[Step, ...]]] = []
+    end = 0
+    for hole in _HOLE.finditer(template):
+        pieces.append(template[end : hole.start()])
+        pieces.append((hole[1], compile_path(hole[1])) if hole[1] is not None else "${")
+        end = hole.end()
+    pieces.append(template[end:])
+
+    def fill(document: Any) -> str:
+        return "".join(
+            piece if isinstance(piece, str) else _as_text(_required(document, piece[1], piece[0])) for piece in pieces
+        )
+
+    return fill
+
+
+class _Missing:
+    pass
+
+
+_MISSING = _Missing()
+
+
+def _look_up(document: Any, steps: tuple[Step, ...]) -> Any:
+    value = document
+    for step in steps:
+        if isinstance(step, str):
+            value = value.get(step, _MISSING) if isinstance(value, Mapping) else _MISSING
+        else:
+            value = value[step] if isinstance(value, list) and -len(value) <= step < len(value) else _MISSING
+        if value is _MISSING:
+            break
+    return value
+
+
+def _required(document: Any, steps: tuple[Step, ...], path: str) -> Any:
+    value = _look_up(document, steps)
+    if value is _MISSING or value is None:
+        raise DocumentError("missing", f"the document has nothing at {path}")
+    if value in ("", [], {}) or (isinstance(value, str) and not value.strip()):
+        raise DocumentError("empty", f"the document's value at {path} is empty")
+    return value
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _check_embedding_input(value: Any) -> None:
+    texts = value if isinstance(value, list) else [value]
+    if all(isinstance(text, str) and text.strip() for text in texts):
+        return
+    # Token numbers are fine, too.
+    if isinstance(value, list) and all(isinstance(token, int) for token in value):
+        return
+    raise DocumentError("not_text", "what is to be embedded is neither a text nor a list of texts that are not empty")

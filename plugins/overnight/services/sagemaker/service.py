@@ -1,0 +1,237 @@
+"""
+SageMaker batch transform: create, describe, stop and find jobs by name, and say which inputs have an output.
+
+API: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTransformJob.html. A job's name is its
+idempotency key: it is unique in an account and region for ever, so a second job of one key cannot come to be.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Final
+from urllib.parse import quote
+
+from overnight.errors import (
+    CredentialsError,
+    JobNotFoundError,
+    RequestRefusedError,
+    ServiceError,
+    SpecError,
+    TransientError,
+    UnavailableError,
+)
+from overnight.jobs import FoundJob, JobKey, JobRef, JobStatus, ResultFile, ResultManifest
+from overnight.jobs.service import Service
+from overnight.services.sagemaker.objects import Yield, find_inputs, find_yield, too_large
+from overnight.services.sagemaker.spec import SageMakerTransformSpec, manifest_of, tag_text
+from overnight.services.sagemaker.status import read_state, read_status
+from overnight.transport.aws import AwsCall, AwsTransport
+from overnight.transport.flow import Flow
+
+__all__ = ["AwsCall", "AwsTransport", "SageMakerTransformService", "SageMakerTransformSpec", "manifest_of"]
+
+log = logging.getLogger(__name__)
+
+PAGE: Final = 100
+CLOCK_SKEW: Final = timedelta(hours=1)
+"""How far the service's clock may be behind ours; it only makes a listing longer."""
+
+
+class SageMakerTransformService(Service[SageMakerTransformSpec]):
+    """
+    The five verbs for batch transform jobs.
+
+    :param console: The address of the AWS console that shows the account's jobs; ``None`` when there is none.
+    """
+
+    name: ClassVar[str] = "sagemaker"
+
+    def __init__(self, conn_id: str, console: str | None = None) -> None:
+        super().__init__(conn_id)
+        self._console = console
+
+    def find(self, key: JobKey, since: datetime) -> Flow[FoundJob | None]:
+        """Look for this task instance's jobs by name, in which their generation and fingerprint are."""
+        arguments: dict[str, Any] = {
+            "NameContains": key.tag,
+            "CreationTimeAfter": since - CLOCK_SKEW,
+            "SortBy": "CreationTime",
+            "SortOrder": "Descending",
+            "MaxResults": PAGE,
+        }
+        found: list[FoundJob] = []
+        while True:
+            page = yield AwsCall("ListTransformJobs", arguments)
+            found += [job for item in page["TransformJobSummaries"] if (job := self._found(item, key)) is not None]
+            token = page.get("NextToken")
+            if not token:
+                return max(found, key=lambda job: (job.generation, job.created_at), default=None)
+            arguments = {**arguments, "NextToken": token}
+
+    def submit(self, spec: SageMakerTransformSpec, key: JobKey) -> Flow[JobRef]:
+        """
+        Look at the inputs, and create the job under the key's name.
+
+        A job of that name is this task's own, created by a try that was not told, or, when a Dag run was deleted and
+        another took its id, by that run: it is attached to. (Clear the task to run it anew: a finished task's next
+        generation has another name.)
+
+        :raises SpecError: there is nothing to read, or an input cannot be one payload.
+        :raises CredentialsError: the connection may not list the inputs, without which no results could be told.
+        :raises RequestRefusedError: SageMaker refuses the job, or the name is taken by another one.
+        """
+        yield from _check_inputs(spec)
+        request = spec.request(key.name, _tags(key))
+        try:
+            yield AwsCall("CreateTransformJob", request)
+        except UnavailableError:
+            try:
+                return (yield from self._attach(request))
+            except JobNotFoundError:
+                log.info("%s was not created.", key.name)
+            raise
+        except RequestRefusedError as error:
+            if error.code != "ResourceInUse":
+                raise
+            return (yield from self._attach(request))
+        return self.ref(key.name)
+
+    def status(self, ref: JobRef) -> Flow[JobStatus]:
+        """
+        Look at the job once, and, when it is over, at which inputs have an output.
+
+        SageMaker tells nothing of a running job's progress.
+        """
+        job = yield from self._describe(ref.id)
+        state = read_state(job.get("TransformJobStatus"))
+        if not state.is_terminal or state.is_stopped:
+            return read_status(job)
+        try:
+            made = yield from find_yield(job)
+        except TransientError:
+            raise
+        except (ServiceError, SpecError) as error:
+            return read_status(job, note=f"which inputs have an output could not be told: {error}")
+        return read_status(job, made)
+
+    def cancel(self, ref: JobRef) -> Flow[JobStatus]:
+        """
+        Stop the job.
+
+        It is Stopping for up to two minutes; the outputs that are written stay, and the time until then is billed.
+        """
+        try:
+            yield AwsCall("StopTransformJob", {"TransformJobName": ref.id})
+        except RequestRefusedError:
+            # A job that is over, or on its way, is refused.
+            status = yield from self.status(ref)
+            if not status.state.is_terminal and not status.state.is_stopped:
+                raise
+            return status
+        return (yield from self.status(ref))
+
+    def results(self, ref: JobRef) -> Flow[ResultManifest]:
+        """
+        Name the outputs, their inputs in the same order, and as ``missing`` the inputs without one.
+
+        :raises CredentialsError: the connection may not list the objects.
+        """
+        job = yield from self._describe(ref.id)
+        made: Yield = yield from find_yield(job)
+        files = [
+            *(ResultFile(kind="output", uri=output) for _, output in made.outputs),
+            *(ResultFile(kind="input", uri=source) for source, _ in made.outputs),
+            *(ResultFile(kind="missing", uri=uri) for uri in made.missing),
+        ]
+        detail = {
+            "status": job.get("TransformJobStatus"),
+            "arn": job.get("TransformJobArn"),
+            "model": job.get("ModelName"),
+            "input_prefix": made.prefix[: made.prefix.rfind("/") + 1],
+            "output_uri": job["TransformOutput"]["S3OutputPath"],
+            "failure_reason": job.get("FailureReason"),
+        }
+        return ResultManifest(
+            ref=ref,
+            files=tuple(files),
+            counts=read_status(job, made).counts,
+            detail={name: value for name, value in detail.items() if value},
+        )
+
+    def page(self, ref: JobRef) -> str | None:
+        """Return the address of the job in the AWS console."""
+        return f"{self._console}#/transform-jobs/{quote(ref.id, safe='')}" if self._console else None
+
+    def _describe(self, name: str) -> Flow[dict[str, Any]]:
+        answer: dict[str, Any] = yield AwsCall("DescribeTransformJob", {"TransformJobName": name})
+        return answer
+
+    def _attach(self, request: Mapping[str, Any]) -> Flow[JobRef]:
+        name = request["TransformJobName"]
+        job = yield from self._describe(name)
+        if _identity(job) != _identity(request):
+            raise RequestRefusedError(
+                f"The name {name} is taken by a transform job with another model, input or output, and SageMaker never "
+                "frees a name. Change the spec, or clear the task.",
+                code="ResourceInUse",
+            )
+        log.info("%s had been created at %s and is %s.", name, job["CreationTime"], job["TransformJobStatus"])
+        return self.ref(name)
+
+    def _found(self, item: Mapping[str, Any], key: JobKey) -> FoundJob | None:
+        parts = JobKey.parse_name(item["TransformJobName"])
+        if parts is None or parts.tag != key.tag:
+            return None
+        return FoundJob(
+            ref=self.ref(item["TransformJobName"]),
+            generation=parts.generation,
+            fingerprint=parts.fingerprint,
+            created_at=item["CreationTime"],
+            state=read_state(item["TransformJobStatus"]),
+        )
+
+
+def _check_inputs(spec: SageMakerTransformSpec) -> Flow[None]:
+    """Refuse what SageMaker would refuse after minutes, once the instances are up and billed."""
+    try:
+        inputs = yield from find_inputs(spec.input_kind, spec.input_uri)
+    except CredentialsError as error:
+        raise CredentialsError(
+            f"The inputs at {spec.input_uri} cannot be listed, so what came of them could not be told either. {error}",
+            status=error.status,
+            code=error.code,
+        ) from error
+    except RequestRefusedError as error:
+        raise SpecError(f"The inputs at {spec.input_uri} cannot be found: {error}") from error
+    if not inputs.uris:
+        raise SpecError(f"No object's key begins with {spec.input_uri}: there is nothing to transform.")
+    absent = [uri for uri in inputs.uris if uri not in inputs.listed]
+    if absent:
+        raise SpecError(f"{spec.input_uri} names {len(absent)} objects that are not there, {absent[0]} for one.")
+    limit = spec.payload_bytes
+    if spec.split_type is not None or spec.compression is not None or limit is None:
+        return
+    if large := too_large(inputs, limit):
+        raise SpecError(
+            f"{len(large)} inputs are larger than one payload of {limit >> 20} MB, {large[0].uri} ({large[0].size:,} "
+            "bytes) for one. Set split_type='Line' if they have records, or raise max_payload_mb (up to 100)."
+        )
+
+
+def _tags(key: JobKey) -> dict[str, str]:
+    facts = {"dag": key.dag_id, "run": key.run_id, "task": key.task_id, "map-index": str(key.map_index)}
+    return {f"overnight:{name}": tag_text(value) for name, value in facts.items()}
+
+
+def _identity(job: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a request and the description of a job have in common when they are the same work."""
+    source = job["TransformInput"]["DataSource"]["S3DataSource"]
+    return (
+        job["ModelName"],
+        source["S3DataType"],
+        source["S3Uri"],
+        job["TransformOutput"]["S3OutputPath"].rstrip("/"),
+        job["TransformResources"]["InstanceType"],
+    )

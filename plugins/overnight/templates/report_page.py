@@ -1,0 +1,68 @@
+"""A pipeline's report as a page that can be opened without anything else."""
+
+from __future__ import annotations
+
+from jinja2 import Environment
+
+from overnight.templates.report import PipelineReport
+
+_PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string("""\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+  body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1c2733; }
+  table { border-collapse: collapse; margin: 1rem 0; }
+  th, td { padding: .3rem .9rem; border-bottom: 1px solid #d5dce3; text-align: left; }
+  td.number { text-align: right; font-variant-numeric: tabular-nums; }
+  .bad { color: #a3241c; font-weight: 600; }
+</style>
+<h1>{{ title }}</h1>
+<table>
+  {% for name in ("submitted", "indexed", "rejected", "missing") %}
+  <tr><th>{{ name }}<td class="number{{ " bad" if name in ("rejected", "missing") and report[name] }}">{{
+    "{:,}".format(report[name]) }}
+  {% endfor %}
+  <tr><th>bytes read<td class="number">{{ "{:,}".format(report.bytes) }}
+  <tr><th>seconds loading<td class="number">{{ "%.1f" % report.seconds }}
+</table>
+{% if report.reasons %}
+<h2>Why not</h2>
+<table>
+  {% for reason, count in report.reasons | dictsort(by="value", reverse=true) %}
+  <tr><td>{{ reason }}<td class="number">{{ "{:,}".format(count) }}
+  {% endfor %}
+</table>
+{% endif %}
+{% if report.dead_letter_uris %}
+<p>Each document is named, with its reason, in:</p>
+<ul>
+  {% for uri in report.dead_letter_uris %}
+  <li><code>{{ uri }}</code>
+  {% endfor %}
+</ul>
+{% endif %}
+<h2>Parts</h2>
+<table>
+  <tr><th>part<th>submitted<th>indexed<th>rejected<th>missing<th>
+  {% for part in report.parts %}
+  <tr><td>{{ loop.index0 }}
+    <td class="number">{{ "{:,}".format(part.load.submitted if part.load else part.submitted) }}
+    {% for name in ("indexed", "rejected", "missing") %}
+    <td class="number">{{ "{:,}".format(part.load[name]) if part.load }}
+    {% endfor %}
+    <td class="bad">{{ "" if part.accepted else "failed" if part.load else "never loaded" }}
+  {% endfor %}
+</table>
+""")
+
+
+def render(report: PipelineReport, title: str) -> str:
+    """
+    Return the page, one HTML file with nothing beside it.
+
+    :param title: What the page is about; the DAG and its run.
+    """
+    return _PAGE.render(report=report, title=title)

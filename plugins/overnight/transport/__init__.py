@@ -1,0 +1,1 @@
+"""How a call is carried out, blocking or on an event loop: flows, HTTP, AWS, request signing."""

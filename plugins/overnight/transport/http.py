@@ -1,0 +1,369 @@
+"""The transport of every service that speaks JSON over HTTP: httpx in both colours, with the same manners."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, BinaryIO, Final
+
+import httpx
+import orjson
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+)
+
+from overnight.errors import RateLimitedError, SpecError, TransientError
+from overnight.transport.errors import SECRET_NAME, ErrorReader, Errors, retry_after
+from overnight.transport.flow import Transport
+from overnight.transport.resume import Reading
+
+log = logging.getLogger(__name__)
+
+MAX_BACKOFF: Final = 30.0
+"""Seconds between two attempts where the server does not name a time."""
+
+
+class Retry(Enum):
+    """Which failures of a call are worth sending it again at once."""
+
+    SAFE = "safe"
+    """The call can be repeated: any transient failure."""
+    REJECTED = "rejected"
+    """The call creates something: only an answer that says it was not carried out (429)."""
+    NEVER = "never"
+    """The caller has its own loop."""
+
+
+@dataclass(frozen=True)
+class HttpCall:
+    """
+    One HTTP request, before there is a client.
+
+    :param path: Relative to the transport's base URL, or absolute.
+    :param params: Query parameters. A secret has no place here; it goes into a header.
+    :param content: The body, or what yields it piece by piece. Name its ``Content-Length`` in ``headers`` where the
+        server wants one, and ``Retry.NEVER`` when it can be read only once. Pieces are for workers, not for event
+        loops.
+    :param files: Makes the body multipart. A mapping of field to ``(file name, open)``; ``open`` is called for each
+        attempt, so that a repeated upload starts at the first byte again, and is streamed. What ``open`` or
+        reading raises (:class:`OSError`) passes through.
+    """
+
+    method: str
+    path: str
+    params: Mapping[str, Any] | None = None
+    # Bodies and headers may be private or secret, so a call's repr does not show them.
+    json: Any = field(default=None, repr=False)
+    content: bytes | Iterable[bytes] | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    data: Mapping[str, str] | None = field(default=None, repr=False)
+    files: Mapping[str, tuple[str, Callable[[], BinaryIO]]] | None = None
+    retry: Retry = Retry.SAFE
+    timeout: float | None = None
+    """Seconds for each read or write; the transport's own when ``None``."""
+    whole: bool = False
+    """Answer with an :class:`HttpAnswer`, for a service that says something in its headers."""
+
+
+@dataclass(frozen=True)
+class HttpAnswer:
+    """
+    The answer to an :class:`HttpCall` that asked for more than the body.
+
+    :param body: The decoded body.
+    :param retry_after: Seconds after which the server wants to be asked again.
+    """
+
+    body: Any
+    retry_after: float | None = None
+
+
+class HttpTransport(Transport[HttpCall, Any]):
+    """
+    Send calls to one server and hand back decoded JSON.
+
+    Redirects are followed for reading only: another method would be repeated as a GET (301, 302, 303), whose
+    answer would read as that of the call. No header of this transport goes to another origin.
+
+    :param service: The name that errors start with.
+    :param base_url: Everything that a call's path is relative to.
+    :param headers: Sent with every call. Credentials go here or into ``auth``, and nowhere else: no error
+        and no log line of this class quotes a request's headers, nor an answer that repeats a credential of them.
+    :param timeout: Seconds to wait for a connection, for each read and for each write.
+    :param attempts: How often a repeatable call is sent at most.
+    :param backoff: Seconds before the second attempt, doubled for each one after it.
+    :param error_reader: Picks ``(code, message)`` out of a decoded error body.
+    :param remedies: What a user can do about a status, by status; added to the error's text.
+    :param final_codes: Error codes that no waiting mends, whatever the status (a used-up quota that answers 429).
+    :param secrets: What no error may quote although no header of a request is equal to it.
+    :raises SpecError: the base URL or a header cannot be sent as it is.
+    """
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        base_url: str,
+        headers: Mapping[str, str] | None = None,
+        auth: httpx.Auth | None = None,
+        params: Mapping[str, str] | None = None,
+        verify: bool | str = True,
+        timeout: float = 60.0,
+        attempts: int = 6,
+        backoff: float = 0.5,
+        error_reader: ErrorReader | None = None,
+        remedies: Mapping[int, str] | None = None,
+        final_codes: Collection[str] = (),
+        secrets: Collection[str] = (),
+    ) -> None:
+        self.service = service
+        self.base_url = base_url.rstrip("/") + "/"
+        self._origin = _origin_of(self.base_url, service)
+        self._headers = dict(headers or {})
+        check_headers(self._headers, service)
+        self._options: dict[str, Any] = {
+            "base_url": self.base_url,
+            "headers": self._headers,
+            "params": dict(params or {}),
+            "auth": auth,
+            "verify": verify,
+            "timeout": httpx.Timeout(timeout, connect=min(timeout, 10.0)),
+        }
+        self._attempts = attempts
+        self._backoff = backoff
+        self._errors = Errors(service, error_reader, remedies, final_codes, secrets)
+        self._client: httpx.Client | None = None
+        # A gathered flow's calls come from several threads.
+        self._making_client = threading.Lock()
+        self._async_client: httpx.AsyncClient | None = None
+
+    @property
+    def client(self) -> httpx.Client:
+        """The blocking client, made when it is first needed."""
+        with self._making_client:
+            if self._client is None:
+                self._client = httpx.Client(**self._options, event_hooks={"request": [self._keep_home]})
+            return self._client
+
+    @property
+    def async_client(self) -> httpx.AsyncClient:
+        """The async client, made when it is first needed."""
+        if self._async_client is None:
+
+            async def keep_home(request: httpx.Request) -> None:
+                self._keep_home(request)
+
+            self._async_client = httpx.AsyncClient(**self._options, event_hooks={"request": [keep_home]})
+        return self._async_client
+
+    def send(self, call: HttpCall) -> Any:
+        """Send one call, repeating it as ``call.retry`` allows, and return the decoded body."""
+        retrying = Retrying(**self._retry_options(call))
+        return retrying(self._send_once, call)
+
+    async def asend(self, call: HttpCall) -> Any:
+        """Send one call on the event loop, repeating it as ``call.retry`` allows."""
+        retrying = AsyncRetrying(**self._retry_options(call))
+        return await retrying(self._asend_once, call)
+
+    def stream(self, path: str, *, start: int = 0) -> Iterator[bytes]:
+        """
+        Yield a file's bytes from ``start`` on, going on where a broken connection stopped.
+
+        Pieces are as large as they arrive, and nothing is kept. A server that ignores ``Range`` is read again from
+        its first byte, and what was seen before is dropped. A file that changes meanwhile is an error, not a mixture.
+
+        :raises RequestRefusedError: the file is shorter than ``start``, or another one than at the start.
+        """
+        reading = Reading(start)
+        failures = 0
+        while True:
+            before = reading.offset
+            try:
+                for chunk in self._stream_once(path, reading):
+                    reading.offset += len(chunk)
+                    yield chunk
+            except TransientError as error:
+                failures = 1 if reading.offset > before else failures + 1
+                if failures >= self._attempts:
+                    raise
+                delay = self._delay(failures, error)
+                log.warning("%s Going on at byte %d in %.1f s.", error, reading.offset, delay)
+                time.sleep(delay)
+            else:
+                return
+
+    def close(self) -> None:
+        """Close the blocking client; the next call makes another."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    async def aclose(self) -> None:
+        """Close the async client; the next call makes another."""
+        if self._async_client is not None:
+            await self._async_client.aclose()
+            self._async_client = None
+
+    def _send_once(self, call: HttpCall) -> Any:
+        opened: list[BinaryIO] = []
+        try:
+            request = self._build(self.client, call, opened)
+            response = self.client.send(request, follow_redirects=_is_reading(call))
+        except (httpx.RequestError, httpx.InvalidURL) as error:
+            raise self._errors.unanswered(call.method, call.path, error) from None
+        finally:
+            for file in opened:
+                file.close()
+        return self._decode(call, response)
+
+    async def _asend_once(self, call: HttpCall) -> Any:
+        if call.files is not None or not isinstance(call.content, bytes | None):
+            raise TypeError("uploads read files and so belong on a worker, not on the event loop")
+        try:
+            request = self._build(self.async_client, call, [])
+            response = await self.async_client.send(request, follow_redirects=_is_reading(call))
+        except (httpx.RequestError, httpx.InvalidURL) as error:
+            raise self._errors.unanswered(call.method, call.path, error) from None
+        return self._decode(call, response)
+
+    def _stream_once(self, path: str, reading: Reading) -> Iterator[bytes]:
+        # Offsets count the file's bytes, so the body must not be compressed on its way.
+        headers = {"Accept-Encoding": "identity"}
+        if reading.offset:
+            headers["Range"] = f"bytes={reading.offset}-"
+        try:
+            with self.client.stream("GET", path, headers=headers, follow_redirects=True) as response:
+                if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    reading.check_end(response, self.service)
+                    return
+                if not response.is_success:
+                    response.read()
+                    raise self._errors.answered(response)
+                skip = reading.check_start(response, self.service)
+                for chunk in response.iter_bytes():
+                    kept = chunk[skip:] if skip else chunk
+                    skip = max(0, skip - len(chunk))
+                    if kept:
+                        yield kept
+                if skip:
+                    raise reading.shorter(self.service)
+        except (httpx.RequestError, httpx.InvalidURL) as error:
+            raise self._errors.unanswered("GET", path, error) from None
+
+    def _keep_home(self, request: httpx.Request) -> None:
+        # httpx drops ``Authorization`` alone when a redirect leaves the origin, and nothing for an absolute path.
+        if _origin(request.url) != self._origin:
+            ours = {name.lower() for name in self._headers}
+            for name in list(request.headers):
+                if name in ours or SECRET_NAME.search(name):
+                    del request.headers[name]
+
+    @staticmethod
+    def _build(client: httpx.Client | httpx.AsyncClient, call: HttpCall, opened: list[BinaryIO]) -> httpx.Request:
+        files: dict[str, tuple[str, BinaryIO]] | None = None
+        if call.files is not None:
+            files = {}
+            for name, (file_name, open_file) in call.files.items():
+                file = open_file()
+                opened.append(file)
+                files[name] = (file_name, file)
+        headers = dict(call.headers)
+        content = call.content
+        if call.json is not None:
+            content = orjson.dumps(call.json)
+            headers.setdefault("Content-Type", "application/json")
+        return client.build_request(
+            call.method,
+            call.path,
+            params=call.params,
+            content=content,
+            data=call.data,
+            files=files,
+            headers=headers,
+            timeout=call.timeout if call.timeout is not None else httpx.USE_CLIENT_DEFAULT,
+        )
+
+    def _decode(self, call: HttpCall, response: httpx.Response) -> Any:
+        if not response.is_success:
+            raise self._errors.answered(response)
+        try:
+            body = orjson.loads(response.content) if response.content else None
+        except orjson.JSONDecodeError:
+            raise self._errors.unreadable(response) from None
+        return HttpAnswer(body, retry_after(response)) if call.whole else body
+
+    def _delay(self, attempt: int, error: BaseException | None) -> float:
+        jitter = random.uniform(0, self._backoff)  # noqa: S311 - spreads load, guards nothing
+        asked = error.retry_after if isinstance(error, TransientError) else None
+        if asked is None:
+            return min(self._backoff * 2.0 ** (attempt - 1), MAX_BACKOFF) + jitter
+        # Not before the time asked for, and not all clients at the same moment after it.
+        return asked + jitter
+
+    def _retry_options(self, call: HttpCall) -> dict[str, Any]:
+        kinds: tuple[type[TransientError], ...] = {
+            Retry.SAFE: (TransientError,),
+            Retry.REJECTED: (RateLimitedError,),
+            Retry.NEVER: (),
+        }[call.retry]
+
+        def wait(state: RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome is not None else None
+            return self._delay(state.attempt_number, error)
+
+        return {
+            "retry": retry_if_exception(lambda error: isinstance(error, kinds)),
+            "stop": stop_after_attempt(self._attempts),
+            "wait": wait,
+            "before_sleep": _log_retry,
+            "reraise": True,
+        }
+
+
+def _log_retry(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome is not None else None
+    delay = state.next_action.sleep if state.next_action is not None else 0.0
+    log.warning("%s Trying again in %.1f s (attempt %d).", error, delay, state.attempt_number + 1)
+
+
+def _is_reading(call: HttpCall) -> bool:
+    return call.method.upper() in ("GET", "HEAD")
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    port = url.port if url.port is not None else {"http": 80, "https": 443}.get(url.scheme)
+    return url.scheme, url.host, port
+
+
+def _origin_of(base_url: str, service: str) -> tuple[str, str, int | None]:
+    try:
+        origin = _origin(httpx.URL(base_url))
+    except httpx.InvalidURL:
+        origin = ("", "", None)
+    if origin[0] not in ("http", "https") or not origin[1]:
+        raise SpecError(
+            f"{service}: the connection's address must be a whole URL such as https://host/path, without stray "
+            "characters."
+        )
+    return origin
+
+
+def check_headers(headers: Mapping[str, str], service: str) -> None:
+    """Refuse, without quoting it, a value from a connection that cannot be a header's."""
+    for name, value in headers.items():
+        if not value.isascii() or not value.isprintable() or value != value.strip() or not value:
+            # Said here, without the value: h11's own error would quote it.
+            raise SpecError(
+                f"{service}: the {name} header from the connection is empty, begins or ends with a blank, or has a "
+                "character that HTTP cannot carry (a line break, a typographic quote). Enter it again."
+            )

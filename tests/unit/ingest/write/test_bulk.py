@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import pytest
+
+from overnight.errors import (
+    CredentialsError,
+    RateLimitedError,
+    RequestRefusedError,
+    TransientError,
+    UnavailableError,
+)
+from overnight.ingest import OpenSearchTarget
+from overnight.ingest.write.bulk import BulkSender, StoppedError, Throttle
+from unit.ingest.fake_opensearch import Answer, FakeOpenSearch
+
+REJECTED = {"type": "es_rejected_execution_exception", "reason": "queue is full"}
+SOON = {"Retry-After": "0"}
+
+
+def body_of(*keys: str) -> tuple[bytes, list[int]]:
+    body, ends = b"", []
+    for key in keys:
+        body += json.dumps({"index": {"_id": key}}).encode() + b"\n" + json.dumps({"x": key}).encode() + b"\n"
+        ends.append(len(body))
+    return body, ends
+
+
+def sender(target: OpenSearchTarget, *, patience: float = 60.0, throttle: Throttle | None = None) -> BulkSender:
+    return BulkSender(target, "docs", throttle=throttle or Throttle(4), patience=patience, stop=threading.Event())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Answer(429, {"error": {"type": "circuit_breaking_exception", "reason": "heap"}}, SOON),
+        Answer(503, b"<html>busy</html>", SOON),
+        Answer(502, b"", SOON),
+        Answer(200, b'{"errors":false,"items":[{"ind', SOON),
+        Answer(200, {"errors": False, "items": [{"index": {"status": 201}}]}, carried_out=True),
+        Answer(200, {"took": 1}),
+        Answer(200, {"errors": True, "items": [{"index": {"error": "?"}}] * 3}),
+        Answer(200, {"errors": True, "items": ["a", None, 3]}),
+        Answer(200, {"errors": True, "items": [{}, {"index": None}, {"index": {"status": "201"}}]}),
+        Answer(200, {"errors": False, "items": [{"index": {"status": 201}}] * 4}),
+        Answer(200, {"error": {"type": "x", "reason": "no"}, "status": 500}),
+        Answer(200, b"<html>signed out</html>"),
+        Answer(0),
+        Answer(0, carried_out=True),
+    ],
+    ids=[
+        "429",
+        "503",
+        "502",
+        "cut answer",
+        "short answer",
+        "no items",
+        "no status",
+        "no objects",
+        "no outcomes",
+        "long answer",
+        "an error",
+        "a page",
+        "dropped before",
+        "dropped after",
+    ],
+)
+def test_a_body_that_was_not_answered_is_sent_again(
+    fault: Answer, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    opensearch.faults = [fault, fault]
+    assert sender(target).send(*body_of("a", "b", "c")) == []
+    assert opensearch.documents == {key: {"x": key} for key in "abc"}
+    assert opensearch.bulks == [["a", "b", "c"]] * 3
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_only_rejected_documents_are_sent_again(
+    status: int, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    busy = {"b": 2, "d": 1}
+
+    def on_item(key: str, _: Any) -> dict[str, Any] | None:
+        if key == "c":
+            return {"status": 400, "error": {"type": "mapper_parsing_exception", "reason": "bad"}}
+        busy[key] = busy.get(key, 0) - 1
+        return {"status": status, "error": REJECTED} if busy[key] >= 0 else None
+
+    opensearch.on_item = on_item
+    refused = sender(target).send(*body_of(*"abcd"))
+    assert [(bad.number, bad.code, bad.reason) for bad in refused] == [(2, "mapper_parsing_exception", "bad")]
+    assert opensearch.bulks == [["a", "b", "c", "d"], ["b", "d"], ["b"]]
+    assert set(opensearch.documents) == {"a", "b", "d"}
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(500, "node_closed_exception"), (404, "index_shard_closed_exception"), (500, "already_closed_exception")],
+)
+def test_documents_that_a_stopping_node_gave_back_are_sent_again(
+    status: int, code: str, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    left = {"b": 2}
+
+    def on_item(key: str, _: Any) -> dict[str, Any] | None:
+        left[key] = left.get(key, 0) - 1
+        return {"status": status, "error": {"type": code, "reason": "node closed"}} if left[key] >= 0 else None
+
+    opensearch.on_item = on_item
+    assert sender(target).send(*body_of(*"abc")) == []
+    assert opensearch.bulks == [["a", "b", "c"], ["b"], ["b"]]
+    left["b"] = 1_000
+    with pytest.raises(UnavailableError, match="going away"):
+        sender(target, patience=0.5).send(*body_of("b"))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ("MapperParsingException[no]", ("status_400", "MapperParsingException[no]")),
+        (None, ("status_400", "OpenSearch answered 400")),
+        ({"reason": "no"}, ("status_400", "no")),
+        ({"type": "x", "reason": None, "caused_by": "deep"}, ("x", "OpenSearch answered 400")),
+        ({"type": "x", "reason": "no", "caused_by": {"reason": "deep"}}, ("x", "no: deep")),
+    ],
+)
+def test_an_error_of_any_shape_is_a_refusal(
+    error: Any, expected: tuple[str, str], opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    opensearch.on_item = lambda _key, _document: {"status": 400, "error": error}
+    (refused,) = sender(target).send(*body_of("a"))
+    assert (refused.code, refused.reason) == expected
+
+
+def test_documents_that_stay_rejected_fail_the_load(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
+    opensearch.on_item = lambda _key, _document: {"status": 429, "error": REJECTED}
+    with pytest.raises(RateLimitedError, match=r"queue is full\. Lower max_in_flight"):
+        sender(target, patience=0.5).send(*body_of("a"))
+
+
+def test_a_server_that_stays_away_fails_the_load(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
+    opensearch.faults = [Answer(503, b"")] * 50
+    with pytest.raises(UnavailableError):
+        sender(target, patience=0.5).send(*body_of("a"))
+
+
+def test_waiting_ends_when_the_load_does(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
+    stop = threading.Event()
+    opensearch.faults = [Answer(429, b"", {"Retry-After": "200"})]
+    opensearch.gate = lambda _: stop.set()
+    waiting = BulkSender(target, "docs", throttle=Throttle(1), patience=600, stop=stop)
+    with pytest.raises(StoppedError):
+        waiting.send(*body_of("a"))
+
+
+def test_a_body_that_is_too_large_is_halved_down_to_the_culprit(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    keys = [*"abcdef", "g" * 300, *"hij"]
+    opensearch.max_bytes = 150
+    refused = sender(target).send(*body_of(*keys))
+    assert [(bad.number, bad.code) for bad in refused] == [(6, "status_413")]
+    assert set(opensearch.documents) == set("abcdefhij")
+
+
+def test_one_document_that_spoils_the_request_is_found(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
+    error = {"error": {"type": "illegal_argument_exception", "reason": "bad"}}
+
+    def answer(body: bytes, original: Any = opensearch._bulk) -> Answer:
+        return Answer(400, error) if b'"c"' in body else original(body)
+
+    opensearch._bulk = answer  # type: ignore[method-assign]
+    refused = sender(target).send(*body_of(*"abcde"))
+    assert [(bad.number, bad.code) for bad in refused] == [(2, "illegal_argument_exception")]
+    assert set(opensearch.documents) == set("abde")
+
+
+def test_a_request_that_is_wrong_whatever_is_in_it_fails_the_load(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    opensearch._bulk = lambda _: Answer(400, {"error": {"type": "x", "reason": "no"}})  # type: ignore[method-assign]
+    with pytest.raises(RequestRefusedError):
+        sender(target).send(*body_of(*map(str, range(100))))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_credentials_that_are_refused_fail_the_load_at_once(
+    status: int, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    opensearch.faults = [Answer(status, {"error": {"type": "security_exception", "reason": "no"}})] * 2
+    with pytest.raises(CredentialsError):
+        sender(target).send(*body_of("a"))
+    assert len(opensearch.bulks) == 1
+
+
+def test_an_index_that_vanished_fails_the_load(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
+    error = {"type": "index_not_found_exception", "reason": "no such index [docs]"}
+    opensearch.on_item = lambda _key, _document: {"status": 404, "error": error}
+    with pytest.raises(RequestRefusedError, match="vanished"):
+        sender(target).send(*body_of("a", "b"))
+
+
+def test_the_throttle_halves_at_once_and_grows_slowly() -> None:
+    throttle = Throttle(8)
+    assert throttle.limit == 8
+    throttle.push_back()
+    assert throttle.limit == 4
+    for _ in range(4):
+        throttle.relax()
+    assert throttle.limit in (4, 5)
+    for _ in range(40):
+        throttle.relax()
+    assert throttle.limit == 8
+    for _ in range(10):
+        throttle.push_back()
+    assert throttle.limit == 1
+
+
+def test_every_push_back_reaches_the_throttle(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
+    throttle = Throttle(8)
+    opensearch.faults = [Answer(429, b"", SOON), Answer(429, b"", SOON)]
+    sender(target, throttle=throttle).send(*body_of("a"))
+    assert throttle.limit == 2
+
+
+def test_a_transient_error_is_one_for_airflow_too() -> None:
+    assert TransientError.retryable

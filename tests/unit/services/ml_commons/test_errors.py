@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from overnight.errors import (
+    JobNotFoundError,
+    RateLimitedError,
+    RequestRefusedError,
+    ServiceError,
+    UnavailableError,
+    UnsupportedError,
+)
+from overnight.jobs.lifecycle import Over, Wait, Watch, WatchEnd
+from overnight.services.ml_commons.connection import transport
+from overnight.services.ml_commons.errors import ask
+from overnight.transport.http import HttpCall
+from overnight.transport.opensearch import OpenSearchConnection
+
+
+def _refusal(status: int, reason: str, kind: str = "status_exception") -> Any:
+    return {"error": {"type": kind, "reason": reason}, "status": status}
+
+
+def _answer(status: int, body: Any) -> ServiceError:
+    plugin = transport(OpenSearchConnection("http://localhost:9200"), attempts=1)
+    handler = httpx.MockTransport(lambda request: httpx.Response(status, json=body))
+    plugin._client = httpx.Client(base_url=plugin.base_url, transport=handler)
+    with plugin, pytest.raises(ServiceError) as error:
+        plugin.run(ask(HttpCall("POST", "_plugins/_ml/x")))
+    return error.value
+
+
+REMOTE = 'Error from remote service: {"error":{"message":"no"}}'
+
+CASES: list[tuple[int, Any, type[ServiceError], str]] = [
+    (400, {"error": "no handler found for uri [/x] and method [POST]"}, UnsupportedError, "2.17 to 2.19 only"),
+    (404, _refusal(404, "Failed to find task"), JobNotFoundError, "does not know this ML task"),
+    # 2.19 answers a cancel on a cluster without the task index with 500.
+    (500, _refusal(500, "Fail to find task"), JobNotFoundError, "does not know this ML task"),
+    (404, _refusal(404, "no such index [.plugins-ml-task]"), RequestRefusedError, "registering any model makes it"),
+    (500, _refusal(500, 'X is currently disabled. To enable it, update "a.b"'), RequestRefusedError, "administrator"),
+    (400, _refusal(400, "The task ID you provided does not have any associated batch job"), UnsupportedError, "Only"),
+    (404, _refusal(404, "Failed to find model"), RequestRefusedError, "MLCommonsRegisterModelOperator"),
+    (404, _refusal(404, "Failed to find connector:nope"), RequestRefusedError, "MLCommonsConnectorOperator"),
+    (404, _refusal(404, "Failed to retrieve the ML model for the given task ID"), RequestRefusedError, "runs on"),
+    (409, _refusal(409, "1 models are still using this connector"), RequestRefusedError, "DeleteModel"),
+    (500, _refusal(500, "Batch Ingestion request has empty body"), RequestRefusedError, "malformed"),
+    (500, _refusal(500, "class String cannot be cast to class List"), RequestRefusedError, "malformed"),
+    (500, _refusal(500, "Can't get text on a VALUE_NULL at 1:84"), RequestRefusedError, "malformed"),
+    (400, _refusal(400, "[1:200] Failed to parse list: expecting START_ARRAY"), RequestRefusedError, "malformed"),
+    (429, _refusal(429, "Exceeded maximum limit for BATCH_INGEST tasks."), RateLimitedError, "raise the setting"),
+    (400, _refusal(400, "Invalid payload: { }"), RequestRefusedError, "objects as objects"),
+    (401, _refusal(401, REMOTE), RequestRefusedError, "connector's credential"),
+    (409, _refusal(409, REMOTE), RequestRefusedError, "connector's credential"),
+    (404, _refusal(404, REMOTE), JobNotFoundError, "remote service does not know"),
+    (429, _refusal(429, REMOTE), RateLimitedError, "remote service"),
+    (503, _refusal(503, REMOTE), UnavailableError, "remote service"),
+    (500, _refusal(500, "System Error"), UnavailableError, "System Error"),
+    (400, _refusal(400, 'Error from remote service: {"__type":"ResourceInUse"}'), RequestRefusedError, "already"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "kind", "remedy"), CASES)
+def test_every_error_is_one_exception_that_names_the_remedy(
+    status: int, body: Any, kind: type[ServiceError], remedy: str
+) -> None:
+    error = _answer(status, body)
+    assert type(error) is kind
+    assert remedy in str(error)
+
+
+@pytest.mark.parametrize("reason", ["Failed to find model", "Failed to retrieve the ML model", "no such index [docs]"])
+def test_only_a_task_or_job_that_is_gone_ends_a_watch_as_lost(reason: str) -> None:
+    from overnight.jobs import JobRef
+
+    watch = Watch(JobRef(service="s", id="i", conn_id="c"), poll_interval=1)
+    over = watch.failed(_answer(404, _refusal(404, reason)), 0.0)
+    assert isinstance(over, Over)
+    assert over.end is WatchEnd.REFUSED
+    over = watch.failed(_answer(404, _refusal(404, "Failed to find task")), 0.0)
+    assert isinstance(over, Over)
+    assert over.end is WatchEnd.LOST
+
+
+def test_an_outage_of_the_remote_service_is_borne() -> None:
+    from overnight.jobs import JobRef
+
+    watch = Watch(JobRef(service="s", id="i", conn_id="c"), poll_interval=1)
+    assert isinstance(watch.failed(_answer(502, _refusal(502, REMOTE)), 0.0), Wait)

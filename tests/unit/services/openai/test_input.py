@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overnight.services.openai.input import InputError, Limits, RequestTemplate, build, read_documents, scan
+
+TEMPLATE = RequestTemplate.embeddings("m")
+
+
+def documents(count: int) -> Iterator[dict[str, Any]]:
+    for number in range(count):
+        yield {"id": f"d{number}", "text": f"text {number}", "more": {"n": number}}
+
+
+def read(uri: str) -> list[Any]:
+    return [orjson.loads(line) for line in Path(uri).read_bytes().splitlines()]
+
+
+def test_parts_hold_every_document_once_and_beside_it_its_source(tmp_path: Path) -> None:
+    built = build(documents(7), TEMPLATE, str(tmp_path), limits=Limits(requests=3))
+    assert [part.requests for part in built.parts] == [3, 3, 1]
+    assert [(part.first_line, part.last_line) for part in built.parts] == [(1, 3), (4, 6), (7, 7)]
+    assert (built.documents, built.requests, built.rejected, built.rejected_uri) == (7, 7, 0, None)
+    sources = []
+    for part in built.parts:
+        ids = [request["custom_id"] for request in read(part.uri)]
+        assert ids == [document["id"] for document in read(part.documents_uri)]
+        sources += read(part.documents_uri)
+    assert sources == list(documents(7))
+
+
+def test_what_is_built_passes_the_scan_with_the_same_measures(tmp_path: Path) -> None:
+    for part in build(documents(5), TEMPLATE, str(tmp_path), limits=Limits(requests=2)).parts:
+        found = scan(part.uri, "/v1/embeddings")
+        assert (found.requests, found.bytes, found.sha256, found.embedding_inputs) == (
+            part.requests,
+            part.bytes,
+            part.sha256,
+            part.embedding_inputs,
+        )
+        assert hashlib.sha256(Path(part.uri).read_bytes()).hexdigest() == part.sha256
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(bytes=1_000), Limits(embedding_inputs=9), Limits(requests=3), Limits(bytes=1_000, requests=4)]
+)
+def test_parts_keep_to_each_limit_and_are_no_smaller_than_it_asks(tmp_path: Path, limits: Limits) -> None:
+    many = [{"id": n, "text": ["x"] * (n % 4 + 1)} for n in range(40)]
+    parts = build(many, TEMPLATE, str(tmp_path), limits=limits).parts
+    assert sum(part.requests for part in parts) == 40
+    assert len(parts) > 1
+    assert all(scan(part.uri, "/v1/embeddings", limits=limits) for part in parts)
+    for part, following in pairwise(parts):
+        first = Path(following.uri).read_bytes().splitlines(keepends=True)[0]
+        inputs = len(orjson.loads(first)["body"]["input"])
+        assert (
+            part.requests + 1 > limits.requests
+            or part.bytes + len(first) > limits.bytes
+            or part.embedding_inputs + inputs > limits.embedding_inputs
+        )
+
+
+def test_source_lines_are_kept_byte_for_byte(tmp_path: Path) -> None:
+    lines = [b'{"id": 1,  "text": "a", "n": 1e-7}\r\n', '{"text":"\u00e9", "id":2, "n": 9007199254740993}'.encode()]
+    built = build(lines, TEMPLATE, str(tmp_path))
+    assert Path(built.parts[0].documents_uri).read_bytes() == lines[0].strip() + b"\n" + lines[1] + b"\n"
+
+
+def test_the_same_documents_give_the_same_bytes(tmp_path: Path) -> None:
+    first = build(documents(9), TEMPLATE, str(tmp_path / "a"), limits=Limits(requests=4))
+    second = build(documents(9), TEMPLATE, str(tmp_path / "b"), limits=Limits(requests=4))
+    assert [part.sha256 for part in first.parts] == [part.sha256 for part in second.parts]
+
+
+def test_fewer_parts_leave_none_of_the_former_behind_and_touch_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text("keep\n")
+    build([*documents(5), {"id": "x"}], TEMPLATE, str(tmp_path), limits=Limits(requests=1), on_bad="set_aside")
+    built = build(documents(1), TEMPLATE, str(tmp_path))
+    assert len(built.parts) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "mine.jsonl",
+        "part-00000.documents.jsonl",
+        "part-00000.requests.jsonl",
+    ]
+
+
+def test_no_documents_give_no_parts(tmp_path: Path) -> None:
+    built = build([], TEMPLATE, str(tmp_path))
+    assert (built.parts, built.documents) == ((), 0)
+
+
+BAD: list[tuple[Any, str]] = [
+    (b"", "blank"),
+    (b"  \n", "blank"),
+    (b"{", "not_json"),
+    (b'{"id": 1, "text": "\xff"}', "not_json"),
+    (b"[1]", "not_an_object"),
+    ({"text": "x"}, "no_id"),
+    ({"id": 1.5, "text": "x"}, "bad_id"),
+    ({"id": "x" * 600, "text": "x"}, "id_too_long"),
+    ({"id": 1}, "missing"),
+    ({"id": 1, "text": " "}, "empty"),
+    ({"id": 1, "text": 7}, "not_text"),
+    ({"id": 1, "text": "x" * 5_000}, "too_large"),
+    ({"id": "good", "text": "again"}, "duplicate"),
+]
+
+
+@pytest.mark.parametrize(("bad", "reason"), BAD)
+def test_a_bad_document_is_refused_with_its_line(tmp_path: Path, bad: Any, reason: str) -> None:
+    stream = [{"id": "good", "text": "x"}, bad, {"id": "other", "text": "x"}]
+    with pytest.raises(InputError) as caught:
+        build(stream, TEMPLATE, str(tmp_path), limits=Limits(bytes=2_000))
+    assert [(problem.line, problem.reason) for problem in caught.value.problems] == [(2, reason)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_documents_are_set_aside_with_reason_and_the_rest_goes_in(tmp_path: Path) -> None:
+    stream = [{"id": "good", "text": "x"}, *(bad for bad, _ in BAD), {"id": "other", "text": "x"}]
+    built = build(stream, TEMPLATE, str(tmp_path), limits=Limits(bytes=2_000), on_bad="set_aside")
+    assert [request["custom_id"] for request in read(built.parts[0].uri)] == ["good", "other"]
+    assert built.rejected == len(BAD)
+    assert built.rejected_uri is not None
+    records = read(built.rejected_uri)
+    assert [(record["line"], record["reason"]) for record in records] == [
+        (number, reason) for number, (_, reason) in enumerate(BAD, 2)
+    ]
+    assert records[5]["document"] == {"text": "x"}
+    assert records[3]["document"] == '{"id": 1, "text": "\\xff"}'
+
+
+def test_an_error_in_the_stream_leaves_nothing_behind(tmp_path: Path) -> None:
+    def broken() -> Iterator[dict[str, Any]]:
+        yield from documents(3)
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="gone"):
+        build(broken(), TEMPLATE, str(tmp_path), limits=Limits(requests=1))
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.fixed_dictionaries({"id": st.integers(0, 20) | st.text(max_size=3), "text": st.text(max_size=5)}),
+            st.binary(max_size=10),
+        ),
+        max_size=25,
+    ),
+    st.integers(1, 5),
+)
+def test_every_line_is_either_in_one_part_or_set_aside(
+    tmp_path_factory: pytest.TempPathFactory, stream: list[Any], per_part: int
+) -> None:
+    folder = tmp_path_factory.mktemp("build")
+    built = build(stream, TEMPLATE, str(folder), limits=Limits(requests=per_part), on_bad="set_aside")
+    assert built.documents == len(stream) == built.requests + built.rejected
+    ids = [request["custom_id"] for part in built.parts for request in read(part.uri)]
+    assert len(ids) == len(set(ids)) == built.requests
+    assert all(scan(part.uri, "/v1/embeddings").requests == part.requests for part in built.parts)
+    rejected = read(built.rejected_uri) if built.rejected_uri else []
+    assert len({record["line"] for record in rejected}) == built.rejected
+
+
+def test_documents_are_read_from_many_files_plain_and_compressed(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"id":1}\n{"id":2}')
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"id":3}\n'))
+    uris = [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl.gz")]
+    assert list(read_documents(uris)) == [b'{"id":1}\n', b'{"id":2}', b'{"id":3}\n']

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overnight.jobs import Blame, JobCounts, JobState
+from overnight.services.openai.status import MAX_ERRORS, read_status
+
+
+def counts(total: int, completed: int, failed: int) -> dict[str, int]:
+    return {"total": total, "completed": completed, "failed": failed}
+
+
+@pytest.mark.parametrize(
+    ("word", "state"),
+    [
+        ("validating", JobState.QUEUED),
+        ("in_progress", JobState.RUNNING),
+        ("finalizing", JobState.RUNNING),
+        ("completed", JobState.SUCCEEDED),
+        ("failed", JobState.FAILED),
+        ("expired", JobState.EXPIRED),
+        ("cancelling", JobState.CANCELLING),
+        ("cancelled", JobState.CANCELLED),
+        ("Completed", JobState.SUCCEEDED),
+        ("IN-PROGRESS", JobState.RUNNING),
+        ("canceled", JobState.CANCELLED),
+    ],
+)
+def test_every_word_has_its_state(word: str, state: JobState) -> None:
+    status = read_status({"status": word})
+    assert (status.state, status.raw) == (state, word)
+
+
+@pytest.mark.parametrize(
+    ("batch", "state"),
+    [
+        ({"status": "pondering"}, JobState.RUNNING),
+        ({}, JobState.RUNNING),
+        ({"status": None, "completed_at": 1_700_000_000}, JobState.SUCCEEDED),
+        ({"status": "gone wrong", "failed_at": 1_700_000_000, "completed_at": 0}, JobState.FAILED),
+        ({"status": "pondering", "expired_at": None, "cancelled_at": 1_700_000_000}, JobState.CANCELLED),
+    ],
+)
+def test_a_word_that_is_not_known_is_read_from_the_times(batch: dict[str, Any], state: JobState) -> None:
+    assert read_status(batch).state is state
+
+
+@pytest.mark.parametrize(
+    ("request_counts", "state"),
+    [
+        (counts(3, 3, 0), JobState.SUCCEEDED),
+        (counts(3, 2, 1), JobState.PARTIAL),
+        (counts(3, 0, 3), JobState.PARTIAL),
+        (counts(3, 2, 0), JobState.PARTIAL),
+        (counts(0, 0, 0), JobState.SUCCEEDED),
+        (None, JobState.SUCCEEDED),
+        ({}, JobState.SUCCEEDED),
+        ({"failed": 1}, JobState.PARTIAL),
+    ],
+)
+def test_completed_is_not_succeeded(request_counts: Any, state: JobState) -> None:
+    assert read_status({"status": "completed", "request_counts": request_counts}).state is state
+
+
+def test_an_expired_batch_keeps_its_counts() -> None:
+    status = read_status({"status": "expired", "request_counts": counts(4, 1, 1)})
+    assert (status.state, status.progress) == (JobState.EXPIRED, 0.5)
+    assert status.counts == JobCounts(total=4, succeeded=1, failed=1)
+
+
+@pytest.mark.parametrize(
+    ("code", "blame"),
+    [
+        ("token_limit_exceeded", Blame.LIMITS),
+        ("insufficient_quota", Blame.LIMITS),
+        ("billing_hard_limit_reached", Blame.LIMITS),
+        ("invalid_json_line", Blame.INPUT),
+        ("model_not_found", Blame.INPUT),
+        ("duplicate_custom_id", Blame.INPUT),
+        ("invalid_api_key", Blame.CREDENTIALS),
+        ("file_not_found", Blame.SERVICE),
+        ("internal_error", Blame.SERVICE),
+        ("never_heard_of", None),
+    ],
+)
+def test_a_failed_batch_says_who_can_mend_it(code: str, blame: Blame | None) -> None:
+    error = {"code": code, "message": "m", "param": None, "line": None}
+    status = read_status({"status": "failed", "errors": {"object": "list", "data": [error]}})
+    assert status.blame is blame
+    assert status.errors[0].code == code
+
+
+def test_an_error_in_a_line_is_the_inputs_fault() -> None:
+    data = [{"code": "odd", "message": "m", "param": "body.x", "line": 7}]
+    status = read_status({"status": "failed", "errors": {"data": data}})
+    assert status.blame is Blame.INPUT
+    assert str(status.errors[0]) == "line 7: [odd] m"
+
+
+def test_a_batch_that_failed_without_a_word_is_the_services_fault() -> None:
+    for errors in (None, {}, {"data": []}, {"data": None}, []):
+        assert read_status({"status": "failed", "errors": errors}).blame is Blame.SERVICE
+
+
+def test_a_long_list_of_errors_is_cut() -> None:
+    data = [{"code": "invalid_json_line", "message": "m", "line": n} for n in range(1_000)]
+    assert len(read_status({"status": "failed", "errors": {"data": data}}).errors) == MAX_ERRORS
+
+
+def test_a_repeated_expiry_tells_when_the_results_lapse() -> None:
+    batch = {"completed_at": 1_000_000, "output_expires_after": {"anchor": "created_at", "seconds": 3_600}}
+    at = datetime.fromtimestamp(1_003_600, UTC)
+    assert read_status({"status": "completed", **batch}).results_lapse_at == at
+    assert read_status({"status": "in_progress", **batch}).results_lapse_at is None
+
+
+def test_an_expiry_beyond_all_calendars_reads_as_unknown() -> None:
+    batch = {"status": "completed", "completed_at": 1, "output_expires_after": {"seconds": 10**20}}
+    assert read_status(batch).results_lapse_at is None
+
+
+ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.none()) | st.just({})
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["status", "errors", "request_counts", "completed_at", "failed_at", "output_expires_after", "expires_at"]
+        ),
+        ODD | st.dictionaries(st.sampled_from(["data", "total", "completed", "failed", "seconds"]), ODD),
+    )
+)
+def test_no_batch_object_breaks_the_reading(batch: dict[str, Any]) -> None:
+    assert isinstance(read_status(batch).state, JobState)

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overnight.ingest import LoadReport
+from overnight.templates.report import LeftOut, PartReport, PipelineReport
+from overnight.templates.report_operator import PipelineReportOperator
+
+COUNT = st.integers(0, 1_000)
+CODES = st.sampled_from(["bad_line", "no_row", "mapper_parsing_exception"])
+
+
+@st.composite
+def loads(draw: st.DrawFn) -> LoadReport:
+    indexed, rejected, missing = draw(COUNT), draw(COUNT), draw(COUNT)
+    return LoadReport(
+        index="docs",
+        submitted=indexed + rejected + missing,
+        indexed=indexed,
+        rejected=rejected,
+        missing=missing,
+        bytes=draw(COUNT),
+        seconds=draw(st.floats(0, 100)),
+        reasons=draw(st.dictionaries(CODES, st.integers(1, 9))),
+        dead_letter_uri=draw(st.none() | st.just("s3://bucket/dead.jsonl")),
+    )
+
+
+PARTS = st.lists(st.builds(PartReport, submitted=COUNT, load=st.none() | loads(), accepted=st.booleans()), max_size=8)
+LEFT_OUT = st.none() | st.builds(LeftOut, count=COUNT, uri=st.none() | st.just("s3://bucket/left-out.jsonl"))
+
+
+@given(PARTS, LEFT_OUT, LEFT_OUT)
+def test_whatever_became_of_the_parts_the_counts_add_up(
+    parts: list[PartReport], aside: LeftOut | None, absent: LeftOut | None
+) -> None:
+    report = PipelineReport.of(parts, set_aside=aside, without_result=absent)
+    assert report.submitted == report.indexed + report.rejected + report.missing
+    assert report.set_aside <= report.rejected
+    assert report.without_result <= report.missing
+    left_out = (aside.count if aside else 0) + (absent.count if absent else 0)
+    # Nobody's documents are lost: a part has at least those that it was given.
+    assert report.submitted >= left_out + sum(part.submitted for part in parts)
+    assert report.indexed == sum(part.load.indexed for part in parts if part.load)
+    assert report.failed_parts == tuple(number for number, part in enumerate(parts) if not part.accepted)
+    assert all(count > 0 for count in report.reasons.values())
+    assert None not in report.dead_letter_uris
+
+
+@given(PARTS, LEFT_OUT)
+def test_a_report_can_be_written_and_read_again(parts: list[PartReport], aside: LeftOut | None) -> None:
+    report = PipelineReport.of(parts, set_aside=aside)
+    assert PipelineReport.model_validate_json(report.model_dump_json()) == report
+
+
+def test_a_part_without_a_load_is_missing_as_a_whole() -> None:
+    report = PipelineReport.of([PartReport(submitted=7)])
+    assert (report.submitted, report.indexed, report.missing, report.failed_parts) == (7, 0, 7, (0,))
+
+
+def test_what_a_load_does_not_speak_of_is_missing() -> None:
+    load = LoadReport(index="docs", submitted=6, indexed=5, rejected=1)
+    report = PipelineReport.of([PartReport(submitted=10, load=load, accepted=True)])
+    assert (report.submitted, report.indexed, report.rejected, report.missing) == (10, 5, 1, 4)
+
+
+# --- The step ------------------------------------------------------------------------------------------------------
+
+
+class Pulled:
+    """The XComs of a run, by task, map index and key."""
+
+    def __init__(self, parts: list[int] | None) -> None:
+        self.pushed: dict[str, Any] = {}
+        self._values: dict[tuple[str, int | None, str], Any] = {}
+        if parts is not None:
+            self.put("plan", [{"requests": count} for count in parts])
+
+    def put(self, task_id: str, value: Any, *, number: int | None = None, key: str = "return_value") -> None:
+        self._values[task_id, number, key] = value
+
+    def load(self, number: int, indexed: int, *, rejected: int = 0, accepted: bool = True) -> None:
+        report = LoadReport(index="docs", submitted=indexed + rejected, indexed=indexed, rejected=rejected)
+        self.put("load", report.model_dump(mode="json"), number=number, key="return_value" if accepted else "report")
+
+    @property
+    def context(self) -> Any:
+        def pull(*, task_ids: str, map_indexes: int | None = None, key: str = "return_value") -> Any:
+            return self._values.get((task_ids, map_indexes, key))
+
+        def push(*, key: str, value: Any) -> None:
+            self.pushed[key] = value
+
+        ti = SimpleNamespace(xcom_pull=pull, xcom_push=push)
+        return {"ti": ti, "dag": SimpleNamespace(dag_id="nightly"), "run_id": "manual__1"}
+
+
+def run(xcoms: Pulled, folder: Path, **options: Any) -> dict[str, Any]:
+    operator = PipelineReportOperator(
+        task_id="report", parts_task_id="plan", load_task_id="load", target=str(folder / "run"), **options
+    )
+    return operator.execute(xcoms.context)
+
+
+def test_the_report_is_the_xcom_and_a_file_with_the_parts(tmp_path: Path) -> None:
+    xcoms = Pulled([3, 4])
+    xcoms.load(0, 3)
+    xcoms.load(1, 3, rejected=1)
+    summary = run(xcoms, tmp_path)
+    assert (summary["submitted"], summary["indexed"], summary["rejected"], summary["missing"]) == (7, 6, 1, 0)
+    assert "parts" not in summary
+    assert xcoms.pushed["report"] == summary
+    written = orjson.loads((tmp_path / "run" / "report.json").read_bytes())
+    assert summary["uri"] == str(tmp_path / "run" / "report.json")
+    assert [part["load"]["indexed"] for part in written["parts"]] == [3, 3]
+    assert summary["page"] == str(tmp_path / "run" / "report.html")
+    assert "nightly, manual__1" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_of_a_part_that_does_not_say_its_size_only_its_load_knows(tmp_path: Path) -> None:
+    xcoms = Pulled(None)
+    xcoms.put("plan", [{"request": {}}, {"request": {}}])  # shards
+    xcoms.load(0, 3)
+    xcoms.load(1, 3, rejected=1)
+    assert run(xcoms, tmp_path)["submitted"] == 7
+
+
+def test_a_part_that_failed_fails_the_run_for_good_and_the_report_is_there_all_the_same(tmp_path: Path) -> None:
+    xcoms = Pulled([3, 4, 5])
+    xcoms.load(0, 3)
+    xcoms.load(1, 1, rejected=3, accepted=False)
+    with pytest.raises(AirflowFailException, match="2 of 3 parts did not land: 1, 2"):
+        run(xcoms, tmp_path)
+    told = xcoms.pushed["report"]
+    assert (told["submitted"], told["indexed"], told["rejected"], told["missing"]) == (12, 4, 3, 5)
+    assert told["failed_parts"] == [1, 2]
+    assert (tmp_path / "run" / "report.json").exists()
+
+
+def test_an_ingestion_in_the_cluster_has_indexed_all_of_its_part(tmp_path: Path) -> None:
+    xcoms = Pulled([3, 4])
+    xcoms.put("load", {"engine": "server", "ref": {}, "status": {}, "results": None}, number=0)
+    ours = LoadReport(index="docs", submitted=4, indexed=4, bytes=99)
+    xcoms.put("load", {"engine": "client", "report": ours.model_dump(mode="json")}, number=1)
+    summary = run(xcoms, tmp_path)
+    assert (summary["submitted"], summary["indexed"], summary["bytes"]) == (7, 7, 99)
+
+
+def test_documents_that_no_part_has_are_in_the_report(tmp_path: Path) -> None:
+    xcoms = Pulled([3])
+    xcoms.load(0, 3)
+    xcoms.put("plan", {"count": 2, "uri": "s3://b/refused.jsonl", "further": 1}, key="rejected")
+    xcoms.put("plan", {"count": 5, "uri": "s3://b/missing.jsonl"}, key="missing")
+    summary = run(xcoms, tmp_path, set_aside_key="rejected", without_result_key="missing")
+    assert (summary["submitted"], summary["indexed"], summary["rejected"], summary["missing"]) == (10, 3, 2, 5)
+    assert summary["reasons"] == {"set_aside": 2, "without_result": 5}
+    assert summary["dead_letter_uris"] == ["s3://b/refused.jsonl", "s3://b/missing.jsonl"]
+
+
+def test_no_parts_at_all_are_complete(tmp_path: Path) -> None:
+    summary = run(Pulled([]), tmp_path)
+    assert (summary["submitted"], summary["failed_parts"]) == (0, [])
+
+
+def test_a_run_that_never_got_to_its_parts_has_nothing_to_report(tmp_path: Path) -> None:
+    with pytest.raises(AirflowFailException, match="plan made no parts"):
+        run(Pulled(None), tmp_path)
+    assert not (tmp_path / "run").exists()
