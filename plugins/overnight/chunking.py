@@ -167,10 +167,10 @@ def _fields(document: Mapping[str, Any], config: ChunkConfig, place: str) -> tup
         raise SpecError(f"{place}: no {config.id_field!r} to make an id of; it has {sorted(document)}")
     if not isinstance(text, str):
         raise SpecError(f"{place}: no text in {config.text_field!r}; it has {sorted(document)}")
-    return _id_of(str(identity)), text
+    return _build_id(str(identity)), text
 
 
-def _id_of(identity: str) -> str:
+def _build_id(identity: str) -> str:
     """An address may be longer than an ``_id``, and may look different in an URL; its digest does neither."""
     if _PLAIN_ID.fullmatch(identity):
         return identity

@@ -9,7 +9,7 @@ What can go wrong with a remote job, by who can mend it.
     ├── ServiceError               a call failed
     │   ├── RequestRefusedError    400, 409, 413, 422: the request is wrong
     │   ├── CredentialsError       401, 403
-    │   ├── JobNotFoundError       404, 410
+    │   ├── NotFoundError       404, 410
     │   ├── UnsupportedError       the service cannot do that, ever (cancelling an ingestion, say)
     │   └── TransientError         worth another try
     │       ├── RateLimitedError   429
@@ -64,7 +64,7 @@ class CredentialsError(ServiceError):
     """The connection's credentials are missing, wrong, or not allowed to do this."""
 
 
-class JobNotFoundError(ServiceError):
+class NotFoundError(ServiceError):
     """The service does not know the job (any more)."""
 
 

@@ -77,7 +77,7 @@ class JsonPath:
         document = _unwrap_body(json.loads(bytes(line)))
         found: list[JsonBytes] = []
         for match in expression.find(document):
-            steps = _steps_of(match)
+            steps = _parse_segments(match)
             value = msgspec.json.encode(match.value) if steps is None else locate(line, steps)
             if value is not None:
                 found.append(value)
@@ -152,7 +152,7 @@ def _is_definite(expression: JSONPath) -> bool:
 _SELECTORS = ("jsonpath_ng.jsonpath", "jsonpath_ng.ext.filter")
 
 
-def _steps_of(match: Any) -> tuple[Step, ...] | None:
+def _parse_segments(match: Any) -> tuple[Step, ...] | None:
     """Return the way to a match, or ``None`` when the value was computed and stands nowhere in the line."""
     steps: list[Step] = []
     while match is not None and not isinstance(match.path, Root):

@@ -31,7 +31,7 @@ class Storage:
 
     def resolve(self, uri: str) -> tuple[AbstractFileSystem, str]:
         """Return the filesystem of a URI and the path on it."""
-        protocol = scheme_of(uri)
+        protocol = get_scheme(uri)
         if protocol not in self.connectors:
             filesystem, path = fsspec.url_to_fs(uri)
             return filesystem, cast("str", path)
@@ -97,7 +97,7 @@ class Storage:
             filesystem.rm_file(path)
 
 
-def scheme_of(uri: str) -> str:
+def get_scheme(uri: str) -> str:
     """Return a URI's scheme in lower case, ``file`` for a plain path."""
     scheme = urlsplit(uri).scheme.lower()
     # A Windows drive letter is not a scheme.

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 
-def event_of(trigger: Any) -> dict[str, Any]:
+def to_event(trigger: Any) -> dict[str, Any]:
     async def collect() -> list[Any]:
         return [event async for event in trigger.run()]
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from overnight.errors import UnavailableError
 from overnight.jobs import (
-    Blame,
+    FailureCause,
     FoundJob,
     JobCounts,
     JobKey,
@@ -97,5 +97,5 @@ def _read(order: dict[str, Any]) -> JobStatus:
         state=state,
         raw=order["status"],
         counts=JobCounts(total=pages, succeeded=pages - spoiled, failed=spoiled),
-        blame=Blame.SERVICE if state is JobState.FAILED else None,
+        cause=FailureCause.SERVICE if state is JobState.FAILED else None,
     )

@@ -363,7 +363,7 @@ def test_as_many_failed_lines_as_are_allowed_are_a_success(run: Run, account: Ac
 @pytest.mark.dag_run("lapsed")
 def test_results_that_lapsed_fail_at_once_and_clearing_the_job_gets_them_anew(run: Run, account: Accounts) -> None:
     assert run.finish() == "success", run.logs("results")
-    assert run.xcom()["status"]["results_lapse_at"] is not None
+    assert run.xcom()["status"]["results_expire_at"] is not None
     account("aging").advance(2 * 3600)
     run.clear("results")
     run.wait("failed", task_id="results", beyond=1)

@@ -13,9 +13,9 @@ import pytest
 
 from .conftest import Services, Standalone
 from .console import Run
-from .roads.connections import clear_from, connect, counts, trigger
-from .roads.sagemaker import SageMaker, emulated
-from .roads.store import Store, lines
+from .bench.connections import clear_from, connect, counts, trigger
+from .bench.sagemaker import SageMaker, emulated
+from .bench.store import Store, lines
 
 BAD = 3
 """The input with a record that the model refuses."""

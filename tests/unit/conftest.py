@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from http_server import Server
 from slowprint.server import Shop, connect, open_shop
 
 
@@ -57,3 +58,17 @@ def shop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Shop]:
     with open_shop() as shop:
         connect(monkeypatch, shop.url)
         yield shop
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def other_server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.stop()

@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overnight.storage import Storage, scheme_of
+from overnight.storage import Storage, get_scheme
 
 Place = Callable[..., str]
 
@@ -180,4 +180,4 @@ def test_a_filesystem_is_made_once_when_it_is_first_needed() -> None:
     ],
 )
 def test_the_scheme_of_a_plain_path_is_file(uri: str, scheme: str) -> None:
-    assert scheme_of(uri) == scheme
+    assert get_scheme(uri) == scheme

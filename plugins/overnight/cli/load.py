@@ -69,7 +69,7 @@ def load(  # noqa: PLR0917 - typer calls it by name
                 "allowed_failures": allowed_failures,
                 "dead_letter_uri": dead_letters or f"{request}.dead-letters.jsonl",
                 "checkpoint_uri": None if checkpoint == "none" else checkpoint or f"{request}.checkpoint.json",
-                "create_index": _json_of(mapping) if mapping is not None else None,
+                "create_index": _parse_json(mapping) if mapping is not None else None,
                 "progress_seconds": 0.2 if errors.is_terminal else 10.0,
                 **_pairs(option or []),
             }
@@ -101,7 +101,7 @@ def _read(path: Path) -> str:
         raise SpecError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _json_of(path: Path) -> Any:
+def _parse_json(path: Path) -> Any:
     try:
         return json.loads(_read(path))
     except ValueError as error:

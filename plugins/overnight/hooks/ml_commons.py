@@ -12,7 +12,7 @@ from airflow.sdk.log import mask_secret
 
 from overnight.errors import SpecError
 from overnight.hooks.job import JobHook
-from overnight.hooks.opensearch import OpenSearchHook, reach_of
+from overnight.hooks.opensearch import OpenSearchHook, parse_connection
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID
 from overnight.jobs.client import JobClient
 from overnight.jobs.service import Service
@@ -43,7 +43,7 @@ class _MLCommonsHook(JobHook[ServiceT]):
 
     def client_from(self, connection: Connection, extra: Mapping[str, Any]) -> JobClient[ServiceT]:
         """Return a client for a connection; an AWS connection that it names is looked up, blocking."""
-        return self._client(reach_of(connection, extra, self.get_connection))
+        return self._client(parse_connection(connection, extra, self.get_connection))
 
     async def aclient(self) -> JobClient[ServiceT]:
         """Look the connections up on the event loop and return a client. For triggerers."""

@@ -11,7 +11,7 @@ from overnight.hooks.job import JobHook
 from overnight.jobs.client import JobClient
 from overnight.services.openai.connection import DEFAULT_BASE_URL, AuthStyle, OpenAIConnection
 from overnight.services.openai.scan import Limits
-from overnight.services.openai.service import PLATFORM_PAGES, OpenAIBatchService
+from overnight.services.openai.service import CONSOLE_URL, OpenAIBatchService
 from overnight.storage import Storage
 from overnight.transport.flow import Flow
 from overnight.transport.http import HttpCall
@@ -81,8 +81,10 @@ class OpenAIHook(JobHook[OpenAIBatchService]):
             timeout=facts.timeout,
             verify=facts.verify,
         )
-        pages = PLATFORM_PAGES if reach.base_url == DEFAULT_BASE_URL else None
-        service = OpenAIBatchService(self.conn_id, storage=self.storage, limits=self.limits, pages=pages)
+        console_url_prefix = CONSOLE_URL if reach.base_url == DEFAULT_BASE_URL else None
+        service = OpenAIBatchService(
+            self.conn_id, storage=self.storage, limits=self.limits, console_url_prefix=console_url_prefix
+        )
         return JobClient(service, reach.transport())
 
     def probe(self, service: OpenAIBatchService) -> Flow[str]:

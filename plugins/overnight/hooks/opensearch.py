@@ -99,7 +99,7 @@ class OpenSearchHook(BaseHook):
         :raises SpecError: the connection lacks something; the text says which field.
         """
         connection = self.get_connection(self.conn_id)
-        return reach_of(connection, connection.extra_dejson, self.get_connection)
+        return parse_connection(connection, connection.extra_dejson, self.get_connection)
 
     async def areach(self) -> OpenSearchConnection:
         """Look the connection up on the event loop and return how to reach the cluster. For triggerers."""
@@ -143,7 +143,7 @@ class OpenSearchHook(BaseHook):
             return False, str(error)
 
 
-def reach_of(
+def parse_connection(
     connection: Connection, extra: Mapping[str, Any], look_up: Callable[[str], Connection]
 ) -> OpenSearchConnection:
     """
@@ -171,7 +171,7 @@ def _reach(connection: Connection, extra: OpenSearchExtra, auth: httpx.Auth | No
     if auth is None and connection.login:
         auth = httpx.BasicAuth(connection.login, connection.password or "")
     return OpenSearchConnection(
-        url=_url_of(connection, extra),
+        url=_parse_url(connection, extra),
         auth=auth,
         verify=(extra.ca_certs or True) if extra.verify_certs else False,
         headers=extra.headers,
@@ -179,7 +179,7 @@ def _reach(connection: Connection, extra: OpenSearchExtra, auth: httpx.Auth | No
     )
 
 
-def _url_of(connection: Connection, extra: OpenSearchExtra) -> str:
+def _parse_url(connection: Connection, extra: OpenSearchExtra) -> str:
     given = (connection.host or "").strip().rstrip("/")
     scheme, separator, host = given.rpartition("://")
     if not host or "@" in host:
@@ -187,7 +187,7 @@ def _url_of(connection: Connection, extra: OpenSearchExtra) -> str:
             f"The OpenSearch connection {connection.conn_id!r} needs a host (search.example.com, or a URL); login and "
             "password go into their own fields."
         )
-    scheme = (scheme or _scheme_of(connection, extra)).lower()
+    scheme = (scheme or _get_scheme(connection, extra)).lower()
     if scheme not in ("http", "https"):
         raise SpecError(
             f"The OpenSearch connection {connection.conn_id!r} has the scheme {scheme!r}, not http or https."
@@ -202,7 +202,7 @@ def _url_of(connection: Connection, extra: OpenSearchExtra) -> str:
     return f"{address}/{prefix}" if prefix else address
 
 
-def _scheme_of(connection: Connection, extra: OpenSearchExtra) -> str:
+def _get_scheme(connection: Connection, extra: OpenSearchExtra) -> str:
     if connection.schema in ("http", "https"):
         return connection.schema
     if extra.scheme:

@@ -13,7 +13,9 @@ from overnight.errors import OvernightError
 from overnight.jobs import JobRef, JobStatus, ResultManifest
 
 
-def outcome_of(ref: JobRef, status: JobStatus | None = None, results: ResultManifest | None = None) -> dict[str, Any]:
+def build_outcome(
+    ref: JobRef, status: JobStatus | None = None, results: ResultManifest | None = None
+) -> dict[str, Any]:
     """Return the XCom of every task that has to do with a job: references and counts, never results."""
     return {
         "ref": ref.model_dump(mode="json"),

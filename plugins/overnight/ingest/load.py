@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from overnight.errors import JobNotFoundError, SpecError
+from overnight.errors import NotFoundError, SpecError
 from overnight.ingest.map.documents import Cursor, SingleSource, Step
 from overnight.ingest.map.field_map import SourceMap, compile_field_map
 from overnight.ingest.map.join import JoinedSources
@@ -32,8 +32,8 @@ from overnight.ingest.write.index import (
     refresh,
 )
 from overnight.ingest.write.target import OpenSearchTarget
-from overnight.jobs import fingerprint_of
-from overnight.storage import Storage, scheme_of
+from overnight.jobs import compute_fingerprint
+from overnight.storage import Storage, get_scheme
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ class _Load:
         try:
             return inspect_index(self._target, name)
         except SpecError as error:
-            if body is None or not isinstance(error.__cause__, JobNotFoundError):
+            if body is None or not isinstance(error.__cause__, NotFoundError):
                 raise
         create_index(self._target, name, body)
         log.info("Created the index %s.", name)
@@ -218,7 +218,7 @@ class _Load:
     def _fingerprint(self, index: IndexInfo) -> str:
         """Tell this load from one whose checkpoint or dead letters would be of no use to it."""
         options = self._options
-        return fingerprint_of(
+        return compute_fingerprint(
             {
                 "field_map": self._request.model_dump(mode="json", include={"field_map", "ingest_fields"}),
                 "files": [[[file.name, file.identity] for file in source.files] for source in self._sources],
@@ -232,4 +232,4 @@ class _Load:
 
 
 def _is_openai(uris: Sequence[str]) -> bool:
-    return any(scheme_of(uri) == "openai" for uri in uris)
+    return any(get_scheme(uri) == "openai" for uri in uris)

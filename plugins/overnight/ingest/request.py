@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from overnight.errors import SpecError
 from overnight.ingest.read.sources import shown
 from overnight.jobs.allowance import Allowance
-from overnight.storage import scheme_of
+from overnight.storage import get_scheme
 
 SourceType = Literal["s3", "openAI", "file", "http"]
 Allowed: TypeAlias = int | float | str
@@ -62,7 +62,7 @@ class DataSource(_Strict):
     def _of_its_type(self) -> Self:
         if self.type is not None:
             for uri in chain.from_iterable(self.uris):
-                if scheme_of(uri) not in _SCHEMES[self.type]:
+                if get_scheme(uri) not in _SCHEMES[self.type]:
                     raise ValueError(
                         f"source {shown(uri)!r} is not of type {self.type!r}; leave data_source.type out to mix kinds"
                     )

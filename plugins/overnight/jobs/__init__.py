@@ -1,8 +1,8 @@
 """The lifecycle of a remote batch job: model, identity and decisions. Pure: no I/O, no Airflow."""
 
-from overnight.jobs.identity import JobKey, JobName, fingerprint_of
+from overnight.jobs.identity import JobKey, JobName, compute_fingerprint
 from overnight.jobs.model import (
-    Blame,
+    FailureCause,
     FoundJob,
     JobCounts,
     JobError,
@@ -14,7 +14,7 @@ from overnight.jobs.model import (
 )
 
 __all__ = [
-    "Blame",
+    "FailureCause",
     "FoundJob",
     "JobCounts",
     "JobError",
@@ -25,5 +25,5 @@ __all__ = [
     "JobStatus",
     "ResultFile",
     "ResultManifest",
-    "fingerprint_of",
+    "compute_fingerprint",
 ]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 _NAME = re.compile(r"overnight-(?P<tag>[0-9a-f]{20})-g(?P<generation>\d+)-(?P<fingerprint>[0-9a-f]{16})")
 
 
-def fingerprint_of(material: Mapping[str, Any]) -> str:
+def compute_fingerprint(material: Mapping[str, Any]) -> str:
     """
     Return a short digest of everything that decides what a job computes and who pays for it.
 

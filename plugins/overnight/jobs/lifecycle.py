@@ -2,7 +2,7 @@
 The decisions of a job's life, each written once and free of I/O.
 
 An operator asks :func:`resume` and :func:`adopt` what to do before it submits anything, the trigger and the blocking
-loop ask a :class:`Watch` after every poll, and :func:`judge` says what a job's end means for its task. The table
+loop ask a :class:`Poller` after every poll, and :func:`evaluate` says what a job's end means for its task. The table
 of all exits is in ``docs/lifecycle.md``.
 """
 
@@ -116,7 +116,7 @@ class JobRecord(BaseModel):
         """Return the record of a job that this task has done with."""
         return self.model_copy(update={"ending": ending, "ended_with": max_tries})
 
-    def is_untold(self, max_tries: int) -> bool:
+    def is_unacknowledged(self, max_tries: int) -> bool:
         """
         Whether the worker died when the task was about to succeed, and before Airflow knew.
 
@@ -171,15 +171,15 @@ def resume(
     if record.ref is None:
         return Submit(record.generation, "the last try ended before it recorded a job")
     following = record.generation + 1
-    untold = record.is_untold(max_tries)
-    if record.ending in (Ending.FINISHED, Ending.ACCEPTED) and not untold:
+    unacknowledged = record.is_unacknowledged(max_tries)
+    if record.ending in (Ending.FINISHED, Ending.ACCEPTED) and not unacknowledged:
         return Submit(following, f"{record.ref} was finished with; this is a new run of the task")
     if seen is None:
         submitted = (record.submitted_at or record.intent_at).isoformat(timespec="seconds")
         return Submit(following, f"{record.ref}, submitted at {submitted}, is gone from the service")
     if seen.state.is_stopped:
         return Submit(following, f"{record.ref} was cancelled")
-    if record.ending is Ending.HANDED_OVER and seen.state.is_terminal and not untold:
+    if record.ending is Ending.HANDED_OVER and seen.state.is_terminal and not unacknowledged:
         return Submit(following, f"{record.ref} is over and was handed over; this is a new run of the task")
     if record.fingerprint != fingerprint:
         return _changed(record.ref, seen.state, following, on_changed_spec)
@@ -231,7 +231,7 @@ def _changed(ref: JobRef, state: JobState, following: int, policy: OnChangedSpec
     return Submit(following, f"{ref} was submitted with another spec", None if state.is_terminal else ref)
 
 
-class WatchEnd(StrEnum):
+class PollEnd(StrEnum):
     """Why a watch is over."""
 
     ENDED = "ended"
@@ -252,20 +252,20 @@ class Wait:
 
 
 @dataclass(frozen=True)
-class Over:
+class PollOutcome:
     """
     Stop polling: ``status`` is set when the job ended, ``message`` when it did not.
 
     :param cancelled: Whether the service took the cancellation of a job that missed its deadline.
     """
 
-    end: WatchEnd
+    end: PollEnd
     status: JobStatus | None = None
     message: str = ""
     cancelled: bool = False
 
 
-class Watch:
+class Poller:
     """
     Decide after each poll whether to go on, and when.
 
@@ -290,38 +290,38 @@ class Watch:
         self._failures = 0
         self._failing_since: float | None = None
 
-    def saw(self, status: JobStatus, now: float) -> Wait | Over:
+    def on_status(self, status: JobStatus, now: float) -> Wait | PollOutcome:
         """Decide after a poll that was answered. The end of the job counts even when the deadline has passed."""
         self._failures = 0
         self._failing_since = None
         if status.state.is_terminal:
-            return Over(WatchEnd.ENDED, status)
+            return PollOutcome(PollEnd.ENDED, status)
         return self._wait(max(self.poll_interval, status.poll_after or 0.0), now)
 
-    def failed(self, error: ServiceError, now: float) -> Wait | Over:
+    def on_error(self, error: ServiceError, now: float) -> Wait | PollOutcome:
         """Decide after a poll that raised."""
         if isinstance(error, TransientError):
             self._failures += 1
             if self._failing_since is None:
                 self._failing_since = now
             if now - self._failing_since >= self.patience:
-                return Over(
-                    WatchEnd.SILENT,
+                return PollOutcome(
+                    PollEnd.SILENT,
                     message=f"No usable answer about {self.ref} for {self.patience:.0f} s: {error} The job was left "
                     "as it is; a retry attaches to it again.",
                 )
             backoff = min(self.poll_interval * 2.0 ** min(self._failures - 1, 16), self.MAX_BACKOFF)
             return self._wait(max(backoff, error.retry_after or 0.0), now)
         if error.status in _GONE:
-            return Over(WatchEnd.LOST, message=str(error))
-        return Over(WatchEnd.REFUSED, message=str(error))
+            return PollOutcome(PollEnd.LOST, message=str(error))
+        return PollOutcome(PollEnd.REFUSED, message=str(error))
 
-    def _wait(self, seconds: float, now: float) -> Wait | Over:
+    def _wait(self, seconds: float, now: float) -> Wait | PollOutcome:
         if self.deadline is None:
             return Wait(_jittered(seconds))
         if now >= self.deadline:
             passed = datetime.fromtimestamp(self.deadline, tz=UTC).isoformat(timespec="seconds")
-            return Over(WatchEnd.DEADLINE, message=f"{self.ref} was not over by its deadline, {passed}.")
+            return PollOutcome(PollEnd.DEADLINE, message=f"{self.ref} was not over by its deadline, {passed}.")
         # The last poll falls on the deadline itself, not one interval after it.
         return Wait(min(_jittered(seconds), self.deadline - now))
 
@@ -339,11 +339,11 @@ class Verdict:
     """What the end of a watch means for the task: success when there is no ``error``."""
 
     error: OvernightError | None = None
-    lets_go: bool = True
+    releases_job: bool = True
     """Whether the task has done with the job. If not, its next run attaches to the same job."""
 
 
-def judge(ref: JobRef, over: Over, allowed: Allowance) -> Verdict:
+def evaluate(ref: JobRef, over: PollOutcome, allowed: Allowance) -> Verdict:
     """
     Say what the end of a watch means.
 
@@ -353,21 +353,21 @@ def judge(ref: JobRef, over: Over, allowed: Allowance) -> Verdict:
         :class:`~overnight.errors.TransientError` only.
     """
     match over.end:
-        case WatchEnd.DEADLINE:
-            return Verdict(DeadlineExceededError(over.message), lets_go=over.cancelled)
-        case WatchEnd.LOST:
+        case PollEnd.DEADLINE:
+            return Verdict(DeadlineExceededError(over.message), releases_job=over.cancelled)
+        case PollEnd.LOST:
             return Verdict(JobLostError(f"{over.message} {ref} is lost; a retry submits the work again."))
-        case WatchEnd.REFUSED:
+        case PollEnd.REFUSED:
             told = f"{over.message} {ref} was left as it is; mend that and clear the task."
-            return Verdict(RequestRefusedError(told), lets_go=False)
-        case WatchEnd.SILENT:
-            return Verdict(TransientError(over.message), lets_go=False)
+            return Verdict(RequestRefusedError(told), releases_job=False)
+        case PollEnd.SILENT:
+            return Verdict(TransientError(over.message), releases_job=False)
     if over.status is None:
         raise ValueError(f"the watch of {ref} ended without a status")
-    return _judge_status(ref, over.status, allowed)
+    return _evaluate_status(ref, over.status, allowed)
 
 
-def _judge_status(ref: JobRef, status: JobStatus, allowed: Allowance) -> Verdict:
+def _evaluate_status(ref: JobRef, status: JobStatus, allowed: Allowance) -> Verdict:
     told = f"{ref} ended {status.describe()}."
     match status.state:
         case JobState.SUCCEEDED:
@@ -379,17 +379,17 @@ def _judge_status(ref: JobRef, status: JobStatus, allowed: Allowance) -> Verdict
                 f" That is more than allowed_failures={allowed} lets pass. The good results are paid for and there: "
                 "raise allowed_failures and clear the task to go on with them."
             )
-            return Verdict(JobFailedError(told), lets_go=False)
+            return Verdict(JobFailedError(told), releases_job=False)
         case JobState.EXPIRED:
             return Verdict(JobLostError(f"{told} The service ran out of time; a retry submits the work again."))
         case JobState.CANCELLED:
             told += " It was not this task that cancelled it, so no retry submits it again; clear the task to do so."
             return Verdict(JobCancelledError(told))
-        case JobState.FAILED if status.blame is not None and status.blame.is_retryable:
+        case JobState.FAILED if status.cause is not None and status.cause.is_retryable:
             return Verdict(JobLostError(f"{told} The fault is the service's; a retry submits the work again."))
         case JobState.FAILED:
-            blame = f" The fault is in the {status.blame}." if status.blame else ""
-            return Verdict(JobFailedError(f"{told}{blame} Mend that and clear the task."))
+            cause = f" The fault is in the {status.cause}." if status.cause else ""
+            return Verdict(JobFailedError(f"{told}{cause} Mend that and clear the task."))
     raise ValueError(f"{ref} is {status.state}, which is not an end")
 
 

@@ -42,7 +42,7 @@ class JobState(StrEnum):
 _LIVE = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING})
 
 
-class Blame(StrEnum):
+class FailureCause(StrEnum):
     """Who can mend a failed job. Only what the *service* lost is worth a retry as it stands."""
 
     INPUT = "input"
@@ -53,7 +53,7 @@ class Blame(StrEnum):
     @property
     def is_retryable(self) -> bool:
         """Whether the very same job may succeed when it is submitted again."""
-        return self is Blame.SERVICE
+        return self is FailureCause.SERVICE
 
 
 class _Frozen(BaseModel):
@@ -135,9 +135,9 @@ class JobStatus(_Frozen):
     progress: float | None = None
     """Share of the items that are done, 0 to 1."""
     errors: tuple[JobError, ...] = ()
-    blame: Blame | None = None
+    cause: FailureCause | None = None
     """Set when the job FAILED and the service's answer says why."""
-    results_lapse_at: datetime | None = None
+    results_expire_at: datetime | None = None
     """When the service deletes the results."""
     warnings: tuple[str, ...] = ()
     """What the service says of the job that is no error."""

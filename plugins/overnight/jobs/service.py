@@ -9,7 +9,7 @@ from typing import ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from overnight.errors import UnsupportedError
-from overnight.jobs import FoundJob, JobKey, JobRef, JobStatus, ResultManifest, fingerprint_of
+from overnight.jobs import FoundJob, JobKey, JobRef, JobStatus, ResultManifest, compute_fingerprint
 from overnight.transport.flow import Flow
 
 
@@ -29,7 +29,7 @@ class JobSpec(BaseModel):
 
         :param conn_id: The connection that pays; the same work on another account is another job.
         """
-        return fingerprint_of({"spec": self.model_dump(mode="json"), "conn_id": conn_id})
+        return compute_fingerprint({"spec": self.model_dump(mode="json"), "conn_id": conn_id})
 
 
 SpecT = TypeVar("SpecT", bound=JobSpec)
@@ -79,7 +79,7 @@ class Service(ABC, Generic[SpecT]):
         """
         Look at the job once.
 
-        :raises JobNotFoundError: the service does not know it (any more).
+        :raises NotFoundError: the service does not know it (any more).
         """
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:
@@ -95,7 +95,7 @@ class Service(ABC, Generic[SpecT]):
     def results(self, ref: JobRef) -> Flow[ResultManifest]:
         """Say where the results of a job are. Called for SUCCEEDED, PARTIAL, EXPIRED and CANCELLED jobs."""
 
-    def page(self, ref: JobRef) -> str | None:
+    def console_url(self, ref: JobRef) -> str | None:
         """Return the address of the service's own page about a job, for the link in Airflow's UI."""
         del ref
         return None

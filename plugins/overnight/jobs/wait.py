@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from overnight.errors import OvernightError, ServiceError
 from overnight.jobs import JobRef, JobStatus
-from overnight.jobs.lifecycle import Over, Wait, Watch, WatchEnd
+from overnight.jobs.lifecycle import PollEnd, Poller, PollOutcome, Wait
 from overnight.jobs.service import Service
 from overnight.transport.flow import Flow, Pause
 
@@ -20,7 +20,7 @@ class Logger(Protocol):
     def warning(self, event: Any, /, *args: Any) -> Any: ...  # noqa: D102
 
 
-def watch(
+def wait_for_end(
     service: Service[Any],
     ref: JobRef,
     *,
@@ -29,7 +29,7 @@ def watch(
     patience: float,
     cancel_on_deadline: bool,
     log: Logger,
-) -> Flow[Over]:
+) -> Flow[PollOutcome]:
     """
     Look at a job until it ends, its deadline passes, or nobody answers; then say which.
 
@@ -39,33 +39,33 @@ def watch(
     :param cancel_on_deadline: Cancel the job when the deadline passes.
     :param log: Gets a line for every look.
     """
-    keeper = Watch(ref, poll_interval=poll_interval, deadline=deadline, patience=patience)
+    poller = Poller(ref, poll_interval=poll_interval, deadline=deadline, patience=patience)
     while True:
-        step = yield from look(service, ref, keeper, log)
+        step = yield from poll_once(service, ref, poller, log)
         if isinstance(step, Wait):
             yield Pause(step.seconds)
             continue
-        if step.end is WatchEnd.DEADLINE and cancel_on_deadline:
+        if step.end is PollEnd.DEADLINE and cancel_on_deadline:
             stopped, told = yield from _ask(service, ref)
             if stopped is not None and stopped.state.is_terminal and not stopped.state.is_stopped:
                 # It ended between the last look and the cancellation, and is paid for.
-                return Over(WatchEnd.ENDED, stopped)
+                return PollOutcome(PollEnd.ENDED, stopped)
             return replace(step, message=f"{step.message} {told}", cancelled=stopped is not None)
         return step
 
 
-def look(service: Service[Any], ref: JobRef, keeper: Watch, log: Logger) -> Flow[Wait | Over]:
+def poll_once(service: Service[Any], ref: JobRef, poller: Poller, log: Logger) -> Flow[Wait | PollOutcome]:
     """Look at a job once, and let its keeper decide; a failing look is the keeper's to bear."""
     try:
         status = yield from service.status(ref)
     except ServiceError as error:
         log.warning("Looking at %s failed: %s", ref, error)
-        return keeper.failed(error, time.time())
+        return poller.on_error(error, time.time())
     log.info("%s is %s.", ref, status.describe())
-    return keeper.saw(status, time.time())
+    return poller.on_status(status, time.time())
 
 
-def cancel(service: Service[Any], ref: JobRef) -> Flow[str]:
+def request_cancellation(service: Service[Any], ref: JobRef) -> Flow[str]:
     """Ask for a job's end and tell what came of it; a refusal is told, not raised."""
     _, told = yield from _ask(service, ref)
     return told

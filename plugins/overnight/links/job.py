@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
-PAGE_KEY = "job_page"
+CONSOLE_URL_KEY = "job_page"
 """The XCom that holds the address. A link is computed by a fresh operator instance, which knows nothing else."""
 
 
@@ -23,4 +23,4 @@ class JobLink(BaseOperatorLink):
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the job's page, or an empty string before there is a job or when the service has no page for it."""
         del operator
-        return XCom.get_value(ti_key=ti_key, key=PAGE_KEY) or ""
+        return XCom.get_value(ti_key=ti_key, key=CONSOLE_URL_KEY) or ""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from overnight.hooks.job import hook_for
-from overnight.hooks.outcome import failing_for_good, outcome_of
+from overnight.hooks.outcome import build_outcome, failing_for_good
 from overnight.jobs import JobRef
-from overnight.links.job import PAGE_KEY, JobLink
+from overnight.links.job import CONSOLE_URL_KEY, JobLink
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -37,7 +37,7 @@ class CancelBatchJobOperator(BaseOperator):
         with failing_for_good():
             ref = JobRef.read(self.job)
             with hook_for(ref).client() as client:
-                context["ti"].xcom_push(key=PAGE_KEY, value=client.service.page(ref) or "")
+                context["ti"].xcom_push(key=CONSOLE_URL_KEY, value=client.service.console_url(ref) or "")
                 status = client.run(client.service.cancel(ref))
         self.log.info("%s is %s.", ref, status.describe())
-        return outcome_of(ref, status)
+        return build_outcome(ref, status)

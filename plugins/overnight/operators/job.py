@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from airflow.sdk import BaseOperator, conf
 
-from overnight.errors import JobNotFoundError
+from overnight.errors import NotFoundError
 from overnight.hooks.job import JobHook, hook_for
-from overnight.hooks.outcome import failing_for_good, outcome_of
+from overnight.hooks.outcome import build_outcome, failing_for_good
 from overnight.jobs import JobKey, JobRef, JobStatus
 from overnight.jobs.allowance import Allowance
 from overnight.jobs.client import JobClient
-from overnight.jobs.lifecycle import Ending, JobRecord, OnChangedSpec, Over, Submit, adopt, judge, resume
+from overnight.jobs.lifecycle import Ending, JobRecord, OnChangedSpec, PollOutcome, Submit, adopt, evaluate, resume
 from overnight.jobs.service import JobSpec
-from overnight.jobs.wait import cancel, watch
-from overnight.links.job import PAGE_KEY, JobLink
-from overnight.triggers.job import ON_KILL_SECONDS, JobTrigger, over_of
+from overnight.jobs.wait import request_cancellation, wait_for_end
+from overnight.links.job import CONSOLE_URL_KEY, JobLink
+from overnight.triggers.job import ON_KILL_SECONDS, JobTrigger, parse_event
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -106,10 +106,10 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         with failing_for_good(), self.make_client() as client:
             allowed = Allowance.parse(self.allowed_failures)
             record = self._attach_or_submit(context, client, self.build_spec(context))
-            context["ti"].xcom_push(key=PAGE_KEY, value=client.service.page(record.job) or "")
+            context["ti"].xcom_push(key=CONSOLE_URL_KEY, value=client.service.console_url(record.job) or "")
             if not self.wait_for_completion:
                 self._remember(context, record.ended(Ending.HANDED_OVER, context["ti"].max_tries))
-                return outcome_of(record.job)
+                return build_outcome(record.job)
             self.log.info("Waiting for %s; %s of its items may fail.", record.job, allowed)
             if self.deferrable:
                 self._remember(context, record.deferred(context["ti"].max_tries))
@@ -124,21 +124,21 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
                 )
             # Ready-made: a signal handler should neither look up a connection nor share one in use.
             self._watched = (self.make_client(), record.job)
-            over = client.run(watch(client.service, record.job, log=self.log, **self._patience_with(record)))
+            over = client.run(wait_for_end(client.service, record.job, log=self.log, **self._patience_with(record)))
             self._watched = None
             return self._conclude(context, client, record, over)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Go on after the trigger's event, on whichever worker and in a fresh instance of the operator."""
         with failing_for_good(), self.make_client() as client:
-            return self._conclude(context, client, JobRecord.model_validate(event["echo"]), over_of(event))
+            return self._conclude(context, client, JobRecord.model_validate(event["echo"]), parse_event(event))
 
     def on_kill(self) -> None:
         """Cancel the job when the task is killed while a worker waits. A deferred task's trigger has its own."""
         if self._watched is not None and self.cancel_on_kill:
             client, ref = self._watched
             with client:
-                self.log.info("%s", client.run(cancel(client.service, ref)))
+                self.log.info("%s", client.run(request_cancellation(client.service, ref)))
 
     def _attach_or_submit(self, context: Context, client: JobClient[Any], spec: SpecT) -> JobRecord:
         fingerprint = spec.fingerprint(self.conn_id)
@@ -151,13 +151,13 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         step = resume(record, seen, fingerprint, self.on_changed_spec, max_tries=context["ti"].max_tries)
         if isinstance(step, Submit):
             first = step
-            key = _key_of(context, first.generation, fingerprint)
+            key = _build_key(context, first.generation, fingerprint)
             found = client.run(client.service.find(key, _searched_since(context, record)))
             step = adopt(found, first.generation, fingerprint, self.on_changed_spec)
             if isinstance(step, Submit):
                 self.log.info("Submitting generation %d: %s, and %s.", step.generation, first.why, step.why)
                 for abandoned in filter(None, (first.abandon, step.abandon)):
-                    self.log.warning("%s", client.run(cancel(client.service, abandoned)))
+                    self.log.warning("%s", client.run(request_cancellation(client.service, abandoned)))
                 intent = JobRecord.intent(step.generation, fingerprint, record)
                 self._remember(context, intent)
                 return self._submit(context, client, spec, intent)
@@ -167,7 +167,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         return attached
 
     def _submit(self, context: Context, client: JobClient[Any], spec: SpecT, intent: JobRecord) -> JobRecord:
-        key = _key_of(context, intent.generation, intent.fingerprint)
+        key = _build_key(context, intent.generation, intent.fingerprint)
         record = intent.submitted(client.run(client.service.submit(spec, key)), datetime.now(UTC))
         self._remember(context, record)
         self.log.info("Submitted %s (generation %d).", record.job, record.generation)
@@ -178,7 +178,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         with hook_for(ref).client() as client:
             try:
                 status: JobStatus = client.run(client.service.status(ref))
-            except JobNotFoundError as error:
+            except NotFoundError as error:
                 self.log.warning("%s", error)
                 return None
         return status
@@ -194,16 +194,18 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
                 return seen
             time.sleep(1.0)
 
-    def _conclude(self, context: Context, client: JobClient[Any], record: JobRecord, over: Over) -> dict[str, Any]:
+    def _conclude(
+        self, context: Context, client: JobClient[Any], record: JobRecord, over: PollOutcome
+    ) -> dict[str, Any]:
         allowed = Allowance.parse(self.allowed_failures)
-        verdict = judge(record.job, over, allowed)
+        verdict = evaluate(record.job, over, allowed)
         if verdict.error is not None:
             finished = record.ended(Ending.FINISHED, context["ti"].max_tries)
-            self._remember(context, finished if verdict.lets_go else record)
+            self._remember(context, finished if verdict.releases_job else record)
             raise verdict.error
         results = client.run(client.service.results(record.job))
         self._remember(context, record.ended(Ending.ACCEPTED, context["ti"].max_tries))
-        return outcome_of(record.job, over.status, results)
+        return build_outcome(record.job, over.status, results)
 
     def _patience_with(self, record: JobRecord) -> dict[str, Any]:
         deadline = self.deadline.total_seconds() if isinstance(self.deadline, timedelta) else self.deadline
@@ -224,7 +226,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
             context["task_state_store"].set(RECORD, record.model_dump(mode="json"))
 
 
-def _key_of(context: Context, generation: int, fingerprint: str) -> JobKey:
+def _build_key(context: Context, generation: int, fingerprint: str) -> JobKey:
     ti = context["ti"]
     return JobKey(
         dag_id=ti.dag_id,

@@ -91,11 +91,11 @@ class OpenSearchLoadOperator(BaseOperator):
             own = {"dead_letter_uri": self.dead_letter_uri, "checkpoint_uri": self.checkpoint_uri}
             return load_and_judge(
                 context,
-                request_of(self.request),
-                options_of(self.options, allowed_failures=self.allowed_failures, **own),
+                parse_request(self.request),
+                parse_options(self.options, allowed_failures=self.allowed_failures, **own),
                 conn_id=self.conn_id,
                 aws_conn_id=self.aws_conn_id,
-                openai_conn_id=self.openai_conn_id or _conn_id_of(self.request),
+                openai_conn_id=self.openai_conn_id or _get_conn_id(self.request),
             )
 
 
@@ -137,7 +137,7 @@ def load_and_judge(
     return found
 
 
-def options_of(given: Mapping[str, Any] | None, **own: Any) -> LoadOptions:
+def parse_options(given: Mapping[str, Any] | None, **own: Any) -> LoadOptions:
     """
     Read an operator's ``options`` beside those that are parameters of the operator itself.
 
@@ -150,7 +150,7 @@ def options_of(given: Mapping[str, Any] | None, **own: Any) -> LoadOptions:
     return LoadOptions.of({**own, **given})
 
 
-def request_of(given: Mapping[str, Any]) -> IngestRequest:
+def parse_request(given: Mapping[str, Any]) -> IngestRequest:
     """
     Read a request from DAG code.
 
@@ -162,17 +162,17 @@ def request_of(given: Mapping[str, Any]) -> IngestRequest:
             "and put it into the Airflow connections that conn_id, aws_conn_id and openai_conn_id name."
         )
     source = given.get("data_source", {})
-    sources = [_uris_of(item) for item in source.get("source", ())]
+    sources = [_get_uris(item) for item in source.get("source", ())]
     return IngestRequest.of({**given, "data_source": {**source, "source": sources}})
 
 
-def _conn_id_of(request: Mapping[str, Any]) -> str | None:
+def _get_conn_id(request: Mapping[str, Any]) -> str | None:
     """Return the connection of the first OpenAI job among the sources."""
     jobs = (item["ref"] for item in request["data_source"]["source"] if isinstance(item, Mapping))
     return next((ref["conn_id"] for ref in jobs if ref["service"] == OpenAIBatchService.name), None)
 
 
-def _uris_of(item: Any) -> Any:
+def _get_uris(item: Any) -> Any:
     if not isinstance(item, Mapping):
         return item
     results = item.get("results")

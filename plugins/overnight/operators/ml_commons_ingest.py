@@ -18,7 +18,7 @@ from overnight.ingest.read.byte_range import split_range
 from overnight.jobs.client import JobClient
 from overnight.jobs.lifecycle import JobRecord
 from overnight.operators.job import JobOperator
-from overnight.operators.load import load_and_judge, options_of, request_of
+from overnight.operators.load import load_and_judge, parse_options, parse_request
 from overnight.services.ml_commons.connection import transport
 from overnight.services.ml_commons.ingest import Choice, Engine, MLCommonsIngestSpec, choose_engine, has_endpoint
 
@@ -120,7 +120,7 @@ class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
         return super()._attach_or_submit(context, client, spec)
 
     def _request(self) -> IngestRequest:
-        request = request_of(self.request)
+        request = parse_request(self.request)
         # What the server would ignore without a word, or find out at the first line.
         compile_field_map(request.field_map, request.ingest_fields, len(request.data_source.source))
         return request
@@ -154,7 +154,7 @@ class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
         return load_and_judge(
             context,
             request,
-            options_of(self.options, allowed_failures=self.allowed_failures),
+            parse_options(self.options, allowed_failures=self.allowed_failures),
             conn_id=self.conn_id,
             aws_conn_id=self.aws_conn_id,
             openai_conn_id=self.openai_conn_id,

@@ -11,7 +11,7 @@ from overnight.hooks.job import JobHook
 from overnight.hooks.sagemaker import SageMakerHook
 from overnight.hooks.storage import connected_storage
 from overnight.operators.job import JobOperator
-from overnight.services.sagemaker.service import SageMakerTransformSpec, manifest_of
+from overnight.services.sagemaker.service import SageMakerTransformSpec, write_manifest
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -159,7 +159,7 @@ class SageMakerBatchTransformOperator(JobOperator[SageMakerTransformSpec]):
         # Whatever else is wrong is said before anything is written.
         placeholder = f"{self.output_uri.rstrip('/')}/{MANIFESTS}/x.manifest"
         spec = SageMakerTransformSpec(input_uri=placeholder, input_kind="ManifestFile", **fields)
-        manifest = manifest_of(
+        manifest = write_manifest(
             _listed(self.input_uris),
             f"{self.output_uri.rstrip('/')}/{MANIFESTS}",
             prefix=self.input_prefix,

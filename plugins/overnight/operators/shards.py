@@ -11,7 +11,7 @@ from overnight.errors import SpecError
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import cut
-from overnight.operators.load import request_of
+from overnight.operators.load import parse_request
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -51,7 +51,7 @@ class CutShardsOperator(BaseOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Look where the lines around the cuts end."""
         with failing_for_good():
-            sources = request_of(self.request).data_source.uris
+            sources = parse_request(self.request).data_source.uris
             if len(sources) > 1:
                 raise SpecError(
                     f"A request with {len(sources)} sources joins them, and a join cannot be cut into shards: rows of "

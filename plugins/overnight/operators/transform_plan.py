@@ -13,7 +13,7 @@ from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.jobs.allowance import Allowance
 from overnight.operators.sagemaker import MANIFESTS
-from overnight.services.sagemaker.spec import manifest_of
+from overnight.services.sagemaker.spec import write_manifest
 from overnight.storage import Storage
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class ListTransformInputsOperator(BaseOperator):
         """List, compare, and write the manifest."""
         with failing_for_good():
             storage = connected_storage(self.aws_conn_id)
-            prefix, output = folder_of(self.input_uri), f"{self.output_uri.rstrip('/')}/"
+            prefix, output = get_folder(self.input_uri), f"{self.output_uri.rstrip('/')}/"
             inputs = storage.modified(self.input_uri)
             if not inputs:
                 raise SpecError(f"No object matches {self.input_uri}: there is nothing to transform.")
@@ -59,11 +59,11 @@ class ListTransformInputsOperator(BaseOperator):
             todo = [
                 uri
                 for uri, written in inputs.items()
-                if (made := outputs.get(output_of(uri, prefix, output))) is None or made < written
+                if (made := outputs.get(get_output_uri(uri, prefix, output))) is None or made < written
             ]
             with storage.open(f"{output}{INPUTS}", "wb") as file:
                 file.write(orjson.dumps(list(inputs)))
-            manifest = manifest_of(todo, f"{output}{MANIFESTS}", prefix=prefix, storage=storage) if todo else None
+            manifest = write_manifest(todo, f"{output}{MANIFESTS}", prefix=prefix, storage=storage) if todo else None
         self.log.info("%d inputs, %d of them with an output already.", len(inputs), len(inputs) - len(todo))
         return {"manifest": manifest, "inputs": len(inputs), "done": len(inputs) - len(todo), "todo": len(todo)}
 
@@ -116,12 +116,12 @@ class PlanTransformLoadsOperator(BaseOperator):
         """Look which outputs are there."""
         with failing_for_good():
             storage = connected_storage(self.aws_conn_id)
-            prefix, output = folder_of(self.input_uri), f"{self.output_uri.rstrip('/')}/"
+            prefix, output = get_folder(self.input_uri), f"{self.output_uri.rstrip('/')}/"
             with storage.open(f"{output}{INPUTS}", "rb") as file:
                 inputs: list[str] = orjson.loads(file.read())
             there = storage.modified(output)
-            outputs = [uri for source in inputs if (uri := output_of(source, prefix, output)) in there]
-            missing = [uri for uri in inputs if output_of(uri, prefix, output) not in there]
+            outputs = [uri for source in inputs if (uri := get_output_uri(source, prefix, output)) in there]
+            missing = [uri for uri in inputs if get_output_uri(uri, prefix, output) not in there]
             self._tell_missing(context, storage, missing, len(inputs))
             size = self.files_per_load
             groups = [outputs[start : start + size] for start in range(0, len(outputs), size)]
@@ -154,7 +154,7 @@ class PlanTransformLoadsOperator(BaseOperator):
             )
 
 
-def folder_of(uri: str) -> str:
+def get_folder(uri: str) -> str:
     """Return the deepest folder that everything a prefix or glob matches lies in."""
     fixed = uri
     for character in "*?[":
@@ -162,7 +162,7 @@ def folder_of(uri: str) -> str:
     return fixed[: fixed.rfind("/") + 1]
 
 
-def output_of(uri: str, prefix: str, output: str) -> str:
+def get_output_uri(uri: str, prefix: str, output: str) -> str:
     """Return where SageMaker writes an input's output: at its place below the prefix, with ``.out`` added."""
     return f"{output}{uri.removeprefix(prefix)}.out"
 

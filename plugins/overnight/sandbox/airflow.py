@@ -44,7 +44,7 @@ class DagRun(msgspec.Struct, frozen=True):
     tasks: tuple[TaskRun, ...]
     xcoms: dict[str, Any]
 
-    def seconds_of(self, task_id: str) -> float:
+    def get_seconds(self, task_id: str) -> float:
         """Return how long a task ran, all its mapped instances together."""
         return sum(task.seconds for task in self.tasks if task.task_id == task_id)
 

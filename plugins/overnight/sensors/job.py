@@ -10,14 +10,14 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
 from overnight.hooks.job import hook_for
-from overnight.hooks.outcome import failing_for_good, outcome_of
+from overnight.hooks.outcome import build_outcome, failing_for_good
 from overnight.jobs import JobRef
 from overnight.jobs.allowance import Allowance
 from overnight.jobs.client import JobClient
-from overnight.jobs.lifecycle import Over, Wait, Watch, WatchEnd, judge
-from overnight.jobs.wait import look
-from overnight.links.job import PAGE_KEY, JobLink
-from overnight.triggers.job import JobTrigger, over_of
+from overnight.jobs.lifecycle import PollEnd, Poller, PollOutcome, Wait, evaluate
+from overnight.jobs.wait import poll_once
+from overnight.links.job import CONSOLE_URL_KEY, JobLink
+from overnight.triggers.job import JobTrigger, parse_event
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -55,7 +55,7 @@ class BatchJobSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self.allowed_failures = allowed_failures
         self.cancel_on_kill = cancel_on_kill
-        self._watch: Watch | None = None
+        self._poller: Poller | None = None
 
     def execute(self, context: Context) -> Any:
         """Wait in the triggerer, or poke."""
@@ -63,7 +63,7 @@ class BatchJobSensor(BaseSensorOperator):
             ref = JobRef.read(self.job)
             Allowance.parse(self.allowed_failures)
             with hook_for(ref).client() as client:
-                context["ti"].xcom_push(key=PAGE_KEY, value=client.service.page(ref) or "")
+                context["ti"].xcom_push(key=CONSOLE_URL_KEY, value=client.service.console_url(ref) or "")
             if self.deferrable:
                 self.defer(
                     trigger=JobTrigger(
@@ -81,9 +81,9 @@ class BatchJobSensor(BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once. A failing look is borne as the trigger bears it."""
         ref = JobRef.read(self.job)
-        self._watch = self._watch or Watch(ref, poll_interval=self.poke_interval)
+        self._poller = self._poller or Poller(ref, poll_interval=self.poke_interval)
         with hook_for(ref).client() as client:
-            step = client.run(look(client.service, ref, self._watch, self.log))
+            step = client.run(poll_once(client.service, ref, self._poller, self.log))
             if isinstance(step, Wait):
                 return PokeReturnValue(is_done=False)
             return PokeReturnValue(is_done=True, xcom_value=self._conclude(client, ref, step))
@@ -92,12 +92,12 @@ class BatchJobSensor(BaseSensorOperator):
         """Go on after the trigger's event."""
         job = JobRef.model_validate(event["echo"])
         with failing_for_good(), hook_for(job).client() as client:
-            return self._conclude(client, job, over_of(event))
+            return self._conclude(client, job, parse_event(event))
 
-    def _conclude(self, client: JobClient[Any], ref: JobRef, over: Over) -> dict[str, Any]:
-        if over.end is WatchEnd.DEADLINE:
+    def _conclude(self, client: JobClient[Any], ref: JobRef, over: PollOutcome) -> dict[str, Any]:
+        if over.end is PollEnd.DEADLINE:
             raise AirflowSensorTimeout(f"{over.message} It runs on.")
-        verdict = judge(ref, over, Allowance.parse(self.allowed_failures))
+        verdict = evaluate(ref, over, Allowance.parse(self.allowed_failures))
         if verdict.error is not None:
             raise verdict.error
-        return outcome_of(ref, over.status, client.run(client.service.results(ref)))
+        return build_outcome(ref, over.status, client.run(client.service.results(ref)))

@@ -81,7 +81,7 @@ def azure_ingestion_job(
         @task
         def report(outcome: Mapping[str, Any]) -> dict[str, Any]:
             """Say what is in the index now; this XCom is what a later step needs."""
-            return report_of(outcome)
+            return build_report(outcome)
 
         # An operator's arguments are typed by what they are in the run; until then they are references to XComs.
         settings: Any = configure()
@@ -103,7 +103,7 @@ def azure_ingestion_job(
     return dag
 
 
-def report_of(outcome: Mapping[str, Any]) -> dict[str, Any]:
+def build_report(outcome: Mapping[str, Any]) -> dict[str, Any]:
     """
     Return the few facts of an ingestion's XCom that people ask for, and log them.
 

@@ -33,7 +33,7 @@ from botocore.parsers import ResponseParserError
 
 from overnight.errors import (
     CredentialsError,
-    JobNotFoundError,
+    NotFoundError,
     RateLimitedError,
     RequestRefusedError,
     ServiceError,
@@ -131,7 +131,7 @@ class AwsTransport(Transport[AwsCall, dict[str, Any]]):
         """
         Carry out one call, blocking.
 
-        :raises ServiceError: see :func:`error_of`.
+        :raises ServiceError: see :func:`to_service_error`.
         """
         try:
             method = getattr(self._client(call.service), xform_name(call.operation))
@@ -140,7 +140,7 @@ class AwsTransport(Transport[AwsCall, dict[str, Any]]):
             if body is not None:
                 answer["Body"] = body.read()
         except (BotoCoreError, ClientError, ResponseParserError) as error:
-            raise error_of(error, call) from error
+            raise to_service_error(error, call) from error
         return answer
 
     async def asend(self, call: AwsCall) -> dict[str, Any]:
@@ -164,12 +164,12 @@ class AwsTransport(Transport[AwsCall, dict[str, Any]]):
             return self._clients[service]
 
 
-def error_of(error: Exception, call: AwsCall) -> ServiceError:
+def to_service_error(error: Exception, call: AwsCall) -> ServiceError:
     """
     Translate what boto raised.
 
     :return: :class:`RateLimitedError` for throttling, :class:`UnavailableError` where no usable answer came,
-        :class:`CredentialsError`, :class:`JobNotFoundError` for a job that SageMaker does not know, and
+        :class:`CredentialsError`, :class:`NotFoundError` for a job that SageMaker does not know, and
         :class:`RequestRefusedError` for the rest.
     """
     if isinstance(error, ClientError):
@@ -218,7 +218,7 @@ def _refusal(error: ClientError, call: AwsCall) -> ServiceError:
         remedy = f"Check the AWS connection's keys, and that its role may {action}."
         return CredentialsError(f"{told} {remedy}", status=status or 403, code=code)
     if call.operation in _OF_A_JOB and (code == "ResourceNotFound" or _NOT_FOUND.search(message)):
-        return JobNotFoundError(told, status=404, code=code)
+        return NotFoundError(told, status=404, code=code)
     if code == "ResourceLimitExceeded":
         if _NO_QUOTA.search(message):
             return RequestRefusedError(

@@ -13,7 +13,7 @@ import orjson
 
 from overnight.errors import (
     CredentialsError,
-    JobNotFoundError,
+    NotFoundError,
     RateLimitedError,
     RequestRefusedError,
     ServiceError,
@@ -66,7 +66,7 @@ class Errors:
         remedy = self._remedies.get(status, "")
         if response.has_redirect_location:
             remedy = f"It redirects to {_target(response)}; put that address into the connection."
-        message = f"{self._service} answered {request.method} {path_of(response)} with {status}: "
+        message = f"{self._service} answered {request.method} {get_path(response)} with {status}: "
         # Cut last: of a secret that is cut in two, no half would be recognised.
         text = without(self._secrets, _redact(request.headers, text))[:MAX_ERROR_TEXT]
         message = f"{message}{text} {remedy}".strip()
@@ -78,7 +78,7 @@ class Errors:
     def unreadable(self, response: httpx.Response) -> UnavailableError:
         """Return the error for a success whose body is not JSON."""
         return UnavailableError(
-            f"{self._service} answered {response.request.method} {path_of(response)} with {response.status_code} and "
+            f"{self._service} answered {response.request.method} {get_path(response)} with {response.status_code} and "
             "a body that is not JSON; the answer was cut, or something else answers at this address.",
             status=response.status_code,
         )
@@ -152,7 +152,7 @@ def read_error(body: Any) -> tuple[str | None, str] | None:
     return (str(code) if code is not None else None), str(message)
 
 
-def path_of(response: httpx.Response) -> str:
+def get_path(response: httpx.Response) -> str:
     """Return the path that answered. The query is left out: it can carry tokens (presigned URLs)."""
     return response.request.url.path
 
@@ -184,10 +184,10 @@ def _redact(headers: httpx.Headers, text: str) -> str:
 _KINDS: dict[int, type[ServiceError]] = {
     401: CredentialsError,
     403: CredentialsError,
-    404: JobNotFoundError,
+    404: NotFoundError,
     405: UnsupportedError,
     408: UnavailableError,
-    410: JobNotFoundError,
+    410: NotFoundError,
     429: RateLimitedError,
     501: UnsupportedError,
 }

@@ -127,7 +127,7 @@ class HttpTransport(Transport[HttpCall, Any]):
     ) -> None:
         self.service = service
         self.base_url = base_url.rstrip("/") + "/"
-        self._origin = _origin_of(self.base_url, service)
+        self._origin = _parse_origin(self.base_url, service)
         self._headers = dict(headers or {})
         check_headers(self._headers, service)
         self._options: dict[str, Any] = {
@@ -345,7 +345,7 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, port
 
 
-def _origin_of(base_url: str, service: str) -> tuple[str, str, int | None]:
+def _parse_origin(base_url: str, service: str) -> tuple[str, str, int | None]:
     try:
         origin = _origin(httpx.URL(base_url))
     except httpx.InvalidURL:

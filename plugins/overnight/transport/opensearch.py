@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from overnight.errors import JobNotFoundError, UnavailableError
+from overnight.errors import NotFoundError, UnavailableError
 from overnight.transport.errors import ErrorReader
 from overnight.transport.flow import Flow
 from overnight.transport.http import HttpCall, HttpTransport
@@ -121,7 +121,7 @@ def index_exists(index: str) -> Flow[bool]:
     """Ask whether an index, an alias or a data stream of this name is there."""
     try:
         yield HttpCall("GET", f"{index}/_mapping")
-    except JobNotFoundError:
+    except NotFoundError:
         return False
     return True
 

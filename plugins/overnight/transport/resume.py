@@ -7,7 +7,7 @@ import re
 import httpx
 
 from overnight.errors import RequestRefusedError
-from overnight.transport.errors import path_of
+from overnight.transport.errors import get_path
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-")
 _UNSATISFIED = re.compile(r"bytes \*/(\d+)")
@@ -25,8 +25,8 @@ class Reading:
         etag = response.headers.get("ETag")
         if self._etag is not None and etag is not None and etag != self._etag:
             raise RequestRefusedError(
-                f"{service} changed {path_of(response)} while it was being read (at byte {self.offset}). Read it again "
-                "from the start.",
+                f"{service} changed {get_path(response)} while it was being read (at byte {self.offset}). Read it "
+                "again from the start.",
                 status=response.status_code,
             )
         self._etag = self._etag or etag
@@ -37,7 +37,7 @@ class Reading:
         first = int(sent[1]) if sent is not None else self.offset
         if first > self.offset:
             raise RequestRefusedError(
-                f"{service} was asked for {path_of(response)} from byte {self.offset} on and sent it from byte "
+                f"{service} was asked for {get_path(response)} from byte {self.offset} on and sent it from byte "
                 f"{first} on.",
                 status=response.status_code,
             )

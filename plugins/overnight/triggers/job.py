@@ -11,8 +11,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from overnight.hooks.job import hook_for
 from overnight.jobs import JobRef, JobStatus
-from overnight.jobs.lifecycle import Over, WatchEnd
-from overnight.jobs.wait import cancel, watch
+from overnight.jobs.lifecycle import PollEnd, PollOutcome
+from overnight.jobs.wait import request_cancellation, wait_for_end
 
 ON_KILL_SECONDS: Final = 25.0
 """How long a killed task's job is asked to end; less than Airflow's own ``[triggerer] on_kill_timeout``, 30."""
@@ -74,10 +74,10 @@ class JobTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yield exactly one event, in the form that :func:`event_of` gives it."""
+        """Yield exactly one event, in the form that :func:`to_event` gives it."""
         async with await hook_for(self.ref).aclient() as client:
             over = await client.arun(
-                watch(
+                wait_for_end(
                     client.service,
                     self.ref,
                     poll_interval=self.poll_interval,
@@ -87,7 +87,7 @@ class JobTrigger(BaseTrigger):
                     log=self.log,
                 )
             )
-        yield TriggerEvent({**event_of(over), "echo": self.echo})
+        yield TriggerEvent({**to_event(over), "echo": self.echo})
 
     async def on_kill(self) -> None:
         """Cancel the job. Airflow calls this for a user's action only, never for a restart."""
@@ -107,12 +107,12 @@ class JobTrigger(BaseTrigger):
     async def _cancel(self) -> None:
         try:
             async with asyncio.timeout(ON_KILL_SECONDS), await hook_for(self.ref).aclient() as client:
-                self.log.info(await client.arun(cancel(client.service, self.ref)))
+                self.log.info(await client.arun(request_cancellation(client.service, self.ref)))
         except TimeoutError:
             self.log.warning("%s could not be cancelled in %.0f s and may still be running.", self.ref, ON_KILL_SECONDS)
 
 
-def event_of(over: Over) -> dict[str, Any]:
+def to_event(over: PollOutcome) -> dict[str, Any]:
     """Return the end of a watch as the JSON of an event."""
     return {
         "end": over.end.value,
@@ -122,11 +122,11 @@ def event_of(over: Over) -> dict[str, Any]:
     }
 
 
-def over_of(event: Mapping[str, Any]) -> Over:
+def parse_event(event: Mapping[str, Any]) -> PollOutcome:
     """Read an event back, on a worker."""
     status = event["status"]
-    return Over(
-        WatchEnd(event["end"]),
+    return PollOutcome(
+        PollEnd(event["end"]),
         JobStatus.model_validate(status) if status is not None else None,
         event["message"],
         event.get("cancelled", False),

@@ -13,11 +13,11 @@ from overnight.errors import OvernightError
 from overnight.hooks.azure_ingestion import AzureIngestionExtra, AzureIngestionHook
 from overnight.jobs import JobKey
 from overnight.jobs.allowance import Allowance
-from overnight.jobs.lifecycle import Over, WatchEnd, judge
+from overnight.jobs.lifecycle import PollEnd, PollOutcome, evaluate
 from overnight.sandbox.airflow import Airflow, DagRun
 from overnight.sandbox.azure.errors import Code
 from overnight.services.azure_ingestion.service import AzureIngestionSpec
-from overnight.triggers.job import JobTrigger, event_of
+from overnight.triggers.job import JobTrigger, to_event
 
 # Every value in the connection has one of these in it, and nothing else has.
 CREDENTIAL = "planted-"
@@ -105,9 +105,9 @@ def test_no_status_and_no_verdict_quotes_a_credential_that_a_job_repeats(azure: 
         results = client.run(client.service.results(ref))
     assert "***" in status.errors[0].message
     assert "***" in status.warnings[0]
-    over = Over(WatchEnd.ENDED, status)
+    over = PollOutcome(PollEnd.ENDED, status)
     told = status.model_dump_json() + status.describe() + results.model_dump_json()
-    told += f"{event_of(over)}{judge(ref, over, Allowance(count=0)).error}"
+    told += f"{to_event(over)}{evaluate(ref, over, Allowance(count=0)).error}"
     assert CREDENTIAL not in told
 
 

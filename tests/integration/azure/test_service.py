@@ -14,7 +14,7 @@ from overnight.errors import (
     JobEndedError,
     JobFailedError,
     JobLostError,
-    JobNotFoundError,
+    NotFoundError,
     RateLimitedError,
     RequestRefusedError,
     ServiceError,
@@ -23,8 +23,8 @@ from overnight.errors import (
 )
 from overnight.jobs import JobKey, JobState
 from overnight.jobs.allowance import Allowance
-from overnight.jobs.lifecycle import Over, WatchEnd, judge
-from overnight.jobs.wait import watch
+from overnight.jobs.lifecycle import PollEnd, PollOutcome, evaluate
+from overnight.jobs.wait import wait_for_end
 from overnight.sandbox.azure.errors import Code
 from overnight.services.azure_ingestion.service import AzureIngestionSpec
 from overnight.services.azure_ingestion.status import MEANINGS
@@ -43,7 +43,7 @@ REFUSED: dict[str, type[ServiceError]] = {
     "invalidPayload": RequestRefusedError,
     "itemDoesAlreadyExist": RequestRefusedError,
     "jsonlValidationFailed": RequestRefusedError,
-    "notFound": JobNotFoundError,
+    "notFound": NotFoundError,
     "quotaExceeded": RequestRefusedError,
     "serviceUnavailable": UnavailableError,
     "tooManyRequests": RateLimitedError,
@@ -136,7 +136,7 @@ def test_each_failure_of_a_job_is_its_verdict_with_its_remedy(azure: Any, key: J
     azure.set("faults", job_failed=1, job_failed_code=code)
     with azure.client() as client:
         status = azure.wait(ref := client.run(client.service.submit(SPEC, key)))
-    error = judge(ref, Over(WatchEnd.ENDED, status), Allowance(count=0)).error
+    error = evaluate(ref, PollOutcome(PollEnd.ENDED, status), Allowance(count=0)).error
     assert isinstance(error, JobEndedError)
     assert type(error) is (JobLostError if code in RETRYABLE else JobFailedError)
     assert MEANINGS[code].remedy in str(error)
@@ -152,7 +152,7 @@ def test_the_service_is_asked_again_when_it_says(azure: Any, key: JobKey) -> Non
 
     with azure.client() as client:
         ref = client.run(client.service.submit(SPEC, key))
-        flow = watch(
+        flow = wait_for_end(
             client.service, ref, poll_interval=1, deadline=None, patience=60, cancel_on_deadline=False, log=Quiet()
         )
         call = next(flow)
@@ -173,7 +173,7 @@ def test_after_48_hours_the_job_is_gone_and_the_text_says_why(azure: Any, key: J
         ref = client.run(client.service.submit(SPEC, key))
         azure.wait(ref)
         azure.advance(2 * DAY + 60)
-        with pytest.raises(JobNotFoundError, match=r"for 48 hours after its end.*is still in the search service"):
+        with pytest.raises(NotFoundError, match=r"for 48 hours after its end.*is still in the search service"):
             client.run(client.service.status(ref))
         assert client.run(client.service.find(key, NOW)) is None
     assert azure.search(ref.id, "krill")

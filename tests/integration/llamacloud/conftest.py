@@ -115,6 +115,6 @@ def parsing(sources: str, **fields: Any) -> LlamaCloudBatchSpec:
     )
 
 
-def lines_of(manifest: ResultManifest, kind: str) -> list[dict[str, Any]]:
+def read_lines(manifest: ResultManifest, kind: str) -> list[dict[str, Any]]:
     (uri,) = manifest.uris(kind)
     return [orjson.loads(line) for line in Path(uri).read_bytes().splitlines()]

@@ -14,7 +14,7 @@ from overnight.jobs import JobKey, JobState
 from overnight.sandbox.services import KEY
 from overnight.services.llamacloud.results import batch_ids
 
-from .conftest import PATIENCE, Bench, lines_of
+from .conftest import PATIENCE, Bench, read_lines
 
 FILES = 2_500
 SUBMITTER = Path(__file__).with_name("submitter.py")
@@ -80,7 +80,7 @@ def test_2500_files_survive_a_worker_killed_while_uploading(bench: Bench, key: J
         results = client.run(client.service.results(ref))
     assert status.state is JobState.PARTIAL
     assert results.counts == status.counts
-    output, errors = lines_of(results, "output"), lines_of(results, "error")
+    output, errors = read_lines(results, "output"), read_lines(results, "error")
     missing = [line for line in errors if line["state"] == "missing"]
     assert results.counts.total == FILES == len(output) + len(errors)
     assert results.counts.succeeded == len(output)

@@ -12,14 +12,14 @@ import httpx
 import orjson
 import pytest
 
-from overnight.errors import CredentialsError, JobNotFoundError, RequestRefusedError, SpecError
-from overnight.jobs import Blame, JobKey, JobRef, JobState, JobStatus
+from overnight.errors import CredentialsError, NotFoundError, RequestRefusedError, SpecError
+from overnight.jobs import FailureCause, JobKey, JobRef, JobState, JobStatus
 from overnight.sandbox.services import KEY
 from overnight.services.llamacloud.connection import LlamaCloudConnection
 from overnight.services.llamacloud.results import batch_ids
 from overnight.services.llamacloud.spec import Limits, LlamaCloudBatchSpec
 
-from .conftest import FAST, RUN_START, Bench, a_key, lines_of, parsing
+from .conftest import FAST, RUN_START, Bench, a_key, parsing, read_lines
 
 SMALL = FAST.model_copy(update={"files_per_batch": 10})
 SCHEMA = {"type": "object", "properties": {"invoice_number": {"type": "integer"}}}
@@ -44,7 +44,7 @@ def test_many_files_are_one_job_of_several_batches(bench: Bench, key: JobKey) ->
         assert (status.state, status.raw) == (JobState.SUCCEEDED, "COMPLETED")
         assert (status.counts.total, status.counts.succeeded, status.counts.failed) == (25, 25, 0)
         results = client.run(client.service.results(ref))
-    lines = lines_of(results, "output")
+    lines = read_lines(results, "output")
     assert {line["name"]: line["markdown"] for line in lines} == {
         f"note-{n:04}.md": f"# note {n}\n\nWords of note {n}." for n in range(25)
     }
@@ -160,13 +160,13 @@ def test_files_that_fail_or_go_missing_make_a_partial_job_and_are_named(bench: B
     assert (status.state, status.raw) == (JobState.PARTIAL, "COMPLETED")
     assert (status.counts.total, status.counts.succeeded, status.counts.failed) == (10, 4, 4)
     assert len(status.errors) == 6
-    errors = {line["name"]: (line["state"], bool(line["error"])) for line in lines_of(results, "error")}
+    errors = {line["name"]: (line["state"], bool(line["error"])) for line in read_lines(results, "error")}
     assert errors == {
         f"{name}-{n:04}.md": ("missing" if name == "missing" else "failed", True)
         for name in ("failed", "unmapped", "missing")
         for n in range(2)
     }
-    assert len(lines_of(results, "output")) == 4
+    assert len(read_lines(results, "output")) == 4
     assert results.detail["missing"] == 2
 
 
@@ -176,7 +176,7 @@ def test_a_page_that_fails_is_named_and_the_others_are_kept(bench: Bench, key: J
     ref = submit(bench, parsing(f"{bench.folder}/two.txt"), key)
     with bench.client(results_uri=str(bench.folder / "results"), content=("markdown", "text")) as client:
         bench.finish(client, ref)
-        (line,) = lines_of(client.run(client.service.results(ref)), "output")
+        (line,) = read_lines(client.run(client.service.results(ref)), "output")
     assert (line["markdown"], line["pages"]) == ("page two", 2)
     assert [page["page"] for page in line["failed_pages"]] == [1]
 
@@ -188,7 +188,7 @@ def test_a_file_without_a_single_good_page_has_failed(bench: Bench, key: JobKey)
         bench.finish(client, ref)
         results = client.run(client.service.results(ref))
     assert (results.counts.succeeded, results.counts.failed) == (0, 1)
-    assert "all 1 pages failed" in lines_of(results, "error")[0]["error"]
+    assert "all 1 pages failed" in read_lines(results, "error")[0]["error"]
 
 
 def test_a_completed_batch_with_files_at_work_is_running(bench: Bench, key: JobKey) -> None:
@@ -262,7 +262,7 @@ def test_a_batch_that_fails_is_the_services_fault(bench: Bench, key: JobKey) -> 
     ref = submit(bench, parsing(bench.files(3)), key)
     with bench.client() as client:
         status = bench.finish(client, ref)
-    assert (status.state, status.blame) == (JobState.FAILED, Blame.SERVICE)
+    assert (status.state, status.cause) == (JobState.FAILED, FailureCause.SERVICE)
     assert status.counts.total == 3
 
 
@@ -280,7 +280,7 @@ def test_a_job_whose_every_file_fails_has_failed(bench: Bench, key: JobKey) -> N
     ref = submit(bench, parsing(bench.files(3)), key)
     with bench.client() as client:
         status = bench.finish(client, ref)
-    assert (status.state, status.blame, status.counts.failed) == (JobState.FAILED, None, 3)
+    assert (status.state, status.cause, status.counts.failed) == (JobState.FAILED, None, 3)
 
 
 def test_a_directory_of_the_users_is_referred_to_and_not_sent_again(bench: Bench, key: JobKey) -> None:
@@ -303,7 +303,7 @@ def test_a_directory_of_the_users_is_referred_to_and_not_sent_again(bench: Bench
         assert measured.files_count == 12
         ref = client.run(client.service.submit(measured, key))
         bench.finish(client, ref)
-        lines = lines_of(client.run(client.service.results(ref)), "output")
+        lines = read_lines(client.run(client.service.results(ref)), "output")
     assert len(bench.requests("POST", "/files/upload")) == sent
     assert len(bench.batches(key)) == 2
     assert {(line["metadata"]["number"], line["markdown"]) for line in lines} == {(n, f"text {n}") for n in range(12)}
@@ -325,7 +325,7 @@ def test_fields_are_extracted_by_a_configuration_that_is_made_once(bench: Bench,
     with bench.client(results_uri=str(bench.folder / "results")) as client:
         ref = client.run(client.service.submit(spec, key))
         bench.finish(client, ref)
-        lines = lines_of(client.run(client.service.results(ref)), "output")
+        lines = read_lines(client.run(client.service.results(ref)), "output")
         assert {line["name"]: line["extracted"] for line in lines} == {
             f"invoice-{n}.txt": {"invoice_number": n} for n in range(3)
         }
@@ -372,10 +372,10 @@ def test_files_that_change_between_measuring_and_submitting_are_refused(bench: B
 
 def test_what_is_not_there_and_not_allowed_is_said_so(bench: Bench) -> None:
     with bench.client() as client:
-        with pytest.raises(JobNotFoundError, match="bat-none"):
+        with pytest.raises(NotFoundError, match="bat-none"):
             client.run(client.service.status(client.service.ref("bat-none")))
         spec = LlamaCloudBatchSpec(job_type="parse_v2", configuration_id="c", directory_id="dir-none")
-        with pytest.raises(JobNotFoundError, match="dir-none"):
+        with pytest.raises(NotFoundError, match="dir-none"):
             client.run(client.service.measure(spec))
     stranger = LlamaCloudConnection(api_key="a-wrong-key", base_url=bench.url)
     with stranger.transport() as transport, pytest.raises(CredentialsError, match="region") as caught:

@@ -9,13 +9,13 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from overnight.errors import (
     DeadlineExceededError,
-    JobNotFoundError,
+    NotFoundError,
     RateLimitedError,
     RequestRefusedError,
     SpecError,
     UnsupportedError,
 )
-from overnight.jobs import Blame, JobKey, JobState
+from overnight.jobs import FailureCause, JobKey, JobState
 from overnight.jobs.client import JobClient
 from overnight.jobs.lifecycle import JobRecord
 from overnight.operators.job import RECORD
@@ -204,9 +204,9 @@ def test_an_ingestion_that_misses_its_deadline_runs_on_and_is_attached_to(cluste
 
 
 FAILURES = {
-    "no bucket": ({"sources": ("s3://no-such-bucket-here/x.jsonl",)}, Blame.INPUT),
-    "no key": ({"sources": ("s3://{bucket}/nothing.jsonl",)}, Blame.INPUT),
-    "path": ({"field_map": {"_id": "$.id", "text": "$.nope"}}, Blame.INPUT),
+    "no bucket": ({"sources": ("s3://no-such-bucket-here/x.jsonl",)}, FailureCause.INPUT),
+    "no key": ({"sources": ("s3://{bucket}/nothing.jsonl",)}, FailureCause.INPUT),
+    "path": ({"field_map": {"_id": "$.id", "text": "$.nope"}}, FailureCause.INPUT),
 }
 
 
@@ -214,12 +214,12 @@ FAILURES = {
 def test_a_failed_ingestion_says_who_can_mend_it(
     cluster: Cluster, ingestion: JobClient[MLCommonsIngestService], key: JobKey, name: str
 ) -> None:
-    fields, blame = FAILURES[name]
+    fields, cause = FAILURES[name]
     index, uri = cluster.index(), cluster.put("in.jsonl", LINES)
     sources = tuple(source.format(bucket=cluster.bucket) for source in fields.get("sources", (uri,)))
     spec = _spec(index, *sources, **{k: v for k, v in fields.items() if k != "sources"})
     status = wait(ingestion, ingestion.run(ingestion.service.submit(spec, key)))
-    assert (status.state, status.blame) == (JobState.FAILED, blame), status.describe()
+    assert (status.state, status.cause) == (JobState.FAILED, cause), status.describe()
 
 
 def test_a_line_that_is_not_json_fails_the_ingestion_for_its_input(
@@ -227,7 +227,7 @@ def test_a_line_that_is_not_json_fails_the_ingestion_for_its_input(
 ) -> None:
     index, uri = cluster.index(), cluster.put("in.jsonl", [LINES[0], "{broken", LINES[1]])
     status = wait(ingestion, ingestion.run(ingestion.service.submit(_spec(index, uri), key)))
-    assert (status.state, status.blame) == (JobState.FAILED, Blame.INPUT), status.describe()
+    assert (status.state, status.cause) == (JobState.FAILED, FailureCause.INPUT), status.describe()
 
 
 ENDPOINT = "_plugins/_ml/_batch_ingestion"
@@ -278,7 +278,7 @@ def test_too_many_tasks_are_a_matter_of_time(cluster: Cluster, key: JobKey, monk
 
 
 def test_an_unknown_task_is_not_found(cluster: Cluster, ingestion: JobClient[MLCommonsIngestService]) -> None:
-    with pytest.raises(JobNotFoundError):
+    with pytest.raises(NotFoundError):
         ingestion.run(ingestion.service.status(ingestion.service.ref("nothing-of-this-id")))
 
 

@@ -21,7 +21,7 @@ from overnight.hooks.openai import OpenAIHook
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.storage import connected_storage
 from overnight.ingest import LoadOptions, LoadReport, load
-from overnight.jobs import Blame, JobKey, JobState, JobStatus
+from overnight.jobs import FailureCause, JobKey, JobState, JobStatus
 from overnight.services.ml_commons.ingest import MLCommonsIngestSpec
 from overnight.services.openai.service import content
 
@@ -171,7 +171,7 @@ def _check_difference(outcome: Outcome) -> None:
     case, report = outcome.case, outcome.report
     lines = case.files[0]
     assert outcome.server.state is JobState.FAILED
-    assert outcome.server.blame is Blame.INPUT
+    assert outcome.server.cause is FailureCause.INPUT
     if case.kind == "bracket":
         assert report.indexed == len(lines)
         assert {document["bracket"] for document in outcome.client_documents.values()} == {

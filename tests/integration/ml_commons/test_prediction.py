@@ -12,7 +12,7 @@ import httpx
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from overnight.errors import JobNotFoundError, RateLimitedError, RequestRefusedError, SpecError
+from overnight.errors import NotFoundError, RateLimitedError, RequestRefusedError, SpecError
 from overnight.hooks.job import hook_for
 from overnight.hooks.ml_commons import MLCommonsPredictHook
 from overnight.jobs import JobKey, JobState
@@ -287,7 +287,7 @@ def test_a_restarted_or_unreachable_service_is_borne(
 def test_an_unknown_task_is_not_found(cluster: Cluster, prediction: JobClient[MLCommonsPredictService]) -> None:
     ref = prediction.service.ref("nothing-of-this-id")
     for verb in (prediction.service.status, prediction.service.cancel):
-        with pytest.raises(JobNotFoundError):
+        with pytest.raises(NotFoundError):
             prediction.run(verb(ref))
 
 

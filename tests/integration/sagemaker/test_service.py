@@ -12,17 +12,17 @@ import s3fs
 
 from overnight.errors import (
     CredentialsError,
-    JobNotFoundError,
+    NotFoundError,
     RateLimitedError,
     RequestRefusedError,
     SpecError,
     UnavailableError,
 )
-from overnight.jobs import Blame, JobKey, JobRef, JobState, JobStatus
+from overnight.jobs import FailureCause, JobKey, JobRef, JobState, JobStatus
 from overnight.jobs.lifecycle import Attach, Submit, adopt
 from overnight.sandbox.process import free_port, start, wait_ready
 from overnight.sandbox.sagemaker.launch import launch
-from overnight.services.sagemaker.service import SageMakerTransformSpec, manifest_of
+from overnight.services.sagemaker.service import SageMakerTransformSpec, write_manifest
 from overnight.storage import Storage
 
 from .conftest import REGION, Account
@@ -98,7 +98,7 @@ def test_one_bad_file_among_five_is_partial_and_named(account: Account, key: Job
     good = five_with_a_bad_one(account)
     ref = submit(account, key)
     status = wait(account, ref)
-    assert (status.state, status.raw, status.blame) == (JobState.PARTIAL, "Failed", Blame.INPUT)
+    assert (status.state, status.raw, status.cause) == (JobState.PARTIAL, "Failed", FailureCause.INPUT)
     assert (status.counts.total, status.counts.succeeded, status.counts.failed) == (5, 4, 1)
     assert any(error.message == f"{account.uri('in/3.jsonl')} has no output" for error in status.errors)
     manifest = results(account, ref)
@@ -116,7 +116,7 @@ def test_only_the_missing_inputs_are_submitted_again(account: Account, key: JobK
     first = results(account, ref)
     before = {item["Key"]: item["ETag"] for item in _listed(account, "out/")}
     account.put_lines("in/3.jsonl", "sun", "moon")
-    manifest = manifest_of(
+    manifest = write_manifest(
         first.uris("missing"),
         account.uri("manifests"),
         prefix=first.detail["input_prefix"],
@@ -154,7 +154,7 @@ def test_inputs_that_arrive_while_a_job_runs_belong_to_the_next_one(account: Acc
 def test_a_job_without_any_output_failed_for_its_input(account: Account, key: JobKey) -> None:
     account.put("in/a.jsonl", b"{not json\n")
     status = wait(account, submit(account, key))
-    assert (status.state, status.blame) == (JobState.FAILED, Blame.INPUT)
+    assert (status.state, status.cause) == (JobState.FAILED, FailureCause.INPUT)
     assert (status.counts.total, status.counts.failed) == (1, 1)
 
 
@@ -162,7 +162,7 @@ def test_a_job_that_the_service_broke_is_the_services_fault(account: Account, ke
     account.put_lines("in/a.jsonl", "sea")
     account.faults(job_lost=1)
     status = wait(account, submit(account, key))
-    assert (status.state, status.blame) == (JobState.FAILED, Blame.SERVICE)
+    assert (status.state, status.cause) == (JobState.FAILED, FailureCause.SERVICE)
 
 
 def test_the_same_key_is_one_job_however_often_it_is_submitted(account: Account, key: JobKey) -> None:
@@ -256,7 +256,7 @@ def test_an_unknown_job_is_gone_and_not_refused(account: Account) -> None:
     ref = JobRef(service="sagemaker", id="nobody", conn_id="aws_default")
     with account.client() as client:
         for verb in (client.service.status, client.service.cancel, client.service.results):
-            with pytest.raises(JobNotFoundError) as error:
+            with pytest.raises(NotFoundError) as error:
                 client.run(verb(ref))
             assert error.value.status == 404
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from overnight.errors import CredentialsError, JobNotFoundError, RequestRefusedError, UnavailableError
-from overnight.jobs import Blame, JobKey, JobRef, JobState
+from overnight.errors import CredentialsError, NotFoundError, RequestRefusedError, UnavailableError
+from overnight.jobs import FailureCause, JobKey, JobRef, JobState
 from overnight.jobs.client import JobClient
 from overnight.services.openai.connection import OpenAIConnection
 from overnight.services.openai.results import OutcomeCounts, chunks_from, join_results, read_outcomes
@@ -52,8 +52,8 @@ def test_a_batch_from_documents_to_results(bench: Bench, key: JobKey) -> None:
     ref = bench.submit(key, 30, metadata={"team": "search"}, output_expires_after=7_200, input_expires_after=7_200)
     status = bench.wait(ref)
     assert (status.state, status.counts.succeeded, status.progress) == (JobState.SUCCEEDED, 30, 1.0)
-    assert status.results_lapse_at is not None
-    assert timedelta(minutes=110) < status.results_lapse_at - datetime.now(UTC) < timedelta(minutes=130)
+    assert status.results_expire_at is not None
+    assert timedelta(minutes=110) < status.results_expire_at - datetime.now(UTC) < timedelta(minutes=130)
     assert join(bench, ref, status.state) == OutcomeCounts(submitted=30, succeeded=30, failed=0, expired=0, missing=0)
     line = orjson.loads((bench.folder / "succeeded.jsonl").read_bytes().splitlines()[0])
     assert len(line["response"]["body"]["data"][0]["embedding"]) == 8
@@ -190,7 +190,7 @@ def test_every_line_is_accounted_for_and_only_the_failed_are_tried_again(
 def test_a_batch_over_the_quota_fails_for_its_limits(bench: Bench, key: JobKey) -> None:
     bench.set("limits", enqueued_tokens=10)
     status = bench.wait(bench.submit(key))
-    assert (status.state, status.blame) == (JobState.FAILED, Blame.LIMITS)
+    assert (status.state, status.cause) == (JobState.FAILED, FailureCause.LIMITS)
     assert "token_limit_exceeded" in status.describe()
 
 
@@ -199,7 +199,7 @@ def test_a_batch_with_a_bad_line_fails_for_its_input(bench: Bench, key: JobKey) 
     file = Path(spec.input_uri or "")
     file.write_bytes(file.read_bytes().replace(b'"d3"', b'"d2"'))
     status = bench.wait(bench.client.run(bench.client.service.submit(spec, key)))
-    assert (status.state, status.blame) == (JobState.FAILED, Blame.INPUT)
+    assert (status.state, status.cause) == (JobState.FAILED, FailureCause.INPUT)
     assert status.errors[0].line is not None
 
 
@@ -243,7 +243,7 @@ def test_a_wrong_key_and_an_unknown_batch_are_told_at_once(bench: Bench) -> None
         with pytest.raises(CredentialsError, match="Check the API key") as caught:
             client.run(client.service.status(client.service.ref("batch_1")))
         assert secret not in str(caught.value)
-    with pytest.raises(JobNotFoundError):
+    with pytest.raises(NotFoundError):
         bench.look(bench.client.service.ref("batch_unknown"))
 
 

@@ -51,7 +51,7 @@ def test_the_openai_connection_says_where_the_server_is(
     monkeypatch.setenv("AIRFLOW_CONN_OPENAI_DEFAULT", json.dumps(fields))
     with OpenAIHook().client() as client:
         assert client.transport.base_url == base_url
-        page = client.service.page(client.service.ref("batch_1"))
+        page = client.service.console_url(client.service.ref("batch_1"))
     # Only OpenAI itself has pages for people.
     assert (page == "https://platform.openai.com/batches/batch_1") == (not connection)
     assert "sk-planted" not in repr(client)

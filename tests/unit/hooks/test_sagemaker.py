@@ -83,7 +83,7 @@ def test_without_the_connection_botos_own_chain_is_used(monkeypatch: pytest.Monk
     hook = SageMakerHook("aws_absent")
     client = hook.client() if colour == "sync" else asyncio.run(hook.aclient())
     assert boto(client)._request_signer._credentials.access_key == "FROMENV"
-    assert client.service.page(REF) == (
+    assert client.service.console_url(REF) == (
         "https://console.amazonaws-us-gov.com/sagemaker/home?region=us-gov-west-1#/transform-jobs/job-1"
     )
 
@@ -101,7 +101,7 @@ def test_without_the_connection_botos_own_chain_is_used(monkeypatch: pytest.Monk
 def test_the_console_is_that_of_the_region_and_an_emulator_has_none(
     connect: Any, extra: dict[str, Any], console: str | None
 ) -> None:
-    page = connect(**extra).client().service.page(REF)
+    page = connect(**extra).client().service.console_url(REF)
     assert page == (f"{console}#/transform-jobs/job-1" if console else None)
 
 

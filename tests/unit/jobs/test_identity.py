@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overnight.jobs import JobKey, fingerprint_of
+from overnight.jobs import JobKey, compute_fingerprint
 
 ids = st.text(st.characters(exclude_characters="\x00", codec="utf-8"), min_size=1, max_size=40)
 FINGERPRINT = "0123456789abcdef"
@@ -45,5 +45,5 @@ def test_other_peoples_names_are_not_ours(name):
 
 
 def test_the_fingerprint_ignores_the_order_of_keys_and_nothing_else():
-    assert fingerprint_of({"a": 1, "b": [1, 2]}) == fingerprint_of({"b": [1, 2], "a": 1})
-    assert fingerprint_of({"a": 1, "b": [1, 2]}) != fingerprint_of({"a": 1, "b": [2, 1]})
+    assert compute_fingerprint({"a": 1, "b": [1, 2]}) == compute_fingerprint({"b": [1, 2], "a": 1})
+    assert compute_fingerprint({"a": 1, "b": [1, 2]}) != compute_fingerprint({"a": 1, "b": [2, 1]})

@@ -13,25 +13,25 @@ from overnight.errors import (
     JobCancelledError,
     JobFailedError,
     JobLostError,
-    JobNotFoundError,
+    NotFoundError,
     RateLimitedError,
     RequestRefusedError,
     TransientError,
     UnavailableError,
 )
-from overnight.jobs import Blame, FoundJob, JobCounts, JobRef, JobState, JobStatus
+from overnight.jobs import FailureCause, FoundJob, JobCounts, JobRef, JobState, JobStatus
 from overnight.jobs.allowance import Allowance
 from overnight.jobs.lifecycle import (
     Attach,
     Ending,
     JobRecord,
-    Over,
+    PollEnd,
+    Poller,
+    PollOutcome,
     Submit,
     Wait,
-    Watch,
-    WatchEnd,
     adopt,
-    judge,
+    evaluate,
     resume,
 )
 
@@ -171,139 +171,139 @@ class TestRecord:
 
 
 class TestWatch:
-    def watch(self, **facts: float | None) -> Watch:
-        return Watch(REF, **({"poll_interval": 60.0, "deadline": 10_000.0, "patience": 600.0} | facts))
+    def watch(self, **facts: float | None) -> Poller:
+        return Poller(REF, **({"poll_interval": 60.0, "deadline": 10_000.0, "patience": 600.0} | facts))
 
     @given(states.filter(lambda state: state.is_terminal), st.floats(0, 20_000))
     def test_an_end_is_an_end_even_after_the_deadline(self, state: JobState, now: float):
         seen = status(state)
-        assert self.watch().saw(seen, now) == Over(WatchEnd.ENDED, seen)
+        assert self.watch().on_status(seen, now) == PollOutcome(PollEnd.ENDED, seen)
 
     @given(states.filter(lambda state: not state.is_terminal), st.floats(0, 9_999))
     def test_waits_about_an_interval_and_never_past_the_deadline(self, state: JobState, now: float):
-        step = self.watch().saw(status(state), now)
+        step = self.watch().on_status(status(state), now)
         assert isinstance(step, Wait)
         assert 0 < step.seconds <= min(66.0, 10_000.0 - now)
 
     def test_the_deadline_ends_it_between_polls_and_between_failures(self):
-        assert self.watch().saw(status(JobState.RUNNING), 10_000.0).end is WatchEnd.DEADLINE
-        assert self.watch().failed(UnavailableError("no"), 10_000.0).end is WatchEnd.DEADLINE
+        assert self.watch().on_status(status(JobState.RUNNING), 10_000.0).end is PollEnd.DEADLINE
+        assert self.watch().on_error(UnavailableError("no"), 10_000.0).end is PollEnd.DEADLINE
 
     def test_without_a_deadline_it_goes_on(self):
-        assert isinstance(self.watch(deadline=None).saw(status(JobState.RUNNING), 1e12), Wait)
+        assert isinstance(self.watch(deadline=None).on_status(status(JobState.RUNNING), 1e12), Wait)
 
     @given(st.floats(1, 590))
     def test_transient_failures_are_borne_for_as_long_as_patience_lasts(self, later: float):
         watch = self.watch()
-        assert isinstance(watch.failed(UnavailableError("no"), 0.0), Wait)
-        assert isinstance(watch.failed(UnavailableError("no"), later), Wait)
-        assert watch.failed(UnavailableError("no"), 600.0).end is WatchEnd.SILENT
+        assert isinstance(watch.on_error(UnavailableError("no"), 0.0), Wait)
+        assert isinstance(watch.on_error(UnavailableError("no"), later), Wait)
+        assert watch.on_error(UnavailableError("no"), 600.0).end is PollEnd.SILENT
 
     def test_an_answer_renews_patience(self):
         watch = self.watch()
-        watch.failed(UnavailableError("no"), 0.0)
-        watch.saw(status(JobState.RUNNING), 599.0)
-        assert isinstance(watch.failed(UnavailableError("no"), 601.0), Wait)
+        watch.on_error(UnavailableError("no"), 0.0)
+        watch.on_status(status(JobState.RUNNING), 599.0)
+        assert isinstance(watch.on_error(UnavailableError("no"), 601.0), Wait)
 
     def test_backs_off_and_honours_retry_after(self):
         watch = self.watch(patience=1e9, deadline=None)
-        waits = [watch.failed(UnavailableError("no"), float(n)).seconds for n in range(8)]
+        waits = [watch.on_error(UnavailableError("no"), float(n)).seconds for n in range(8)]
         assert waits[3] > 2 * waits[0]
-        assert max(waits) <= Watch.MAX_BACKOFF * 1.1
-        asked = self.watch(poll_interval=1.0).failed(RateLimitedError("slow", retry_after=300.0), 0.0)
+        assert max(waits) <= Poller.MAX_BACKOFF * 1.1
+        asked = self.watch(poll_interval=1.0).on_error(RateLimitedError("slow", retry_after=300.0), 0.0)
         assert asked.seconds >= 270.0
 
     @pytest.mark.parametrize(
         ("error", "end"),
         [
-            (CredentialsError("who?", status=401), WatchEnd.REFUSED),
-            (CredentialsError("no", status=403), WatchEnd.REFUSED),
-            (RequestRefusedError("what?", status=400), WatchEnd.REFUSED),
-            (JobNotFoundError("gone", status=404), WatchEnd.LOST),
+            (CredentialsError("who?", status=401), PollEnd.REFUSED),
+            (CredentialsError("no", status=403), PollEnd.REFUSED),
+            (RequestRefusedError("what?", status=400), PollEnd.REFUSED),
+            (NotFoundError("gone", status=404), PollEnd.LOST),
         ],
     )
     def test_a_refusal_ends_it_at_once(self, error, end):
-        over = self.watch().failed(error, 0.0)
+        over = self.watch().on_error(error, 0.0)
         assert over.end is end
         assert str(error) in over.message
 
 
 class TestJudge:
-    def judge(self, state: JobState, allowed: float | str = 0, **facts: object):
-        return judge(REF, Over(WatchEnd.ENDED, status(state, **facts)), Allowance.parse(allowed))
+    def evaluate(self, state: JobState, allowed: float | str = 0, **facts: object):
+        return evaluate(REF, PollOutcome(PollEnd.ENDED, status(state, **facts)), Allowance.parse(allowed))
 
     def test_success_lets_go_of_the_job(self):
-        verdict = self.judge(JobState.SUCCEEDED)
+        verdict = self.evaluate(JobState.SUCCEEDED)
         assert verdict.error is None
-        assert verdict.lets_go
+        assert verdict.releases_job
 
     @given(st.integers(0, 20), st.integers(0, 20))
     def test_allowed_failures_decide_over_a_partial_job(self, failed: int, allowed: int):
         counts = JobCounts(total=20, succeeded=20 - failed, failed=failed)
-        verdict = self.judge(JobState.PARTIAL, allowed, counts=counts)
+        verdict = self.evaluate(JobState.PARTIAL, allowed, counts=counts)
         assert (verdict.error is None) == (failed <= allowed)
 
     def test_a_partial_job_that_was_refused_is_kept_for_the_next_run(self):
-        verdict = self.judge(JobState.PARTIAL, counts=JobCounts(total=2, succeeded=1, failed=1))
+        verdict = self.evaluate(JobState.PARTIAL, counts=JobCounts(total=2, succeeded=1, failed=1))
         assert isinstance(verdict.error, JobFailedError)
         assert not verdict.error.retryable
-        assert not verdict.lets_go
+        assert not verdict.releases_job
 
     def test_missing_items_count_as_failed(self):
         counts = JobCounts(total=10, succeeded=8, failed=1)
-        assert self.judge(JobState.PARTIAL, 1, counts=counts).error is not None
-        assert self.judge(JobState.PARTIAL, 2, counts=counts).error is None
+        assert self.evaluate(JobState.PARTIAL, 1, counts=counts).error is not None
+        assert self.evaluate(JobState.PARTIAL, 2, counts=counts).error is None
 
     def test_an_unknown_number_of_failures_is_never_within_limits(self):
-        assert self.judge(JobState.PARTIAL, "100%").error is not None
+        assert self.evaluate(JobState.PARTIAL, "100%").error is not None
 
     def test_an_expired_job_is_accepted_within_limits_and_else_lost(self):
         counts = JobCounts(total=10, succeeded=9)
-        assert self.judge(JobState.EXPIRED, "10%", counts=counts).error is None
-        lost = self.judge(JobState.EXPIRED, counts=counts)
+        assert self.evaluate(JobState.EXPIRED, "10%", counts=counts).error is None
+        lost = self.evaluate(JobState.EXPIRED, counts=counts)
         assert isinstance(lost.error, JobLostError)
         assert lost.error.retryable
-        assert lost.lets_go
+        assert lost.releases_job
 
-    @pytest.mark.parametrize("blame", [Blame.INPUT, Blame.CREDENTIALS, Blame.LIMITS, None])
-    def test_what_no_retry_can_mend_is_not_retried(self, blame: Blame | None):
-        verdict = self.judge(JobState.FAILED, blame=blame)
+    @pytest.mark.parametrize("cause", [FailureCause.INPUT, FailureCause.CREDENTIALS, FailureCause.LIMITS, None])
+    def test_what_no_retry_can_mend_is_not_retried(self, cause: FailureCause | None):
+        verdict = self.evaluate(JobState.FAILED, cause=cause)
         assert isinstance(verdict.error, JobFailedError)
         assert not verdict.error.retryable
 
     def test_what_the_service_broke_is_retried_as_a_new_generation(self):
-        verdict = self.judge(JobState.FAILED, blame=Blame.SERVICE)
+        verdict = self.evaluate(JobState.FAILED, cause=FailureCause.SERVICE)
         assert isinstance(verdict.error, JobLostError)
         assert verdict.error.retryable
-        assert verdict.lets_go
+        assert verdict.releases_job
 
     def test_somebody_elses_cancellation_is_not_undone_by_a_retry(self):
-        verdict = self.judge(JobState.CANCELLED)
+        verdict = self.evaluate(JobState.CANCELLED)
         assert isinstance(verdict.error, JobCancelledError)
         assert not verdict.error.retryable
 
     @pytest.mark.parametrize(
-        ("end", "kind", "lets_go"),
+        ("end", "kind", "releases_job"),
         [
-            (WatchEnd.DEADLINE, DeadlineExceededError, False),
-            (WatchEnd.LOST, JobLostError, True),
-            (WatchEnd.REFUSED, RequestRefusedError, False),
-            (WatchEnd.SILENT, TransientError, False),
+            (PollEnd.DEADLINE, DeadlineExceededError, False),
+            (PollEnd.LOST, JobLostError, True),
+            (PollEnd.REFUSED, RequestRefusedError, False),
+            (PollEnd.SILENT, TransientError, False),
         ],
     )
-    def test_ends_without_an_end_of_the_job(self, end, kind, lets_go):
-        verdict = judge(REF, Over(end, message="so it was."), Allowance.parse(0))
+    def test_ends_without_an_end_of_the_job(self, end, kind, releases_job):
+        verdict = evaluate(REF, PollOutcome(end, message="so it was."), Allowance.parse(0))
         assert isinstance(verdict.error, kind)
-        assert verdict.lets_go is lets_go
+        assert verdict.releases_job is releases_job
         assert "so it was." in str(verdict.error)
 
     def test_a_job_that_was_cancelled_at_its_deadline_is_let_go(self):
-        assert judge(REF, Over(WatchEnd.DEADLINE, cancelled=True), Allowance.parse(0)).lets_go
+        assert evaluate(REF, PollOutcome(PollEnd.DEADLINE, cancelled=True), Allowance.parse(0)).releases_job
 
     @given(states.filter(lambda state: not state.is_terminal))
     def test_a_live_job_cannot_be_judged(self, state: JobState):
         with pytest.raises(ValueError, match="not an end"):
-            self.judge(state)
+            self.evaluate(state)
 
 
 def test_every_decision_is_taken_for_every_state():
@@ -312,7 +312,7 @@ def test_every_decision_is_taken_for_every_state():
         assert adopt(found(state=state), 3, SPEC)
         if state.is_terminal:
             counts = JobCounts(total=1, succeeded=0, failed=1)
-            assert judge(REF, Over(WatchEnd.ENDED, status(state, counts=counts)), Allowance.parse(0))
+            assert evaluate(REF, PollOutcome(PollEnd.ENDED, status(state, counts=counts)), Allowance.parse(0))
 
 
 def test_generations_never_go_down():

@@ -11,8 +11,8 @@ import pytest
 
 from overnight.errors import UnavailableError
 from overnight.jobs import JobRef, JobState, JobStatus
-from overnight.jobs.lifecycle import Over, WatchEnd
-from overnight.jobs.wait import watch
+from overnight.jobs.lifecycle import PollEnd, PollOutcome
+from overnight.jobs.wait import wait_for_end
 
 REF = JobRef(service="openai", id="batch_1", conn_id="openai_default")
 
@@ -36,8 +36,8 @@ class Service:
         yield
 
 
-def at_the_deadline(service: Any, *, cancel_on_deadline: bool = True) -> Over:
-    flow = watch(
+def at_the_deadline(service: Any, *, cancel_on_deadline: bool = True) -> PollOutcome:
+    flow = wait_for_end(
         service,
         REF,
         poll_interval=1,
@@ -53,22 +53,22 @@ def at_the_deadline(service: Any, *, cancel_on_deadline: bool = True) -> Over:
 
 def test_a_job_that_misses_its_deadline_is_cancelled() -> None:
     over = at_the_deadline(Service(JobStatus(state=JobState.CANCELLING, raw="cancelling")))
-    assert (over.end, over.cancelled) == (WatchEnd.DEADLINE, True)
+    assert (over.end, over.cancelled) == (PollEnd.DEADLINE, True)
     assert "Asked for the cancellation" in over.message
 
 
 def test_a_job_that_ends_as_it_is_cancelled_counts_as_ended() -> None:
     status = JobStatus(state=JobState.SUCCEEDED, raw="completed")
-    assert at_the_deadline(Service(status)) == Over(WatchEnd.ENDED, status)
+    assert at_the_deadline(Service(status)) == PollOutcome(PollEnd.ENDED, status)
 
 
 def test_a_job_that_could_not_be_cancelled_is_not_taken_for_cancelled() -> None:
     over = at_the_deadline(Service(UnavailableError("503")))
-    assert (over.end, over.cancelled) == (WatchEnd.DEADLINE, False)
+    assert (over.end, over.cancelled) == (PollEnd.DEADLINE, False)
     assert "may still be running" in over.message
 
 
 def test_a_job_that_is_to_be_spared_is_not_cancelled() -> None:
     service = Service(JobStatus(state=JobState.CANCELLING, raw="cancelling"))
     over = at_the_deadline(service, cancel_on_deadline=False)
-    assert (over.end, over.cancelled, service.asked) == (WatchEnd.DEADLINE, False, 0)
+    assert (over.end, over.cancelled, service.asked) == (PollEnd.DEADLINE, False, 0)

@@ -7,9 +7,9 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from overnight.errors import DeadlineExceededError, JobLostError, TransientError
-from overnight.links.job import PAGE_KEY
+from overnight.links.job import CONSOLE_URL_KEY
 from overnight.operators.job import RECORD
-from slowprint.airflow import event_of
+from slowprint.airflow import to_event
 from slowprint.operator import PrintOperator
 from slowprint.server import Shop, connect
 
@@ -37,7 +37,7 @@ class TestWaitingInAWorker:
         assert outcome["status"]["state"] == "succeeded"
         assert outcome["results"]["files"] == [{"kind": "output", "uri": "s3://b/novel.printed"}]
         assert task_run.state[RECORD]["ending"] == "accepted"
-        assert task_run.xcoms[PAGE_KEY] == ""
+        assert task_run.xcoms[CONSOLE_URL_KEY] == ""
 
     def test_bad_input_is_refused_before_anything_is_sent(self, shop: Shop, task_run: Any):
         with pytest.raises(AirflowFailException, match="less than or equal to 500"):
@@ -148,7 +148,7 @@ class TestDeferring:
     def test_the_event_ends_the_task_in_a_fresh_operator(self, shop: Shop, task_run: Any):
         trigger = deferred(operator(deferrable=True), task_run)
         shop.finish()
-        outcome = operator().execute_complete(task_run.context, event_of(trigger))
+        outcome = operator().execute_complete(task_run.context, to_event(trigger))
         assert outcome["status"]["counts"] == {"total": 10, "succeeded": 10, "failed": 0}
         assert task_run.state[RECORD]["ending"] == "accepted"
 
@@ -156,7 +156,7 @@ class TestDeferring:
     def test_allowed_failures_decide_over_a_partial_job(self, shop: Shop, task_run: Any, allowed: Any, ok: bool):
         trigger = deferred(operator(deferrable=True), task_run)
         shop.finish(spoiled=3)
-        event = event_of(trigger)
+        event = to_event(trigger)
         if ok:
             outcome = operator(allowed_failures=allowed).execute_complete(task_run.context, event)
             assert outcome["status"]["state"] == "partial"
@@ -170,7 +170,7 @@ class TestDeferring:
         trigger = deferred(operator(deferrable=True), task_run)
         shop.finish("jammed")
         with pytest.raises(JobLostError):
-            operator().execute_complete(task_run.context, event_of(trigger))
+            operator().execute_complete(task_run.context, to_event(trigger))
         deferred(operator(deferrable=True), task_run)
         assert posts(shop) == 2
 
@@ -178,7 +178,7 @@ class TestDeferring:
         trigger = deferred(operator(deferrable=True, patience=0.0), task_run)
         connect(monkeypatch, "http://127.0.0.1:9")
         with pytest.raises(TransientError, match="attaches to it again"):
-            operator().execute_complete(task_run.context, event_of(trigger))
+            operator().execute_complete(task_run.context, to_event(trigger))
         assert task_run.state[RECORD]["ending"] is None
 
 

@@ -7,7 +7,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
 
 from overnight.sensors.job import BatchJobSensor
-from slowprint.airflow import event_of
+from slowprint.airflow import to_event
 from slowprint.operator import PrintOperator
 from slowprint.server import Shop, connect
 
@@ -61,7 +61,7 @@ def test_it_defers_and_ends_with_the_event(shop: Shop, submitted: Any, task_run:
     with pytest.raises(TaskDeferred) as raised:
         sensor(submitted, deferrable=True, timeout=60).execute(task_run.context)
     shop.finish()
-    outcome = sensor(submitted).execute_complete(task_run.context, event_of(raised.value.trigger))
+    outcome = sensor(submitted).execute_complete(task_run.context, to_event(raised.value.trigger))
     assert outcome["status"]["state"] == "succeeded"
 
 
@@ -69,7 +69,7 @@ def test_its_timeout_leaves_the_job_running(shop: Shop, submitted: Any, task_run
     with pytest.raises(TaskDeferred) as raised:
         sensor(submitted, deferrable=True, timeout=0.05).execute(task_run.context)
     with pytest.raises(AirflowSensorTimeout, match="It runs on"):
-        sensor(submitted).execute_complete(task_run.context, event_of(raised.value.trigger))
+        sensor(submitted).execute_complete(task_run.context, to_event(raised.value.trigger))
     assert shop.orders[0]["status"] == "waiting"
 
 

@@ -23,13 +23,13 @@ from botocore.parsers import ResponseParserError
 
 from overnight.errors import (
     CredentialsError,
-    JobNotFoundError,
+    NotFoundError,
     RateLimitedError,
     RequestRefusedError,
     ServiceError,
     UnavailableError,
 )
-from overnight.transport.aws import AwsCall, AwsTransport, error_of
+from overnight.transport.aws import AwsCall, AwsTransport, to_service_error
 
 URL = "https://api.sagemaker.us-east-1.amazonaws.com/"
 
@@ -96,10 +96,10 @@ def test_what_boto_raises_says_who_can_mend_it(error: Exception, kind: type[Serv
 @pytest.mark.parametrize(
     ("operation", "code", "message", "kind"),
     [
-        ("DescribeTransformJob", "ValidationException", "Could not find requested job with name: x", JobNotFoundError),
-        ("DescribeTransformJob", "ValidationException", "Requested resource not found.", JobNotFoundError),
-        ("StopTransformJob", "ResourceNotFound", "x", JobNotFoundError),
-        ("StopTransformJob", "ValidationException", "Could not find job to update with name: x", JobNotFoundError),
+        ("DescribeTransformJob", "ValidationException", "Could not find requested job with name: x", NotFoundError),
+        ("DescribeTransformJob", "ValidationException", "Requested resource not found.", NotFoundError),
+        ("StopTransformJob", "ResourceNotFound", "x", NotFoundError),
+        ("StopTransformJob", "ValidationException", "Could not find job to update with name: x", NotFoundError),
         (
             "StopTransformJob",
             "ValidationException",
@@ -111,20 +111,20 @@ def test_what_boto_raises_says_who_can_mend_it(error: Exception, kind: type[Serv
     ],
 )
 def test_only_a_job_can_be_gone(operation: str, code: str, message: str, kind: type[ServiceError]) -> None:
-    found = error_of(refusal(code, message), AwsCall(operation))
+    found = to_service_error(refusal(code, message), AwsCall(operation))
     assert type(found) is kind
-    assert (found.status == 404) is (kind is JobNotFoundError)
+    assert (found.status == 404) is (kind is NotFoundError)
 
 
 def test_a_refused_signature_does_not_repeat_the_requests_headers() -> None:
     message = "The request signature we calculated does not match.\n\nx-amz-security-token:SECRETTOKEN\n"
-    found = error_of(refusal("SignatureDoesNotMatch", message, 403), AwsCall("ListTransformJobs"))
+    found = to_service_error(refusal("SignatureDoesNotMatch", message, 403), AwsCall("ListTransformJobs"))
     assert "SECRETTOKEN" not in str(found)
     assert "sagemaker:ListTransformJobs" in str(found)
 
 
 def test_a_denied_listing_names_the_right_that_is_missing() -> None:
-    found = error_of(refusal("AccessDenied", status=403), AwsCall("ListObjectsV2", service="s3"))
+    found = to_service_error(refusal("AccessDenied", status=403), AwsCall("ListObjectsV2", service="s3"))
     assert "s3:ListBucket" in str(found)
 
 

@@ -12,9 +12,10 @@ from typing import Any, BinaryIO, cast
 import httpx
 import pytest
 
+from http_server import Answer, Server, json_answer
 from overnight.errors import (
     CredentialsError,
-    JobNotFoundError,
+    NotFoundError,
     RateLimitedError,
     RequestRefusedError,
     ServiceError,
@@ -25,8 +26,6 @@ from overnight.errors import (
 )
 from overnight.transport.errors import MAX_ERROR_TEXT, MAX_RETRY_AFTER, retry_after
 from overnight.transport.http import HttpCall, HttpTransport, Retry
-
-from .conftest import Answer, Server, json_answer
 
 KEY = "sk-very-secret-4711"
 
@@ -136,10 +135,10 @@ def test_attempts_end(server: Server, send: Send) -> None:
         (400, RequestRefusedError),
         (401, CredentialsError),
         (403, CredentialsError),
-        (404, JobNotFoundError),
+        (404, NotFoundError),
         (405, UnsupportedError),
         (409, RequestRefusedError),
-        (410, JobNotFoundError),
+        (410, NotFoundError),
         (413, RequestRefusedError),
         (422, RequestRefusedError),
         (501, UnsupportedError),
@@ -182,7 +181,7 @@ def test_nobody_listening_is_unavailable(server: Server, send: Send) -> None:
 def test_a_connection_dropped_behind_an_error_does_not_hurt_the_next_call(server: Server) -> None:
     server.answers = [Answer(404, hang_up_after=True), json_answer({"id": 1})]
     with transport_to(server) as transport:
-        with pytest.raises(JobNotFoundError):
+        with pytest.raises(NotFoundError):
             transport.send(GET)
         assert transport.send(HttpCall("GET", "again")) == {"id": 1}
 
@@ -509,7 +508,7 @@ def test_a_stream_gives_up_when_nothing_comes_any_more(server: Server) -> None:
 
 def test_a_missing_file_is_told_at_once(server: Server) -> None:
     server.answers = [json_answer({"error": {"message": "No such File object: file-1"}}, 404)]
-    with pytest.raises(JobNotFoundError, match="No such File object"):
+    with pytest.raises(NotFoundError, match="No such File object"):
         read(server)
     assert len(server.requests) == 1
 

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Literal, NamedTuple
 
 from overnight.ingest.map.row_index import RowIndex
-from overnight.ingest.map.rows import Reason, Refusal, Row, RowReader, Splicer
+from overnight.ingest.map.rows import Reason, Rejection, Row, RowReader, Splicer
 from overnight.ingest.read.lines import Line, Position
 from overnight.ingest.read.sources import Source, SourceReader
 from overnight.ingest.report.dead_letters import DeadLetter, excerpt
@@ -119,9 +119,9 @@ class SingleSource:
     def _step(self, cursor: Cursor, uri: str, prefix: str, line: Line, row: Row) -> Step:
         step = Step(cursor, 0, line.end - line.offset)
         if row.key is not None and self._ids is not None and not self._ids.see(row.key):
-            row.refusal = Refusal(Reason.DUPLICATE_ID, "an earlier line of this source has the same id")
+            row.refusal = Rejection(Reason.DUPLICATE_ID, "an earlier line of this source has the same id")
         if row.refusal is not None:
-            step.letter = letter_of("rejected", row.refusal, 0, uri, line, row)
+            step.letter = build_dead_letter("rejected", row.refusal, 0, uri, line, row)
             return step
         if row.key is None:
             row.key = b"%b-%x-%08x" % (prefix.encode(), line.offset, zlib.crc32(line.data or b""))
@@ -132,8 +132,8 @@ class SingleSource:
         return step
 
 
-def letter_of(  # noqa: PLR0917 - in the order of a sentence
-    outcome: Literal["rejected", "missing"], refusal: Refusal, source: int, uri: str, line: Line, row: Row | None
+def build_dead_letter(  # noqa: PLR0917 - in the order of a sentence
+    outcome: Literal["rejected", "missing"], refusal: Rejection, source: int, uri: str, line: Line, row: Row | None
 ) -> DeadLetter:
     """Return the dead letter of a line."""
     return DeadLetter(

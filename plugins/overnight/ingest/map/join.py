@@ -12,10 +12,10 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from overnight.ingest.map.documents import Cursor, Document, DocumentPlace, Step, letter_of
+from overnight.ingest.map.documents import Cursor, Document, DocumentPlace, Step, build_dead_letter
 from overnight.ingest.map.field_map import SourceMap
 from overnight.ingest.map.row_index import Place, RowIndex
-from overnight.ingest.map.rows import Reason, Refusal, Row, RowReader, Splicer
+from overnight.ingest.map.rows import Reason, Rejection, Row, RowReader, Splicer
 from overnight.ingest.read.lines import Line, Position, bare
 from overnight.ingest.read.sources import Source, SourceReader
 
@@ -98,10 +98,10 @@ class JoinedSources:
                 step = Step(None, source.index, line.end - line.offset)
                 row = self._rows[source.index].read(line)
                 if row.key is None:
-                    refusal = row.refusal or Refusal(Reason.MISSING_ID, "the line has no id")
-                    step.letter = letter_of("rejected", refusal, source.index, file.name, line, row)
+                    refusal = row.refusal or Rejection(Reason.MISSING_ID, "the line has no id")
+                    step.letter = build_dead_letter("rejected", refusal, source.index, file.name, line, row)
                 elif not self._index.add(source.index, row.key, Place(number, line.number, line.offset, line.end)):
-                    step.letter = letter_of("rejected", _DUPLICATE, source.index, file.name, line, row)
+                    step.letter = build_dead_letter("rejected", _DUPLICATE, source.index, file.name, line, row)
                 yield step
         if spool is not None:
             spool.flush()
@@ -117,11 +117,11 @@ class JoinedSources:
                     continue
                 step = Step(Cursor(number, Position(line.end, line.number)), self._driver, line.end - line.offset)
                 if row.key is None:
-                    refusal = row.refusal or Refusal(Reason.MISSING_ID, "the line has no id")
-                    step.letter = letter_of("rejected", refusal, self._driver, file.name, line, row)
+                    refusal = row.refusal or Rejection(Reason.MISSING_ID, "the line has no id")
+                    step.letter = build_dead_letter("rejected", refusal, self._driver, file.name, line, row)
                     yield step
                 elif not self._index.see(row.key):
-                    step.letter = letter_of("rejected", _DUPLICATE, self._driver, file.name, line, row)
+                    step.letter = build_dead_letter("rejected", _DUPLICATE, self._driver, file.name, line, row)
                     yield step
                 else:
                     yield self._join(step, row.key, row, line, file.name)
@@ -141,14 +141,14 @@ class JoinedSources:
                 found.append((source.index, source.files[at.file].name, other, partner))
         for index, where, read, one in found:
             if one.refusal is not None:
-                step.letter = letter_of("rejected", one.refusal, index, where, read, one)
+                step.letter = build_dead_letter("rejected", one.refusal, index, where, read, one)
                 return step
         first, where, read, one = found[0]
         lacking = tuple(index for index in self._needed if rows[index] is None)
         if lacking and (not self._keep_unmatched or len(lacking) == len(self._needed)):
             names = ", ".join(f"source[{index}]" for index in lacking)
-            refusal = Refusal(Reason.NO_PARTNER, f"{names} has no row with this id")
-            step.letter = letter_of("missing", refusal, first, where, read, one)
+            refusal = Rejection(Reason.NO_PARTNER, f"{names} has no row with this id")
+            step.letter = build_dead_letter("missing", refusal, first, where, read, one)
             step.lacking = lacking
             return step
         place = DocumentPlace(first, where, read.number, read.offset, key.decode())
@@ -161,4 +161,4 @@ class JoinedSources:
         return Line(place.line, place.offset, place.end, bare(data.removesuffix(b"\n"), place.offset))
 
 
-_DUPLICATE = Refusal(Reason.DUPLICATE_ID, "an earlier line of this source has the same id")
+_DUPLICATE = Rejection(Reason.DUPLICATE_ID, "an earlier line of this source has the same id")

@@ -35,7 +35,7 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True)
-class Refusal:
+class Rejection:
     """Why a line gives no document: a code to count by and a text to read."""
 
     code: str
@@ -56,7 +56,7 @@ class Row:
     key: bytes | None = None
     id: JsonBytes | None = None
     values: list[JsonBytes | None] | None = None
-    refusal: Refusal | None = None
+    refusal: Rejection | None = None
 
     @property
     def text_id(self) -> str | None:
@@ -115,7 +115,7 @@ class RowReader:
 
     def _take_id(self, row: Row, value: JsonBytes | None) -> None:
         if value is None:
-            row.refusal = row.refusal or Refusal(Reason.MISSING_ID, "the line has no id")
+            row.refusal = row.refusal or Rejection(Reason.MISSING_ID, "the line has no id")
             return
         raw = bytes(value)
         if raw[:1] == b'"':
@@ -125,7 +125,7 @@ class RowReader:
             row.id = b'"%b"' % raw
             row.key = raw
         else:
-            row.refusal = row.refusal or Refusal(
+            row.refusal = row.refusal or Rejection(
                 Reason.INVALID_ID, f"the id must be a string or an integer, not {_excerpt(raw)}"
             )
             return
@@ -133,21 +133,21 @@ class RowReader:
             size = len(row.key)
             row.key = row.id = None
             row.refusal = row.refusal or (
-                Refusal(Reason.ID_TOO_LONG, f"the id has {size} bytes; OpenSearch takes {MAX_ID_BYTES}")
+                Rejection(Reason.ID_TOO_LONG, f"the id has {size} bytes; OpenSearch takes {MAX_ID_BYTES}")
                 if size
-                else Refusal(Reason.INVALID_ID, "the id is empty")
+                else Rejection(Reason.INVALID_ID, "the id is empty")
             )
 
     def _check_values(self, row: Row, values: list[JsonBytes | None]) -> None:
         if self._omit_missing and any(value is not None for value in values):
             return
         absent = [path.text for (_, path), value in zip(self._fields, values, strict=True) if value is None]
-        row.refusal = Refusal(Reason.MISSING_VALUE, f"the line has no value at {', '.join(absent)}")
+        row.refusal = Rejection(Reason.MISSING_VALUE, f"the line has no value at {', '.join(absent)}")
 
     @staticmethod
-    def _service_error(data: bytes, error: JsonBytes | None, status: JsonBytes | None) -> Refusal | None:
+    def _service_error(data: bytes, error: JsonBytes | None, status: JsonBytes | None) -> Rejection | None:
         if error is not None and bytes(error) != b"null":
-            return _refusal_of(_read(error), Reason.SERVICE_ERROR)
+            return _parse_rejection(_read(error), Reason.SERVICE_ERROR)
         if status is None or bytes(status) in (b"200", b"null"):
             return None
         code = bytes(status).decode()
@@ -157,7 +157,7 @@ class RowReader:
             answer = _read(answer.encode())  # the text of an error page can start like this, too
         if isinstance(answer, dict) and answer.get("error"):
             answer = answer["error"]
-        return _refusal_of(answer, f"status_{code}")
+        return _parse_rejection(answer, f"status_{code}")
 
 
 _ERROR = JsonPath.parse("$.error")
@@ -169,13 +169,13 @@ def _is_openai_path(path: JsonPath) -> bool:
     return path.text.startswith("$.response.") or path.steps == ("custom_id",)
 
 
-def _refusal_of(answer: Any, code: str) -> Refusal:
+def _parse_rejection(answer: Any, code: str) -> Rejection:
     """Read ``{"code", "message"}``, the text of one, or whatever a compatible server wrote."""
     if isinstance(answer, dict):
         code = str(answer.get("code") or answer.get("type") or code)
         text = answer.get("message")
-        return Refusal(code, str(text) if text else _excerpt(msgspec.json.encode(answer)))
-    return Refusal(code, _excerpt(str(answer).encode()) if answer else "the service gave no message")
+        return Rejection(code, str(text) if text else _excerpt(msgspec.json.encode(answer)))
+    return Rejection(code, _excerpt(str(answer).encode()) if answer else "the service gave no message")
 
 
 def _read(raw: JsonBytes) -> Any:
@@ -187,7 +187,7 @@ def _read(raw: JsonBytes) -> Any:
 
 
 def _refused(code: Reason, text: str) -> Row:
-    return Row(refusal=Refusal(code, text))
+    return Row(refusal=Rejection(code, text))
 
 
 def _excerpt(raw: bytes, size: int = 200) -> str:

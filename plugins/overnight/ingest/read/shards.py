@@ -12,7 +12,7 @@ from overnight.errors import SpecError, UnavailableError
 from overnight.ingest.read.byte_range import ByteRange
 from overnight.ingest.read.openers import web_openers
 from overnight.ingest.read.sources import SourceFile, SourceReader, shown
-from overnight.storage import Storage, scheme_of
+from overnight.storage import Storage, get_scheme
 
 _PIECE_BYTES = 64 << 10
 
@@ -54,7 +54,7 @@ def cut(uri: str, shard_bytes: int, storage: Storage | None = None) -> list[Shar
     """
     if shard_bytes < 1:
         raise SpecError(f"shard_bytes must be 1 or more, not {shard_bytes}.")
-    if scheme_of(uri) == "openai":
+    if get_scheme(uri) == "openai":
         raise SpecError(f"{uri} cannot be cut: OpenAI's files are read from their start only. Load it whole.")
     storage = storage or Storage()
     openers = web_openers(storage)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from overnight.errors import CredentialsError, OvernightError, SpecError, UnavailableError
 from overnight.ingest.read.byte_range import ByteRange, UnevenRangeError, first_byte, split_range, within
 from overnight.ingest.read.lines import START, Line, Position, TruncatedError, is_gzip, plain, skip, split_lines
-from overnight.storage import Storage, scheme_of
+from overnight.storage import Storage, get_scheme
 
 Opener: TypeAlias = Callable[[str, int], Iterator[bytes]]
 """Opens a URI at a byte offset and yields its bytes in chunks."""
@@ -134,8 +134,8 @@ class SourceReader:
         return [replace(files[0], part=part)]
 
     def _whole_files(self, index: int, uri: str) -> list[SourceFile]:
-        if scheme_of(uri) in self.openers:
-            size, identity = self.looks.get(scheme_of(uri), _look_nowhere)(uri)
+        if get_scheme(uri) in self.openers:
+            size, identity = self.looks.get(get_scheme(uri), _look_nowhere)(uri)
             return [SourceFile(uri, size, identity)]
         try:
             return self._find(index, uri)
@@ -198,7 +198,7 @@ class SourceReader:
 
         :param chunk_bytes: How much is asked of a file system at once, when little is needed.
         """
-        opener = self.openers.get(scheme_of(file.uri))
+        opener = self.openers.get(get_scheme(file.uri))
         yield from opener(file.uri, offset) if opener is not None else self._read(file, offset, chunk_bytes)
 
     def _chunks(self, file: SourceFile, offset: int) -> Generator[bytes]:
@@ -212,7 +212,7 @@ class SourceReader:
             yield from self.read(file, offset)
 
     def _read(self, file: SourceFile, offset: int, chunk_bytes: int | None) -> Iterator[bytes]:
-        is_local = scheme_of(file.uri) == "file"
+        is_local = get_scheme(file.uri) == "file"
         size = chunk_bytes or (CHUNK_BYTES if is_local else REMOTE_CHUNK_BYTES)
         # Whole chunks are asked for, so fsspec's own read-ahead would only hold everything twice.
         options: dict[str, Any] = {} if is_local else {"block_size": size, "cache_type": "none"}
@@ -230,14 +230,14 @@ class SourceReader:
         size = info.get("size")
         version = info.get("ETag") or info.get("mtime") or info.get("LastModified") or ""
         file = SourceFile(uri, int(size) if size is not None else None, f"{size}:{version}")
-        if scheme_of(uri) != "file":
+        if get_scheme(uri) != "file":
             return file
         return file if self.is_gzip(file) else replace(file, local_path=path)
 
 
 def shown(uri: str) -> str:
     """Return a URI without what can be secret: the query of a presigned URL, a user and password."""
-    if scheme_of(uri) not in ("http", "https"):
+    if get_scheme(uri) not in ("http", "https"):
         return uri
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))

@@ -11,7 +11,7 @@ from typing import IO, Literal
 
 import msgspec
 
-from overnight.storage import Storage, scheme_of
+from overnight.storage import Storage, get_scheme
 
 MAX_TEXT_BYTES = 64 << 10
 
@@ -78,7 +78,7 @@ class DeadLetterFile:
         self._uri = uri
         self._storage = storage
         self._file: IO[bytes] | None = None
-        self._is_remote = uri is not None and scheme_of(uri) != "file"
+        self._is_remote = uri is not None and get_scheme(uri) != "file"
         self._is_committed = True
         self.size = 0
         if uri is None or not storage.exists(uri):

@@ -34,7 +34,7 @@ class SourceReport(_Frozen):
     missing: int = 0
 
 
-class RejectedSample(_Frozen):
+class SampleRejection(_Frozen):
     """One of the first rejected documents."""
 
     source: int
@@ -70,7 +70,7 @@ class LoadReport(_Frozen):
     seconds: float = 0.0
     sources: tuple[SourceReport, ...] = ()
     reasons: dict[str, int] = Field(default_factory=dict)
-    rejected_sample: tuple[RejectedSample, ...] = ()
+    rejected_sample: tuple[SampleRejection, ...] = ()
     missing_sample: tuple[str, ...] = ()
     dead_letter_uri: str | None = None
     resumed: bool = False

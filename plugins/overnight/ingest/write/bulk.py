@@ -36,7 +36,7 @@ _MAX_WAIT = 30.0
 _MAX_UNREADABLE = 8
 
 
-class Refused(NamedTuple):
+class ItemRejection(NamedTuple):
     """A document OpenSearch will never take: its number in the body, and OpenSearch's own words."""
 
     number: int
@@ -106,7 +106,7 @@ class BulkSender:
         if require_alias:
             self._params["require_alias"] = "true"
 
-    def send(self, body: Body, ends: Sequence[int]) -> list[Refused]:
+    def send(self, body: Body, ends: Sequence[int]) -> list[ItemRejection]:
         """
         Send one body and return the documents that were refused.
 
@@ -114,7 +114,7 @@ class BulkSender:
         :raises TransientError: OpenSearch stayed busy or away.
         :raises ServiceError: the whole request is refused (credentials, a blocked or vanished index).
         """
-        refused: list[Refused] = []
+        refused: list[ItemRejection] = []
         waiting: list[Sequence[int]] = [range(len(ends))]
         backoff = _Backoff(self._patience, self._stop)
         unreadable = 0
@@ -139,7 +139,7 @@ class BulkSender:
                 unreadable += 1
                 if unreadable > _MAX_UNREADABLE and len(refused) == unreadable - 1:
                     raise
-                refused.append(Refused(numbers[0], error.code or f"status_{error.status}", str(error)))
+                refused.append(ItemRejection(numbers[0], error.code or f"status_{error.status}", str(error)))
                 continue
             again, bad = _sort(numbers, items)
             refused += bad
@@ -175,7 +175,7 @@ def _is_passing(status: int, code: str) -> bool:
     return status in _BUSY or status == _CONFLICT or code in _GOING
 
 
-def _error_of(item: dict[str, Any]) -> tuple[str, str]:
+def _parse_error(item: dict[str, Any]) -> tuple[str, str]:
     """Return the type of an item's error and what it says."""
     error = item.get("error")
     if not isinstance(error, dict):  # old servers, and proxies, write a text
@@ -185,14 +185,14 @@ def _error_of(item: dict[str, Any]) -> tuple[str, str]:
     return str(error.get("type") or f"status_{item['status']}"), ": ".join(str(text) for text in texts if text)
 
 
-def _sort(numbers: Sequence[int], items: list[Any]) -> tuple[list[int], list[Refused]]:
+def _sort(numbers: Sequence[int], items: list[Any]) -> tuple[list[int], list[ItemRejection]]:
     again: list[int] = []
-    refused: list[Refused] = []
+    refused: list[ItemRejection] = []
     for number, item in zip(numbers, items, strict=True):
         status = item["status"]
         if status in (200, 201):
             continue
-        code, reason = _error_of(item)
+        code, reason = _parse_error(item)
         if code == "index_not_found_exception":
             raise RequestRefusedError(
                 f"The index vanished during the load: {reason}. Create it and start the load again.",
@@ -202,13 +202,13 @@ def _sort(numbers: Sequence[int], items: list[Any]) -> tuple[list[int], list[Ref
         if _is_passing(status, code):
             again.append(number)
         else:
-            refused.append(Refused(number, code, reason or f"OpenSearch answered {status}"))
+            refused.append(ItemRejection(number, code, reason or f"OpenSearch answered {status}"))
     return again, refused
 
 
 def _busy(items: list[Any]) -> TransientError:
     for item in items:
-        status, (code, reason) = item["status"], _error_of(item)
+        status, (code, reason) = item["status"], _parse_error(item)
         if status in _BUSY or status == _CONFLICT:
             return RateLimitedError(
                 f"OpenSearch rejects documents: {code}: {reason}. Lower max_in_flight or bulk_bytes, or give the "

@@ -12,8 +12,8 @@ import msgspec
 
 from overnight.ingest.map.documents import Cursor
 from overnight.ingest.report.dead_letters import DeadLetter
-from overnight.ingest.report.load_report import SAMPLE, LoadReport, RejectedSample, SourceReport
-from overnight.storage import Storage, scheme_of
+from overnight.ingest.report.load_report import SAMPLE, LoadReport, SampleRejection, SourceReport
+from overnight.storage import Storage, get_scheme
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Tally(msgspec.Struct):
             sources=tuple(SourceReport(**msgspec.structs.asdict(source)) for source in self.sources),
             reasons=self.reasons,
             rejected_sample=tuple(
-                RejectedSample(
+                SampleRejection(
                     source=letter.source, line=letter.line, id=letter.id, code=letter.code, reason=letter.reason
                 )
                 for letter in self.rejected_sample
@@ -155,7 +155,7 @@ class CheckpointFile:
         if self._uri is None:
             return
         content = _encode(checkpoint)
-        if scheme_of(self._uri) != "file":
+        if get_scheme(self._uri) != "file":
             with self._storage.open(self._uri, "wb") as file:  # object stores replace at once
                 file.write(content)
             return

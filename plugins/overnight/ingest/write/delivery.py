@@ -22,7 +22,7 @@ from overnight.ingest.map.rows import Splicer
 from overnight.ingest.report.dead_letters import DeadLetter, DeadLetterFile, excerpt
 from overnight.ingest.report.load_report import Progress
 from overnight.ingest.request import LoadOptions
-from overnight.ingest.write.bulk import BulkSender, Refused, Throttle, span
+from overnight.ingest.write.bulk import BulkSender, ItemRejection, Throttle, span
 from overnight.ingest.write.checkpoint import Checkpoint, CheckpointFile
 
 _MAX_LETTERS = 1_000
@@ -248,7 +248,7 @@ class Delivery:
         if batch.cursor is not None:
             self._checkpoint.cursor = batch.cursor
 
-    def _letter(self, batch: _Batch, item: bytes, bad: Refused) -> DeadLetter:
+    def _letter(self, batch: _Batch, item: bytes, bad: ItemRejection) -> DeadLetter:
         place = batch.places[bad.number]
         # What the frame has on the document's own line does not belong to it.
         before = self._middle.partition(b"\n")[2]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from overnight.errors import JobNotFoundError, OvernightError, RequestRefusedError, SpecError
+from overnight.errors import NotFoundError, OvernightError, RequestRefusedError, SpecError
 from overnight.ingest.write.target import OpenSearchTarget
 from overnight.transport.http import Retry
 
@@ -44,7 +44,7 @@ def inspect_index(target: OpenSearchTarget, name: str) -> IndexInfo:
     """
     try:
         found: dict[str, Any] = target.get(name)
-    except JobNotFoundError as error:
+    except NotFoundError as error:
         raise SpecError(
             f"There is no index {name!r}, and OpenSearch would create it with guessed types (vectors as plain floats, "
             "not as knn_vector). Create it first, or give its mapping (create_index, --mapping)."
@@ -133,7 +133,7 @@ def swap_alias(target: OpenSearchTarget, alias: str, index: str, *, drop_old: bo
     """
     try:
         current: dict[str, Any] = target.get(f"_alias/{alias}")
-    except JobNotFoundError:
+    except NotFoundError:
         current = {}
     if not current and _is_index(target, alias):
         raise SpecError(f"{alias!r} is an index. Give it another name, so that its name can become an alias.")
@@ -186,7 +186,7 @@ def _full(name: str) -> str:
 def _is_index(target: OpenSearchTarget, name: str) -> bool:
     try:
         return name in target.get(name)
-    except JobNotFoundError:
+    except NotFoundError:
         return False
 
 

@@ -44,7 +44,7 @@ def read_document(name: str, content: bytes) -> Document:
     return Document(heading[1] if heading is not None else path.name, text)
 
 
-def chunks_of(text: str, size: int) -> Iterator[str]:
+def split_text(text: str, size: int) -> Iterator[str]:
     """
     Yield a text in pieces of at most ``size`` tokens.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from overnight.sandbox.azure.containers import open_container
-from overnight.sandbox.azure.documents import Document, chunks_of, read_document
+from overnight.sandbox.azure.documents import Document, read_document, split_text
 from overnight.sandbox.azure.errors import ApiError
 from overnight.sandbox.azure.index import IndexStore
 from overnight.sandbox.azure.jobs import Job, JobStore, Stage
@@ -146,5 +146,5 @@ def _chunks(name: str, document: Document, job: Job) -> list[dict[str, Any]]:
             "chunk_id": str(number),
             "last_updated": now,
         }
-        for number, chunk in enumerate(chunks_of(document.text, job.settings["chunkSize"]))
+        for number, chunk in enumerate(split_text(document.text, job.settings["chunkSize"]))
     ]

@@ -102,7 +102,7 @@ def _shortcomings(pipeline: Pipeline, run: DagRun, counts: Counts | None) -> lis
 def _table(rows: list[tuple[Pipeline, DagRun, Counts | None]]) -> Table:
     table = Table("pipeline", "submitted", "indexed", "rejected", "missing", "seconds per step", box=None)
     for pipeline, run, counts in rows:
-        steps = ", ".join(f"{step.rpartition('.')[2]} {run.seconds_of(step):.1f}" for step in pipeline.steps)
+        steps = ", ".join(f"{step.rpartition('.')[2]} {run.get_seconds(step):.1f}" for step in pipeline.steps)
         numbers = msgspec.structs.astuple(counts) if counts is not None else ("?",) * 4
         table.add_row(pipeline.name, *map(str, numbers), steps)
     return table

@@ -45,7 +45,7 @@ class Exchange:
         """Send the first half of a body whose whole length was promised; an answer without one goes out whole."""
         if message["type"] == "http.response.start":
             self._note(message)
-            self._plan(length_of(message) // 2)
+            self._plan(parse_length(message) // 2)
             await self._pass(message)
         elif not self.is_cut:
             await self._pass(message)
@@ -87,6 +87,6 @@ class Exchange:
             self.seen.status = message["status"]
 
 
-def length_of(message: Message) -> int:
+def parse_length(message: Message) -> int:
     """Return the length of the body that the start of an answer promises; 0 when it does not."""
     return int(MutableHeaders(raw=list(message["headers"])).get("content-length", "0"))

@@ -256,7 +256,7 @@ class _Request:
         if body["completion_window"] != "24h":
             raise invalid_value("completion_window", body["completion_window"], ["24h"])
         self.metadata = _metadata(body.get("metadata"), limits)
-        self.output_lifetime = lifetime_of(body.get("output_expires_after"), "output_expires_after")
+        self.output_lifetime = parse_lifetime(body.get("output_expires_after"), "output_expires_after")
 
 
 def normal_endpoint(endpoint: str, *, by_deployment: bool) -> str:
@@ -264,7 +264,7 @@ def normal_endpoint(endpoint: str, *, by_deployment: bool) -> str:
     return "/v1" + endpoint if by_deployment and not endpoint.startswith("/v1/") else endpoint
 
 
-def lifetime_of(policy: Any, name: str) -> int | None:
+def parse_lifetime(policy: Any, name: str) -> int | None:
     """
     Return the seconds that an expiry policy asks for.
 

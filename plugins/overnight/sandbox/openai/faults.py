@@ -12,7 +12,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from overnight.sandbox.emulator.connections import close
-from overnight.sandbox.emulator.exchange import Exchange, length_of
+from overnight.sandbox.emulator.exchange import Exchange, parse_length
 from overnight.sandbox.emulator.requests import ADMIN, Requests, SeenRequest
 from overnight.sandbox.openai.decisions import Decisions
 from overnight.sandbox.openai.errors import ApiError, server_error
@@ -93,7 +93,7 @@ class _Exchange(Exchange):
             self._note(message)
             headers = MutableHeaders(raw=list(message["headers"]))
             is_json = message["status"] < 400 and headers.get("content-type", "").startswith("application/json")
-            self._plan(length_of(message) // 2 if is_json else 0)
+            self._plan(parse_length(message) // 2 if is_json else 0)
             if self.is_cut:
                 headers["content-length"] = str(self._left)
             await self._pass({**message, "headers": headers.raw})

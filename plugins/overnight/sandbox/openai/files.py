@@ -105,7 +105,7 @@ class FileStore:
         :param or_empty: Take in an empty file when there is none.
         :return: The id, or ``None`` when there is nothing to take in and never was.
         """
-        file_id = _id_of(name)
+        file_id = _build_id(name)
         if not content.exists() and not self.path(file_id).exists():
             if not or_empty:
                 return None
@@ -198,7 +198,7 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _id_of(name: str) -> str:
+def _build_id(name: str) -> str:
     number = int.from_bytes(blake2b(name.encode(), digest_size=20).digest(), "big")
     letters = []
     for _ in range(22):

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from overnight.sandbox.openai.batches import BatchError, normal_endpoint
-from overnight.sandbox.openai.models import count_inputs, tokens_of
+from overnight.sandbox.openai.models import count_inputs, count_request_tokens
 from overnight.sandbox.openai.settings import Settings
 
 MAX_ERRORS = 100
@@ -136,7 +136,7 @@ class _Checker:
                 "requests for a single model."
             )
             self._error("mismatched_model", message, number, "body.model")
-        self._checked.tokens += tokens_of(body)
+        self._checked.tokens += count_request_tokens(body)
         if self._endpoint == "/v1/embeddings":
             self._inputs += count_inputs(body)
 

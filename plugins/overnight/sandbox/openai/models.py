@@ -63,7 +63,7 @@ def count_inputs(body: dict[str, Any]) -> int:
     return len(given) if isinstance(given, list) and given and not isinstance(given[0], int) else 1
 
 
-def tokens_of(body: dict[str, Any]) -> int:
+def count_request_tokens(body: dict[str, Any]) -> int:
     """Guess how many tokens a request puts into the queue."""
     given = body.get("input") or body.get("messages") or body.get("prompt") or ""
     return count_tokens(given if isinstance(given, str) else str(given))

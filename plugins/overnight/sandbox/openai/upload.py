@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
-from overnight.sandbox.openai.batches import lifetime_of
+from overnight.sandbox.openai.batches import parse_lifetime
 from overnight.sandbox.openai.errors import ApiError, invalid_type, invalid_value, missing_parameter
 from overnight.sandbox.openai.files import PURPOSES, FileRecord
 from overnight.sandbox.openai.state import State
@@ -61,7 +61,7 @@ def _lifetime(form: Any, state: State, *, purpose: str) -> int | None:
         if seconds is not None and not str(seconds).isdigit():
             raise invalid_type("expires_after.seconds", "integer", seconds)
         policy = {"anchor": anchor, "seconds": None if seconds is None else int(str(seconds))}
-        asked = lifetime_of(policy, "expires_after")
+        asked = parse_lifetime(policy, "expires_after")
     if asked is None or state.settings.quirks.ignore_expires_after:
         return state.settings.limits.batch_file_lifetime if purpose == "batch" else None
     return asked

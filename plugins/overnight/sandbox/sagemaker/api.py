@@ -21,7 +21,7 @@ from overnight.sandbox.sagemaker.container import (
     JSON,
     JSON_LINES,
     ContainerError,
-    dimensions_of,
+    get_dimensions,
     invoke,
 )
 from overnight.sandbox.sagemaker.errors import AwsError, in_use, internal, invalid
@@ -81,7 +81,7 @@ class Api:
         if model is None:
             raise invalid(f"Endpoint {name} of account {self.settings.account} not found.")
         try:
-            return invoke(payload, content_type, accept, dimensions_of(model.environment))
+            return invoke(payload, content_type, accept, get_dimensions(model.environment))
         except ContainerError as error:
             message = f'Received client error ({error.status}) from primary with message "{error}".'
             raise AwsError("ModelError", message, status=424) from error

@@ -18,7 +18,7 @@ from overnight.sandbox.emulator.sections import SectionError, Sections
 from overnight.sandbox.sagemaker import objects
 from overnight.sandbox.sagemaker.api import Api
 from overnight.sandbox.sagemaker.errors import AwsError, internal
-from overnight.sandbox.sagemaker.faults import CONTENT_TYPE, Calls, Draws, FaultyFront, operation_of
+from overnight.sandbox.sagemaker.faults import CONTENT_TYPE, Calls, Draws, FaultyFront, parse_operation
 from overnight.sandbox.sagemaker.runner import Runner
 from overnight.sandbox.sagemaker.settings import Settings
 from overnight.sandbox.sagemaker.store import Store
@@ -49,7 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def call(request: Request) -> Response:
         try:
             region = _authenticate(request, settings)
-            operation = operation_of(request.url.path, request.headers)
+            operation = parse_operation(request.url.path, request.headers)
             answer = await run_in_threadpool(api.call, operation, region, _decode(await request.body()))
             return _answer(answer)
         except AwsError as error:

@@ -38,7 +38,7 @@ class ContainerError(Exception):
         self.status = status
 
 
-def dimensions_of(environment: Mapping[str, str]) -> int:
+def get_dimensions(environment: Mapping[str, str]) -> int:
     """
     Return how long vectors are.
 

@@ -91,7 +91,7 @@ class FaultyFront:
         if scope["type"] != "http" or not _CALL.fullmatch(scope["path"]):
             await self._app(scope, receive, send)
             return
-        operation = operation_of(scope["path"], Headers(scope=scope))
+        operation = parse_operation(scope["path"], Headers(scope=scope))
         seen = self._calls.add(operation)
         seen.fault = self._draws.call(operation)
         exchange = Exchange(scope, receive, send, seen)
@@ -109,7 +109,7 @@ class FaultyFront:
             await self._app(scope, exchange.receive, exchange.send)
 
 
-def operation_of(path: str, headers: Headers) -> str:
+def parse_operation(path: str, headers: Headers) -> str:
     """
     Return the operation that a call asks for.
 

@@ -63,6 +63,6 @@ def write(s3: Objects, uri: str, body: bytes) -> None:
     s3.put_object(Bucket=bucket, Key=key, Body=body)
 
 
-def output_of(prefix: str, uri: str, folder: str) -> str:
+def get_output_uri(prefix: str, uri: str, folder: str) -> str:
     """Return where an input's output goes."""
     return f"{folder.rstrip('/')}/{relative(prefix, uri)}{SUFFIX}"

@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from overnight.errors import SpecError
 from overnight.sandbox.emulator.worker import Worker
 from overnight.sandbox.sagemaker import objects
-from overnight.sandbox.sagemaker.container import ContainerError, dimensions_of, invoke
+from overnight.sandbox.sagemaker.container import ContainerError, get_dimensions, invoke
 from overnight.sandbox.sagemaker.faults import Draws
 from overnight.sandbox.sagemaker.settings import Settings
 from overnight.sandbox.sagemaker.store import JobRecord, State, Store
@@ -96,7 +96,7 @@ class Runner(Worker):
         except ClientError as error:
             self._refuse(job, uri, RecordError(str(error)))
             return
-        target = objects.output_of(job.prefix, uri, job.request["TransformOutput"]["S3OutputPath"])
+        target = objects.get_output_uri(job.prefix, uri, job.request["TransformOutput"]["S3OutputPath"])
         # Once it is stopping, a job writes nothing more.
         if (now := self._store.job(job.arn)) is not None and now.status == "InProgress":
             objects.write(self._s3, target, output)
@@ -108,7 +108,7 @@ class Runner(Worker):
         if self._draws.refuses(uri) and re.search(pattern, uri):
             raise RecordError("Bad HTTP status received from algorithm: 400")
         try:
-            dimensions = dimensions_of(self._environment(job))
+            dimensions = get_dimensions(self._environment(job))
         except ContainerError as error:
             raise RecordError(str(error), "AlgorithmError") from error
         recipe = Recipe.of(job.request)

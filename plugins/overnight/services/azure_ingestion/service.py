@@ -17,7 +17,7 @@ from pydantic import Field
 
 from overnight.errors import (
     ChangedSpecError,
-    JobNotFoundError,
+    NotFoundError,
     RequestRefusedError,
     ServiceError,
     UnavailableError,
@@ -146,7 +146,7 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
         """
         Look at the job once; the answer's ``Retry-After`` is kept to.
 
-        :raises JobNotFoundError: 48 hours after its end the service forgets a job; the text says so.
+        :raises NotFoundError: 48 hours after its end the service forgets a job; the text says so.
         """
         job, retry_after = yield from self._get(ref)
         return read_status(job, scrub=self.account.scrub, poll_after=retry_after)
@@ -206,7 +206,7 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
     def _existing(self, job_id: str) -> Flow[dict[str, Any] | None]:
         try:
             answer = yield from self._call(HttpCall("GET", _job(job_id)))
-        except JobNotFoundError:
+        except NotFoundError:
             return None
         if not isinstance(answer, dict):
             raise UnavailableError(f"The answer about {job_id} is not a job.")
@@ -215,8 +215,8 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
     def _get(self, ref: JobRef) -> Flow[tuple[dict[str, Any], float | None]]:
         try:
             answer: HttpAnswer = yield from self._call(HttpCall("GET", _job(ref.id), whole=True))
-        except JobNotFoundError as error:
-            raise JobNotFoundError(
+        except NotFoundError as error:
+            raise NotFoundError(
                 f"Azure OpenAI does not know {ref} (any more). It keeps a job for {STATUS_KEPT_HOURS} hours after its "
                 "end and then forgets it: if the job ended well, its index of the same name is still in the search "
                 f"service. Otherwise see whether the connection {ref.conn_id} still points at the right resource.",

@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from overnight.errors import (
     CredentialsError,
-    JobNotFoundError,
+    NotFoundError,
     RateLimitedError,
     RequestRefusedError,
     ServiceError,
     TransientError,
     UnavailableError,
 )
-from overnight.jobs import Blame, JobCounts, JobError, JobState, JobStatus
+from overnight.jobs import FailureCause, JobCounts, JobError, JobState, JobStatus
 
 MAX_ERRORS: Final = 20
 MAX_WARNINGS: Final = 20
@@ -45,62 +45,68 @@ class Meaning:
     """
 
     error: type[ServiceError]
-    blame: Blame
+    cause: FailureCause
     remedy: str
 
 
 MEANINGS: Final[Mapping[str, Meaning]] = {
     "conflict": Meaning(
         RequestRefusedError,
-        Blame.INPUT,
+        FailureCause.INPUT,
         "Something of this name is in use: look for an index or indexer named after the job in the search service.",
     ),
     "contentFilter": Meaning(
-        RequestRefusedError, Blame.INPUT, "The safety system refuses the content; take it out of the container."
+        RequestRefusedError, FailureCause.INPUT, "The safety system refuses the content; take it out of the container."
     ),
     "fileImportFailed": Meaning(
         RequestRefusedError,
-        Blame.INPUT,
+        FailureCause.INPUT,
         "A document could not be read: check its format, and that the connection's storage credentials may read it.",
     ),
     "forbidden": Meaning(
         CredentialsError,
-        Blame.CREDENTIALS,
+        FailureCause.CREDENTIALS,
         "Give the key, or the managed identity, of the connection its role at Azure OpenAI, the search service and the "
         "storage account.",
     ),
-    "internalFailure": Meaning(UnavailableError, Blame.SERVICE, "The service broke; a retry may succeed."),
+    "internalFailure": Meaning(UnavailableError, FailureCause.SERVICE, "The service broke; a retry may succeed."),
     "invalidPayload": Meaning(
         RequestRefusedError,
-        Blame.INPUT,
+        FailureCause.INPUT,
         "Check the operator's parameters and the connection's fields against the Ingestion Jobs reference.",
     ),
     "itemDoesAlreadyExist": Meaning(
         RequestRefusedError,
-        Blame.INPUT,
+        FailureCause.INPUT,
         "Delete the index or indexer named after the job from the search service, and clear the task.",
     ),
-    "jsonlValidationFailed": Meaning(RequestRefusedError, Blame.INPUT, "Mend the JSON Lines in the container."),
+    "jsonlValidationFailed": Meaning(RequestRefusedError, FailureCause.INPUT, "Mend the JSON Lines in the container."),
     "notFound": Meaning(
-        JobNotFoundError,
-        Blame.INPUT,
+        NotFoundError,
+        FailureCause.INPUT,
         "Check the endpoint, the storage container, the search service and the embedding deployment of the connection.",
     ),
     "quotaExceeded": Meaning(
         RequestRefusedError,
-        Blame.LIMITS,
+        FailureCause.LIMITS,
         "No waiting mends it: raise the embedding deployment's quota or the search service's tier, or ingest less.",
     ),
-    "serviceUnavailable": Meaning(UnavailableError, Blame.SERVICE, "The service is down for now; a retry may succeed."),
+    "serviceUnavailable": Meaning(
+        UnavailableError, FailureCause.SERVICE, "The service is down for now; a retry may succeed."
+    ),
     "tooManyRequests": Meaning(
-        RateLimitedError, Blame.SERVICE, "The account's rate limit is reached; a retry after a while may succeed."
+        RateLimitedError,
+        FailureCause.SERVICE,
+        "The account's rate limit is reached; a retry after a while may succeed.",
     ),
     "unauthorized": Meaning(
-        CredentialsError, Blame.CREDENTIALS, "Check the API key in the connection, and that it belongs to the endpoint."
+        CredentialsError,
+        FailureCause.CREDENTIALS,
+        "Check the API key in the connection, and that it belongs to the endpoint.",
     ),
     "unexpectedEntityState": Meaning(
         RequestRefusedError,
-        Blame.INPUT,
+        FailureCause.INPUT,
         "A resource is not in a state that allows this: see whether the search service and the storage account are "
         "running, and clear the task.",
     ),
@@ -118,14 +124,14 @@ FINAL_CODES: Final = frozenset({"quotaExceeded"})
 """Codes that no waiting mends even when they come with a 429 or 503."""
 
 
-def meaning_of(code: str | None) -> Meaning | None:
+def get_meaning(code: str | None) -> Meaning | None:
     """Return what an error code means, however it is capitalised; ``None`` for one that is not in the reference."""
     return _BY_CODE.get(code.lower()) if code else None
 
 
 def explained(error: ServiceError) -> ServiceError:
     """Return the error that the service's code asks for, whatever status came with it, with its remedy."""
-    meaning = meaning_of(error.code)
+    meaning = get_meaning(error.code)
     if meaning is None:
         return error
     text = str(error) if meaning.remedy in str(error) else f"{error} {meaning.remedy}"
@@ -133,7 +139,7 @@ def explained(error: ServiceError) -> ServiceError:
     if issubclass(kind, TransientError):
         wait = error.retry_after if isinstance(error, TransientError) else None
         return kind(text, status=error.status, code=error.code, retry_after=wait)
-    status = 404 if kind is JobNotFoundError else error.status
+    status = 404 if kind is NotFoundError else error.status
     return kind(text, status=status, code=error.code)
 
 
@@ -161,9 +167,9 @@ def read_status(
     """
     state = read_state(job)
     errors = _errors(job.get("error"), scrub)
-    blames = (meaning.blame for error in errors if (meaning := meaning_of(error.code)))
+    blames = (meaning.cause for error in errors if (meaning := get_meaning(error.code)))
     # A failure that says nothing is none of the input's.
-    blame = next(blames, None) if errors else Blame.SERVICE
+    cause = next(blames, None) if errors else FailureCause.SERVICE
     warnings = job.get("warnings")
     texts = [scrub(str(text))[:MAX_TEXT] for text in warnings] if isinstance(warnings, list) else []
     return JobStatus(
@@ -172,7 +178,7 @@ def read_status(
         counts=_counts(job, state),
         progress=_progress(job, state),
         errors=tuple(errors[:MAX_ERRORS]),
-        blame=blame if state is JobState.FAILED else None,
+        cause=cause if state is JobState.FAILED else None,
         warnings=tuple(texts[:MAX_WARNINGS]),
         poll_after=poll_after,
     )
@@ -229,7 +235,7 @@ def _errors(error: Any, scrub: Callable[[str], str]) -> list[JobError]:
     inner = _inner_codes(error.get("innererror"))
     if inner:
         text = f"{text} ({' > '.join(inner)})"
-    meaning = meaning_of(code)
+    meaning = get_meaning(code)
     if meaning is not None:
         text = f"{text} {meaning.remedy}"
     target = scrub(str(error["target"]))[:MAX_TEXT] if error.get("target") else None

@@ -35,7 +35,7 @@ def path(base: str, *ids: str) -> str:
     return "/".join([base, *(quote(part, safe="") for part in ids)])
 
 
-def files_of(directory_id: str) -> str:
+def get_files_path(directory_id: str) -> str:
     """Return the path of a directory's files."""
     return f"{path(DIRECTORIES, directory_id)}/files"
 
@@ -79,7 +79,7 @@ def get_batches(ids: Sequence[str], *, results: bool = False) -> Flow[list[Recor
     Look at batches.
 
     :param results: Ask for the result of every file, which is not paged.
-    :raises JobNotFoundError: one of them is not there.
+    :raises NotFoundError: one of them is not there.
     """
     params = {"expand": "results"} if results else None
     answers = yield Gather([HttpCall("GET", path(BATCHES, one), params=params) for one in ids], AT_ONCE)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from overnight.errors import JobNotFoundError
-from overnight.services.llamacloud.api import JOBS_PER_CALL, Record, batched, files_of, get_jobs, list_all
+from overnight.errors import NotFoundError
+from overnight.services.llamacloud.api import JOBS_PER_CALL, Record, batched, get_files_path, get_jobs, list_all
 from overnight.services.llamacloud.sources import FILE_TAG, URI_TAG
 from overnight.services.llamacloud.spec import TAG_PREFIX
 from overnight.transport.flow import Flow
@@ -93,8 +93,8 @@ def outcomes(batch: Record, jobs: Mapping[str, Record]) -> Flow[list[FileOutcome
     """
     results = {str(result["source_directory_file_id"]): result for result in _results(batch)}
     try:
-        listed = yield from list_all(files_of(str(batch["source_directory_id"])), {})
-    except JobNotFoundError:
+        listed = yield from list_all(get_files_path(str(batch["source_directory_id"])), {})
+    except NotFoundError:
         # An ephemeral directory was cleaned up; the results outlive it.
         listed = []
     files = {str(file["id"]): file for file in listed}

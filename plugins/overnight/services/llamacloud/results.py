@@ -9,11 +9,11 @@ from typing import Any, Final, Literal, TypeAlias
 
 import orjson
 
-from overnight.errors import JobNotFoundError, SpecError
+from overnight.errors import NotFoundError, SpecError
 from overnight.jobs import JobRef, ResultFile, ResultManifest
 from overnight.services.llamacloud.api import AT_ONCE, JOBS, batched, get_batches, path, raising
 from overnight.services.llamacloud.outcomes import FileOutcome, FileState, job_ids, look_at_jobs, outcomes
-from overnight.services.llamacloud.status import counts_of, is_over, lacks_results
+from overnight.services.llamacloud.status import is_over, lacks_results, to_counts
 from overnight.storage import Storage
 from overnight.transport.flow import Flow, Gather
 from overnight.transport.http import HttpCall
@@ -78,7 +78,7 @@ def collect(
     counts = {state.value: tally[state] for state in FileState}
     log.info("Collected %s into %s.", ", ".join(f"{count} {state}" for state, count in counts.items()), output_uri)
     return ResultManifest(
-        ref=ref, files=tuple(found), counts=counts_of(tally), detail={"batches": ids, "job_type": job_type, **counts}
+        ref=ref, files=tuple(found), counts=to_counts(tally), detail={"batches": ids, "job_type": job_type, **counts}
     )
 
 
@@ -90,7 +90,7 @@ def _fetch(files: Sequence[FileOutcome], job_type: str, content: Sequence[Conten
         HttpCall("GET", path(JOBS[job_type], str(file.job_id)), params=params, timeout=RESULT_TIMEOUT) for file in good
     ]
     answers = yield Gather(calls, AT_ONCE)
-    raising([answer for answer in answers if not isinstance(answer, JobNotFoundError)])
+    raising([answer for answer in answers if not isinstance(answer, NotFoundError)])
     return dict(zip((file.file_id for file in good), answers, strict=True))
 
 
@@ -104,7 +104,7 @@ def _line(file: FileOutcome, body: Any, job_type: str, content: Sequence[Content
         "job_id": file.job_id,
     }
     state, error = file.state, file.error
-    if isinstance(body, JobNotFoundError):
+    if isinstance(body, NotFoundError):
         state, error = FileState.MISSING, f"the service no longer has the result of {file.job_id}"
     elif body is not None:
         read = _parsed(body, content) if job_type == "parse_v2" else _extracted(body)

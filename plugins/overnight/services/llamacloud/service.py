@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Final, cast
 
-from overnight.errors import JobNotFoundError, RequestRefusedError, SpecError, UnavailableError
+from overnight.errors import NotFoundError, RequestRefusedError, SpecError, UnavailableError
 from overnight.jobs import FoundJob, JobKey, JobRef, JobState, JobStatus, ResultManifest
 from overnight.jobs.identity import JobName
 from overnight.jobs.service import Service
@@ -171,7 +171,7 @@ class LlamaCloudService(Service[LlamaCloudBatchSpec]):
             over = sum(is_over(batch) for batch in batches)
             progress = over / len(batches) if len(batches) > 1 else None
             return JobStatus(state=mapping_state(batches), raw=raw_word(batches), progress=progress)
-        batches, jobs = yield from _jobs_of(ref)
+        batches, jobs = yield from _get_jobs(ref)
         if any(lacks_results(batch) for batch in batches):
             return JobStatus(state=JobState.RUNNING, raw=f"{raw_word(batches)}, results to come")
         if not jobs.all_over:
@@ -193,7 +193,7 @@ class LlamaCloudService(Service[LlamaCloudBatchSpec]):
         live = [str(batch["id"]) for batch in batches if not is_over(batch)]
         yield from _cancel([f"{path(BATCHES, one)}/cancel" for one in live])
         if not live:
-            _, jobs = yield from _jobs_of(ref, every=True)
+            _, jobs = yield from _get_jobs(ref, every=True)
             base = JOBS[_job_type(batches)]
             at_work = [one for one, job in jobs.by_id.items() if not is_over(job)]
             yield from _cancel([f"{path(base, one)}/cancel" for one in at_work])
@@ -270,7 +270,7 @@ def _directory_names(batches: Sequence[Record]) -> Flow[dict[str, str]]:
     return {str(directory["id"]): str(directory.get("name")) for directory in listed}
 
 
-def _jobs_of(ref: JobRef, *, every: bool = False) -> Flow[tuple[list[Record], Jobs]]:
+def _get_jobs(ref: JobRef, *, every: bool = False) -> Flow[tuple[list[Record], Jobs]]:
     """Return the batches with their results, and the jobs they refer to."""
     batches = yield from get_batches(batch_ids(ref), results=True)
     ids = [one for batch in batches for one in job_ids(batch)]
@@ -284,7 +284,7 @@ def _job_type(batches: Sequence[Record]) -> str:
 def _cancel(paths: Sequence[str]) -> Flow[None]:
     answers = yield Gather([HttpCall("POST", one) for one in paths], AT_ONCE)
     # What ended meanwhile refuses to be cancelled.
-    raising([answer for answer in answers if not isinstance(answer, RequestRefusedError | JobNotFoundError)])
+    raising([answer for answer in answers if not isinstance(answer, RequestRefusedError | NotFoundError)])
 
 
 def _oldest_first(batches: Sequence[Record]) -> list[Record]:

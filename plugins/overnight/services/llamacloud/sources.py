@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 
 from overnight.errors import SpecError
-from overnight.services.llamacloud.api import files_of, list_all
+from overnight.services.llamacloud.api import get_files_path, list_all
 from overnight.services.llamacloud.spec import TAG_PREFIX, JobType, Limits, MetadataValue
 from overnight.storage import Storage
 from overnight.transport.flow import Flow
@@ -93,9 +93,9 @@ def directory_files(
     Find the files of a directory at the service, sorted by id.
 
     :raises SpecError: there are none, or one has no content yet.
-    :raises JobNotFoundError: there is no such directory.
+    :raises NotFoundError: there is no such directory.
     """
-    listed = yield from list_all(files_of(directory_id), {})
+    listed = yield from list_all(get_files_path(directory_id), {})
     if not listed:
         raise SpecError(f"The directory {directory_id} has no files. Nothing was submitted.")
     if len(listed) > limits.files_per_batch * limits.batches:

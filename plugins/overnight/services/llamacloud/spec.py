@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from overnight.jobs import JobKey, fingerprint_of
+from overnight.jobs import JobKey, compute_fingerprint
 from overnight.jobs.service import JobSpec
 
 JobType: TypeAlias = Literal["parse_v2", "extract_v2"]
@@ -104,7 +104,7 @@ class LlamaCloudBatchSpec(JobSpec):
     def fingerprint(self, conn_id: str) -> str:
         """Return the digest of the spec; of measured files, the files count and not the patterns that named them."""
         left_out = {"sources"} if self.files_sha256 is not None else set[str]()
-        return fingerprint_of({"spec": self.model_dump(mode="json", exclude=left_out), "conn_id": conn_id})
+        return compute_fingerprint({"spec": self.model_dump(mode="json", exclude=left_out), "conn_id": conn_id})
 
 
 class PartName(NamedTuple):

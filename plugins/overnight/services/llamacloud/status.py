@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from overnight.jobs import Blame, JobCounts, JobError, JobState, JobStatus
+from overnight.jobs import FailureCause, JobCounts, JobError, JobState, JobStatus
 from overnight.services.llamacloud.api import Record
 from overnight.services.llamacloud.outcomes import FileOutcome, FileState
 
@@ -94,14 +94,14 @@ def ended_status(batches: Sequence[Record], files: Sequence[FileOutcome]) -> Job
     return JobStatus(
         state=state,
         raw=raw_word(batches),
-        counts=counts_of(tally),
+        counts=to_counts(tally),
         progress=1.0,
         errors=tuple(JobError(message=f"{file.name}: {file.error}", param=file.file_id) for file in bad[:MAX_ERRORS]),
-        blame=_blame(batches) if state is JobState.FAILED else None,
+        cause=_blame(batches) if state is JobState.FAILED else None,
     )
 
 
-def counts_of(tally: Counter[FileState]) -> JobCounts:
+def to_counts(tally: Counter[FileState]) -> JobCounts:
     """Count files; what is neither succeeded nor failed is missing."""
     return JobCounts(
         total=tally.total(),
@@ -110,6 +110,6 @@ def counts_of(tally: Counter[FileState]) -> JobCounts:
     )
 
 
-def _blame(batches: Sequence[Record]) -> Blame | None:
+def _blame(batches: Sequence[Record]) -> FailureCause | None:
     # A batch fails only when its orchestration does; files that fail leave it COMPLETED.
-    return Blame.SERVICE if all(batch.get("status") == "FAILED" for batch in batches) else None
+    return FailureCause.SERVICE if all(batch.get("status") == "FAILED" for batch in batches) else None

@@ -10,7 +10,15 @@ from typing import Any, BinaryIO, Final, cast
 import orjson
 
 from overnight.errors import RequestRefusedError, ServiceError, SpecError, TransientError, UnavailableError
-from overnight.services.llamacloud.api import CONFIGURATIONS, DIRECTORIES, Record, batched, files_of, list_all, record
+from overnight.services.llamacloud.api import (
+    CONFIGURATIONS,
+    DIRECTORIES,
+    Record,
+    batched,
+    get_files_path,
+    list_all,
+    record,
+)
 from overnight.services.llamacloud.sources import SourceFile
 from overnight.services.llamacloud.spec import Limits, LlamaCloudBatchSpec
 from overnight.storage import Storage
@@ -125,7 +133,7 @@ def provide_configuration(spec: LlamaCloudBatchSpec) -> Flow[str]:
 
 
 def _missing(directory_id: str, files: Sequence[SourceFile]) -> Flow[list[SourceFile]]:
-    listed = yield from list_all(files_of(directory_id), {})
+    listed = yield from list_all(get_files_path(directory_id), {})
     there = {file.get("unique_id") for file in listed}
     return [file for file in files if file.unique_id not in there]
 
@@ -157,7 +165,7 @@ def _call(directory_id: str, file: SourceFile, storage: Storage) -> HttpCall:
     fields: dict[str, Any] = {"display_name": file.name, "unique_id": file.unique_id}
     if file.uri is None:
         body = {**fields, "file_id": file.file_id, "metadata": file.metadata}
-        return HttpCall("POST", files_of(directory_id), json=body, retry=Retry.REJECTED)
+        return HttpCall("POST", get_files_path(directory_id), json=body, retry=Retry.REJECTED)
     uri = file.uri
 
     def open_file() -> BinaryIO:
@@ -165,7 +173,7 @@ def _call(directory_id: str, file: SourceFile, storage: Storage) -> HttpCall:
 
     return HttpCall(
         "POST",
-        f"{files_of(directory_id)}/upload",
+        f"{get_files_path(directory_id)}/upload",
         data={**fields, "metadata": orjson.dumps(file.metadata).decode()},
         files={"upload_file": (file.name, open_file)},
         retry=Retry.REJECTED,
@@ -175,7 +183,7 @@ def _call(directory_id: str, file: SourceFile, storage: Storage) -> HttpCall:
 
 def _is_there(directory_id: str, file: SourceFile) -> Flow[bool]:
     """Whether a refusal means that the file had arrived: its answer was lost, and the list lagged behind."""
-    listed = yield from list_all(files_of(directory_id), {"unique_id": file.unique_id})
+    listed = yield from list_all(get_files_path(directory_id), {"unique_id": file.unique_id})
     return any(item.get("unique_id") == file.unique_id for item in listed)
 
 

@@ -41,7 +41,7 @@ def get_task(task_id: str) -> Flow[dict[str, Any]]:
     """
     Read a task. Of a batch prediction the cluster asks the remote service first and keeps what that says.
 
-    :raises JobNotFoundError: neither the cluster nor the remote service knows it (any more).
+    :raises NotFoundError: neither the cluster nor the remote service knows it (any more).
     """
     task = yield from ask(HttpCall("GET", task_path(task_id)))
     if not isinstance(task, dict) or "state" not in task:

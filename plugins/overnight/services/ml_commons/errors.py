@@ -12,7 +12,7 @@ import re
 from typing import Any, NamedTuple
 
 from overnight.errors import (
-    JobNotFoundError,
+    NotFoundError,
     RateLimitedError,
     RequestRefusedError,
     ServiceError,
@@ -54,7 +54,7 @@ _RULES = (
     _rule(
         NO_TASK,
         r"fail(ed)? to find task",
-        JobNotFoundError,
+        NotFoundError,
         "The cluster does not know this ML task (any more).",
     ),
     _rule(
@@ -180,7 +180,7 @@ def ask(call: HttpCall) -> Flow[Any]:
     """
     Carry out one call of the plugin, with its errors told as what they are.
 
-    Only an unknown task or remote job is :class:`~overnight.errors.JobNotFoundError`; an error that is somebody
+    Only an unknown task or remote job is :class:`~overnight.errors.NotFoundError`; an error that is somebody
     else's 404 or 401 carries no status, so that nobody reads it as this job's end or these credentials' fault.
     """
     try:
@@ -194,14 +194,14 @@ def _told(error: ServiceError) -> ServiceError:
     if code in _REMOTE_REMEDIES:
         text = f"{error} {_REMOTE_REMEDIES[code]}"
         if code == REMOTE_JOB_GONE:
-            return JobNotFoundError(text, status=404, code=code)
+            return NotFoundError(text, status=404, code=code)
         return RequestRefusedError(text, code=code)
     rule = _BY_CODE.get(code)
     if rule is None:
-        if isinstance(error, JobNotFoundError):
+        if isinstance(error, NotFoundError):
             return RequestRefusedError(str(error), code=error.code)
         return error
     text = f"{error} {rule.remedy}"
     if issubclass(rule.kind, RateLimitedError):
         return RateLimitedError(text, status=429, code=code)
-    return rule.kind(text, status=404 if rule.kind is JobNotFoundError else None, code=code)
+    return rule.kind(text, status=404 if rule.kind is NotFoundError else None, code=code)

@@ -86,7 +86,7 @@ class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
         if found is None and self.look_up_remote is not None:
             orphan = self.look_up_remote(key, since)
             if orphan is not None and not orphan.state.is_stopped and orphan.generation >= key.generation:
-                raise _orphan_of(orphan.ref)
+                raise _build_orphan_error(orphan.ref)
         return found
 
     def submit(self, spec: MLCommonsPredictSpec, key: JobKey) -> Flow[JobRef]:
@@ -111,7 +111,7 @@ class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
                     log.info("%s had been submitted.", found.ref)
                     return found.ref
             if error.code == NAME_TAKEN:
-                raise _orphan_of(JobRef(service="sagemaker", id=key.name, conn_id="aws_default")) from error
+                raise _build_orphan_error(JobRef(service="sagemaker", id=key.name, conn_id="aws_default")) from error
             raise
         task_id = answer.get("task_id") if isinstance(answer, dict) else None
         if not task_id:
@@ -171,7 +171,7 @@ class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
         oldest = since or datetime.fromtimestamp(0, UTC)
         found = []
         for task in (yield from tasks_since("BATCH_PREDICTION", oldest)):
-            parts = JobKey.parse_name(_name_of(task.get("remote_job") or {}))
+            parts = JobKey.parse_name(_get_name(task.get("remote_job") or {}))
             if parts is not None and parts.tag == key.tag:
                 found.append(
                     FoundJob(
@@ -227,7 +227,7 @@ def _metadata(given: JsonValue, connector: Mapping[str, Any]) -> dict[str, JsonV
     return value or {}
 
 
-def _name_of(remote: Mapping[str, Any]) -> str:
+def _get_name(remote: Mapping[str, Any]) -> str:
     metadata = remote.get("metadata")
     if isinstance(metadata, dict) and isinstance(metadata.get(NAME_TAG), str):
         return str(metadata[NAME_TAG])
@@ -258,7 +258,7 @@ def _files(remote: Mapping[str, Any]) -> list[ResultFile]:
     return files
 
 
-def _orphan_of(ref: JobRef) -> RequestRefusedError:
+def _build_orphan_error(ref: JobRef) -> RequestRefusedError:
     return RequestRefusedError(
         f"An earlier try created {ref} at the remote service, and the cluster has no task of it, so it can neither be "
         "followed nor cancelled through the cluster. It is not created twice. Wait for it with "

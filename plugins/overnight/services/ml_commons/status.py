@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from overnight.jobs import Blame, JobCounts, JobError, JobState, JobStatus
+from overnight.jobs import FailureCause, JobCounts, JobError, JobState, JobStatus
 from overnight.services.ml_commons.connection import created_at, plain
 from overnight.services.openai.status import read_status
 
@@ -53,15 +53,21 @@ _REMOTE_STATES: Final = {
 # Of the first pattern that is found in an error.
 _BLAMES: Final = (
     (
-        Blame.CREDENTIALS,
+        FailureCause.CREDENTIALS,
         r"access key|secret|credential|signature|access ?denied|not authorized|region must not be null",
     ),
-    (Blame.CREDENTIALS, r"status code: 40[13]|expired ?token|invalid_api_key|incorrect api key"),
-    (Blame.LIMITS, r"rejected execution|indexing pressure|circuit_breaking|data too large|limit exceeded|quota"),
-    (Blame.SERVICE, r"internal ?server ?error|capacityerror|status code: 5\d\d|connect timed out|connection refused"),
-    (Blame.INPUT, r"does not exist|no ?such ?key|no results for path|missing property|json|parse|field_?map|mapper"),
+    (FailureCause.CREDENTIALS, r"status code: 40[13]|expired ?token|invalid_api_key|incorrect api key"),
+    (FailureCause.LIMITS, r"rejected execution|indexing pressure|circuit_breaking|data too large|limit exceeded|quota"),
     (
-        Blame.INPUT,
+        FailureCause.SERVICE,
+        r"internal ?server ?error|capacityerror|status code: 5\d\d|connect timed out|connection refused",
+    ),
+    (
+        FailureCause.INPUT,
+        r"does not exist|no ?such ?key|no results for path|missing property|json|parse|field_?map|mapper",
+    ),
+    (
+        FailureCause.INPUT,
         r"can't find class|connection pool shut down|version conflict|cannot be null|null value|algorithmerror",
     ),
 )
@@ -85,7 +91,7 @@ def read_prediction(task: Mapping[str, Any], now: datetime | None = None) -> Job
         age = (now or datetime.now(UTC)) - created_at(task, datetime.now(UTC))
         if age > STUCK_AFTER:
             text = f"The task has been CREATED for {age}, and no remote job came of it."
-            return _failed(word, text, Blame.SERVICE)
+            return _failed(word, text, FailureCause.SERVICE)
     return _with_errors(_ML_STATES.get(word, JobState.RUNNING), word, remote, task)
 
 
@@ -101,14 +107,14 @@ def read_ingestion(task: Mapping[str, Any], boots: tuple[datetime, ...] = ()) ->
         since = created_at(task, datetime.now(UTC))
         if boots and since < min(boots):
             text = "Every node was restarted since the ingestion began: it died with its node. A part may be indexed."
-            return _failed(word, text, Blame.SERVICE)
+            return _failed(word, text, FailureCause.SERVICE)
         return JobStatus(state=JobState.RUNNING, raw=word)
     return _with_errors(_ML_STATES.get(word, JobState.RUNNING), word, {}, task)
 
 
-def blame_of(text: str) -> Blame | None:
+def parse_cause(text: str) -> FailureCause | None:
     """Say who can mend a failed task, from its error's words; ``None`` when they do not tell."""
-    return next((blame for blame, pattern in _BLAMES if re.search(pattern, text, re.IGNORECASE)), None)
+    return next((cause for cause, pattern in _BLAMES if re.search(pattern, text, re.IGNORECASE)), None)
 
 
 def _with_errors(state: JobState, word: str, remote: Mapping[str, Any], task: Mapping[str, Any]) -> JobStatus:
@@ -120,17 +126,17 @@ def _with_errors(state: JobState, word: str, remote: Mapping[str, Any], task: Ma
     if state is JobState.SUCCEEDED and counts.failed:
         state = JobState.PARTIAL
     if state is JobState.FAILED:
-        return _failed(word, text or "The service does not say why.", blame_of(text), counts)
+        return _failed(word, text or "The service does not say why.", parse_cause(text), counts)
     return JobStatus(state=state, raw=word, counts=counts, errors=(JobError(message=text),) if text else ())
 
 
-def _failed(word: str, text: str, blame: Blame | None, counts: JobCounts | None = None) -> JobStatus:
+def _failed(word: str, text: str, cause: FailureCause | None, counts: JobCounts | None = None) -> JobStatus:
     return JobStatus(
         state=JobState.FAILED,
         raw=word,
         counts=counts or JobCounts(),
         errors=(JobError(message=text),),
-        blame=blame,
+        cause=cause,
     )
 
 

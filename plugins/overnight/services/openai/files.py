@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final, cast
 from urllib.parse import quote
 
 from overnight.errors import (
-    JobNotFoundError,
+    NotFoundError,
     RequestRefusedError,
     ServiceError,
     SpecError,
@@ -78,7 +78,7 @@ def provide(storage: Storage, wanted: InputFile, avoid: Collection[str] = ()) ->
             # Whether it arrived shows in the list; a file without a batch costs nothing.
             yield Pause(UPLOAD_LOOKUP_WAIT)
             continue
-        file = object_of(answer, "the uploaded file")
+        file = parse_object(answer, "the uploaded file")
         if file.get("bytes") not in (None, wanted.size):
             raise UnavailableError(f"The service received {file['bytes']} of the {wanted.size} bytes of {wanted.uri}.")
         return (yield from _imported(file))
@@ -91,7 +91,7 @@ def is_gone(file_id: str, error: ServiceError) -> Flow[bool]:
         return True
     try:
         file = yield HttpCall("GET", file_path(file_id))
-    except JobNotFoundError:
+    except NotFoundError:
         return True
     lapses = file.get("expires_at") if isinstance(file, dict) else None
     return isinstance(lapses, int | float) and lapses <= datetime.now(UTC).timestamp()
@@ -136,7 +136,7 @@ def content(transport: HttpTransport, file_id: str, start: int = 0) -> Iterator[
     """
     Yield a file's bytes from ``start`` on, in bounded memory, going on where a broken connection stopped.
 
-    :raises JobNotFoundError: the file is not there (any more).
+    :raises NotFoundError: the file is not there (any more).
     """
     return transport.stream(f"{file_path(file_id)}/content", start=start)
 
@@ -146,7 +146,7 @@ def file_uri(file_id: str) -> str:
     return f"{FILE_SCHEME}{file_id}"
 
 
-def object_of(answer: Any, what: str) -> dict[str, Any]:
+def parse_object(answer: Any, what: str) -> dict[str, Any]:
     """Return an answer that has an id, as everything that the service creates or shows has."""
     if not isinstance(answer, dict) or not answer.get("id"):
         raise UnavailableError(f"The service answered without an id for {what}.")
@@ -180,7 +180,7 @@ def _upload(storage: Storage, wanted: InputFile) -> HttpCall:
 def _uploaded(wanted: InputFile, avoid: Collection[str]) -> Flow[dict[str, Any] | None]:
     try:
         files = yield from list_input_files(datetime.now(UTC) - UPLOAD_MEMORY)
-    except (RequestRefusedError, UnsupportedError, JobNotFoundError) as error:
+    except (RequestRefusedError, UnsupportedError, NotFoundError) as error:
         log.info("This server does not list its files (%s); the input is uploaded.", error)
         return None
     # A file about to lapse is no use to a batch that waits to be validated.
@@ -205,7 +205,7 @@ def _imported(file: Mapping[str, Any]) -> Flow[str]:
         if file.get("status") not in ("pending", "running"):
             break
         yield Pause(seconds)
-        file = object_of((yield HttpCall("GET", file_path(file_id))), f"the file {file_id}")
+        file = parse_object((yield HttpCall("GET", file_path(file_id))), f"the file {file_id}")
     if file.get("status") == "error":
         why = file.get("status_details") or "it does not say why"
         raise RequestRefusedError(f"The service could not take the uploaded input in: {why}.")

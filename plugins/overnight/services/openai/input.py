@@ -15,13 +15,13 @@ from pydantic import BaseModel, ConfigDict
 from overnight.services.openai.scan import (
     MAX_PROBLEMS,
     InputError,
+    InputProblem,
     InputScan,
     Limits,
-    Problem,
     ProblemList,
     count_embedding_inputs,
     id_digest,
-    lines_of,
+    read_lines,
     scan,
 )
 from overnight.services.openai.template import DocumentError, RequestTemplate
@@ -32,10 +32,10 @@ __all__ = [
     "DocumentError",
     "InputError",
     "InputPart",
+    "InputProblem",
     "InputScan",
     "Limits",
     "OnBadDocument",
-    "Problem",
     "RequestTemplate",
     "build",
     "read_documents",
@@ -143,10 +143,10 @@ def read_documents(uris: Iterable[str], storage: Storage | None = None) -> Itera
     """
     for uri in uris:
         with (storage or Storage()).open(uri, compression="infer") as file:
-            for number, line in enumerate(lines_of(file, LONGEST_DOCUMENT), 1):
+            for number, line in enumerate(read_lines(file, LONGEST_DOCUMENT), 1):
                 if len(line) > LONGEST_DOCUMENT:
                     text = f"the line is longer than {LONGEST_DOCUMENT:,} bytes; is this JSONL?"
-                    raise InputError(uri, [Problem(number, "too_long", text)])
+                    raise InputError(uri, [InputProblem(number, "too_long", text)])
                 yield line
 
 

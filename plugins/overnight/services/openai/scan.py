@@ -40,7 +40,7 @@ class Limits(BaseModel):
 
 
 @dataclass(frozen=True)
-class Problem:
+class InputProblem:
     """
     One thing that is wrong with an input.
 
@@ -66,7 +66,7 @@ class InputError(SpecError):
     :param total: How many there are in all.
     """
 
-    def __init__(self, what: str, problems: list[Problem], total: int | None = None) -> None:
+    def __init__(self, what: str, problems: list[InputProblem], total: int | None = None) -> None:
         self.problems = tuple(problems)
         self.total = total if total is not None else len(problems)
         lines = [f"{what} cannot be submitted. {self.total} problem(s):"]
@@ -81,14 +81,14 @@ class ProblemList:
     """Collect problems; keep the first few and count the rest."""
 
     keep: int = MAX_PROBLEMS
-    kept: list[Problem] = field(default_factory=list)
+    kept: list[InputProblem] = field(default_factory=list)
     total: int = 0
 
     def add(self, line: int | None, reason: str, text: str) -> None:
         """Note one problem."""
         self.total += 1
         if len(self.kept) < self.keep:
-            self.kept.append(Problem(line, reason, text))
+            self.kept.append(InputProblem(line, reason, text))
 
     def raise_for(self, what: str) -> None:
         """Raise :class:`InputError` when there is any."""
@@ -137,7 +137,7 @@ def scan(
     digest = hashlib.sha256()
     size = 0
     with (storage or Storage()).open(uri) as file:
-        for number, line in enumerate(lines_of(file, limits.bytes), 1):
+        for number, line in enumerate(read_lines(file, limits.bytes), 1):
             digest.update(line)
             size += len(line)
             checker.check(number, line)
@@ -155,7 +155,7 @@ def scan(
     )
 
 
-def lines_of(file: IO[bytes], longest: int) -> Iterator[bytes]:
+def read_lines(file: IO[bytes], longest: int) -> Iterator[bytes]:
     """
     Yield lines with their ends, the last one perhaps without.
 

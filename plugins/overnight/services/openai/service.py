@@ -16,14 +16,14 @@ from urllib.parse import quote
 from pydantic import Field, field_validator, model_validator
 
 from overnight.errors import (
-    JobNotFoundError,
+    NotFoundError,
     RequestRefusedError,
     ServiceError,
     SpecError,
     UnavailableError,
     UnsupportedError,
 )
-from overnight.jobs import FoundJob, JobKey, JobRef, JobStatus, ResultFile, ResultManifest, fingerprint_of
+from overnight.jobs import FoundJob, JobKey, JobRef, JobStatus, ResultFile, ResultManifest, compute_fingerprint
 from overnight.jobs.service import JobSpec, Service
 from overnight.services.openai.files import (
     InputFile,
@@ -33,7 +33,7 @@ from overnight.services.openai.files import (
     is_gone,
     list_all,
     list_input_files,
-    object_of,
+    parse_object,
     provide,
 )
 from overnight.services.openai.scan import Limits, scan
@@ -42,11 +42,11 @@ from overnight.storage import Storage
 from overnight.transport.flow import Flow, Pause
 from overnight.transport.http import HttpCall, Retry
 
-__all__ = ["PLATFORM_PAGES", "OpenAIBatchService", "OpenAIBatchSpec", "content", "file_uri"]
+__all__ = ["CONSOLE_URL", "OpenAIBatchService", "OpenAIBatchSpec", "content", "file_uri"]
 
 log = logging.getLogger(__name__)
 
-PLATFORM_PAGES: Final = "https://platform.openai.com/batches/"
+CONSOLE_URL: Final = "https://platform.openai.com/batches/"
 TAG_PREFIX: Final = "overnight_"
 """Metadata keys that begin with it are ours."""
 NAME_TAG: Final = "overnight_name"
@@ -120,7 +120,7 @@ class OpenAIBatchSpec(JobSpec):
     def fingerprint(self, conn_id: str) -> str:
         """Return the digest of the spec; of a measured file, the content counts and not where it lies."""
         left_out = {"input_uri"} if self.input_sha256 is not None else set[str]()
-        return fingerprint_of({"spec": self.model_dump(mode="json", exclude=left_out), "conn_id": conn_id})
+        return compute_fingerprint({"spec": self.model_dump(mode="json", exclude=left_out), "conn_id": conn_id})
 
 
 class OpenAIBatchService(Service[OpenAIBatchSpec]):
@@ -130,7 +130,8 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
     :param conn_id: The connection that every reference names.
     :param storage: Where input files are; the local disk and fsspec's defaults when left out.
     :param limits: What the server takes in one batch.
-    :param pages: The address before a batch's id of its page for people; ``None`` for a server without such pages.
+    :param console_url_prefix: The address of a batch's page in the console, without its id; ``None``
+        for a server without such pages.
     """
 
     name: ClassVar[str] = "openai"
@@ -140,12 +141,12 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         conn_id: str,
         storage: Storage | None = None,
         limits: Limits | None = None,
-        pages: str | None = PLATFORM_PAGES,
+        console_url_prefix: str | None = CONSOLE_URL,
     ) -> None:
         super().__init__(conn_id)
         self.storage = storage or Storage()
         self.limits = limits or Limits()
-        self._pages = pages
+        self._console_url_prefix = console_url_prefix
 
     def find(self, key: JobKey, since: datetime) -> Flow[FoundJob | None]:
         """
@@ -189,7 +190,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         file_id = yield from provide(self.storage, wanted)
         try:
             return (yield from self._create(spec, key, metadata, file_id))
-        except (RequestRefusedError, JobNotFoundError) as error:
+        except (RequestRefusedError, NotFoundError) as error:
             if not (yield from is_gone(file_id, error)):
                 raise
             log.warning("The service no longer has the uploaded file %s; uploading it again.", file_id)
@@ -201,7 +202,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         batch = yield from self._get(ref)
         status = read_status(batch)
         output = batch.get("output_file_id")
-        if not status.state.is_terminal or not output or status.results_lapse_at is not None:
+        if not status.state.is_terminal or not output or status.results_expire_at is not None:
             return status
         try:
             file = yield HttpCall("GET", file_path(output), retry=Retry.NEVER)
@@ -209,7 +210,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
             # Worth knowing, not worth failing for.
             return status
         lapse = moment(file.get("expires_at")) if isinstance(file, dict) else None
-        return status.model_copy(update={"results_lapse_at": lapse})
+        return status.model_copy(update={"results_expire_at": lapse})
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:
         """
@@ -225,7 +226,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
                 status=error.status,
                 code=error.code,
             ) from error
-        except (RequestRefusedError, JobNotFoundError):
+        except (RequestRefusedError, NotFoundError):
             # A batch that is over, or on its way, refuses with 400, 409 or (some servers) 404.
             status = yield from self.status(ref)
             if not status.state.is_terminal and not status.state.is_stopped:
@@ -256,9 +257,9 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
             },
         )
 
-    def page(self, ref: JobRef) -> str | None:
+    def console_url(self, ref: JobRef) -> str | None:
         """Return the address of the batch's page, where the server has one."""
-        return f"{self._pages}{quote(ref.id, safe='')}" if self._pages else None
+        return f"{self._console_url_prefix}{quote(ref.id, safe='')}" if self._console_url_prefix else None
 
     def _found(self, batch: Mapping[str, Any], name: object, key: JobKey, since: datetime) -> FoundJob | None:
         parts = JobKey.parse_name(name) if isinstance(name, str) else None
@@ -297,7 +298,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         if not isinstance(batch, dict) or "status" not in batch:
             # Some servers answer 200 with {"error": …} for a batch that they have forgotten.
             if isinstance(batch, dict) and "error" in batch:
-                raise JobNotFoundError(f"The service does not know {ref} any more: {batch['error']}")
+                raise NotFoundError(f"The service does not know {ref} any more: {batch['error']}")
             raise UnavailableError(f"The service's answer about {ref} is not a batch.")
         return batch
 
@@ -316,7 +317,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         for attempt in range(1, CREATE_TRIES + 1):
             try:
                 answer = yield HttpCall("POST", "batches", json=body, retry=Retry.REJECTED)
-                batch = object_of(answer, "the created batch")
+                batch = parse_object(answer, "the created batch")
             except UnavailableError as error:
                 log.warning("The answer to the batch's creation is lost; looking for the batch. %s", error)
                 for seconds in LOOKUP_WAITS:

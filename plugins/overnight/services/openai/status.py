@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from overnight.jobs import Blame, JobCounts, JobError, JobState, JobStatus
+from overnight.jobs import FailureCause, JobCounts, JobError, JobState, JobStatus
 from overnight.services.openai.connection import LIMIT_CODES
 
 MAX_ERRORS = 20
@@ -121,12 +121,12 @@ def read_status(batch: Mapping[str, Any]) -> JobStatus:
         counts=counts,
         progress=_progress(counts),
         errors=tuple(errors[:MAX_ERRORS]),
-        blame=blame_of(errors) if state is JobState.FAILED else None,
-        results_lapse_at=_lapse(batch) if state.is_terminal else None,
+        cause=parse_cause(errors) if state is JobState.FAILED else None,
+        results_expire_at=_lapse(batch) if state.is_terminal else None,
     )
 
 
-def blame_of(errors: list[JobError]) -> Blame | None:
+def parse_cause(errors: list[JobError]) -> FailureCause | None:
     """
     Say who can mend a failed batch, from its errors; ``None`` when they do not tell.
 
@@ -135,19 +135,19 @@ def blame_of(errors: list[JobError]) -> Blame | None:
     """
     if not errors:
         # Nothing was found wrong with the input: the server broke, or was started anew in the middle.
-        return Blame.SERVICE
+        return FailureCause.SERVICE
     for error in errors:
         code = (error.code or "").lower()
-        for blame, codes in (
-            (Blame.LIMITS, LIMIT_CODES),
-            (Blame.CREDENTIALS, _CREDENTIALS_CODES),
-            (Blame.SERVICE, _SERVICE_CODES),
-            (Blame.INPUT, _INPUT_CODES),
+        for cause, codes in (
+            (FailureCause.LIMITS, LIMIT_CODES),
+            (FailureCause.CREDENTIALS, _CREDENTIALS_CODES),
+            (FailureCause.SERVICE, _SERVICE_CODES),
+            (FailureCause.INPUT, _INPUT_CODES),
         ):
             if code in codes:
-                return blame
+                return cause
         if error.line is not None or error.param is not None:
-            return Blame.INPUT
+            return FailureCause.INPUT
     return None
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from overnight.errors import (
     CredentialsError,
-    JobNotFoundError,
+    NotFoundError,
     RequestRefusedError,
     ServiceError,
     SpecError,
@@ -25,12 +25,12 @@ from overnight.errors import (
 from overnight.jobs import FoundJob, JobKey, JobRef, JobStatus, ResultFile, ResultManifest
 from overnight.jobs.service import Service
 from overnight.services.sagemaker.objects import Yield, find_inputs, find_yield, too_large
-from overnight.services.sagemaker.spec import SageMakerTransformSpec, manifest_of, tag_text
+from overnight.services.sagemaker.spec import SageMakerTransformSpec, tag_text, write_manifest
 from overnight.services.sagemaker.status import read_state, read_status
 from overnight.transport.aws import AwsCall, AwsTransport
 from overnight.transport.flow import Flow
 
-__all__ = ["AwsCall", "AwsTransport", "SageMakerTransformService", "SageMakerTransformSpec", "manifest_of"]
+__all__ = ["AwsCall", "AwsTransport", "SageMakerTransformService", "SageMakerTransformSpec", "write_manifest"]
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
         except UnavailableError:
             try:
                 return (yield from self._attach(request))
-            except JobNotFoundError:
+            except NotFoundError:
                 log.info("%s was not created.", key.name)
             raise
         except RequestRefusedError as error:
@@ -160,7 +160,7 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
             detail={name: value for name, value in detail.items() if value},
         )
 
-    def page(self, ref: JobRef) -> str | None:
+    def console_url(self, ref: JobRef) -> str | None:
         """Return the address of the job in the AWS console."""
         return f"{self._console}#/transform-jobs/{quote(ref.id, safe='')}" if self._console else None
 

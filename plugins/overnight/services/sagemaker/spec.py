@@ -76,7 +76,7 @@ class SageMakerTransformSpec(JobSpec):
 
     :param model_name: A model that is there in the connection's account and region.
     :param input_uri: Every object whose key *begins* with it; or, with ``input_kind="ManifestFile"``, the object that
-        lists them (:func:`manifest_of` writes one).
+        lists them (:func:`write_manifest` writes one).
     :param output_uri: The folder that gets one ``<input>.out`` for every input. Give each run one of its own
         (``…/{{ run_id }}/``): a job overwrites what an earlier one wrote.
     :param content_type: The MIME type of the input, as the container reads it.
@@ -189,7 +189,9 @@ class SageMakerTransformSpec(JobSpec):
         }
 
 
-def manifest_of(uris: Sequence[str], folder: str, *, prefix: str | None = None, storage: Storage | None = None) -> str:
+def write_manifest(
+    uris: Sequence[str], folder: str, *, prefix: str | None = None, storage: Storage | None = None
+) -> str:
     """
     Write the manifest that makes a job take exactly these objects.
 

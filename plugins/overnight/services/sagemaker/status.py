@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from overnight.jobs import Blame, JobCounts, JobError, JobState, JobStatus
+from overnight.jobs import FailureCause, JobCounts, JobError, JobState, JobStatus
 from overnight.services.sagemaker.objects import Yield
 
 MAX_NAMED: Final = 10
@@ -64,11 +64,11 @@ def read_status(job: Mapping[str, Any], made: Yield | None = None, note: str | N
         counts=counts,
         progress=1.0 if state is JobState.SUCCEEDED else None,
         errors=tuple(errors),
-        blame=blame_of(str(job.get("FailureReason") or "")) if unsuccessful else None,
+        cause=parse_cause(str(job.get("FailureReason") or "")) if unsuccessful else None,
     )
 
 
-def blame_of(reason: str) -> Blame | None:
+def parse_cause(reason: str) -> FailureCause | None:
     """
     Say who can mend a failed job, from its ``FailureReason``; ``None`` when it does not tell.
 
@@ -76,14 +76,14 @@ def blame_of(reason: str) -> Blame | None:
     that broke: the input or the model, which no retry mends.
     https://docs.aws.amazon.com/sagemaker/latest/dg/batch-transform-errors.html
     """
-    for pattern, blame in (
-        (_CREDENTIALS, Blame.CREDENTIALS),
-        (_LIMITS, Blame.LIMITS),
-        (_SERVICE, Blame.SERVICE),
-        (_INPUT, Blame.INPUT),
+    for pattern, cause in (
+        (_CREDENTIALS, FailureCause.CREDENTIALS),
+        (_LIMITS, FailureCause.LIMITS),
+        (_SERVICE, FailureCause.SERVICE),
+        (_INPUT, FailureCause.INPUT),
     ):
         if pattern.search(reason):
-            return blame
+            return cause
     return None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from overnight.errors import CredentialsError, JobNotFoundError, SpecError
+from overnight.errors import CredentialsError, NotFoundError, SpecError
 from overnight.ingest import IngestRequest, LoadOptions, OpenSearchTarget, load, read_dead_letters
 from overnight.ingest.read.openers import http_opener, look_at_http, openai_opener
 from overnight.ingest.read.sources import shown
@@ -96,7 +96,7 @@ def test_an_openai_file_is_read_with_the_key(files: FileServer) -> None:
     assert b"".join(openai_opener("sk-5ecre7", f"{files.url}/v1")("openai://file-1", 0)) == b"{}\n"
     with pytest.raises(CredentialsError):
         list(openai_opener("sk-wrong", f"{files.url}/v1")("openai://file-1", 0))
-    with pytest.raises(JobNotFoundError) as caught:
+    with pytest.raises(NotFoundError) as caught:
         list(openai_opener("sk-5ecre7", f"{files.url}/v1")("openai://file-2", 0))
     assert "5ecre7" not in str(caught.value)
 
@@ -138,7 +138,7 @@ def test_a_presigned_address_is_read_and_never_shown(
     with pytest.raises(SpecError) as refused:
         IngestRequest.of({**wanted, "data_source": {"type": "s3", "source": [files.url + files.path]}})
     files.path = "/other"
-    with pytest.raises(JobNotFoundError) as gone:
+    with pytest.raises(NotFoundError) as gone:
         load(wanted, target=target)
     shown_to_users = [report.model_dump_json(), letters.read_text(), str(refused.value), str(gone.value), *states]
     assert not [text for text in shown_to_users if "5ecre7" in text]

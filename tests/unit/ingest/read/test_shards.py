@@ -27,7 +27,7 @@ from unit.ingest.fake_opensearch import FakeOpenSearch
 content = st.lists(st.binary(max_size=6), max_size=12).map(b"\n".join).filter(lambda data: data[:2] != b"\x1f\x8b")
 
 
-def lines_of(uri: str, start: Position = START, storage: Storage | None = None) -> list[Line]:
+def read_lines(uri: str, start: Position = START, storage: Storage | None = None) -> list[Line]:
     storage = storage or Storage()
     reader = SourceReader(storage, web_openers(storage))
     (file,) = reader.resolve(0, [uri]).files
@@ -36,8 +36,8 @@ def lines_of(uri: str, start: Position = START, storage: Storage | None = None) 
 
 def check(data: bytes, path: str, shards: list[Shard], size: int) -> None:
     """Hold that the shards' lines are the file's, each once and in order, where they were."""
-    whole = lines_of(path)
-    parts = [lines_of(shard.uri) for shard in shards]
+    whole = read_lines(path)
+    parts = [read_lines(shard.uri) for shard in shards]
     found = [line for part in parts for line in part]
     assert [line[1:] for line in found] == [line[1:] for line in whole]
     assert b"".join(data[line.offset : line.end] for line in found) == data
@@ -65,10 +65,10 @@ def test_a_shard_goes_on_at_any_of_its_lines(data: bytes, size: int, draw: st.Da
         path = Path(folder, "a.jsonl")
         path.write_bytes(data)
         shard = draw.draw(st.sampled_from(cut(str(path), size)))
-        every = lines_of(shard.uri)
+        every = read_lines(shard.uri)
         place = draw.draw(st.integers(0, len(every)))
         start = Position(every[place - 1].end, place) if place else Position()
-        assert lines_of(shard.uri, start) == every[place:]
+        assert read_lines(shard.uri, start) == every[place:]
 
 
 @given(content, st.integers(1, 40), st.integers(1, 20))
@@ -77,8 +77,8 @@ def test_a_shard_is_cut_again_into_shards_of_the_same_file(data: bytes, size: in
         path = Path(folder, "a.jsonl")
         path.write_bytes(data)
         shards = [smaller for shard in cut(str(path), size) for smaller in cut(shard.uri, again)]
-        found = [line[1:] for shard in shards for line in lines_of(shard.uri)]
-        assert found == [line[1:] for line in lines_of(str(path))]
+        found = [line[1:] for shard in shards for line in read_lines(shard.uri)]
+        assert found == [line[1:] for line in read_lines(str(path))]
 
 
 @given(content.filter(bool), st.integers(0, 60), st.none() | st.integers(1, 60))
@@ -92,14 +92,14 @@ def test_a_range_that_is_not_between_lines_is_never_read_as_if_it_were(
         starts = {0, *(match.end() for match in re.finditer(b"\n", data))}
         if end is not None and end <= start:
             with pytest.raises(SpecError, match="empty"):
-                lines_of(uri)
+                read_lines(uri)
         elif start in starts and (end is None or end in starts | {len(data)}) and start <= len(data):
-            assert [line.data for line in lines_of(uri)] == [
-                line.data for line in lines_of(str(path)) if start <= line.offset and (end is None or line.end <= end)
+            assert [line.data for line in read_lines(uri)] == [
+                line.data for line in read_lines(str(path)) if start <= line.offset and (end is None or line.end <= end)
             ]
         else:
             with pytest.raises(SourceError, match=r"#bytes=.*cut it again"):
-                lines_of(uri)
+                read_lines(uri)
 
 
 class Watched(LocalFileSystem):  # type: ignore[misc]
@@ -156,7 +156,7 @@ def test_the_last_shard_reads_what_was_added_since(tmp_path: Path) -> None:
     first, last = cut(str(path), 4)
     with path.open("ab") as file:
         file.write(b"d\ne\n")
-    assert [line.data for shard in (first, last) for line in lines_of(shard.uri)] == [b"a", b"b", b"cd", b"e"]
+    assert [line.data for shard in (first, last) for line in read_lines(shard.uri)] == [b"a", b"b", b"cd", b"e"]
 
 
 def test_a_file_that_changed_since_it_was_cut_fails_its_load(target: OpenSearchTarget, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_gzip_is_not_cut_and_stays_whole_when_it_is_small(tmp_path: Path) -> Non
     with pytest.raises(SpecError, match="compressed, and gzip cannot be read from the middle. Load it whole"):
         cut(str(path), 5)
     with pytest.raises(SpecError, match="compressed"):
-        lines_of(f"{path}#bytes=0-5")
+        read_lines(f"{path}#bytes=0-5")
     assert [shard.uri for shard in cut(str(path), 1_000)] == [str(path)]
 
 
@@ -197,7 +197,7 @@ def test_every_file_of_a_prefix_is_cut_and_a_range_is_of_one_file(tmp_path: Path
     assert found == ["/a#bytes=0-4", "/a#bytes=4-", "/b", "/c#bytes=0-4", "/c#bytes=4-"]
     for several in (f"{tmp_path}/#bytes=0-2", f"{tmp_path}/*#bytes=0-2"):
         with pytest.raises(SpecError, match="a part of one file"):
-            lines_of(several)
+            read_lines(several)
 
 
 def request(*sources: str, **changes: Any) -> dict[str, Any]:
@@ -249,7 +249,7 @@ def test_a_part_can_be_joined(opensearch: FakeOpenSearch, target: OpenSearchTarg
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b"".join(b'{"k":"d%d","v":1}\n' % n for n in (7, 8))))
     field_map = {"_id": ["source[0].$.id", "source[1].$.k"], "t": "source[0].$.t", "v": "source[1].$.v"}
     _, last = cut(str(tmp_path / "a.jsonl"), 130)
-    assert len(lines_of(last.uri)) == 2
+    assert len(read_lines(last.uri)) == 2
     report = load(request(last.uri, str(tmp_path / "b.jsonl.gz"), field_map=field_map), target=target)
     assert opensearch.documents == {"d8": {"t": 8, "v": 1}}
     assert (report.indexed, report.missing) == (1, 2)
@@ -321,5 +321,5 @@ def test_an_empty_file_is_one_shard(web: dict[str, Any], tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["k#1.jsonl", "k#bytes=x", "k#bytes=1-2.jsonl", "k#bytes"])
 def test_only_a_range_at_the_end_is_one(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"a\nb\n")
-    assert [line.data for line in lines_of(str(tmp_path / name))] == [b"a", b"b"]
-    assert [line.data for line in lines_of(f"{tmp_path / name}#bytes=2-4")] == [b"b"]
+    assert [line.data for line in read_lines(str(tmp_path / name))] == [b"a", b"b"]
+    assert [line.data for line in read_lines(f"{tmp_path / name}#bytes=2-4")] == [b"b"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pypdf import PdfWriter
 
-from overnight.sandbox.azure.documents import chunks_of, read_document
+from overnight.sandbox.azure.documents import read_document, split_text
 from overnight.sandbox.documents import UnreadableError
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -16,7 +16,7 @@ TOKEN = re.compile(r"\w+|[^\w\s]")
 
 @given(st.text(), st.integers(1, 20))
 def test_chunks_hold_every_token_once_and_no_more_than_asked(text: str, size: int) -> None:
-    chunks = list(chunks_of(text, size))
+    chunks = list(split_text(text, size))
     assert [token for chunk in chunks for token in TOKEN.findall(chunk)] == TOKEN.findall(text)
     assert all(len(TOKEN.findall(chunk)) == size for chunk in chunks[:-1])
     assert all(chunk in text for chunk in chunks)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from overnight.sandbox.sagemaker.container import ContainerError, dimensions_of, invoke, read_csv, write_csv
+from overnight.sandbox.sagemaker.container import ContainerError, get_dimensions, invoke, read_csv, write_csv
 from overnight.sandbox.vectors import embed, similarity
 
 
@@ -57,8 +57,8 @@ def test_csv_survives_commas_quotes_and_newlines() -> None:
 
 
 def test_the_environment_says_how_long_vectors_are() -> None:
-    assert dimensions_of({}) == 384
-    assert dimensions_of({"EMBEDDING_DIMENSIONS": "8"}) == 8
+    assert get_dimensions({}) == 384
+    assert get_dimensions({"EMBEDDING_DIMENSIONS": "8"}) == 8
     for wrong in ("", "0", "-1", "eight"):
         with pytest.raises(ContainerError):
-            dimensions_of({"EMBEDDING_DIMENSIONS": wrong})
+            get_dimensions({"EMBEDDING_DIMENSIONS": wrong})

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from overnight.errors import (
     ChangedSpecError,
     CredentialsError,
-    JobNotFoundError,
+    NotFoundError,
     RequestRefusedError,
     ServiceError,
     SpecError,
@@ -35,7 +35,7 @@ ACCOUNT = AzureIngestionConnection(
     storage_container="docs",
 )
 SERVICE = AzureIngestionService("conn", ACCOUNT)
-MISSING = JobNotFoundError("Azure OpenAI answered GET with 404: no such job", status=404, code="notFound")
+MISSING = NotFoundError("Azure OpenAI answered GET with 404: no such job", status=404, code="notFound")
 
 
 @dataclass
@@ -205,7 +205,7 @@ def test_nothing_is_found_where_there_is_nothing(fake: Fake) -> None:
     ("listing", "kind"),
     [
         (CredentialsError("no", status=401, code="unauthorized"), CredentialsError),
-        (JobNotFoundError("Resource not found", status=404, code="404"), JobNotFoundError),
+        (NotFoundError("Resource not found", status=404, code="404"), NotFoundError),
         ({"data": []}, UnavailableError),
         ([], UnavailableError),
     ],
@@ -222,7 +222,7 @@ def test_a_status_keeps_when_to_ask_again(fake: Fake) -> None:
 
 
 def test_a_forgotten_job_is_explained(fake: Fake) -> None:
-    with pytest.raises(JobNotFoundError, match=r"48 hours after its end.*same name is still in the search") as caught:
+    with pytest.raises(NotFoundError, match=r"48 hours after its end.*same name is still in the search") as caught:
         fake.run(SERVICE.status(SERVICE.ref("j")))
     assert caught.value.status == 404
 

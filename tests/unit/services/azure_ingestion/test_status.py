@@ -10,33 +10,33 @@ from overnight.errors import (
     CredentialsError,
     JobFailedError,
     JobLostError,
-    JobNotFoundError,
+    NotFoundError,
     RateLimitedError,
     RequestRefusedError,
     ServiceError,
     UnavailableError,
 )
-from overnight.jobs import Blame, JobRef, JobState
+from overnight.jobs import FailureCause, JobRef, JobState
 from overnight.jobs.allowance import Allowance
-from overnight.jobs.lifecycle import Over, WatchEnd, judge
-from overnight.services.azure_ingestion.status import MEANINGS, explained, meaning_of, read_state, read_status
+from overnight.jobs.lifecycle import PollEnd, PollOutcome, evaluate
+from overnight.services.azure_ingestion.status import MEANINGS, explained, get_meaning, read_state, read_status
 
 # By error code of the API's reference: what a refused call raises, and what a job that failed with it comes to.
-CODES: dict[str, tuple[type[ServiceError], Blame]] = {
-    "conflict": (RequestRefusedError, Blame.INPUT),
-    "contentFilter": (RequestRefusedError, Blame.INPUT),
-    "fileImportFailed": (RequestRefusedError, Blame.INPUT),
-    "forbidden": (CredentialsError, Blame.CREDENTIALS),
-    "internalFailure": (UnavailableError, Blame.SERVICE),
-    "invalidPayload": (RequestRefusedError, Blame.INPUT),
-    "itemDoesAlreadyExist": (RequestRefusedError, Blame.INPUT),
-    "jsonlValidationFailed": (RequestRefusedError, Blame.INPUT),
-    "notFound": (JobNotFoundError, Blame.INPUT),
-    "quotaExceeded": (RequestRefusedError, Blame.LIMITS),
-    "serviceUnavailable": (UnavailableError, Blame.SERVICE),
-    "tooManyRequests": (RateLimitedError, Blame.SERVICE),
-    "unauthorized": (CredentialsError, Blame.CREDENTIALS),
-    "unexpectedEntityState": (RequestRefusedError, Blame.INPUT),
+CODES: dict[str, tuple[type[ServiceError], FailureCause]] = {
+    "conflict": (RequestRefusedError, FailureCause.INPUT),
+    "contentFilter": (RequestRefusedError, FailureCause.INPUT),
+    "fileImportFailed": (RequestRefusedError, FailureCause.INPUT),
+    "forbidden": (CredentialsError, FailureCause.CREDENTIALS),
+    "internalFailure": (UnavailableError, FailureCause.SERVICE),
+    "invalidPayload": (RequestRefusedError, FailureCause.INPUT),
+    "itemDoesAlreadyExist": (RequestRefusedError, FailureCause.INPUT),
+    "jsonlValidationFailed": (RequestRefusedError, FailureCause.INPUT),
+    "notFound": (NotFoundError, FailureCause.INPUT),
+    "quotaExceeded": (RequestRefusedError, FailureCause.LIMITS),
+    "serviceUnavailable": (UnavailableError, FailureCause.SERVICE),
+    "tooManyRequests": (RateLimitedError, FailureCause.SERVICE),
+    "unauthorized": (CredentialsError, FailureCause.CREDENTIALS),
+    "unexpectedEntityState": (RequestRefusedError, FailureCause.INPUT),
 }
 REF = JobRef(service="azure_ingestion", id="j", conn_id="c")
 any_json = st.recursive(
@@ -68,11 +68,11 @@ def test_a_refused_call_raises_what_its_code_says_with_a_remedy(code: str) -> No
 def test_a_failed_job_is_blamed_on_who_can_mend_it(code: str) -> None:
     status = read_status({"status": "failed", "error": {"code": code, "message": "so"}})
     assert status.state is JobState.FAILED
-    assert status.blame is CODES[code][1]
+    assert status.cause is CODES[code][1]
     assert status.errors[0].code == code
     assert MEANINGS[code].remedy in str(status.errors[0])
-    error = judge(REF, Over(WatchEnd.ENDED, status), Allowance(count=0)).error
-    assert type(error) is (JobLostError if CODES[code][1] is Blame.SERVICE else JobFailedError)
+    error = evaluate(REF, PollOutcome(PollEnd.ENDED, status), Allowance(count=0)).error
+    assert type(error) is (JobLostError if CODES[code][1] is FailureCause.SERVICE else JobFailedError)
     assert MEANINGS[code].remedy in str(error)
 
 
@@ -80,12 +80,12 @@ def test_a_failed_job_is_blamed_on_who_can_mend_it(code: str) -> None:
 def test_a_code_is_known_however_it_is_capitalised(code: str, data: st.DataObject) -> None:
     flips = data.draw(st.lists(st.booleans(), min_size=len(code), max_size=len(code)))
     written = "".join(letter.swapcase() if flip else letter for letter, flip in zip(code, flips, strict=True))
-    assert meaning_of(written) is MEANINGS[code]
+    assert get_meaning(written) is MEANINGS[code]
 
 
 @pytest.mark.parametrize(
     ("code", "kind"),
-    [("401", CredentialsError), ("403", CredentialsError), ("404", JobNotFoundError), ("429", RateLimitedError)],
+    [("401", CredentialsError), ("403", CredentialsError), ("404", NotFoundError), ("429", RateLimitedError)],
 )
 def test_the_gateways_numbers_are_codes_too(code: str, kind: type[ServiceError]) -> None:
     assert type(explained(RequestRefusedError("no", status=400, code=code))) is kind
@@ -172,15 +172,15 @@ def test_details_and_inner_errors_are_told() -> None:
     assert str(status.errors[0]) == "[BadRequest] Could not execute skill. (outer > invalidPayload)"
     assert status.errors[0].param == "skillset"
     assert str(status.errors[1]).startswith("[quotaExceeded] No more tokens. ")
-    assert status.blame is Blame.LIMITS
+    assert status.cause is FailureCause.LIMITS
 
 
 def test_a_failure_that_says_nothing_is_the_services() -> None:
-    assert read_status({"status": "failed"}).blame is Blame.SERVICE
+    assert read_status({"status": "failed"}).cause is FailureCause.SERVICE
 
 
 def test_a_failure_with_an_unknown_code_is_blamed_on_nobody() -> None:
-    assert read_status({"status": "failed", "error": {"code": "BadRequest", "message": "no"}}).blame is None
+    assert read_status({"status": "failed", "error": {"code": "BadRequest", "message": "no"}}).cause is None
 
 
 def test_every_word_of_the_service_is_scrubbed() -> None:

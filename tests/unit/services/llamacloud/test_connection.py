@@ -4,12 +4,11 @@ from typing import Any
 
 import pytest
 
+from http_server import Server, json_answer
 from overnight.errors import CredentialsError, RequestRefusedError, ServiceError, SpecError
 from overnight.services.llamacloud.api import list_all
 from overnight.services.llamacloud.connection import LlamaCloudConnection, read_detail
 from overnight.transport.http import HttpCall
-
-from .conftest import Server, json_answer
 
 SECRET = "llx-a-secret-key"
 

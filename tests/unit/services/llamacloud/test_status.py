@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from overnight.jobs import Blame, JobState
+from overnight.jobs import FailureCause, JobState
 from overnight.services.llamacloud.outcomes import FileOutcome, FileState
 from overnight.services.llamacloud.status import (
     MAX_ERRORS,
@@ -55,7 +55,7 @@ def test_the_services_word_is_kept_where_the_batches_agree_and_counted_where_not
 
 
 @pytest.mark.parametrize(
-    ("words", "counts", "state", "blame"),
+    ("words", "counts", "state", "cause"),
     [
         (["COMPLETED"], {"succeeded": 3}, JobState.SUCCEEDED, None),
         (["COMPLETED"], {"succeeded": 2, "failed": 1}, JobState.PARTIAL, None),
@@ -63,16 +63,16 @@ def test_the_services_word_is_kept_where_the_batches_agree_and_counted_where_not
         (["COMPLETED"], {"failed": 2, "missing": 1}, JobState.FAILED, None),
         (["COMPLETED"], {"succeeded": 2, "cancelled": 1}, JobState.CANCELLED, None),
         (["CANCELLED"], {"succeeded": 2, "missing": 1}, JobState.CANCELLED, None),
-        (["FAILED"], {"missing": 3}, JobState.FAILED, Blame.SERVICE),
+        (["FAILED"], {"missing": 3}, JobState.FAILED, FailureCause.SERVICE),
         (["FAILED", "COMPLETED"], {"succeeded": 1, "missing": 1}, JobState.PARTIAL, None),
         (["FAILED", "COMPLETED"], {"failed": 1, "missing": 1}, JobState.FAILED, None),
     ],
 )
 def test_completed_is_not_succeeded(
-    words: list[str], counts: dict[str, int], state: JobState, blame: Blame | None
+    words: list[str], counts: dict[str, int], state: JobState, cause: FailureCause | None
 ) -> None:
     status = ended_status(batches(*words), files(**counts))
-    assert (status.state, status.blame) == (state, blame)
+    assert (status.state, status.cause) == (state, cause)
     assert status.counts.total == sum(counts.values())
     assert status.counts.succeeded == counts.get("succeeded", 0)
     assert status.counts.failed == counts.get("failed", 0) + counts.get("cancelled", 0)

@@ -11,7 +11,7 @@ from overnight.errors import SpecError
 from overnight.services.ml_commons.connectors import checked, fill, read_blueprint, read_config
 from overnight.services.ml_commons.predict import MLCommonsPredictSpec, identity_parameter
 
-BLUEPRINTS = Path(__file__).parents[3] / "include" / "connectors"
+BLUEPRINTS = Path(__file__).parents[4] / "include" / "connectors"
 AWS = {"access_key": "AKIDEXAMPLE", "secret_key": "topsecret"}
 KINDS: dict[str, tuple[str, dict[str, Any], dict[str, str], str]] = {
     "sagemaker": (

@@ -6,14 +6,14 @@ import httpx
 import pytest
 
 from overnight.errors import (
-    JobNotFoundError,
+    NotFoundError,
     RateLimitedError,
     RequestRefusedError,
     ServiceError,
     UnavailableError,
     UnsupportedError,
 )
-from overnight.jobs.lifecycle import Over, Wait, Watch, WatchEnd
+from overnight.jobs.lifecycle import PollEnd, Poller, PollOutcome, Wait
 from overnight.services.ml_commons.connection import transport
 from overnight.services.ml_commons.errors import ask
 from overnight.transport.http import HttpCall
@@ -37,9 +37,9 @@ REMOTE = 'Error from remote service: {"error":{"message":"no"}}'
 
 CASES: list[tuple[int, Any, type[ServiceError], str]] = [
     (400, {"error": "no handler found for uri [/x] and method [POST]"}, UnsupportedError, "2.17 to 2.19 only"),
-    (404, _refusal(404, "Failed to find task"), JobNotFoundError, "does not know this ML task"),
+    (404, _refusal(404, "Failed to find task"), NotFoundError, "does not know this ML task"),
     # 2.19 answers a cancel on a cluster without the task index with 500.
-    (500, _refusal(500, "Fail to find task"), JobNotFoundError, "does not know this ML task"),
+    (500, _refusal(500, "Fail to find task"), NotFoundError, "does not know this ML task"),
     (404, _refusal(404, "no such index [.plugins-ml-task]"), RequestRefusedError, "registering any model makes it"),
     (500, _refusal(500, 'X is currently disabled. To enable it, update "a.b"'), RequestRefusedError, "administrator"),
     (400, _refusal(400, "The task ID you provided does not have any associated batch job"), UnsupportedError, "Only"),
@@ -55,7 +55,7 @@ CASES: list[tuple[int, Any, type[ServiceError], str]] = [
     (400, _refusal(400, "Invalid payload: { }"), RequestRefusedError, "objects as objects"),
     (401, _refusal(401, REMOTE), RequestRefusedError, "connector's credential"),
     (409, _refusal(409, REMOTE), RequestRefusedError, "connector's credential"),
-    (404, _refusal(404, REMOTE), JobNotFoundError, "remote service does not know"),
+    (404, _refusal(404, REMOTE), NotFoundError, "remote service does not know"),
     (429, _refusal(429, REMOTE), RateLimitedError, "remote service"),
     (503, _refusal(503, REMOTE), UnavailableError, "remote service"),
     (500, _refusal(500, "System Error"), UnavailableError, "System Error"),
@@ -76,17 +76,17 @@ def test_every_error_is_one_exception_that_names_the_remedy(
 def test_only_a_task_or_job_that_is_gone_ends_a_watch_as_lost(reason: str) -> None:
     from overnight.jobs import JobRef
 
-    watch = Watch(JobRef(service="s", id="i", conn_id="c"), poll_interval=1)
-    over = watch.failed(_answer(404, _refusal(404, reason)), 0.0)
-    assert isinstance(over, Over)
-    assert over.end is WatchEnd.REFUSED
-    over = watch.failed(_answer(404, _refusal(404, "Failed to find task")), 0.0)
-    assert isinstance(over, Over)
-    assert over.end is WatchEnd.LOST
+    watch = Poller(JobRef(service="s", id="i", conn_id="c"), poll_interval=1)
+    over = watch.on_error(_answer(404, _refusal(404, reason)), 0.0)
+    assert isinstance(over, PollOutcome)
+    assert over.end is PollEnd.REFUSED
+    over = watch.on_error(_answer(404, _refusal(404, "Failed to find task")), 0.0)
+    assert isinstance(over, PollOutcome)
+    assert over.end is PollEnd.LOST
 
 
 def test_an_outage_of_the_remote_service_is_borne() -> None:
     from overnight.jobs import JobRef
 
-    watch = Watch(JobRef(service="s", id="i", conn_id="c"), poll_interval=1)
-    assert isinstance(watch.failed(_answer(502, _refusal(502, REMOTE)), 0.0), Wait)
+    watch = Poller(JobRef(service="s", id="i", conn_id="c"), poll_interval=1)
+    assert isinstance(watch.on_error(_answer(502, _refusal(502, REMOTE)), 0.0), Wait)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from overnight.jobs import Blame, JobState
-from overnight.services.ml_commons.status import STUCK_AFTER, blame_of, read_ingestion, read_prediction
+from overnight.jobs import FailureCause, JobState
+from overnight.services.ml_commons.status import STUCK_AFTER, parse_cause, read_ingestion, read_prediction
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -57,13 +57,13 @@ def test_counts_are_whole_numbers() -> None:
 
 def test_a_prediction_that_stays_created_without_a_remote_job_is_lost() -> None:
     status = read_prediction(_task("CREATED", age=STUCK_AFTER * 2), NOW)
-    assert (status.state, status.blame) == (JobState.FAILED, Blame.SERVICE)
+    assert (status.state, status.cause) == (JobState.FAILED, FailureCause.SERVICE)
 
 
 def test_a_failed_transform_job_says_why_and_who_can_mend_it() -> None:
     remote = {"TransformJobStatus": "Failed", "FailureReason": "AlgorithmError: See job logs"}
     status = read_prediction(_task("FAILED", remote))
-    assert (status.state, status.blame) == (JobState.FAILED, Blame.INPUT)
+    assert (status.state, status.cause) == (JobState.FAILED, FailureCause.INPUT)
     assert "AlgorithmError" in status.describe()
 
 
@@ -73,22 +73,22 @@ def test_an_ingestion_that_every_node_outlived_died_with_its_own() -> None:
     assert read_ingestion(task).state is JobState.RUNNING
     assert read_ingestion(task, (since - timedelta(days=1), NOW)).state is JobState.RUNNING
     lost = read_ingestion(task, (since + timedelta(minutes=1), NOW))
-    assert (lost.state, lost.blame) == (JobState.FAILED, Blame.SERVICE)
+    assert (lost.state, lost.cause) == (JobState.FAILED, FailureCause.SERVICE)
 
 
 @pytest.mark.parametrize(
-    ("error", "blame"),
+    ("error", "cause"),
     [
-        ("region must not be null.", Blame.CREDENTIALS),
-        ("Access key ID cannot be blank.", Blame.CREDENTIALS),
-        ("Access Denied (Service: S3, Status Code: 403)", Blame.CREDENTIALS),
-        ("The specified bucket does not exist (Service: S3, Status Code: 404)", Blame.INPUT),
-        ("Missing property in path $['x']", Blame.INPUT),
-        ("Can't find class for type zzz", Blame.INPUT),
-        ("rejected execution of primary operation [coordinating_and_primary_bytes=…]", Blame.LIMITS),
+        ("region must not be null.", FailureCause.CREDENTIALS),
+        ("Access key ID cannot be blank.", FailureCause.CREDENTIALS),
+        ("Access Denied (Service: S3, Status Code: 403)", FailureCause.CREDENTIALS),
+        ("The specified bucket does not exist (Service: S3, Status Code: 404)", FailureCause.INPUT),
+        ("Missing property in path $['x']", FailureCause.INPUT),
+        ("Can't find class for type zzz", FailureCause.INPUT),
+        ("rejected execution of primary operation [coordinating_and_primary_bytes=…]", FailureCause.LIMITS),
         ("We are out of ideas", None),
     ],
 )
-def test_an_ingestions_error_says_who_can_mend_it(error: str, blame: Blame | None) -> None:
-    assert blame_of(error) is blame
-    assert read_ingestion(_task("FAILED", error=error)).blame is blame
+def test_an_ingestions_error_says_who_can_mend_it(error: str, cause: FailureCause | None) -> None:
+    assert parse_cause(error) is cause
+    assert read_ingestion(_task("FAILED", error=error)).cause is cause

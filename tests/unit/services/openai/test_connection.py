@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from http_server import Server, json_answer
 from overnight.errors import (
     CredentialsError,
-    JobNotFoundError,
+    NotFoundError,
     RateLimitedError,
     RequestRefusedError,
     ServiceError,
@@ -14,8 +15,6 @@ from overnight.errors import (
 )
 from overnight.services.openai.connection import OpenAIConnection, read_openai_error
 from overnight.transport.http import HttpCall
-
-from .conftest import Server, json_answer
 
 CALL = HttpCall("GET", "batches")
 
@@ -70,7 +69,7 @@ def test_a_repr_shows_no_secret() -> None:
     [
         (401, CredentialsError, "Check the API key"),
         (403, CredentialsError, "organization and the project"),
-        (404, JobNotFoundError, "ends in /v1"),
+        (404, NotFoundError, "ends in /v1"),
         (413, RequestRefusedError, "smaller byte limit"),
         (429, RateLimitedError, "rate limit"),
     ],

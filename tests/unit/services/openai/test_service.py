@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from overnight.errors import (
     CredentialsError,
-    JobNotFoundError,
+    NotFoundError,
     RequestRefusedError,
     ServiceError,
     SpecError,
@@ -91,7 +91,7 @@ class Fake:
         for item in items:
             if item["id"] == wanted:
                 return item
-        raise JobNotFoundError(f"no {wanted}", status=404)
+        raise NotFoundError(f"no {wanted}", status=404)
 
     def upload(self, call: HttpCall) -> Any:
         assert call.files is not None
@@ -370,9 +370,7 @@ def test_a_new_generation_uploads_anew(fake: Fake, spec: OpenAIBatchSpec) -> Non
     assert len(fake.sent("POST files")) == 2
 
 
-@pytest.mark.parametrize(
-    "error", [RequestRefusedError("limit", status=400), UnsupportedError("x"), JobNotFoundError("x")]
-)
+@pytest.mark.parametrize("error", [RequestRefusedError("limit", status=400), UnsupportedError("x"), NotFoundError("x")])
 def test_a_server_without_a_list_of_files_is_uploaded_to(fake: Fake, spec: OpenAIBatchSpec, error: Exception) -> None:
     fake.overrides["GET files"] = answers(error)
     assert fake.run(SERVICE.submit(spec, KEY)).id == "batch_0"
@@ -485,7 +483,7 @@ def test_an_older_generation_is_not_taken_for_the_lost_batch(fake: Fake, spec: O
     [
         RequestRefusedError("No such File object: file-0", status=400),
         RequestRefusedError("gone", status=400, code="file_not_found"),
-        JobNotFoundError("File file-0 not found", status=404),
+        NotFoundError("File file-0 not found", status=404),
         RequestRefusedError("invalid input", status=400),
     ],
 )
@@ -506,8 +504,8 @@ def test_an_uploaded_file_that_is_lost_is_uploaded_again_once(
     fake.run(SERVICE.submit(spec, KEY))
     assert fake.batches[0]["input_file_id"] == "file-1"
     fake.overrides["POST batches"] = answers(refusal, refusal)
-    fake.overrides["GET files/file-0"] = fake.overrides["GET files/file-1"] = answers(JobNotFoundError("x"))
-    with pytest.raises((RequestRefusedError, JobNotFoundError)):
+    fake.overrides["GET files/file-0"] = fake.overrides["GET files/file-1"] = answers(NotFoundError("x"))
+    with pytest.raises((RequestRefusedError, NotFoundError)):
         fake.run(SERVICE.submit(spec, KEY.model_copy(update={"generation": 1})))
 
 
@@ -526,23 +524,23 @@ def test_status_tells_when_the_output_lapses(fake: Fake) -> None:
     at = int(NOW.timestamp()) + 3_600
     fake.batches = [batch(1, status="completed", output_file_id="file-out")]
     fake.files = [{"id": "file-out", "expires_at": at}]
-    assert fake.run(SERVICE.status(REF)).results_lapse_at == datetime.fromtimestamp(at, UTC)
+    assert fake.run(SERVICE.status(REF)).results_expire_at == datetime.fromtimestamp(at, UTC)
 
 
-@pytest.mark.parametrize("answer", [LOST, JobNotFoundError("x"), {"id": "file-out"}, None, []])
+@pytest.mark.parametrize("answer", [LOST, NotFoundError("x"), {"id": "file-out"}, None, []])
 def test_not_knowing_when_the_output_lapses_is_no_failure(fake: Fake, answer: Any) -> None:
     fake.batches = [batch(1, status="completed", output_file_id="file-out")]
     fake.overrides["GET files/file-out"] = answers(answer)
     status = fake.run(SERVICE.status(REF))
-    assert (status.state, status.results_lapse_at) == (JobState.SUCCEEDED, None)
+    assert (status.state, status.results_expire_at) == (JobState.SUCCEEDED, None)
     assert fake.calls[-1].retry is Retry.NEVER
 
 
 def test_a_forgotten_batch_is_not_found(fake: Fake) -> None:
-    with pytest.raises(JobNotFoundError):
+    with pytest.raises(NotFoundError):
         fake.run(SERVICE.status(REF))
     fake.overrides["GET batches/batch_1"] = answers({"error": {"message": "gone"}})
-    with pytest.raises(JobNotFoundError, match="gone"):
+    with pytest.raises(NotFoundError, match="gone"):
         fake.run(SERVICE.status(REF))
 
 
@@ -554,7 +552,7 @@ def test_an_answer_that_is_no_batch_is_worth_another_look(fake: Fake, answer: An
 
 
 def test_an_id_cannot_lead_astray(fake: Fake) -> None:
-    with pytest.raises(JobNotFoundError):
+    with pytest.raises(NotFoundError):
         fake.run(SERVICE.status(SERVICE.ref("../files?x=")))
     assert [call.path for call in fake.calls] == ["batches/..%2Ffiles%3Fx%3D"]
 
@@ -573,7 +571,7 @@ def test_cancel_looks_where_the_answer_says_nothing(fake: Fake) -> None:
 @pytest.mark.parametrize("word", ["completed", "failed", "expired", "cancelled", "cancelling"])
 @pytest.mark.parametrize(
     "refusal",
-    [RequestRefusedError("x", status=409), RequestRefusedError("x", status=400), JobNotFoundError("x", status=404)],
+    [RequestRefusedError("x", status=409), RequestRefusedError("x", status=400), NotFoundError("x", status=404)],
 )
 def test_cancelling_what_is_over_is_no_error(fake: Fake, word: str, refusal: ServiceError) -> None:
     fake.batches = [batch(1, status=word)]
@@ -607,5 +605,5 @@ def test_results_are_uris(fake: Fake, word: str) -> None:
 
 
 def test_a_server_without_pages_has_no_link() -> None:
-    assert SERVICE.page(REF) == "https://platform.openai.com/batches/batch_1"
-    assert OpenAIBatchService("c", pages=None).page(REF) is None
+    assert SERVICE.console_url(REF) == "https://platform.openai.com/batches/batch_1"
+    assert OpenAIBatchService("c", console_url_prefix=None).console_url(REF) is None

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overnight.jobs import Blame, JobCounts, JobState
+from overnight.jobs import FailureCause, JobCounts, JobState
 from overnight.services.openai.status import MAX_ERRORS, read_status
 
 
@@ -74,37 +74,37 @@ def test_an_expired_batch_keeps_its_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "blame"),
+    ("code", "cause"),
     [
-        ("token_limit_exceeded", Blame.LIMITS),
-        ("insufficient_quota", Blame.LIMITS),
-        ("billing_hard_limit_reached", Blame.LIMITS),
-        ("invalid_json_line", Blame.INPUT),
-        ("model_not_found", Blame.INPUT),
-        ("duplicate_custom_id", Blame.INPUT),
-        ("invalid_api_key", Blame.CREDENTIALS),
-        ("file_not_found", Blame.SERVICE),
-        ("internal_error", Blame.SERVICE),
+        ("token_limit_exceeded", FailureCause.LIMITS),
+        ("insufficient_quota", FailureCause.LIMITS),
+        ("billing_hard_limit_reached", FailureCause.LIMITS),
+        ("invalid_json_line", FailureCause.INPUT),
+        ("model_not_found", FailureCause.INPUT),
+        ("duplicate_custom_id", FailureCause.INPUT),
+        ("invalid_api_key", FailureCause.CREDENTIALS),
+        ("file_not_found", FailureCause.SERVICE),
+        ("internal_error", FailureCause.SERVICE),
         ("never_heard_of", None),
     ],
 )
-def test_a_failed_batch_says_who_can_mend_it(code: str, blame: Blame | None) -> None:
+def test_a_failed_batch_says_who_can_mend_it(code: str, cause: FailureCause | None) -> None:
     error = {"code": code, "message": "m", "param": None, "line": None}
     status = read_status({"status": "failed", "errors": {"object": "list", "data": [error]}})
-    assert status.blame is blame
+    assert status.cause is cause
     assert status.errors[0].code == code
 
 
 def test_an_error_in_a_line_is_the_inputs_fault() -> None:
     data = [{"code": "odd", "message": "m", "param": "body.x", "line": 7}]
     status = read_status({"status": "failed", "errors": {"data": data}})
-    assert status.blame is Blame.INPUT
+    assert status.cause is FailureCause.INPUT
     assert str(status.errors[0]) == "line 7: [odd] m"
 
 
 def test_a_batch_that_failed_without_a_word_is_the_services_fault() -> None:
     for errors in (None, {}, {"data": []}, {"data": None}, []):
-        assert read_status({"status": "failed", "errors": errors}).blame is Blame.SERVICE
+        assert read_status({"status": "failed", "errors": errors}).cause is FailureCause.SERVICE
 
 
 def test_a_long_list_of_errors_is_cut() -> None:
@@ -115,13 +115,13 @@ def test_a_long_list_of_errors_is_cut() -> None:
 def test_a_repeated_expiry_tells_when_the_results_lapse() -> None:
     batch = {"completed_at": 1_000_000, "output_expires_after": {"anchor": "created_at", "seconds": 3_600}}
     at = datetime.fromtimestamp(1_003_600, UTC)
-    assert read_status({"status": "completed", **batch}).results_lapse_at == at
-    assert read_status({"status": "in_progress", **batch}).results_lapse_at is None
+    assert read_status({"status": "completed", **batch}).results_expire_at == at
+    assert read_status({"status": "in_progress", **batch}).results_expire_at is None
 
 
 def test_an_expiry_beyond_all_calendars_reads_as_unknown() -> None:
     batch = {"status": "completed", "completed_at": 1, "output_expires_after": {"seconds": 10**20}}
-    assert read_status(batch).results_lapse_at is None
+    assert read_status(batch).results_expire_at is None
 
 
 ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.none()) | st.just({})

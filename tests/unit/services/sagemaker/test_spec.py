@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from overnight.errors import SpecError
-from overnight.services.sagemaker.service import SageMakerTransformSpec, manifest_of
+from overnight.services.sagemaker.service import SageMakerTransformSpec, write_manifest
 from overnight.services.sagemaker.spec import Experiment, read_manifest, tag_text
 
 PLAIN = {
@@ -194,7 +194,7 @@ def local(folder: Path) -> str:
 
 def test_a_manifest_lists_objects_below_the_folder_they_share(tmp_path: Path) -> None:
     uris = ["s3://corpus/in/b.jsonl", "s3://corpus/in/deep/a.jsonl", "s3://corpus/in/b.jsonl"]
-    written = manifest_of(uris, local(tmp_path))
+    written = write_manifest(uris, local(tmp_path))
     body = Path(written).read_bytes()
     assert orjson.loads(body) == [{"prefix": "s3://corpus/in/"}, "b.jsonl", "deep/a.jsonl"]
     assert read_manifest(written, body) == ("s3://corpus/in/", sorted(set(uris)))
@@ -202,12 +202,12 @@ def test_a_manifest_lists_objects_below_the_folder_they_share(tmp_path: Path) ->
 
 def test_the_same_objects_have_the_same_manifest_in_any_order(tmp_path: Path) -> None:
     uris = [f"s3://corpus/in/{name}" for name in "abc"]
-    assert manifest_of(uris, local(tmp_path)) == manifest_of(uris[::-1], local(tmp_path) + "/")
-    assert manifest_of(uris[:2], local(tmp_path)) != manifest_of(uris, local(tmp_path))
+    assert write_manifest(uris, local(tmp_path)) == write_manifest(uris[::-1], local(tmp_path) + "/")
+    assert write_manifest(uris[:2], local(tmp_path)) != write_manifest(uris, local(tmp_path))
 
 
 def test_a_given_prefix_keeps_the_places_of_the_outputs(tmp_path: Path) -> None:
-    written = manifest_of(["s3://corpus/in/deep/a.jsonl"], local(tmp_path), prefix="s3://corpus/in/")
+    written = write_manifest(["s3://corpus/in/deep/a.jsonl"], local(tmp_path), prefix="s3://corpus/in/")
     assert orjson.loads(Path(written).read_bytes()) == [{"prefix": "s3://corpus/in/"}, "deep/a.jsonl"]
 
 
@@ -226,7 +226,7 @@ def test_objects_that_one_manifest_cannot_name_are_refused(
     tmp_path: Path, uris: list[str], prefix: str | None, told: str
 ) -> None:
     with pytest.raises(SpecError, match=told):
-        manifest_of(uris, local(tmp_path), prefix=prefix)
+        write_manifest(uris, local(tmp_path), prefix=prefix)
     assert not (tmp_path / "manifests").exists()
 
 
@@ -246,7 +246,7 @@ _KEYS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), m
 @given(keys=st.lists(_KEYS, min_size=1, max_size=8, unique=True))
 def test_a_manifest_gives_back_the_objects_it_was_made_of(keys: list[str], tmp_path_factory: Any) -> None:
     uris = [f"s3://corpus/{key}" for key in keys]
-    written = manifest_of(uris, str(tmp_path_factory.getbasetemp() / "given"))
+    written = write_manifest(uris, str(tmp_path_factory.getbasetemp() / "given"))
     prefix, found = read_manifest(written, Path(written).read_bytes())
     assert found == sorted(uris)
     assert prefix.endswith("/")

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from overnight.errors import CredentialsError, RequestRefusedError, UnavailableError
-from overnight.jobs import Blame, JobKey, JobRef, JobState
+from overnight.jobs import FailureCause, JobKey, JobRef, JobState
 from overnight.services.sagemaker.objects import Yield
 from overnight.services.sagemaker.service import SageMakerTransformService
-from overnight.services.sagemaker.status import blame_of, read_status
+from overnight.services.sagemaker.status import parse_cause, read_status
 
 REF = JobRef(service="sagemaker", id="job-1", conn_id="aws_default")
 BAD = "ClientError: See job logs for more information"
@@ -43,23 +43,23 @@ def test_the_state_follows_the_word_and_the_outputs(word: str, came: Yield | Non
 
 
 @pytest.mark.parametrize(
-    ("reason", "blame"),
+    ("reason", "cause"),
     [
-        (BAD, Blame.INPUT),
-        ("AlgorithmError: See job logs for more information", Blame.INPUT),
-        ("Unable to get response from algorithm", Blame.INPUT),
-        ("InternalServerError: We encountered an internal error. Please try again.", Blame.SERVICE),
-        ("Internal error. Please try again.", Blame.SERVICE),
-        ("CapacityError: Unable to provision requested ML compute capacity.", Blame.SERVICE),
-        ("ResourceLimitExceeded: The account-level service limit is 0", Blame.LIMITS),
-        ("ClientError: Access denied to s3://b/in", Blame.CREDENTIALS),
-        ("ClientError: Please ensure that the role has s3:GetObject permissions", Blame.CREDENTIALS),
+        (BAD, FailureCause.INPUT),
+        ("AlgorithmError: See job logs for more information", FailureCause.INPUT),
+        ("Unable to get response from algorithm", FailureCause.INPUT),
+        ("InternalServerError: We encountered an internal error. Please try again.", FailureCause.SERVICE),
+        ("Internal error. Please try again.", FailureCause.SERVICE),
+        ("CapacityError: Unable to provision requested ML compute capacity.", FailureCause.SERVICE),
+        ("ResourceLimitExceeded: The account-level service limit is 0", FailureCause.LIMITS),
+        ("ClientError: Access denied to s3://b/in", FailureCause.CREDENTIALS),
+        ("ClientError: Please ensure that the role has s3:GetObject permissions", FailureCause.CREDENTIALS),
         ("", None),
         ("Something new", None),
     ],
 )
-def test_the_blame_follows_the_reason(reason: str, blame: Blame | None) -> None:
-    assert blame_of(reason) is blame
+def test_the_blame_follows_the_reason(reason: str, cause: FailureCause | None) -> None:
+    assert parse_cause(reason) is cause
 
 
 def test_errors_carry_the_reason_and_name_some_of_the_missing_inputs() -> None:
@@ -128,6 +128,6 @@ def test_a_listing_is_bounded_and_by_name() -> None:
 
 
 def test_the_page_is_the_consoles() -> None:
-    assert SageMakerTransformService("c").page(REF) is None
+    assert SageMakerTransformService("c").console_url(REF) is None
     console = "https://console.aws.amazon.com/sagemaker/home?region=eu-west-1"
-    assert SageMakerTransformService("c", console).page(REF) == f"{console}#/transform-jobs/job-1"
+    assert SageMakerTransformService("c", console).console_url(REF) == f"{console}#/transform-jobs/job-1"

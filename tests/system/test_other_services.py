@@ -1,4 +1,4 @@
-"""The roads through ML Commons, LlamaCloud and Azure OpenAI, each to its index."""
+"""The pipelines through ML Commons, LlamaCloud and Azure OpenAI, each to its index."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from overnight.sandbox.services import KEY, SERVICES, running
 
 from .conftest import Services, Standalone
 from .console import Run
-from .roads.connections import connect, counts, trigger
-from .roads.sagemaker import SageMaker, emulated
-from .roads.store import Store, indexed
+from .bench.connections import connect, counts, trigger
+from .bench.sagemaker import SageMaker, emulated
+from .bench.store import Store, indexed
 
 PARSED = 12
 UNREADABLE = "unreadable.pdf"
@@ -39,7 +39,7 @@ def states(run: Run) -> list[tuple[str, str]]:
 
 
 class World:
-    """The servers of these roads, and the runs on them."""
+    """The servers of these pipelines, and the runs on them."""
 
     def __init__(self, services: Services, airflow: Standalone, folder: Path, stack: ExitStack) -> None:
         self._airflow = airflow
@@ -65,10 +65,10 @@ class World:
 
     def _connect(self) -> None:
         console = self._airflow.console
-        connect(console, "llamacloud_roads", connection("llamacloud", port_of(self.llamacloud.url)))
-        connect(console, "azure_roads", connection("azure", port_of(self.azure.url)))
-        connect(console, "aws_roads", self.sagemaker.connection)
-        connect(console, "opensearch_roads", connection("opensearch", self.node.port))
+        connect(console, "llamacloud_bench", connection("llamacloud", port_of(self.llamacloud.url)))
+        connect(console, "azure_bench", connection("azure", port_of(self.azure.url)))
+        connect(console, "aws_bench", self.sagemaker.connection)
+        connect(console, "opensearch_bench", connection("opensearch", self.node.port))
 
     def parse(self) -> Run:
         store = Store(self.services.environment, "parsed")
@@ -80,7 +80,7 @@ class World:
             "index_name": "parsed",
             "allowed_file_failures": 1,
             "poll_seconds": 0.5,
-            "llamacloud_conn_id": "llamacloud_roads",
+            "llamacloud_conn_id": "llamacloud_bench",
         }
         return trigger(self._airflow.console, "llamacloud_parse_to_index", conf)
 
@@ -88,7 +88,7 @@ class World:
         for name, path in files(PARSED).items():
             url = f"{self.azure.url}/_sandbox/blobs/documents/{name}"
             httpx.put(url, content=path.read_bytes(), trust_env=False).raise_for_status()
-        conf = {"poll_seconds": 0.5, "azure_conn_id": "azure_roads"}
+        conf = {"poll_seconds": 0.5, "azure_conn_id": "azure_bench"}
         return trigger(self._airflow.console, "azure_ingestion_job", conf)
 
     def _predict(self) -> tuple[Run, dict[str, dict[str, str]]]:
@@ -100,8 +100,8 @@ class World:
             "ingest_fields": ["$.signature"],
             "poll_seconds": 0.5,
             "sagemaker_url": self.sagemaker.url,
-            "opensearch_conn_id": "opensearch_roads",
-            "aws_conn_id": "aws_roads",
+            "opensearch_conn_id": "opensearch_bench",
+            "aws_conn_id": "aws_bench",
         }
         run = trigger(self._airflow.console, "mlcommons_batch_predict_to_index", conf)
         return run, {document["id"]: document for part in parts for document in part}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import orjson
-import pytest
 
 
 @dataclass
@@ -102,17 +101,3 @@ class Server:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def other_server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop()
