@@ -17,11 +17,11 @@ from overnight.sandbox.opensearch import Node
 from overnight.sandbox.process import free_port
 from overnight.sandbox.services import KEY, SERVICES, running
 
-from .conftest import Services, Standalone
-from .console import Run
 from .bench.connections import connect, counts, trigger
 from .bench.sagemaker import SageMaker, emulated
 from .bench.store import Store, indexed
+from .conftest import Services, Standalone
+from .console import Run
 
 PARSED = 12
 UNREADABLE = "unreadable.pdf"

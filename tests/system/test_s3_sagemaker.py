@@ -11,11 +11,11 @@ from typing import Any
 import orjson
 import pytest
 
-from .conftest import Services, Standalone
-from .console import Run
 from .bench.connections import clear_from, connect, counts, trigger
 from .bench.sagemaker import SageMaker, emulated
 from .bench.store import Store, lines
+from .conftest import Services, Standalone
+from .console import Run
 
 BAD = 3
 """The input with a record that the model refuses."""
