@@ -15,11 +15,11 @@ from jsonpath_ng.ext.parser import parse as parse_extended
 
 from overnight.errors import SpecError
 
-Step: TypeAlias = str | int
+Segment: TypeAlias = str | int
 """A member name or an array index (negative ones count from the end)."""
 JsonBytes: TypeAlias = bytes | msgspec.Raw
 
-_PLAIN_STEP = re.compile(
+_PLAIN_SEGMENT = re.compile(
     r"""
       \. (?P<name> [^\s.\[\]'"*?@()$,:]+ )
     | \[ \s* (?P<index> -?\d+ ) \s* \]
@@ -40,12 +40,12 @@ class JsonPath:
     One JSONPath.
 
     :param text: As the user wrote it, from the ``$`` on.
-    :param steps: The way from the root, when the path is plain (names and indices only). ``None`` for a path with
+    :param segments: The way from the root, when the path is plain (names and indices only). ``None`` for a path with
         filters, wildcards, slices or ``..``, which jsonpath-ng evaluates.
     """
 
     text: str
-    steps: tuple[Step, ...] | None
+    segments: tuple[Segment, ...] | None
     expression: JSONPath | None = field(default=None, compare=False, repr=False)
 
     @classmethod
@@ -55,9 +55,9 @@ class JsonPath:
 
         :raises SpecError: it is no JSONPath, or selects the whole line.
         """
-        steps = _plain_steps(text)
-        if steps is not None:
-            return cls(text, steps)
+        segments = _parse_plain(text)
+        if segments is not None:
+            return cls(text, segments)
         return cls(text, None, _compile(text))
 
     def find(self, line: JsonBytes) -> JsonBytes | None:
@@ -67,8 +67,8 @@ class JsonPath:
         A path that can match many times (a wildcard, say) gives an array of its matches, an empty one for none,
         as Jayway's JSONPath does in ML Commons.
         """
-        if self.steps is not None:
-            return locate(line, self.steps)
+        if self.segments is not None:
+            return locate(line, self.segments)
         return self.evaluate(line)
 
     def evaluate(self, line: JsonBytes) -> JsonBytes | None:
@@ -77,8 +77,8 @@ class JsonPath:
         document = _unwrap_body(json.loads(bytes(line)))
         found: list[JsonBytes] = []
         for match in expression.find(document):
-            steps = _parse_segments(match)
-            value = msgspec.json.encode(match.value) if steps is None else locate(line, steps)
+            segments = _parse_segments(match)
+            value = msgspec.json.encode(match.value) if segments is None else locate(line, segments)
             if value is not None:
                 found.append(value)
         if _is_definite(expression):
@@ -86,21 +86,21 @@ class JsonPath:
         return b"[" + b",".join(found) + b"]"
 
 
-def locate(line: JsonBytes, steps: tuple[Step, ...]) -> JsonBytes | None:
+def locate(line: JsonBytes, segments: tuple[Segment, ...]) -> JsonBytes | None:
     """
-    Follow plain steps into one JSON text and return the bytes of what is there, or ``None``.
+    Follow plain segments into one JSON text and return the bytes of what is there, or ``None``.
 
     ``$.response.body`` may be an object or, as some OpenAI-compatible servers write it, a string with the object's
     JSON.
     """
     value: JsonBytes = line
-    for depth, step in enumerate(steps):
-        if steps[:depth] == _BODY and _first_byte(value) == b'"':
+    for depth, segment in enumerate(segments):
+        if segments[:depth] == _BODY and _first_byte(value) == b'"':
             # Raw line breaks are white space here: inside of strings JSON has them escaped. In a bulk body they would
             # end the document.
             value = _text.decode(value).replace("\r", " ").replace("\n", " ").encode()
         try:
-            value = _members.decode(value)[step] if isinstance(step, str) else _elements.decode(value)[step]
+            value = _members.decode(value)[segment] if isinstance(segment, str) else _elements.decode(value)[segment]
         except (msgspec.DecodeError, KeyError, IndexError):
             return None
     return value
@@ -109,24 +109,24 @@ def locate(line: JsonBytes, steps: tuple[Step, ...]) -> JsonBytes | None:
 _BODY = ("response", "body")
 
 
-def _plain_steps(text: str) -> tuple[Step, ...] | None:
+def _parse_plain(text: str) -> tuple[Segment, ...] | None:
     if not text.startswith("$"):
         raise SpecError(f"{text!r} is no JSONPath: it must start with '$'.")
-    steps: list[Step] = []
+    segments: list[Segment] = []
     position = 1
     while position < len(text):
-        match = _PLAIN_STEP.match(text, position)
+        match = _PLAIN_SEGMENT.match(text, position)
         if match is None:
             return None
         position = match.end()
         if match["index"] is not None:
-            steps.append(int(match["index"]))
+            segments.append(int(match["index"]))
         else:
             quoted = match["single"] or match["double"]
-            steps.append(_ESCAPED.sub(r"\1", quoted) if quoted else match["name"])
-    if not steps:
+            segments.append(_ESCAPED.sub(r"\1", quoted) if quoted else match["name"])
+    if not segments:
         raise SpecError(f"{text!r} selects the whole line; name a value in it, such as '$.text'.")
-    return tuple(steps)
+    return tuple(segments)
 
 
 def _compile(text: str) -> JSONPath:
@@ -152,18 +152,18 @@ def _is_definite(expression: JSONPath) -> bool:
 _SELECTORS = ("jsonpath_ng.jsonpath", "jsonpath_ng.ext.filter")
 
 
-def _parse_segments(match: Any) -> tuple[Step, ...] | None:
+def _parse_segments(match: Any) -> tuple[Segment, ...] | None:
     """Return the way to a match, or ``None`` when the value was computed and stands nowhere in the line."""
-    steps: list[Step] = []
+    segments: list[Segment] = []
     while match is not None and not isinstance(match.path, Root):
         if isinstance(match.path, Fields):
-            steps.append(match.path.fields[0])
+            segments.append(match.path.fields[0])
         elif isinstance(match.path, Index):
-            steps.append(match.path.indices[0])
+            segments.append(match.path.indices[0])
         else:
             return None
         match = match.context
-    return tuple(reversed(steps)) if match is not None else None
+    return tuple(reversed(segments)) if match is not None else None
 
 
 def _unwrap_body(document: Any) -> Any:
@@ -181,11 +181,11 @@ def _first_byte(value: JsonBytes) -> bytes:
     return bytes(memoryview(value)[:1])
 
 
-def unescape(value: JsonBytes) -> str:
+def decode_text(value: JsonBytes) -> str:
     """Return the text of a JSON string."""
     return _text.decode(value)
 
 
-def members(value: JsonBytes) -> Iterator[tuple[str, msgspec.Raw]]:
+def iterate_members(value: JsonBytes) -> Iterator[tuple[str, msgspec.Raw]]:
     """Yield the members of a JSON object, their values as they are written."""
     yield from _members.decode(value).items()

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from overnight.errors import NotFoundError, SpecError
-from overnight.ingest.map.documents import Cursor, SingleSource, Step
+from overnight.ingest.map.documents import Cursor, ReadItem, SingleSource
 from overnight.ingest.map.field_map import SourceMap, compile_field_map
 from overnight.ingest.map.join import JoinedSources
 from overnight.ingest.map.row_index import RowIndex
@@ -151,7 +151,7 @@ class _Load:
                 total_bytes=self._total_bytes(),
                 on_progress=self._on_progress,
             )
-            delivery.run(self._steps(stack, splicer, checkpoint.cursor))
+            delivery.run(self._read_items(stack, splicer, checkpoint.cursor))
         if options.refresh:
             refresh(self._target, request.index_name)
         if not checkpoint.tally.submitted and not options.allow_empty:
@@ -187,12 +187,12 @@ class _Load:
             settings=read_settings(self._target, index.name, list(settings)) if settings else None,
         )
 
-    def _steps(self, stack: ExitStack, splicer: Splicer, start: Cursor | None) -> Iterator[Step]:
+    def _read_items(self, stack: ExitStack, splicer: Splicer, start: Cursor | None) -> Iterator[ReadItem]:
         rows = [self._rows(source, source_map) for source, source_map in zip(self._sources, self._maps, strict=True)]
         if len(self._sources) == 1:
             notes_ids = self._has_ids and self._options.duplicates == "reject"
             ids = stack.enter_context(RowIndex((), self._options.spool_dir)) if notes_ids else None
-            return SingleSource(self._sources[0], self._reader, rows[0], splicer, ids).steps(start)
+            return SingleSource(self._sources[0], self._reader, rows[0], splicer, ids).items(start)
         numbers = tuple(source.index for source in self._sources)
         return JoinedSources(
             self._sources,
@@ -202,7 +202,7 @@ class _Load:
             splicer=splicer,
             index=stack.enter_context(RowIndex(numbers, self._options.spool_dir)),
             keep_unmatched=self._options.unmatched == "index",
-        ).steps(start)
+        ).items(start)
 
     def _rows(self, source: Source, source_map: SourceMap) -> RowReader:
         return RowReader(

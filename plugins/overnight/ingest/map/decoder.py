@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from overnight.jsonpath import JsonBytes, JsonPath, Step
+from overnight.jsonpath import JsonBytes, JsonPath, Segment
 
 Getter: TypeAlias = Callable[[Any], Any]
 
@@ -37,10 +37,10 @@ class LineDecoder:
     def __init__(self, paths: Sequence[JsonPath]) -> None:
         self._paths = tuple(paths)
         root = _Node()
-        typed = [path.steps for path in self._paths if path.steps and isinstance(path.steps[0], str)]
-        typed = [steps for steps in typed if root.add(steps)]
+        typed = [path.segments for path in self._paths if path.segments and isinstance(path.segments[0], str)]
+        typed = [segments for segments in typed if root.add(segments)]
         self._decoder = msgspec.json.Decoder(root.to_type())
-        self._getters = [root.getter(path.steps) if path.steps in typed else None for path in self._paths]
+        self._getters = [root.getter(path.segments) if path.segments in typed else None for path in self._paths]
 
     def decode(self, line: bytes) -> list[JsonBytes | None]:
         """
@@ -111,20 +111,20 @@ class _Node:
     children: dict[str | _Item, _Node] = field(default_factory=dict)
     is_leaf: bool = False
 
-    def add(self, steps: tuple[Step, ...]) -> bool:
+    def add(self, segments: tuple[Segment, ...]) -> bool:
         """Add a path; ``False``, and nothing added, when one typed tree cannot hold it beside the others."""
-        if not steps:
+        if not segments:
             self.is_leaf = not self.children
             return self.is_leaf
-        step = steps[0] if isinstance(steps[0], str) else _Item.ANY
-        if self.is_leaf or not _is_field_name(step):
+        segment = segments[0] if isinstance(segments[0], str) else _Item.ANY
+        if self.is_leaf or not _is_field_name(segment):
             return False
-        if any(type(other) is not type(step) for other in self.children):
+        if any(type(other) is not type(segment) for other in self.children):
             return False
-        child = self.children.get(step) or _Node()
-        if not child.add(steps[1:]):
+        child = self.children.get(segment) or _Node()
+        if not child.add(segments[1:]):
             return False
-        self.children[step] = child
+        self.children[segment] = child
         return True
 
     def to_type(self, name: str = "Line") -> Any:
@@ -141,7 +141,7 @@ class _Node:
                 else (_field(n), child.to_optional(f"{name}_{n}"), None)
                 for n, child in enumerate(self.children.values())
             ],
-            rename={_field(n): str(step) for n, step in enumerate(self.children)},
+            rename={_field(n): str(segment) for n, segment in enumerate(self.children)},
             gc=False,
         )
 
@@ -150,13 +150,13 @@ class _Node:
         # An index would find something in a string.
         return self.to_type(name) | None if _Item.ANY in self.children else self.to_type(name) | str | None
 
-    def getter(self, steps: tuple[Step, ...]) -> Getter:
+    def getter(self, segments: tuple[Segment, ...]) -> Getter:
         """Return what takes one path's value from a decoded line; it raises when something on the way is not there."""
         node, getters = self, []
-        for step in steps:
-            key = step if isinstance(step, str) else _Item.ANY
+        for segment in segments:
+            key = segment if isinstance(segment, str) else _Item.ANY
             getters.append(
-                attrgetter(_field(list(node.children).index(key))) if isinstance(step, str) else itemgetter(step)
+                attrgetter(_field(list(node.children).index(key))) if isinstance(segment, str) else itemgetter(segment)
             )
             node = node.children[key]
         return _chain(getters)
@@ -166,9 +166,9 @@ def _field(n: int) -> str:
     return f"f{n}"
 
 
-def _is_field_name(step: str | _Item) -> bool:
+def _is_field_name(segment: str | _Item) -> bool:
     """Whether msgspec takes this name; the very few others are read one by one."""
-    return isinstance(step, _Item) or not any(character in '"\\' or character < " " for character in step)
+    return isinstance(segment, _Item) or not any(character in '"\\' or character < " " for character in segment)
 
 
 def _chain(getters: Sequence[Getter]) -> Getter:

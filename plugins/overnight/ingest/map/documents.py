@@ -9,11 +9,12 @@ from hashlib import blake2b
 from typing import Literal, NamedTuple
 
 from overnight.ingest.map.row_index import RowIndex
-from overnight.ingest.map.rows import Reason, Rejection, Row, RowReader, Splicer
+from overnight.ingest.map.rows import Reason, Row, RowReader, Splicer
 from overnight.ingest.read.lines import Line, Position
 from overnight.ingest.read.sources import Source, SourceReader
 from overnight.ingest.report.dead_letters import DeadLetter, excerpt
 from overnight.jsonpath import JsonBytes
+from overnight.rejection import Rejection
 
 
 class Cursor(NamedTuple):
@@ -50,7 +51,7 @@ class DocumentPlace(NamedTuple):
 
 
 @dataclass(slots=True)
-class Step:
+class ReadItem:
     """
     What one line read (or, of a join, one id left over) comes to.
 
@@ -64,7 +65,7 @@ class Step:
     source: int | None = None
     bytes: int = 0
     document: Document | None = None
-    letter: DeadLetter | None = None
+    dead_letter: DeadLetter | None = None
     lacking: tuple[int, ...] = ()
 
 
@@ -93,9 +94,9 @@ class SingleSource:
         self._splicer = splicer
         self._ids = ids
 
-    def steps(self, start: Cursor | None) -> Iterator[Step]:
+    def items(self, start: Cursor | None) -> Iterator[ReadItem]:
         """
-        Yield one step per line after ``start``.
+        Yield one item per line after ``start``.
 
         When ids are noted, the lines before it are read too, for their ids only.
         """
@@ -114,26 +115,26 @@ class SingleSource:
                         self._ids.see(row.key)
                     continue
                 cursor = Cursor(number, Position(line.end, line.number))
-                yield self._step(cursor, file.name, prefix, line, row)
+                yield self._read_item(cursor, file.name, prefix, line, row)
 
-    def _step(self, cursor: Cursor, uri: str, prefix: str, line: Line, row: Row) -> Step:
-        step = Step(cursor, 0, line.end - line.offset)
+    def _read_item(self, cursor: Cursor, uri: str, prefix: str, line: Line, row: Row) -> ReadItem:
+        item = ReadItem(cursor, 0, line.end - line.offset)
         if row.key is not None and self._ids is not None and not self._ids.see(row.key):
-            row.refusal = Rejection(Reason.DUPLICATE_ID, "an earlier line of this source has the same id")
-        if row.refusal is not None:
-            step.letter = build_dead_letter("rejected", row.refusal, 0, uri, line, row)
-            return step
+            row.rejection = Rejection(Reason.DUPLICATE_ID, "an earlier line of this source has the same id")
+        if row.rejection is not None:
+            item.dead_letter = build_dead_letter("rejected", row.rejection, 0, uri, line, row)
+            return item
         if row.key is None:
             row.key = b"%b-%x-%08x" % (prefix.encode(), line.offset, zlib.crc32(line.data or b""))
             row.id = b'"%b"' % row.key
         rows: list[Row | None] = [row]
         place = DocumentPlace(0, uri, line.number, line.offset, row.key.decode())
-        step.document = Document(row.id or b"", rows, self._splicer.splice(rows), place)
-        return step
+        item.document = Document(row.id or b"", rows, self._splicer.splice(rows), place)
+        return item
 
 
 def build_dead_letter(  # noqa: PLR0917 - in the order of a sentence
-    outcome: Literal["rejected", "missing"], refusal: Rejection, source: int, uri: str, line: Line, row: Row | None
+    outcome: Literal["rejected", "missing"], rejection: Rejection, source: int, uri: str, line: Line, row: Row | None
 ) -> DeadLetter:
     """Return the dead letter of a line."""
     return DeadLetter(
@@ -142,8 +143,8 @@ def build_dead_letter(  # noqa: PLR0917 - in the order of a sentence
         source,
         line.number,
         line.offset,
-        refusal.code,
-        refusal.text,
+        rejection.code,
+        rejection.reason,
         id=row.text_id if row is not None else None,
         text=excerpt(line.data),
     )

@@ -99,6 +99,6 @@ def _source_and_path(name: str | None, value: str, sources: int) -> tuple[int, J
 
 
 def _last_segment(path: JsonPath) -> str:
-    if path.steps is not None and isinstance(path.steps[-1], str):
-        return path.steps[-1]
+    if path.segments is not None and isinstance(path.segments[-1], str):
+        return path.segments[-1]
     return path.text.rpartition(".")[2]

@@ -12,12 +12,13 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from overnight.ingest.map.documents import Cursor, Document, DocumentPlace, Step, build_dead_letter
+from overnight.ingest.map.documents import Cursor, Document, DocumentPlace, ReadItem, build_dead_letter
 from overnight.ingest.map.field_map import SourceMap
 from overnight.ingest.map.row_index import Place, RowIndex
-from overnight.ingest.map.rows import Reason, Rejection, Row, RowReader, Splicer
+from overnight.ingest.map.rows import Reason, Row, RowReader, Splicer
 from overnight.ingest.read.lines import Line, Position, bare
 from overnight.ingest.read.sources import Source, SourceReader
+from overnight.rejection import Rejection
 
 _UNKNOWN_SIZE = 1 << 62
 
@@ -38,7 +39,7 @@ class JoinedSources:
     The documents of several sources.
 
     A source is *needed* when fields are taken from it: an id that a needed source lacks is missing. A source with an
-    ``_id`` only (an OpenAI error file) just adds its refusals.
+    ``_id`` only (an OpenAI error file) just adds its rejections.
 
     :param keep_unmatched: Whether an id that some source lacks is written with the fields that are there.
     """
@@ -65,27 +66,27 @@ class JoinedSources:
         self._keep_unmatched = keep_unmatched
         self._files: dict[int, list[tuple[BinaryIO, int]]] = {}
 
-    def steps(self, start: Cursor | None) -> Iterator[Step]:
+    def items(self, start: Cursor | None) -> Iterator[ReadItem]:
         """
-        Yield one step per line, and one per id that the driver lacks.
+        Yield one item per line, and one per id that the driver lacks.
 
         :param start: Where the driver goes on; what comes before is read again for the ids, and yields nothing.
         """
         try:
             for source in self._others:
-                for step in self._read_in(source):
+                for item in self._read_in(source):
                     if start is None:
-                        yield step
+                        yield item
             yield from self._drive(start or Cursor())
             for source in self._others:
                 for key, _ in self._index.unseen(source.index):
                     self._index.see(key)
-                    yield self._join(Step(None), key, None, None, "")
+                    yield self._join(ReadItem(None), key, None, None, "")
         finally:
             for file in {file for files in self._files.values() for file, _ in files}:
                 file.close()
 
-    def _read_in(self, source: Source) -> Iterator[Step]:
+    def _read_in(self, source: Source) -> Iterator[ReadItem]:
         """Note the ids and offsets of a source that is not streamed."""
         spool = None if source.is_seekable else self._index.spool()
         files = self._files.setdefault(source.index, [])
@@ -95,18 +96,18 @@ class JoinedSources:
             elif spool is not None:
                 files.append((spool, spool.tell() - file.start.offset))
             for line in self._reader.lines(file, tee=spool):
-                step = Step(None, source.index, line.end - line.offset)
+                item = ReadItem(None, source.index, line.end - line.offset)
                 row = self._rows[source.index].read(line)
                 if row.key is None:
-                    refusal = row.refusal or Rejection(Reason.MISSING_ID, "the line has no id")
-                    step.letter = build_dead_letter("rejected", refusal, source.index, file.name, line, row)
+                    rejection = row.rejection or Rejection(Reason.MISSING_ID, "the line has no id")
+                    item.dead_letter = build_dead_letter("rejected", rejection, source.index, file.name, line, row)
                 elif not self._index.add(source.index, row.key, Place(number, line.number, line.offset, line.end)):
-                    step.letter = build_dead_letter("rejected", _DUPLICATE, source.index, file.name, line, row)
-                yield step
+                    item.dead_letter = build_dead_letter("rejected", _DUPLICATE, source.index, file.name, line, row)
+                yield item
         if spool is not None:
             spool.flush()
 
-    def _drive(self, start: Cursor) -> Iterator[Step]:
+    def _drive(self, start: Cursor) -> Iterator[ReadItem]:
         for number, file in enumerate(self._sources[self._driver].files):
             done = start.position.offset if number == start.file else 0
             for line in self._reader.lines(file):
@@ -115,18 +116,18 @@ class JoinedSources:
                     if row.key is not None:
                         self._index.see(row.key)
                     continue
-                step = Step(Cursor(number, Position(line.end, line.number)), self._driver, line.end - line.offset)
+                item = ReadItem(Cursor(number, Position(line.end, line.number)), self._driver, line.end - line.offset)
                 if row.key is None:
-                    refusal = row.refusal or Rejection(Reason.MISSING_ID, "the line has no id")
-                    step.letter = build_dead_letter("rejected", refusal, self._driver, file.name, line, row)
-                    yield step
+                    rejection = row.rejection or Rejection(Reason.MISSING_ID, "the line has no id")
+                    item.dead_letter = build_dead_letter("rejected", rejection, self._driver, file.name, line, row)
+                    yield item
                 elif not self._index.see(row.key):
-                    step.letter = build_dead_letter("rejected", _DUPLICATE, self._driver, file.name, line, row)
-                    yield step
+                    item.dead_letter = build_dead_letter("rejected", _DUPLICATE, self._driver, file.name, line, row)
+                    yield item
                 else:
-                    yield self._join(step, row.key, row, line, file.name)
+                    yield self._join(item, row.key, row, line, file.name)
 
-    def _join(self, step: Step, key: bytes, row: Row | None, line: Line | None, uri: str) -> Step:
+    def _join(self, item: ReadItem, key: bytes, row: Row | None, line: Line | None, uri: str) -> ReadItem:
         """Bring the rows of one id together."""
         rows: list[Row | None] = [None] * len(self._sources)
         found: list[tuple[int, str, Line, Row]] = []
@@ -140,20 +141,20 @@ class JoinedSources:
                 rows[source.index] = partner = self._rows[source.index].read(other)
                 found.append((source.index, source.files[at.file].name, other, partner))
         for index, where, read, one in found:
-            if one.refusal is not None:
-                step.letter = build_dead_letter("rejected", one.refusal, index, where, read, one)
-                return step
+            if one.rejection is not None:
+                item.dead_letter = build_dead_letter("rejected", one.rejection, index, where, read, one)
+                return item
         first, where, read, one = found[0]
         lacking = tuple(index for index in self._needed if rows[index] is None)
         if lacking and (not self._keep_unmatched or len(lacking) == len(self._needed)):
             names = ", ".join(f"source[{index}]" for index in lacking)
-            refusal = Rejection(Reason.NO_PARTNER, f"{names} has no row with this id")
-            step.letter = build_dead_letter("missing", refusal, first, where, read, one)
-            step.lacking = lacking
-            return step
+            rejection = Rejection(Reason.NO_PARTNER, f"{names} has no row with this id")
+            item.dead_letter = build_dead_letter("missing", rejection, first, where, read, one)
+            item.lacking = lacking
+            return item
         place = DocumentPlace(first, where, read.number, read.offset, key.decode())
-        step.document = Document(one.id or b"", rows, self._splicer.splice(rows), place)
-        return step
+        item.document = Document(one.id or b"", rows, self._splicer.splice(rows), place)
+        return item
 
     def _fetch(self, source: int, place: Place) -> Line:
         file, base = self._files[source][place.file]

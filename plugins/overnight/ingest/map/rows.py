@@ -13,7 +13,8 @@ from overnight.errors import SpecError
 from overnight.ingest.map.decoder import LineDecoder, MalformedLineError
 from overnight.ingest.map.field_map import SourceMap
 from overnight.ingest.read.lines import Line
-from overnight.jsonpath import JsonBytes, JsonPath, unescape
+from overnight.jsonpath import JsonBytes, JsonPath, decode_text
+from overnight.rejection import Rejection
 
 MAX_ID_BYTES = 512
 """OpenSearch's limit for ``_id``, in UTF-8."""
@@ -34,14 +35,6 @@ class Reason(StrEnum):
     NO_PARTNER = "no_partner"
 
 
-@dataclass(frozen=True)
-class Rejection:
-    """Why a line gives no document: a code to count by and a text to read."""
-
-    code: str
-    text: str
-
-
 @dataclass(slots=True)
 class Row:
     """
@@ -50,13 +43,13 @@ class Row:
     :param key: The id in UTF-8, ``None`` for a source without ids, or when the line's cannot be read.
     :param id: The id as JSON.
     :param values: One for each mapped field, ``None`` where the line has none.
-    :param refusal: Set when the line gives no document.
+    :param rejection: Set when the line gives no document.
     """
 
     key: bytes | None = None
     id: JsonBytes | None = None
     values: list[JsonBytes | None] | None = None
-    refusal: Rejection | None = None
+    rejection: Rejection | None = None
 
     @property
     def text_id(self) -> str | None:
@@ -90,49 +83,49 @@ class RowReader:
         self._decoder = LineDecoder(paths)
 
     def read(self, line: Line) -> Row:
-        """Return the row of a line; whatever is wrong with the line is in ``row.refusal``."""
+        """Return the row of a line; whatever is wrong with the line is in ``row.rejection``."""
         data = line.data
         if data is None:
             size = line.end - line.offset
-            return _refused(Reason.LINE_TOO_LONG, f"the line has {size:,} bytes, more than max_line_bytes")
+            return _reject(Reason.LINE_TOO_LONG, f"the line has {size:,} bytes, more than max_line_bytes")
         try:
             values = self._decoder.decode(data)
         except MalformedLineError as error:
             if not data.strip():
-                return _refused(Reason.BLANK_LINE, "the line is blank")
-            return _refused(Reason.INVALID_LINE, str(error))
+                return _reject(Reason.BLANK_LINE, "the line is blank")
+            return _reject(Reason.INVALID_LINE, str(error))
         row = Row()
         if self._watches_errors:
             status, fault = values.pop(), values.pop()
             if fault is not None or status is not None:
-                row.refusal = self._service_error(data, fault, status)
+                row.rejection = self._service_error(data, fault, status)
         if self._has_id:
             self._take_id(row, values.pop())
         row.values = values
-        if None in values and row.refusal is None:
+        if None in values and row.rejection is None:
             self._check_values(row, values)
         return row
 
     def _take_id(self, row: Row, value: JsonBytes | None) -> None:
         if value is None:
-            row.refusal = row.refusal or Rejection(Reason.MISSING_ID, "the line has no id")
+            row.rejection = row.rejection or Rejection(Reason.MISSING_ID, "the line has no id")
             return
         raw = bytes(value)
         if raw[:1] == b'"':
             row.id = value
-            row.key = unescape(raw).encode() if b"\\" in raw else raw[1:-1]
+            row.key = decode_text(raw).encode() if b"\\" in raw else raw[1:-1]
         elif raw.lstrip(b"-").isdigit():
             row.id = b'"%b"' % raw
             row.key = raw
         else:
-            row.refusal = row.refusal or Rejection(
+            row.rejection = row.rejection or Rejection(
                 Reason.INVALID_ID, f"the id must be a string or an integer, not {_excerpt(raw)}"
             )
             return
         if not row.key or len(row.key) > MAX_ID_BYTES:
             size = len(row.key)
             row.key = row.id = None
-            row.refusal = row.refusal or (
+            row.rejection = row.rejection or (
                 Rejection(Reason.ID_TOO_LONG, f"the id has {size} bytes; OpenSearch takes {MAX_ID_BYTES}")
                 if size
                 else Rejection(Reason.INVALID_ID, "the id is empty")
@@ -142,7 +135,7 @@ class RowReader:
         if self._omit_missing and any(value is not None for value in values):
             return
         absent = [path.text for (_, path), value in zip(self._fields, values, strict=True) if value is None]
-        row.refusal = Rejection(Reason.MISSING_VALUE, f"the line has no value at {', '.join(absent)}")
+        row.rejection = Rejection(Reason.MISSING_VALUE, f"the line has no value at {', '.join(absent)}")
 
     @staticmethod
     def _service_error(data: bytes, error: JsonBytes | None, status: JsonBytes | None) -> Rejection | None:
@@ -166,7 +159,7 @@ _BODY = JsonPath.parse("$.response.body")
 
 
 def _is_openai_path(path: JsonPath) -> bool:
-    return path.text.startswith("$.response.") or path.steps == ("custom_id",)
+    return path.text.startswith("$.response.") or path.segments == ("custom_id",)
 
 
 def _parse_rejection(answer: Any, code: str) -> Rejection:
@@ -186,8 +179,8 @@ def _read(raw: JsonBytes) -> Any:
         return bytes(raw).decode(errors="replace")
 
 
-def _refused(code: Reason, text: str) -> Row:
-    return Row(refusal=Rejection(code, text))
+def _reject(code: Reason, text: str) -> Row:
+    return Row(rejection=Rejection(code, text))
 
 
 def _excerpt(raw: bytes, size: int = 200) -> str:

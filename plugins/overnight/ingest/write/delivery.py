@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from mmap import mmap
 
 from overnight.errors import SpecError
-from overnight.ingest.map.documents import Cursor, Document, DocumentPlace, Step
+from overnight.ingest.map.documents import Cursor, Document, DocumentPlace, ReadItem
 from overnight.ingest.map.rows import Splicer
 from overnight.ingest.report.dead_letters import DeadLetter, DeadLetterFile, excerpt
 from overnight.ingest.report.load_report import Progress
@@ -28,7 +28,7 @@ from overnight.ingest.write.checkpoint import Checkpoint, CheckpointFile
 _MAX_LETTERS = 1_000
 # What is noted of each line (its place, its part of the answer) is many times as large as a small line, and waits for
 # the bodies before it: behind a server that hung now and then a join peaked at 113 MiB with 20,000, 87 MiB with 5,000.
-_MAX_STEPS = 5_000
+_MAX_ITEMS = 5_000
 _FRAMES: dict[str, tuple[bytes, bytes, bytes]] = {
     "index": (b'{"index":{"_id":', b"}}\n", b"\n"),
     "update": (
@@ -44,7 +44,7 @@ _FRAMES: dict[str, tuple[bytes, bytes, bytes]] = {
 class _Batch:
     """A stretch of lines, and the body that their documents make."""
 
-    steps: int = 0
+    items: int = 0
     cursor: Cursor | None = None
     lines: Counter[int] = field(default_factory=Counter)
     line_bytes: Counter[int] = field(default_factory=Counter)
@@ -56,15 +56,15 @@ class _Batch:
     size: int = 0
     sent: Future[list[DeadLetter]] | None = None
 
-    def read(self, step: Step) -> None:
-        self.steps += 1
-        self.cursor = step.cursor
-        if step.source is not None:
-            self.lines[step.source] += 1
-            self.line_bytes[step.source] += step.bytes
-        if step.letter is not None:
-            self.letters.append(step.letter)
-            self.lacking.update(step.lacking)
+    def read(self, item: ReadItem) -> None:
+        self.items += 1
+        self.cursor = item.cursor
+        if item.source is not None:
+            self.lines[item.source] += 1
+            self.line_bytes[item.source] += item.bytes
+        if item.dead_letter is not None:
+            self.letters.append(item.dead_letter)
+            self.lacking.update(item.lacking)
 
     @property
     def is_over(self) -> bool:
@@ -125,15 +125,15 @@ class Delivery:
         self._saved = self._reported = time.monotonic()
         self._is_at_cursor = True
 
-    def run(self, steps: Iterable[Step]) -> None:
+    def run(self, items: Iterable[ReadItem]) -> None:
         """
-        Carry out all steps.
+        Carry out all items.
 
         :raises ServiceError: OpenSearch refuses everything, or stayed away; what is done is in the checkpoint.
         """
         try:
-            for step in steps:
-                self._take(step)
+            for item in items:
+                self._take(item)
             self._send()
             self._drain()
         except BaseException:
@@ -148,8 +148,8 @@ class Delivery:
         self._save()
         self._tell(force=True)
 
-    def _take(self, step: Step) -> None:
-        document = step.document
+    def _take(self, item: ReadItem) -> None:
+        document = item.document
         if document is not None:
             size = len(document.id) + sum(map(len, document.parts)) + self._overhead
             if self._batch.ends and self._batch.size + size > self._options.bulk_bytes:
@@ -158,8 +158,8 @@ class Delivery:
                 self._wait_for(document.place.id)
             self._add(document, size)
         batch = self._batch
-        batch.read(step)
-        if batch.size >= self._options.bulk_bytes or len(batch.letters) >= _MAX_LETTERS or batch.steps >= _MAX_STEPS:
+        batch.read(item)
+        if batch.size >= self._options.bulk_bytes or len(batch.letters) >= _MAX_LETTERS or batch.items >= _MAX_ITEMS:
             self._send()
 
     def _add(self, document: Document, size: int) -> None:
@@ -186,7 +186,7 @@ class Delivery:
 
     def _send(self) -> None:
         batch, self._batch = self._batch, _Batch()
-        if not batch.steps:
+        if not batch.items:
             return
         if batch.ends:
             if self._is_first:

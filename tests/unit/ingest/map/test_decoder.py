@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from overnight.ingest.map.decoder import LineDecoder, MalformedLineError
-from overnight.jsonpath import JsonPath, Step, locate
+from overnight.jsonpath import JsonPath, Segment, locate
 
 NAMES = ("a", "b", "a b", "ü", "response", "body", "x-y", "0")
 
@@ -137,7 +137,7 @@ steps = st.tuples(st.sampled_from(NAMES)) | st.builds(
 )
 
 
-def text_of(way: tuple[Step, ...]) -> str:
+def text_of(way: tuple[Segment, ...]) -> str:
     return "$" + "".join(f"[{step}]" if isinstance(step, int) else f"['{step}']" for step in way)
 
 
@@ -146,11 +146,11 @@ def text_of(way: tuple[Step, ...]) -> str:
 @example({"a": {"b": "0"}}, [("a", "b", 0)], True)
 @example({"response": {"body": "5"}}, [("response", "body", "a"), ("response", "body")], False)
 def test_the_fast_way_and_the_library_find_the_same_bytes(
-    document: dict[str, Any], ways: list[tuple[Step, ...]], ascii_only: bool
+    document: dict[str, Any], ways: list[tuple[Segment, ...]], ascii_only: bool
 ) -> None:
     line = json.dumps(document, ensure_ascii=ascii_only).encode()
     paths = [JsonPath.parse(text_of(way)) for way in ways]
-    assert [path.steps for path in paths] == ways
+    assert [path.segments for path in paths] == ways
     fast = LineDecoder(paths).decode(line)
     for path, way, value in zip(paths, ways, fast, strict=True):
         slow = path.evaluate(line)

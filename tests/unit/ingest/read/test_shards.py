@@ -227,8 +227,8 @@ def keys_of(uri: str) -> list[str]:
     from overnight.ingest.map.rows import RowReader, Splicer
 
     reader, maps = SourceReader(), compile_field_map({"text": "$.t"}, [], 1)
-    steps = SingleSource(reader.resolve(0, [uri]), reader, RowReader(maps[0]), Splicer(maps), None).steps(None)
-    return [step.document.place.id for step in steps if step.document is not None]
+    items = SingleSource(reader.resolve(0, [uri]), reader, RowReader(maps[0]), Splicer(maps), None).items(None)
+    return [item.document.place.id for item in items if item.document is not None]
 
 
 def test_a_dead_letter_names_the_part_its_line_and_the_files_offset(

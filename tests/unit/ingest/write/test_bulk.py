@@ -127,7 +127,7 @@ def test_documents_that_a_stopping_node_gave_back_are_sent_again(
         ({"type": "x", "reason": "no", "caused_by": {"reason": "deep"}}, ("x", "no: deep")),
     ],
 )
-def test_an_error_of_any_shape_is_a_refusal(
+def test_an_error_of_any_shape_is_a_rejection(
     error: Any, expected: tuple[str, str], opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
     opensearch.on_item = lambda _key, _document: {"status": 400, "error": error}
