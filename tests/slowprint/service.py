@@ -13,6 +13,7 @@ from overnight.jobs import (
     FoundJob,
     JobCounts,
     JobKey,
+    JobRecord,
     JobRef,
     JobState,
     JobStatus,
@@ -43,7 +44,7 @@ class PrintService(Service[PrintSpec]):
 
     name: ClassVar[str] = "slowprint"
 
-    def find(self, key: JobKey, since: datetime) -> Flow[FoundJob | None]:
+    def find(self, key: JobKey, since: datetime, record: JobRecord | None = None) -> Flow[FoundJob | None]:
         """Look for this task instance's order by the name that every order of ours has."""
         answer = yield HttpCall("GET", "orders")
         ours = [job for order in answer["orders"] if (job := self._found(order, key)) is not None]

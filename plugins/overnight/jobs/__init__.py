@@ -12,6 +12,7 @@ from overnight.jobs.model import (
     ResultFile,
     ResultManifest,
 )
+from overnight.jobs.record import JobRecord
 
 __all__ = [
     "FailureCause",
@@ -20,6 +21,7 @@ __all__ = [
     "JobError",
     "JobKey",
     "JobName",
+    "JobRecord",
     "JobRef",
     "JobState",
     "JobStatus",

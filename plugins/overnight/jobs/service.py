@@ -9,7 +9,7 @@ from typing import ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from overnight.errors import UnsupportedError
-from overnight.jobs import FoundJob, JobKey, JobRef, JobStatus, ResultManifest, compute_fingerprint
+from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultManifest, compute_fingerprint
 from overnight.transport.flow import Flow
 
 
@@ -56,12 +56,14 @@ class Service(ABC, Generic[SpecT]):
         return JobRef(service=self.name, id=job_id, conn_id=self.conn_id)
 
     @abstractmethod
-    def find(self, key: JobKey, since: datetime) -> Flow[FoundJob | None]:
+    def find(self, key: JobKey, since: datetime, record: JobRecord | None = None) -> Flow[FoundJob | None]:
         """
         Look for this task instance's newest job at the service.
 
         :param key: Only ``key.tag`` must match: the caller decides about generation and fingerprint.
         :param since: Jobs created before this (aware) time are not ours; it bounds the listing.
+        :param record: What the task remembers of an earlier try (when it meant to submit, the job it submitted), for a
+            service whose jobs carry no name of ours; ``None`` when nothing is known.
         :return: The job with the highest generation, or ``None``. A failed listing raises: "unknown" must
             never read as "absent".
         """

@@ -16,7 +16,8 @@ from overnight.hooks.outcome import build_outcome, failing_for_good
 from overnight.jobs import JobKey, JobRef, JobStatus
 from overnight.jobs.allowance import Allowance
 from overnight.jobs.client import JobClient
-from overnight.jobs.lifecycle import Ending, JobRecord, OnChangedSpec, PollOutcome, Submit, adopt, evaluate, resume
+from overnight.jobs.lifecycle import OnChangedSpec, PollOutcome, Submit, adopt, evaluate, resume
+from overnight.jobs.record import Ending, JobRecord
 from overnight.jobs.service import JobSpec
 from overnight.jobs.wait import request_cancellation, wait_for_end
 from overnight.links.job import CONSOLE_URL_KEY, JobLink
@@ -144,7 +145,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         fingerprint = spec.fingerprint(self.conn_id)
         if not self.durable:
             return self._submit(context, client, spec, JobRecord.intent(0, fingerprint))
-        record = self._recall(context)
+        record = self.recall(context)
         seen = self._look(record.ref) if record is not None and record.ref is not None else None
         if record is not None and self.cancel_on_kill and record.may_be_cancelled(seen, context["ti"].max_tries):
             seen = self._await_cancellation(record)
@@ -152,7 +153,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         if isinstance(step, Submit):
             first = step
             key = _build_key(context, first.generation, fingerprint)
-            found = client.run(client.service.find(key, _searched_since(context, record)))
+            found = client.run(client.service.find(key, _searched_since(context, record), record))
             step = adopt(found, first.generation, fingerprint, self.on_changed_spec)
             if isinstance(step, Submit):
                 self.log.info("Submitting generation %d: %s, and %s.", step.generation, first.why, step.why)
@@ -162,7 +163,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
                 self._remember(context, intent)
                 return self._submit(context, client, spec, intent)
         self.log.info("Attaching: %s.", step.why)
-        attached = JobRecord.attached(step, fingerprint)
+        attached = JobRecord.attached(step.ref, step.generation, step.submitted_at, fingerprint)
         self._remember(context, attached)
         return attached
 
@@ -217,7 +218,10 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
             "cancel_on_deadline": self.cancel_on_deadline,
         }
 
-    def _recall(self, context: Context) -> JobRecord | None:
+    def recall(self, context: Context) -> JobRecord | None:
+        """Return what this task instance remembers of its job; ``None`` for nothing, as with ``durable=False``."""
+        if not self.durable:
+            return None
         stored = context["task_state_store"].get(RECORD)
         return JobRecord.model_validate(stored) if stored is not None else None
 

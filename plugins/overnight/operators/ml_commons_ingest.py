@@ -16,7 +16,6 @@ from overnight.ingest import IngestRequest
 from overnight.ingest.map.field_map import compile_field_map
 from overnight.ingest.read.byte_range import split_range
 from overnight.jobs.client import JobClient
-from overnight.jobs.lifecycle import JobRecord
 from overnight.operators.job import JobOperator
 from overnight.operators.load import load_and_judge, parse_options, parse_request
 from overnight.services.ml_commons.connection import transport
@@ -112,13 +111,6 @@ class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
             give_credential=not self.request.get("connector_id"),
         ).client()
 
-    def _attach_or_submit(self, context: Context, client: JobClient[Any], spec: MLCommonsIngestSpec) -> JobRecord:
-        record = self._recall(context) if self.durable else None
-        if record is not None and record.ending is None:
-            # Submitted and not recorded, or abandoned for another spec: nothing is started beside what still runs.
-            client.service.doubtful_since = record.intent_at
-        return super()._attach_or_submit(context, client, spec)
-
     def _request(self) -> IngestRequest:
         request = parse_request(self.request)
         # What the server would ignore without a word, or find out at the first line.
@@ -126,7 +118,7 @@ class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
         return request
 
     def _choice(self, context: Context, request: IngestRequest) -> Choice:
-        record = self._recall(context) if self.durable else None
+        record = self.recall(context)
         if record is not None and record.ending is None and self.engine != "client":
             return Choice("server", "an earlier try of this task began it there")
         if self.engine == "auto" and self.options:

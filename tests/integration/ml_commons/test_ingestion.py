@@ -15,9 +15,8 @@ from overnight.errors import (
     SpecError,
     UnsupportedError,
 )
-from overnight.jobs import FailureCause, JobKey, JobState
+from overnight.jobs import FailureCause, JobKey, JobRecord, JobState
 from overnight.jobs.client import JobClient
-from overnight.jobs.lifecycle import JobRecord
 from overnight.operators.job import RECORD
 from overnight.operators.ml_commons_ingest import MLCommonsBatchIngestOperator
 from overnight.services.ml_commons.errors import ask

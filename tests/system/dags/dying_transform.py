@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from overnight.jobs.lifecycle import JobRecord
+from overnight.jobs import JobRecord
 from overnight.operators.sagemaker import SageMakerBatchTransformOperator
 from overnight.templates import s3_sagemaker_to_index as template
 

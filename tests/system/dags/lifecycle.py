@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import DAG
 from late_trigger import LateTrigger
 
-from overnight.jobs.lifecycle import JobRecord
+from overnight.jobs import JobRecord
 from overnight.operators.cancel import CancelBatchJobOperator
 from overnight.operators.openai import OpenAIBatchOperator, OpenAIBatchResultsOperator
 from overnight.sensors.job import BatchJobSensor

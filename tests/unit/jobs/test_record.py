@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from overnight.jobs import JobRef, JobState, JobStatus
-from overnight.jobs.lifecycle import Ending, JobRecord
+from overnight.jobs.record import Ending, JobRecord
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 RECORD = JobRecord(

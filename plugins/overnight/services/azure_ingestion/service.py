@@ -23,7 +23,7 @@ from overnight.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from overnight.jobs import FoundJob, JobKey, JobRef, JobStatus, ResultManifest
+from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultManifest
 from overnight.jobs.service import JobSpec, Service
 from overnight.services.azure_ingestion.connection import JOBS, AzureIngestionConnection
 from overnight.services.azure_ingestion.status import explained, read_state, read_status, stages
@@ -87,7 +87,7 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
         super().__init__(conn_id)
         self.account = account
 
-    def find(self, key: JobKey, since: datetime) -> Flow[FoundJob | None]:
+    def find(self, key: JobKey, since: datetime, record: JobRecord | None = None) -> Flow[FoundJob | None]:
         """
         Look for this task instance's newest job, by its id.
 

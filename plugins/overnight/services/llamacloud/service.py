@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Final, cast
 
 from overnight.errors import NotFoundError, RequestRefusedError, SpecError, UnavailableError
-from overnight.jobs import FoundJob, JobKey, JobRef, JobState, JobStatus, ResultManifest
+from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobState, JobStatus, ResultManifest
 from overnight.jobs.identity import JobName
 from overnight.jobs.service import Service
 from overnight.services.llamacloud.api import (
@@ -104,7 +104,7 @@ class LlamaCloudService(Service[LlamaCloudBatchSpec]):
         }
         return spec.model_copy(update=measured)
 
-    def find(self, key: JobKey, since: datetime) -> Flow[FoundJob | None]:
+    def find(self, key: JobKey, since: datetime, record: JobRecord | None = None) -> Flow[FoundJob | None]:
         """
         Look through the batches since a time for those over directories of this task instance.
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import Field, JsonValue
 
 from overnight.errors import ServiceError, SpecError, UnavailableError, UnsupportedError
-from overnight.jobs import FoundJob, JobKey, JobRef, JobState, JobStatus, ResultManifest
+from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobState, JobStatus, ResultManifest
 from overnight.jobs.service import JobSpec, Service
 from overnight.services.ml_commons.connection import ML, SEARCH_LAG, created_at, get_task, make_task_index, tasks_since
 from overnight.services.ml_commons.errors import NO_HANDLER, NO_TASK_INDEX, ask
@@ -133,13 +133,15 @@ class MLCommonsIngestService(Service[MLCommonsIngestSpec]):
         self.doubtful_since: datetime | None = None
         """When an earlier try meant to submit something that may run still: see :meth:`submit`."""
 
-    def find(self, key: JobKey, since: datetime) -> Flow[FoundJob | None]:
+    def find(self, key: JobKey, since: datetime, record: JobRecord | None = None) -> Flow[FoundJob | None]:
         """
         Return ``None``: nothing in an ingestion task says whose it is, and a stranger's must not be taken for ours.
 
-        What can be told, that *some* ingestion began since an unrecorded submit, :meth:`submit` waits for.
+        An ingestion that an earlier try submitted without recording it, or that it abandoned for another spec, may
+        still run: from ``record`` this keeps since when, and :meth:`submit` waits for those.
         """
-        del key, since
+        if record is not None and record.ending is None:
+            self.doubtful_since = record.intent_at
         return None
         yield  # pragma: no cover - makes this a flow
 

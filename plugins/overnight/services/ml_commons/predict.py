@@ -17,7 +17,7 @@ import orjson
 from pydantic import Field, JsonValue, field_validator
 
 from overnight.errors import RequestRefusedError, ServiceError, SpecError, UnavailableError, UnsupportedError
-from overnight.jobs import FoundJob, JobKey, JobRef, JobStatus, ResultFile, ResultManifest
+from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultFile, ResultManifest
 from overnight.jobs.service import JobSpec, Service
 from overnight.services.ml_commons.connection import ML, SEARCH_LAG, created_at, get_task, plain, task_path, tasks_since
 from overnight.services.ml_commons.errors import NAME_TAKEN, NO_HANDLER, ask
@@ -76,7 +76,7 @@ class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
         super().__init__(conn_id)
         self.look_up_remote = look_up_remote
 
-    def find(self, key: JobKey, since: datetime) -> Flow[FoundJob | None]:
+    def find(self, key: JobKey, since: datetime, record: JobRecord | None = None) -> Flow[FoundJob | None]:
         """
         Look through the cluster's tasks for this task instance's, by the name that its remote job bears.
 

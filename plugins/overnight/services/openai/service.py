@@ -23,7 +23,16 @@ from overnight.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from overnight.jobs import FoundJob, JobKey, JobRef, JobStatus, ResultFile, ResultManifest, compute_fingerprint
+from overnight.jobs import (
+    FoundJob,
+    JobKey,
+    JobRecord,
+    JobRef,
+    JobStatus,
+    ResultFile,
+    ResultManifest,
+    compute_fingerprint,
+)
 from overnight.jobs.service import JobSpec, Service
 from overnight.services.openai.files import (
     InputFile,
@@ -148,7 +157,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         self.limits = limits or Limits()
         self._console_url_prefix = console_url_prefix
 
-    def find(self, key: JobKey, since: datetime) -> Flow[FoundJob | None]:
+    def find(self, key: JobKey, since: datetime, record: JobRecord | None = None) -> Flow[FoundJob | None]:
         """
         Look through the batches since a time for this task instance's, by metadata.
 

@@ -22,7 +22,7 @@ from overnight.errors import (
     TransientError,
     UnavailableError,
 )
-from overnight.jobs import FoundJob, JobKey, JobRef, JobStatus, ResultFile, ResultManifest
+from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultFile, ResultManifest
 from overnight.jobs.service import Service
 from overnight.services.sagemaker.objects import Yield, find_inputs, find_yield, too_large
 from overnight.services.sagemaker.spec import SageMakerTransformSpec, tag_text, write_manifest
@@ -52,7 +52,7 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
         super().__init__(conn_id)
         self._console = console
 
-    def find(self, key: JobKey, since: datetime) -> Flow[FoundJob | None]:
+    def find(self, key: JobKey, since: datetime, record: JobRecord | None = None) -> Flow[FoundJob | None]:
         """Look for this task instance's jobs by name, in which their generation and fingerprint are."""
         arguments: dict[str, Any] = {
             "NameContains": key.tag,

@@ -1,0 +1,104 @@
+"""What a task remembers of its job between tries."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+from overnight.jobs.model import JobRef, JobStatus
+
+
+class Ending(StrEnum):
+    """Why a task let go of its job."""
+
+    ACCEPTED = "accepted"
+    """The task saw the job's end, and succeeds with its results."""
+    FINISHED = "finished"
+    """The task saw the job's end, and fails for it; its next run is to have another job."""
+    HANDED_OVER = "handed over"
+    """``wait_for_completion=False``: somebody else waits for the job."""
+
+
+class JobRecord(BaseModel):
+    """
+    What a task remembers of its job between tries, in Airflow's task state store.
+
+    It is written before the submit (``ref`` is ``None``: only the intent is known), after it, and at the end.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    generation: int
+    fingerprint: str
+    intent_at: datetime
+    ref: JobRef | None = None
+    submitted_at: datetime | None = None
+    ending: Ending | None = None
+    deferred_with: int | None = None
+    """Airflow's ``max_tries`` of the task while it is deferred: clearing a task raises it, a retry does not."""
+    ended_with: int | None = None
+    """The same when the job had its ending."""
+
+    @classmethod
+    def intent(cls, generation: int, fingerprint: str, former: JobRecord | None = None) -> JobRecord:
+        """
+        Return the record to keep before submitting.
+
+        An intent that was never carried out keeps its time: the search for its orphan starts there.
+        """
+        carried = former is not None and former.ref is None and former.generation == generation
+        intent_at = former.intent_at if former is not None and carried else datetime.now(UTC)
+        return cls(generation=generation, fingerprint=fingerprint, intent_at=intent_at)
+
+    @classmethod
+    def attached(cls, ref: JobRef, generation: int, submitted_at: datetime, fingerprint: str) -> JobRecord:
+        """Return the record of a job that was already there."""
+        return cls(
+            generation=generation,
+            fingerprint=fingerprint,
+            intent_at=submitted_at,
+            ref=ref,
+            submitted_at=submitted_at,
+        )
+
+    @property
+    def job(self) -> JobRef:
+        """The job, once there is one."""
+        if self.ref is None:
+            raise ValueError("this record holds an intent only")
+        return self.ref
+
+    def submitted(self, ref: JobRef, at: datetime) -> JobRecord:
+        """Return the record of the intent carried out."""
+        return self.model_copy(update={"ref": ref, "submitted_at": at})
+
+    def deferred(self, max_tries: int) -> JobRecord:
+        """Return the record of a job that a trigger is about to watch."""
+        return self.model_copy(update={"deferred_with": max_tries})
+
+    def may_be_cancelled(self, seen: JobStatus | None, max_tries: int) -> bool:
+        """
+        Whether somebody cleared the task while it was deferred, and its trigger may just be about to cancel the job.
+
+        :param seen: The job's status just now.
+        :param max_tries: The task's, now.
+        """
+        cleared = self.ending is None and self.deferred_with is not None and max_tries > self.deferred_with
+        return cleared and seen is not None and not seen.state.is_terminal and not seen.state.is_stopped
+
+    def ended(self, ending: Ending, max_tries: int) -> JobRecord:
+        """Return the record of a job that this task has done with."""
+        return self.model_copy(update={"ending": ending, "ended_with": max_tries})
+
+    def is_unacknowledged(self, max_tries: int) -> bool:
+        """
+        Whether the worker died when the task was about to succeed, and before Airflow knew.
+
+        Then this try is a retry, and the job is as good for it as for the one before.
+
+        :param max_tries: The task's, now; it is the same as then unless the task was cleared.
+        """
+        delivered = self.ending in (Ending.ACCEPTED, Ending.HANDED_OVER)
+        return delivered and self.ended_with is not None and max_tries <= self.ended_with
