@@ -4,8 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 STAMP := $(VENV)/.installed
-# A dozen real servers on two cores: what fails there has to fail twice.
-RERUNS := --reruns 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test unit integration system lint format wheel lock clean
@@ -13,6 +11,8 @@ RERUNS := --reruns 1
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
+# Bytecode is compiled here, once: where PYTHONDONTWRITEBYTECODE is set (as in CI images), every Airflow process would
+# compile all that it imports.
 setup: $(STAMP)  ## Create .venv with the locked dependencies
 
 $(UV):
@@ -20,8 +20,9 @@ $(UV):
 	$(BIN)/python -m pip install --quiet --upgrade uv
 
 $(STAMP): requirements.txt pyproject.toml | $(UV)
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.txt
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q plugins
 	@touch $@
 
 demo: $(STAMP)  ## Run the pipelines on this machine, over real text
@@ -36,10 +37,10 @@ unit: $(STAMP)  ## Run the fast tests
 	$(BIN)/python -m pytest tests/unit -n 2
 
 integration: $(STAMP)  ## Run the tests against real servers
-	$(BIN)/python -m pytest tests/integration -n 2 --dist loadfile $(RERUNS)
+	$(BIN)/python -m pytest tests/integration -n 2 --dist loadfile
 
 system: $(STAMP)  ## Run whole DAGs in a real Airflow, and kill things
-	$(BIN)/python -m pytest tests/system $(RERUNS)
+	$(BIN)/python -m pytest tests/system
 
 lint: $(STAMP)  ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
