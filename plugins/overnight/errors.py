@@ -11,6 +11,7 @@ What can go wrong with a remote job, by who can mend it.
     │   ├── CredentialsError       401, 403
     │   ├── NotFoundError       404, 410
     │   ├── UnsupportedError       the service cannot do that, ever (cancelling an ingestion, say)
+    │   ├── CreatedUnknownError    something was created, or may have been, and cannot be found
     │   └── TransientError         worth another try
     │       ├── RateLimitedError   429
     │       └── UnavailableError   5xx, time-outs, broken connections and bodies
@@ -70,6 +71,14 @@ class NotFoundError(ServiceError):
 
 class UnsupportedError(ServiceError):
     """The service has no such operation."""
+
+
+class CreatedUnknownError(ServiceError):
+    """
+    The service created something, or may have, and neither its answer nor its list says what.
+
+    Creating it again could pay twice, so that is left to a person.
+    """
 
 
 class TransientError(ServiceError):

@@ -13,6 +13,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from overnight.errors import SpecError
+from overnight.jobs.identity import JobKey
 
 
 class JobState(StrEnum):
@@ -168,6 +169,29 @@ class FoundJob(_Frozen):
     fingerprint: str
     created_at: datetime
     state: JobState
+
+    @classmethod
+    def from_name(cls, name: object, key: JobKey, *, ref: JobRef, created_at: datetime, state: JobState) -> Self | None:
+        """
+        Read generation and fingerprint from a listed job's name.
+
+        :param name: What the service says where a job of ours has :attr:`JobKey.name`; anything at all.
+        :return: ``None`` when the job is somebody else's, or another task instance's than ``key``'s.
+        """
+        parts = JobKey.parse_name(name) if isinstance(name, str) else None
+        if parts is None or parts.tag != key.tag:
+            return None
+        return cls(
+            ref=ref,
+            generation=parts.generation,
+            fingerprint=parts.fingerprint,
+            created_at=created_at,
+            state=state,
+        )
+
+    def is_for(self, key: JobKey) -> bool:
+        """Whether this is the very job that ``key`` names: the same generation and the same spec."""
+        return (self.generation, self.fingerprint) == (key.generation, key.fingerprint)
 
 
 class ResultFile(_Frozen):
