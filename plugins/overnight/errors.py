@@ -24,7 +24,16 @@ What can go wrong with a remote job, by who can mend it.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+MAX_TEXT: Final = 2_000
+"""Characters of a text from outside (a server's words, a line, a name) that are quoted at most."""
+
+
+def cut_text(value: object) -> str:
+    """Return a value as text, of at most :data:`MAX_TEXT` characters."""
+    text = value if isinstance(value, str) else str(value)
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 
 class OvernightError(Exception):
