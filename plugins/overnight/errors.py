@@ -30,10 +30,9 @@ MAX_TEXT: Final = 2_000
 """Characters of a text from outside (a server's words, a line, a name) that are quoted at most."""
 
 
-def cut_text(value: object) -> str:
-    """Return a value as text, of at most :data:`MAX_TEXT` characters."""
-    text = value if isinstance(value, str) else str(value)
-    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
+def shorten(text: str, limit: int = MAX_TEXT) -> str:
+    """Return a text of at most ``limit`` characters."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 class OvernightError(Exception):
