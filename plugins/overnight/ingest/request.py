@@ -10,9 +10,8 @@ from typing import Any, Literal, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from overnight.errors import SpecError
-from overnight.ingest.read.sources import shown
 from overnight.jobs.allowance import Allowance
-from overnight.storage import get_scheme
+from overnight.storage import get_scheme, redact
 
 SourceType = Literal["s3", "openAI", "file", "http"]
 Allowed: TypeAlias = int | float | str
@@ -64,7 +63,7 @@ class DataSource(_Strict):
             for uri in chain.from_iterable(self.uris):
                 if get_scheme(uri) not in _SCHEMES[self.type]:
                     raise ValueError(
-                        f"source {shown(uri)!r} is not of type {self.type!r}; leave data_source.type out to mix kinds"
+                        f"source {redact(uri)!r} is not of type {self.type!r}; leave data_source.type out to mix kinds"
                     )
         return self
 

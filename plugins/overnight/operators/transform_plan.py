@@ -14,7 +14,7 @@ from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.jobs.allowance import Allowance
 from overnight.operators.sagemaker import MANIFESTS
 from overnight.services.sagemaker.spec import write_manifest
-from overnight.storage import Storage
+from overnight.storage import Storage, get_folder
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -52,19 +52,26 @@ class ListTransformInputsOperator(BaseOperator):
         with failing_for_good():
             storage = connected_storage(self.aws_conn_id)
             prefix, output = get_folder(self.input_uri), f"{self.output_uri.rstrip('/')}/"
-            inputs = storage.modified(self.input_uri)
+            listing = storage.list_files(self.input_uri)
+            inputs = {file.uri: file.modified for file in listing.files}
             if not inputs:
-                raise SpecError(f"No object matches {self.input_uri}: there is nothing to transform.")
-            outputs = storage.modified(output)
+                raise SpecError(
+                    f"No object matches {self.input_uri}: there is nothing to transform. {listing.remark}".rstrip()
+                )
+            outputs = {file.uri: file.modified for file in storage.list_files(output).files}
             todo = [
                 uri
                 for uri, written in inputs.items()
-                if (made := outputs.get(get_output_uri(uri, prefix, output))) is None or made < written
+                if (made := outputs.get(get_output_uri(uri, prefix, output))) is None
+                or written is None
+                or made < written
             ]
             with storage.open(f"{output}{INPUTS}", "wb") as file:
                 file.write(orjson.dumps(list(inputs)))
             manifest = write_manifest(todo, f"{output}{MANIFESTS}", prefix=prefix, storage=storage) if todo else None
-        self.log.info("%d inputs, %d of them with an output already.", len(inputs), len(inputs) - len(todo))
+        self.log.info(
+            "%d inputs, %d of them with an output already. %s", len(inputs), len(inputs) - len(todo), listing.remark
+        )
         return {"manifest": manifest, "inputs": len(inputs), "done": len(inputs) - len(todo), "todo": len(todo)}
 
 
@@ -119,7 +126,7 @@ class PlanTransformLoadsOperator(BaseOperator):
             prefix, output = get_folder(self.input_uri), f"{self.output_uri.rstrip('/')}/"
             with storage.open(f"{output}{INPUTS}", "rb") as file:
                 inputs: list[str] = orjson.loads(file.read())
-            there = storage.modified(output)
+            there = {file.uri for file in storage.list_files(output).files}
             outputs = [uri for source in inputs if (uri := get_output_uri(source, prefix, output)) in there]
             missing = [uri for uri in inputs if get_output_uri(uri, prefix, output) not in there]
             self._tell_missing(context, storage, missing, len(inputs))
@@ -154,14 +161,6 @@ class PlanTransformLoadsOperator(BaseOperator):
             )
 
 
-def get_folder(uri: str) -> str:
-    """Return the deepest folder that everything a prefix or glob matches lies in."""
-    fixed = uri
-    for character in "*?[":
-        fixed = fixed.partition(character)[0]
-    return fixed[: fixed.rfind("/") + 1]
-
-
 def get_output_uri(uri: str, prefix: str, output: str) -> str:
     """Return where SageMaker writes an input's output: at its place below the prefix, with ``.out`` added."""
     return f"{output}{uri.removeprefix(prefix)}.out"
@@ -169,7 +168,7 @@ def get_output_uri(uri: str, prefix: str, output: str) -> str:
 
 def count_lines(storage: Storage, uri: str) -> int:
     """Count the lines of a file that are not blank."""
-    with storage.open(uri, "rb", compression="infer") as file:
+    with storage.open_plain(uri) as file:
         return sum(1 for line in file if line.strip())
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from typing import NamedTuple
 
-_GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
-_INFLATE_BYTES = 1 << 20
 
 
 class Position(NamedTuple):
@@ -36,54 +32,6 @@ class Line(NamedTuple):
     offset: int
     end: int
     data: bytes | None
-
-
-class TruncatedError(ValueError):
-    """A gzip stream ends before its end mark."""
-
-
-def is_gzip(head: bytes) -> bool:
-    """Whether a file that starts like this is gzip."""
-    return head.startswith(_GZIP)
-
-
-def inflate(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """
-    Uncompress a gzip stream of one or many members, at most 1 MiB at a time.
-
-    :raises TruncatedError: the stream is cut or damaged.
-    """
-    engine = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    is_fresh = True
-    try:
-        for chunk in chunks:
-            rest = chunk
-            while rest:
-                if engine.eof:
-                    rest = rest.lstrip(b"\0")  # padding between members, as tape tools write it
-                    if not rest:
-                        break
-                    engine, is_fresh = zlib.decompressobj(zlib.MAX_WBITS | 16), True
-                data = engine.decompress(rest, _INFLATE_BYTES)
-                is_fresh = False
-                if data:
-                    yield data
-                rest = engine.unused_data if engine.eof else engine.unconsumed_tail
-    except zlib.error as error:
-        raise TruncatedError(f"the gzip stream is damaged: {error}") from error
-    if not engine.eof and not is_fresh:
-        raise TruncatedError("the gzip stream is cut: its end mark is missing")
-
-
-def plain(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield a stream as it is, or uncompressed when its first bytes are gzip's."""
-    head = b""
-    for chunk in chunks:
-        head += chunk
-        if len(head) >= len(_GZIP):
-            break
-    stream = chain([head] if head else [], chunks)
-    return inflate(stream) if is_gzip(head) else stream
 
 
 def skip(chunks: Iterable[bytes], count: int) -> Iterator[bytes]:

@@ -11,8 +11,8 @@ import httpx
 from overnight.errors import SpecError, UnavailableError
 from overnight.ingest.read.byte_range import ByteRange
 from overnight.ingest.read.openers import web_openers
-from overnight.ingest.read.sources import SourceFile, SourceReader, shown
-from overnight.storage import Storage, get_scheme
+from overnight.ingest.read.sources import SourceFile, SourceReader
+from overnight.storage import Storage, get_scheme, redact
 
 _PIECE_BYTES = 64 << 10
 
@@ -37,7 +37,7 @@ class Shard:
         return f"{self.source}{self.part or ''}"
 
     def __repr__(self) -> str:
-        return f"Shard({shown(self.source)}{self.part or ''}, {self.size:,} bytes)"
+        return f"Shard({redact(self.source)}{self.part or ''}, {self.size:,} bytes)"
 
 
 def cut(uri: str, shard_bytes: int, storage: Storage | None = None) -> list[Shard]:
@@ -70,10 +70,10 @@ def _cut(file: SourceFile, shard_bytes: int, reader: SourceReader) -> list[Shard
     end = start + size
     if size <= shard_bytes:
         return [Shard(file.uri, file.part, size)]
-    if file.part is None and reader.is_gzip(file):
+    if file.part is None and (name := reader.get_compression(file)) is not None:
         raise SpecError(
-            f"{file.name} cannot be cut: it is compressed, and gzip cannot be read from the middle. Load it whole, or "
-            "have it written uncompressed, or as many smaller files below one prefix."
+            f"{file.name} cannot be cut: it is compressed, and {name} cannot be read from the middle. Load it "
+            "whole, or have it written uncompressed, or as many smaller files below one prefix."
         )
     cuts = [start]
     while end - cuts[-1] > shard_bytes and (place := _next_line(file, cuts[-1] + shard_bytes, reader)) < end:
@@ -105,7 +105,7 @@ def _measure(uri: str) -> tuple[int | None, str]:
         with httpx.stream("GET", uri, headers=headers, follow_redirects=True, timeout=30.0) as response:
             pass
     except (httpx.RequestError, httpx.InvalidURL) as error:
-        raise UnavailableError(f"{shown(uri)} cannot be reached: {type(error).__name__}.") from None
+        raise UnavailableError(f"{redact(uri)} cannot be reached: {type(error).__name__}.") from None
     version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
     total = response.headers.get("Content-Range", "").rpartition("/")[2]
     match response.status_code:
@@ -114,8 +114,8 @@ def _measure(uri: str) -> tuple[int | None, str]:
         case httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             return 0, version  # there is no first byte
         case httpx.codes.OK:
-            raise SpecError(f"{shown(uri)} cannot be cut: its server gives no parts of files. Load it whole.")
+            raise SpecError(f"{redact(uri)} cannot be cut: its server gives no parts of files. Load it whole.")
         case status if status >= httpx.codes.INTERNAL_SERVER_ERROR or status == httpx.codes.TOO_MANY_REQUESTS:
-            raise UnavailableError(f"{shown(uri)} cannot be read: its server answers {status}.")
+            raise UnavailableError(f"{redact(uri)} cannot be read: its server answers {status}.")
         case status:
-            raise SpecError(f"{shown(uri)} cannot be read: its server answers {status}.")
+            raise SpecError(f"{redact(uri)} cannot be read: its server answers {status}.")

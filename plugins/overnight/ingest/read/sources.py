@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import posixpath
+import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, TypeAlias
-from urllib.parse import urlsplit, urlunsplit
 
-from overnight.errors import CredentialsError, OvernightError, SpecError, UnavailableError
+from overnight.compression import DamagedStreamError, recognise, uncompress
+from overnight.errors import OvernightError, SpecError
 from overnight.ingest.read.byte_range import ByteRange, UnevenRangeError, first_byte, split_range, within
-from overnight.ingest.read.lines import START, Line, Position, TruncatedError, is_gzip, plain, skip, split_lines
-from overnight.storage import Storage, get_scheme
+from overnight.ingest.read.lines import START, Line, Position, skip, split_lines
+from overnight.storage import Storage, StoredFile, get_scheme, is_pattern, redact
+
+log = logging.getLogger(__name__)
 
 Opener: TypeAlias = Callable[[str, int], Iterator[bytes]]
 """Opens a URI at a byte offset and yields its bytes in chunks."""
@@ -36,7 +38,7 @@ class SourceFile:
 
     :param uri: Of the whole file.
     :param size: Bytes as stored, ``None`` where the server does not say.
-    :param identity: Changes when the content does, as far as the store tells (ETag, or time of change).
+    :param identity: Changes when the content does (an ETag, or the time of change); empty where that is not known.
     :param local_path: Set for a file on this machine that is not compressed, and so can be read at random.
     :param part: What of it is read; ``None`` is all.
     """
@@ -55,7 +57,7 @@ class SourceFile:
     @property
     def origin(self) -> str:
         """The whole file's URI as it may be shown: what a line's offset counts in."""
-        return shown(self.uri)
+        return redact(self.uri)
 
     @property
     def start(self) -> Position:
@@ -98,7 +100,7 @@ class SourceReader:
 
     :param storage: Local files, S3 and whatever else fsspec knows.
     :param openers: By scheme, for what is no file system; ``openai`` is one.
-    :param looks: By scheme, for those of the openers whose content can change.
+    :param looks: By scheme, for those of the openers whose content can change; of the others a URI is the identity.
     :param max_line_bytes: Longer lines come without their data.
     """
 
@@ -117,7 +119,7 @@ class SourceReader:
         :raises SpecError: there is nothing, or a part is named of what has none.
         """
         files = [file for uri in uris for file in self._files(index, uri)]
-        names = (f"{shown(whole)}{part or ''}" for whole, part in map(split_range, uris))
+        names = (f"{redact(whole)}{part or ''}" for whole, part in map(split_range, uris))
         return Source(index, " ".join(names), tuple(files))
 
     def _files(self, index: int, uri: str) -> list[SourceFile]:
@@ -126,10 +128,11 @@ class SourceReader:
         if part is None:
             return files
         if len(files) > 1 or uri.endswith("/"):
-            raise SpecError(f"source[{index}]: a byte range is a part of one file, and {shown(uri)} names several.")
-        if self.is_gzip(files[0]):
+            raise SpecError(f"source[{index}]: a byte range is a part of one file, and {redact(uri)} names several.")
+        if (name := self.get_compression(files[0])) is not None:
             raise SpecError(
-                f"source[{index}]: {shown(uri)} is compressed, and gzip cannot be read from the middle. Load it whole."
+                f"source[{index}]: {redact(uri)} is compressed, and {name} cannot be read from the middle. "
+                "Load it whole."
             )
         return [replace(files[0], part=part)]
 
@@ -137,36 +140,13 @@ class SourceReader:
         if get_scheme(uri) in self.openers:
             size, identity = self.looks.get(get_scheme(uri), _look_nowhere)(uri)
             return [SourceFile(uri, size, identity)]
-        try:
-            return self._find(index, uri)
-        except PermissionError as error:
-            raise CredentialsError(f"source[{index}]: {shown(uri)} may not be read: {error}.") from error
-        except OvernightError:
-            raise
-        except Exception as error:  # every file system has errors of its own
-            raise UnavailableError(f"source[{index}]: {shown(uri)} cannot be reached: {error}") from error
-
-    def _find(self, index: int, uri: str) -> list[SourceFile]:
-        filesystem, path = self.storage.resolve(uri)
-        # The file may have been replaced since this process last looked.
-        filesystem.invalidate_cache()
-        if not uri.endswith("/"):
-            try:
-                info = filesystem.info(path)
-            except FileNotFoundError:
-                info = None
-            if info is not None and info.get("type") != "directory":
-                return [self._file(uri, path, info)]
-            if info is None and not any(character in path for character in "*?["):
-                raise SpecError(f"source[{index}]: there is no file {uri}.")
-            if info is not None:
-                uri += "/"
-        names = list(self.storage.glob(uri))
-        if uri.endswith("/"):
-            names = [name for name in names if not posixpath.basename(name).startswith(("_", "."))]
-        if not names:
-            raise SpecError(f"source[{index}]: no file matches {uri}.")
-        return [self._look(name) for name in names]
+        listing = self.storage.list_files(uri)
+        if listing.left_out:
+            log.info("source[%d]: %s: %s", index, redact(uri), listing.remark)
+        if not listing.files:
+            what = f"no file matches {redact(uri)}" if is_pattern(uri) else f"there is no file {redact(uri)}"
+            raise SpecError(f"source[{index}]: {what}. {listing.remark}".rstrip())
+        return [self._file(file) for file in listing.files]
 
     def lines(self, file: SourceFile, start: Position = START, *, tee: BinaryIO | None = None) -> Iterator[Line]:
         """
@@ -182,15 +162,19 @@ class SourceReader:
             stream = chunks if tee is None else _copy(chunks, tee)
             try:
                 yield from split_lines(stream, self.max_line_bytes, start)
-            except TruncatedError as error:
-                raise SourceError(f"{file.name}: {error}. Fetch or write it again.") from error
+            except DamagedStreamError as error:
+                raise SourceError(f"{error}. Fetch or write it again.") from error
             except UnevenRangeError as error:
                 raise SourceError(f"{file.name}: {error}. It has changed since it was cut; cut it again.") from error
 
-    def is_gzip(self, file: SourceFile) -> bool:
-        """Whether a file is compressed, by its first bytes."""
+    def get_compression(self, file: SourceFile) -> str | None:
+        """
+        Return how a file is compressed, by its first bytes; ``None`` when it is not.
+
+        :raises SpecError: in a way that is not read here.
+        """
         with closing(self.read(file, 0, HEAD_BYTES)) as chunks:
-            return is_gzip(next(chunks, b""))
+            return recognise(next(chunks, b""), file.origin)
 
     def read(self, file: SourceFile, offset: int, chunk_bytes: int | None = None) -> Generator[bytes]:
         """
@@ -205,9 +189,9 @@ class SourceReader:
         if file.part is not None:
             yield from within(self.read(file, first_byte(file.part, offset)), file.part, offset)
         elif not offset:
-            yield from plain(self.read(file, 0))
-        elif self.is_gzip(file):
-            yield from skip(plain(self.read(file, 0)), offset)
+            yield from uncompress(self.read(file, 0), file.origin)
+        elif self.get_compression(file) is not None:
+            yield from skip(uncompress(self.read(file, 0), file.origin), offset)
         else:
             yield from self.read(file, offset)
 
@@ -222,30 +206,17 @@ class SourceReader:
             while chunk := stream.read(size):
                 yield chunk
 
-    def _look(self, uri: str) -> SourceFile:
-        filesystem, path = self.storage.resolve(uri)
-        return self._file(uri, path, filesystem.info(path))
-
-    def _file(self, uri: str, path: str, info: Mapping[str, Any]) -> SourceFile:
-        size = info.get("size")
-        version = info.get("ETag") or info.get("mtime") or info.get("LastModified") or ""
-        file = SourceFile(uri, int(size) if size is not None else None, f"{size}:{version}")
-        if get_scheme(uri) != "file":
+    def _file(self, stored: StoredFile) -> SourceFile:
+        identity = f"{stored.size}:{stored.version}" if stored.version else ""
+        file = SourceFile(stored.uri, stored.size, identity)
+        if get_scheme(stored.uri) != "file" or self.get_compression(file) is not None:
             return file
-        return file if self.is_gzip(file) else replace(file, local_path=path)
-
-
-def shown(uri: str) -> str:
-    """Return a URI without what can be secret: the query of a presigned URL, a user and password."""
-    if get_scheme(uri) not in ("http", "https"):
-        return uri
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+        return replace(file, local_path=self.storage.resolve(stored.uri)[1])
 
 
 def _look_nowhere(uri: str) -> tuple[None, str]:
-    del uri
-    return None, ""
+    # What is named by an id (a file of OpenAI) never changes.
+    return None, uri
 
 
 def _copy(chunks: Iterator[bytes], tee: BinaryIO) -> Iterator[bytes]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from posixpath import basename
 from typing import Any, Final
@@ -13,7 +14,7 @@ import orjson
 from overnight.errors import SpecError
 from overnight.services.llamacloud.api import get_files_path, list_all
 from overnight.services.llamacloud.spec import TAG_PREFIX, JobType, Limits, MetadataValue
-from overnight.storage import Storage
+from overnight.storage import Storage, StoredFile
 from overnight.transport.flow import Flow
 
 URI_TAG: Final = f"{TAG_PREFIX}uri"
@@ -22,9 +23,9 @@ SIZE_TAG: Final = f"{TAG_PREFIX}bytes"
 FILE_TAG: Final = f"{TAG_PREFIX}directory_file"
 """The file of the user's own directory that a file of ours refers to."""
 
+log = logging.getLogger(__name__)
+
 _NAMED: Final = 20
-# What filesystems call the thing that changes when a file does, surest first.
-_VERSIONS: Final = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "updated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +66,21 @@ def stored_files(
 
     :raises SpecError: nothing matches a pattern, or a file is empty or larger than the service takes; each is named.
     """
-    found: dict[str, Mapping[str, Any]] = {}
+    found: dict[str, StoredFile] = {}
     for pattern in patterns:
-        matches = dict(_matching(pattern, storage))
-        if not matches:
-            raise SpecError(f"No file matches {pattern!r}; check the address and the connection's rights.")
-        found |= matches
+        listing = storage.list_files(pattern)
+        if not listing.files:
+            raise SpecError(
+                f"No file matches {pattern!r}; check the address and the connection's rights. {listing.remark}".rstrip()
+            )
+        if listing.left_out:
+            log.info("%s: %s", pattern, listing.remark)
+        found |= {file.uri: file for file in listing.files}
     largest = limits.file_bytes(job_type)
     bad = [
-        f"{uri} is empty" if not info.get("size") else f"{uri} has {info['size']:,} bytes"
-        for uri, info in found.items()
-        if info.get("size") is not None and not 0 < info["size"] <= largest
+        f"{file.uri} is empty" if not file.size else f"{file.uri} has {file.size:,} bytes"
+        for file in found.values()
+        if file.size is not None and not 0 < file.size <= largest
     ]
     if bad:
         more = f", and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
@@ -83,7 +88,7 @@ def stored_files(
             f"{len(bad)} of {len(found)} files cannot be sent: {'; '.join(bad[:_NAMED])}{more}. {job_type} takes files "
             f"of 1 to {largest:,} bytes; leave these out of the sources. Nothing was submitted."
         )
-    return [_stored(uri, info, metadata) for uri, info in sorted(found.items())]
+    return [_stored(file, metadata) for _, file in sorted(found.items())]
 
 
 def directory_files(
@@ -118,26 +123,10 @@ def too_many(count: int, limits: Limits) -> SpecError:
     )
 
 
-def _matching(pattern: str, storage: Storage) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    filesystem, path = storage.resolve(pattern)
-    # Another process may have written there since fsspec last listed it.
-    filesystem.invalidate_cache()
-    found: Mapping[str, Mapping[str, Any]]
-    if pattern.endswith("/"):
-        found = filesystem.find(path, detail=True)
-    elif any(character in pattern for character in "*?["):
-        found = filesystem.glob(path, detail=True)
-    else:
-        found = {path: filesystem.info(path)} if filesystem.exists(path) else {}
-    for name, info in found.items():
-        if info.get("type") == "file":
-            yield str(filesystem.unstrip_protocol(name)), info
-
-
-def _stored(uri: str, info: Mapping[str, Any], metadata: Mapping[str, MetadataValue]) -> SourceFile:
-    version = next((str(info[name]).strip('"') for name in _VERSIONS if info.get(name)), None)
-    ours: dict[str, MetadataValue] = {URI_TAG: uri, SIZE_TAG: info.get("size"), VERSION_TAG: version}
-    return SourceFile(_identity(uri, info.get("size"), version), basename(uri), {**metadata, **ours}, uri=uri)
+def _stored(file: StoredFile, metadata: Mapping[str, MetadataValue]) -> SourceFile:
+    version = file.version or None
+    ours: dict[str, MetadataValue] = {URI_TAG: file.uri, SIZE_TAG: file.size, VERSION_TAG: version}
+    return SourceFile(_identity(file.uri, file.size, version), basename(file.uri), {**metadata, **ours}, uri=file.uri)
 
 
 def _referred(file: Mapping[str, Any], metadata: Mapping[str, MetadataValue]) -> SourceFile:

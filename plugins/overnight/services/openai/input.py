@@ -142,7 +142,7 @@ def read_documents(uris: Iterable[str], storage: Storage | None = None) -> Itera
     :raises InputError: a line is longer than :data:`LONGEST_DOCUMENT`.
     """
     for uri in uris:
-        with (storage or Storage()).open(uri, compression="infer") as file:
+        with (storage or Storage()).open_plain(uri) as file:
             for number, line in enumerate(read_lines(file, LONGEST_DOCUMENT), 1):
                 if len(line) > LONGEST_DOCUMENT:
                     text = f"the line is longer than {LONGEST_DOCUMENT:,} bytes; is this JSONL?"
@@ -318,7 +318,7 @@ class _Builder:
 
     def _remove_former(self) -> None:
         written = {uri.rpartition("/")[2] for uri in self._written}
-        for uri in list(self._storage.glob(f"{self._target}/*.jsonl")):
+        for uri in [file.uri for file in self._storage.list_files(f"{self._target}/*.jsonl").files]:
             name = uri.rpartition("/")[2]
             if name not in written and _OURS.fullmatch(name):
                 self._storage.delete(uri)

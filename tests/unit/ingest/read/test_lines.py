@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-import gzip
 import io
-import random
 import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overnight.ingest.read.lines import Line, Position, TruncatedError, inflate, plain, skip, split_lines
+from overnight.ingest.read.lines import Line, Position, skip, split_lines
 
 LIMIT = 1 << 20
 content = st.lists(st.binary(max_size=6) | st.just(b"") | st.just(b"x\r"), max_size=8).map(b"\n".join)
@@ -78,27 +75,3 @@ def test_a_huge_line_is_not_held() -> None:
         tracemalloc.stop()
     assert [(line.number, line.data) for line in found] == [(1, None), (2, b"{}")]
     assert peak < 10_000_000
-
-
-@given(st.lists(st.binary(max_size=50), min_size=1, max_size=4), cuts)
-def test_gzip_of_many_members_is_one_stream(parts: list[bytes], where: list[int]) -> None:
-    data = b"".join(gzip.compress(part) for part in parts)
-    assert b"".join(plain(chunked(data, where))) == b"".join(parts)
-
-
-@given(st.binary(max_size=50).filter(lambda data: not data.startswith(b"\x1f\x8b")), cuts)
-def test_what_is_not_gzip_passes_as_it_is(data: bytes, where: list[int]) -> None:
-    assert b"".join(plain(chunked(data, where))) == data
-
-
-def test_a_gzip_bomb_is_inflated_piece_by_piece() -> None:
-    data = gzip.compress(bytes(50_000_000))
-    assert max(map(len, inflate([data]))) <= 1 << 20
-
-
-def test_a_cut_gzip_stream_is_an_error_and_no_shorter_file() -> None:
-    data = gzip.compress(random.Random(1).randbytes(10_000))
-    with pytest.raises(TruncatedError, match="cut"):
-        list(inflate([data[:-9]]))
-    with pytest.raises(TruncatedError, match="damaged"):
-        list(inflate([data[:50] + b"\xff" * 50 + data[100:]]))

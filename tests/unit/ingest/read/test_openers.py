@@ -11,7 +11,7 @@ import pytest
 from overnight.errors import CredentialsError, NotFoundError, SpecError
 from overnight.ingest import IngestRequest, LoadOptions, OpenSearchTarget, load, read_dead_letters
 from overnight.ingest.read.openers import http_opener, look_at_http, openai_opener
-from overnight.ingest.read.sources import shown
+from overnight.storage import redact
 from unit.ingest.fake_opensearch import FakeOpenSearch
 
 SIGNATURE = "X-Amz-Signature=5ecre7"
@@ -106,10 +106,10 @@ def test_user_and_password_of_an_address_are_used(files: FileServer) -> None:
     uri = files.url.replace("//", "//me:secret@") + "/a.jsonl"
     assert b"".join(http_opener()(uri, 0)) == b"{}\n"
     assert look_at_http(uri) == (3, '3:"1"')
-    assert shown(uri) == f"{files.url}/a.jsonl"
+    assert redact(uri) == f"{files.url}/a.jsonl"
 
 
-def test_a_presigned_address_is_read_and_never_shown(
+def test_a_presigned_address_is_read_and_never_redact(
     files: FileServer, opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
 ) -> None:
     files.path = f"/a.jsonl?{SIGNATURE}"

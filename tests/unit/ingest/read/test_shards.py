@@ -24,7 +24,8 @@ from overnight.ingest.read.sources import SourceReader
 from overnight.storage import Storage
 from unit.ingest.fake_opensearch import FakeOpenSearch
 
-content = st.lists(st.binary(max_size=6), max_size=12).map(b"\n".join).filter(lambda data: data[:2] != b"\x1f\x8b")
+MAGIC = (b"\x1f\x8b", b"\x28\xb5", b"BZh", b"\xfd7z", b"PK", b"\x04\x22", b"\xff\x06", b"7z", b"\x89L")
+content = st.lists(st.binary(max_size=6), max_size=12).map(b"\n".join).filter(lambda data: not data.startswith(MAGIC))
 
 
 def read_lines(uri: str, start: Position = START, storage: Storage | None = None) -> list[Line]:

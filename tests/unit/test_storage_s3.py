@@ -1,0 +1,135 @@
+"""The storage over s3fs and a server that speaks S3: keys that are no paths, and what goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
+
+from overnight.errors import CredentialsError, SpecError, UnavailableError
+from overnight.storage import Storage
+from overnight.storage_errors import ChangedFileError, MissingFileError
+
+KEYS = ("docs/a.jsonl", "docs//b.jsonl", "docs/x::y.jsonl", "docs/q?x#y.jsonl", "docs/[1].jsonl", "docs/%41.jsonl")
+
+
+def connect(endpoint: str, **options: Any) -> s3fs.S3FileSystem:
+    return s3fs.S3FileSystem(
+        key="test",
+        secret="test",
+        endpoint_url=endpoint,
+        client_kwargs={"region_name": "us-east-1"},
+        config_kwargs={"retries": {"max_attempts": 1}},
+        skip_instance_cache=True,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def storage(endpoint: str) -> Storage:
+    return Storage({"s3": lambda: connect(endpoint)}, conn_ids={"s3": "aws_docs"})
+
+
+@pytest.fixture
+def client(endpoint: str) -> Iterator[Any]:
+    s3 = boto3.client(
+        "s3", endpoint_url=endpoint, aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1"
+    )
+    s3.create_bucket(Bucket="things")
+    yield s3
+    for item in s3.list_objects_v2(Bucket="things").get("Contents", ()):
+        s3.delete_object(Bucket="things", Key=item["Key"])
+    s3.delete_bucket(Bucket="things")
+
+
+def test_every_key_is_listed_and_opened_by_the_uri_it_is_listed_with(storage: Storage, client: Any) -> None:
+    for key in KEYS:
+        client.put_object(Bucket="things", Key=key, Body=key.encode())
+    listing = storage.list_files("s3://things/docs/")
+    assert [file.uri for file in listing.files] == sorted(f"s3://things/{key}" for key in KEYS)
+    assert listing.left_out == 0
+    for file in listing.files:
+        with storage.open(file.uri) as body:
+            assert f"s3://things/{body.read().decode()}" == file.uri
+        assert storage.list_files(file.uri).files == (file,)
+
+
+def test_folder_markers_are_no_files_and_a_prefix_may_end_in_two_slashes(storage: Storage, client: Any) -> None:
+    for key in ("docs/", "docs/sub/", "docs/a.jsonl", "docs//b.jsonl", "docs/sub/_SUCCESS"):
+        client.put_object(Bucket="things", Key=key, Body=b"" if key.endswith("/") else b"{}")
+    listing = storage.list_files("s3://things/docs/")
+    assert [file.uri for file in listing.files] == ["s3://things/docs//b.jsonl", "s3://things/docs/a.jsonl"]
+    assert listing.left_out == 3
+    assert [file.uri for file in storage.list_files("s3://things/docs//").files] == ["s3://things/docs//b.jsonl"]
+    assert storage.list_files("s3a://things/docs").files == listing.files
+    assert storage.list_files("S3://things/").files == listing.files
+
+
+def test_a_missing_bucket_is_named_with_the_connection_and_never_made(storage: Storage, client: Any) -> None:
+    for call in (
+        lambda: storage.list_files("s3://nothing-here/docs/"),
+        lambda: storage.list_files("s3://nothing-here/docs/*"),
+        lambda: storage.list_files("s3://nothing-here/docs/a.jsonl"),
+        lambda: storage.open("s3://nothing-here/docs/a.jsonl").read(),
+        lambda: write(storage, "s3://nothing-here/a.jsonl"),
+    ):
+        with pytest.raises(MissingFileError, match=r"there is no bucket 'nothing-here' for the connection 'aws_docs'"):
+            call()
+    assert [bucket["Name"] for bucket in client.list_buckets()["Buckets"]] == ["things"]
+
+
+def write(storage: Storage, uri: str) -> None:
+    with storage.open(uri, "wb") as file:
+        file.write(b"{}")
+
+
+def test_a_missing_object_is_named(storage: Storage, client: Any) -> None:
+    with pytest.raises(MissingFileError, match="s3://things/none.jsonl"):
+        storage.open("s3://things/none.jsonl").read()
+    assert storage.list_files("s3://things/none/").files == ()
+
+
+def test_a_name_that_is_no_bucket_is_refused(storage: Storage) -> None:
+    with pytest.raises(SpecError, match="s3://not_a bucket/x"):
+        storage.list_files("s3://not_a bucket/x/")
+
+
+def test_a_server_that_is_not_there_is_worth_another_try() -> None:
+    storage = Storage({"s3": lambda: connect("http://127.0.0.1:9")}, conn_ids={"s3": "aws_docs"})
+    with pytest.raises(UnavailableError, match=r"s3://things/docs/.*'aws_docs'"):
+        storage.list_files("s3://things/docs/")
+
+
+def test_no_credentials_is_no_reason_to_try_again(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/none")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/none")
+    storage = Storage({"s3": lambda: s3fs.S3FileSystem(endpoint_url=endpoint, skip_instance_cache=True)})
+    with pytest.raises(CredentialsError, match="credentials of the environment"):
+        storage.list_files("s3://things/docs/")
+
+
+def test_an_object_that_is_replaced_while_it_is_read_is_said(storage: Storage, client: Any) -> None:
+    client.put_object(Bucket="things", Key="big", Body=b"a" * 4_000_000)
+    with storage.open("s3://things/big", block_size=1 << 20, cache_type="none") as file:
+        assert file.read(1 << 20) == b"a" * (1 << 20)
+        client.put_object(Bucket="things", Key="big", Body=b"b" * 4_000_000)
+        with pytest.raises(ChangedFileError, match="s3://things/big was replaced while it was read"):
+            file.read()
