@@ -50,6 +50,8 @@ def task_run() -> TaskRun:
 
 @pytest.fixture
 def shop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Shop]:
+    # The shop forgets at once what it forgets.
+    monkeypatch.setattr("overnight.jobs.wait.CONFIRM_WAITS", (0.01, 0.01))
     installed = tmp_path / "site" / "overnight_slowprint-1.0.dist-info"
     installed.mkdir(parents=True)
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: overnight-slowprint\nVersion: 1.0\n")

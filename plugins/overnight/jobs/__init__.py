@@ -1,4 +1,8 @@
-"""The lifecycle of a remote batch job: model, identity and decisions. Pure: no I/O, no Airflow."""
+"""
+The lifecycle of a remote batch job, without Airflow: model, identity, decisions, and the steps of one try.
+
+Only :mod:`~overnight.jobs.record_store` does I/O of its own; calls to a service are flows, carried out by a transport.
+"""
 
 from overnight.jobs.identity import JobKey, JobName, compute_fingerprint
 from overnight.jobs.model import (
@@ -11,11 +15,15 @@ from overnight.jobs.model import (
     JobStatus,
     ResultFile,
     ResultManifest,
+    choose_found,
 )
 from overnight.jobs.record import JobRecord
+from overnight.jobs.record_store import FileRecordStore, RecordStore
+from overnight.jobs.runner import run
 
 __all__ = [
     "FailureCause",
+    "FileRecordStore",
     "FoundJob",
     "JobCounts",
     "JobError",
@@ -25,7 +33,10 @@ __all__ = [
     "JobRef",
     "JobState",
     "JobStatus",
+    "RecordStore",
     "ResultFile",
     "ResultManifest",
+    "choose_found",
     "compute_fingerprint",
+    "run",
 ]

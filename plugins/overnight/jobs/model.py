@@ -1,19 +1,37 @@
-"""The words every service is translated into: states, counts, errors, references."""
+"""
+What every service's answers are parsed into: states, counts, errors, references.
+
+These are written to Airflow's database (XComs, triggers, the task state store) and read by later releases, so the
+models ignore fields that they do not know, and read what earlier versions wrote.
+"""
 
 from __future__ import annotations
 
 import ast
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from overnight.errors import SpecError
+from overnight.errors import MAX_TEXT, SpecError, shorten
 from overnight.jobs.identity import JobKey
+
+VERSION: Final = 2
+"""The version of the stored models' JSON. Version 1 had no such field; some of its field names were others."""
+MAX_ERRORS: Final = 20
+"""How many errors, and how many warnings, a status keeps: it travels in a trigger's event and an XCom."""
+
+
+def _bounded(text: object) -> object:
+    return shorten(text, MAX_TEXT) if isinstance(text, str) else text
+
+
+Text = Annotated[str, BeforeValidator(_bounded)]
+"""A text that a service wrote, cut at :data:`~overnight.errors.MAX_TEXT`."""
 
 
 class JobState(StrEnum):
@@ -44,7 +62,7 @@ _LIVE = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING})
 
 
 class FailureCause(StrEnum):
-    """Who can mend a failed job. Only what the *service* lost is worth a retry as it stands."""
+    """Why a job failed, by who can mend it. Only a failure of the *service* is worth a retry as it stands."""
 
     INPUT = "input"
     CREDENTIALS = "credentials"
@@ -57,11 +75,30 @@ class FailureCause(StrEnum):
         return self is FailureCause.SERVICE
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class JobRef(_Frozen):
+class Stored(_Part):
+    """A model that outlives the process which wrote it: it ignores unknown fields and reads older versions."""
+
+    version: int = VERSION
+    """Of the JSON that this is written as; what is read is converted to the present one."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {}
+    """Names of fields in version 1, and what they are called now."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _convert(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        present = {name: item for name, item in value.items() if name not in cls.RENAMED}
+        earlier = {cls.RENAMED[name]: item for name, item in value.items() if name in cls.RENAMED}
+        return earlier | present | {"version": VERSION}
+
+
+class JobRef(Stored):
     """
     What the service calls a job, and through which connection it is reached.
 
@@ -99,12 +136,12 @@ class JobRef(_Frozen):
             except ValidationError:
                 pass
         raise SpecError(
-            f"{value!r} is not a job. Give the XCom of the task that submitted it (its `output`), or "
+            f"{shorten(repr(value))} is not a job. Give the XCom of the task that submitted it (its `output`), or "
             "{'service': …, 'id': …, 'conn_id': …}."
         )
 
 
-class JobCounts(_Frozen):
+class JobCounts(_Part):
     """How many items (lines, files, records) a job has; ``None`` where the service does not say."""
 
     total: int | None = None
@@ -112,12 +149,12 @@ class JobCounts(_Frozen):
     failed: int | None = None
 
 
-class JobError(_Frozen):
+class JobError(_Part):
     """One error as the service words it; ``line`` counts from 1 in the input."""
 
-    code: str | None = None
-    message: str
-    param: str | None = None
+    code: Text | None = None
+    message: Text
+    param: Text | None = None
     line: int | None = None
 
     def __str__(self) -> str:
@@ -126,21 +163,24 @@ class JobError(_Frozen):
         return f"{where}{code}{self.message}"
 
 
-class JobStatus(_Frozen):
-    """One look at a remote job."""
+class JobStatus(Stored):
+    """A remote job's state at one moment, as its service answered a poll."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"blame": "cause", "results_lapse_at": "results_expire_at"}
 
     state: JobState
-    raw: str
+    raw: Text
     """The service's own word for the state."""
     counts: JobCounts = JobCounts()
     progress: float | None = None
     """Share of the items that are done, 0 to 1."""
-    errors: tuple[JobError, ...] = ()
+    errors: Annotated[tuple[JobError, ...], AfterValidator(lambda errors: errors[:MAX_ERRORS])] = ()
+    """The first :data:`MAX_ERRORS` of them."""
     cause: FailureCause | None = None
     """Set when the job FAILED and the service's answer says why."""
     results_expire_at: datetime | None = None
     """When the service deletes the results."""
-    warnings: tuple[str, ...] = ()
+    warnings: Annotated[tuple[Text, ...], AfterValidator(lambda warnings: warnings[:MAX_ERRORS])] = ()
     """What the service says of the job that is no error."""
     poll_after: float | None = None
     """Seconds after which the service wants to be asked again."""
@@ -161,8 +201,8 @@ class JobStatus(_Frozen):
         return ", ".join(parts)
 
 
-class FoundJob(_Frozen):
-    """A job of ours that a service listed, with what we had tagged it with."""
+class FoundJob(Stored):
+    """A job that a service lists and whose tags say that it is this task instance's."""
 
     ref: JobRef
     generation: int
@@ -193,8 +233,28 @@ class FoundJob(_Frozen):
         """Whether this is the very job that ``key`` names: the same generation and the same spec."""
         return (self.generation, self.fingerprint) == (key.generation, key.fingerprint)
 
+    @property
+    def is_live(self) -> bool:
+        """Whether the job may still end with results, and nobody asked for its cancellation."""
+        return not self.state.is_terminal and not self.state.is_stopped
 
-class ResultFile(_Frozen):
+
+def choose_found(jobs: Iterable[FoundJob], key: JobKey) -> FoundJob | None:
+    """
+    Return the one of a task instance's listed jobs that matters to its next try; ``None`` when there is none.
+
+    That is the newest of the generation of ``key`` or a later one; else an earlier one that is still live, since it is
+    paid for and has yet to deliver; else the newest.
+    """
+
+    def rank(job: FoundJob) -> tuple[bool, bool, int, bool, datetime]:
+        present = job.generation >= key.generation
+        return present, job.is_live and not present, job.generation, job.fingerprint == key.fingerprint, job.created_at
+
+    return max(jobs, key=rank, default=None)
+
+
+class ResultFile(_Part):
     """One file of results, as a URI that :mod:`overnight.ingest` can read."""
 
     kind: str
@@ -202,8 +262,8 @@ class ResultFile(_Frozen):
     uri: str
 
 
-class ResultManifest(_Frozen):
-    """Where a job's results are. XCom carries this, the results stay where they are."""
+class ResultManifest(Stored):
+    """Where a job's results are: what an XCom carries in their place."""
 
     ref: JobRef
     files: tuple[ResultFile, ...] = ()

@@ -1,34 +1,31 @@
-"""What a task remembers of its job between tries."""
+"""What a task (or a script) remembers of its job between tries."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict
-
-from overnight.jobs.model import JobRef, JobStatus
+from overnight.jobs.identity import JobKey
+from overnight.jobs.model import JobRef, JobStatus, Stored
 
 
 class Ending(StrEnum):
-    """Why a task let go of its job."""
+    """Why a task released its job."""
 
     ACCEPTED = "accepted"
-    """The task saw the job's end, and succeeds with its results."""
+    """The job ended, and the task succeeds with its results."""
     FINISHED = "finished"
-    """The task saw the job's end, and fails for it; its next run is to have another job."""
+    """The job ended, and the task fails for that; its next run is to have another job."""
     HANDED_OVER = "handed over"
-    """``wait_for_completion=False``: somebody else waits for the job."""
+    """``wait_for_completion=False``: another task waits for the job."""
 
 
-class JobRecord(BaseModel):
+class JobRecord(Stored):
     """
-    What a task remembers of its job between tries, in Airflow's task state store.
+    What a task remembers of its job between tries, in a :class:`~overnight.jobs.record_store.RecordStore`.
 
     It is written before the submit (``ref`` is ``None``: only the intent is known), after it, and at the end.
     """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     generation: int
     fingerprint: str
@@ -36,31 +33,36 @@ class JobRecord(BaseModel):
     ref: JobRef | None = None
     submitted_at: datetime | None = None
     ending: Ending | None = None
+    key: JobKey | None = None
+    """By which the service's list is asked for the job. Version 1 did not have it."""
+    answered: bool = False
+    """Whether the service has answered a poll of this job: then a later 404 means that it is gone."""
     deferred_with: int | None = None
     """Airflow's ``max_tries`` of the task while it is deferred: clearing a task raises it, a retry does not."""
     ended_with: int | None = None
     """The same when the job had its ending."""
 
     @classmethod
-    def intent(cls, generation: int, fingerprint: str, former: JobRecord | None = None) -> JobRecord:
+    def intent(cls, key: JobKey, former: JobRecord | None = None) -> JobRecord:
         """
-        Return the record to keep before submitting.
+        Return the record to write before submitting.
 
         An intent that was never carried out keeps its time: the search for its orphan starts there.
         """
-        carried = former is not None and former.ref is None and former.generation == generation
+        carried = former is not None and former.ref is None and former.generation == key.generation
         intent_at = former.intent_at if former is not None and carried else datetime.now(UTC)
-        return cls(generation=generation, fingerprint=fingerprint, intent_at=intent_at)
+        return cls(generation=key.generation, fingerprint=key.fingerprint, intent_at=intent_at, key=key)
 
     @classmethod
-    def attached(cls, ref: JobRef, generation: int, submitted_at: datetime, fingerprint: str) -> JobRecord:
-        """Return the record of a job that was already there."""
+    def attached(cls, ref: JobRef, key: JobKey, submitted_at: datetime) -> JobRecord:
+        """Return the record of a job that was already there; ``key`` has its generation."""
         return cls(
-            generation=generation,
-            fingerprint=fingerprint,
+            generation=key.generation,
+            fingerprint=key.fingerprint,
             intent_at=submitted_at,
             ref=ref,
             submitted_at=submitted_at,
+            key=key,
         )
 
     @property
@@ -74,8 +76,12 @@ class JobRecord(BaseModel):
         """Return the record of the intent carried out."""
         return self.model_copy(update={"ref": ref, "submitted_at": at})
 
+    def with_answer(self) -> JobRecord:
+        """Return the record of a job that the service has answered a poll of."""
+        return self.model_copy(update={"answered": True})
+
     def deferred(self, max_tries: int) -> JobRecord:
-        """Return the record of a job that a trigger is about to watch."""
+        """Return the record of a job that a trigger is about to poll."""
         return self.model_copy(update={"deferred_with": max_tries})
 
     def may_be_cancelled(self, seen: JobStatus | None, max_tries: int) -> bool:
@@ -89,7 +95,7 @@ class JobRecord(BaseModel):
         return cleared and seen is not None and not seen.state.is_terminal and not seen.state.is_stopped
 
     def ended(self, ending: Ending, max_tries: int) -> JobRecord:
-        """Return the record of a job that this task has done with."""
+        """Return the record of a job that this task has released."""
         return self.model_copy(update={"ending": ending, "ended_with": max_tries})
 
     def is_unacknowledged(self, max_tries: int) -> bool:

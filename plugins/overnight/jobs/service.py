@@ -39,7 +39,7 @@ class Service(ABC, Generic[SpecT]):
     """
     A remote API in five verbs, each a :data:`~overnight.transport.flow.Flow`.
 
-    Every verb raises :class:`~overnight.errors.ServiceError`. ``status`` and ``cancel`` also run on the
+    Every verb raises :class:`~overnight.errors.ServiceError`. ``status``, ``cancel`` and ``find`` also run on the
     triggerer's event loop; the others only in a worker.
 
     :param conn_id: The connection that every :class:`~overnight.jobs.JobRef` made here names.
@@ -58,14 +58,15 @@ class Service(ABC, Generic[SpecT]):
     @abstractmethod
     def find(self, key: JobKey, since: datetime, record: JobRecord | None = None) -> Flow[FoundJob | None]:
         """
-        Look for this task instance's newest job at the service.
+        Look for this task instance's job at the service.
 
-        :param key: Only ``key.tag`` must match: the caller decides about generation and fingerprint.
+        :param key: Only ``key.tag`` must match: :func:`~overnight.jobs.choose_found` picks one of several, and the
+            caller decides about its generation and fingerprint.
         :param since: Jobs created before this (aware) time are not ours; it bounds the listing.
         :param record: What the task remembers of an earlier try (when it meant to submit, the job it submitted), for a
             service whose jobs carry no name of ours; ``None`` when nothing is known.
-        :return: The job with the highest generation, or ``None``. A failed listing raises: "unknown" must
-            never read as "absent".
+        :return: The newest job; an older one that is still live when there is none of the key's generation; or
+            ``None``. A failed listing raises: "unknown" must never read as "absent".
         """
 
     @abstractmethod
@@ -79,9 +80,10 @@ class Service(ABC, Generic[SpecT]):
     @abstractmethod
     def status(self, ref: JobRef) -> Flow[JobStatus]:
         """
-        Look at the job once.
+        Poll the job once.
 
-        :raises NotFoundError: the service does not know it (any more).
+        :raises NotFoundError: the service answers that it does not know it; the caller confirms that
+            (:func:`~overnight.jobs.wait.poll`).
         """
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:

@@ -1,16 +1,33 @@
-"""Watching and cancelling a job, for any service and in either colour."""
+"""Polling and cancelling a job, for any service; each flow runs on a worker and on a triggerer's event loop."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from overnight.errors import OvernightError, ServiceError
-from overnight.jobs import JobRef, JobStatus
-from overnight.jobs.lifecycle import PollEnd, Poller, PollOutcome, Wait
+from pydantic import ValidationError
+
+from overnight.errors import (
+    NotFoundError,
+    OvernightError,
+    RequestRefusedError,
+    ServiceError,
+    UnavailableError,
+    UnsupportedError,
+    shorten,
+)
+from overnight.jobs.model import FoundJob, JobRef, JobStatus
+from overnight.jobs.poller import PollEnd, Poller, PollOutcome, Wait
+from overnight.jobs.record import JobRecord
 from overnight.jobs.service import Service
-from overnight.transport.flow import Flow, Pause
+from overnight.transport.flow import Flow, Pause, bound
+
+CONFIRM_WAITS: Final = (2.0, 8.0, 20.0)
+"""Seconds between the polls that confirm a 404: a service's replicas, caches and gateways may lag that long."""
+CANCEL_SECONDS: Final = 25.0
+"""How long a killed task's job is asked to end; less than Airflow's own ``[triggerer] on_kill_timeout``, 30."""
 
 
 class Logger(Protocol):
@@ -29,53 +46,147 @@ def wait_for_end(
     patience: float,
     cancel_on_deadline: bool,
     log: Logger,
+    try_until: float | None = None,
+    record: JobRecord | None = None,
+    on_answer: Callable[[], object] | None = None,
 ) -> Flow[PollOutcome]:
     """
-    Look at a job until it ends, its deadline passes, or nobody answers; then say which.
+    Poll a job until it ends, its deadline passes, or nobody answers; then say which.
 
-    :param poll_interval: Seconds between looks.
+    :param poll_interval: Seconds between polls.
     :param deadline: Epoch seconds, or ``None`` for none.
     :param patience: Seconds without a usable answer after which to give up.
     :param cancel_on_deadline: Cancel the job when the deadline passes.
-    :param log: Gets a line for every look.
+    :param log: Gets a line for every poll.
+    :param try_until: Epoch seconds at which this try of the task ends; the job is left alone.
+    :param record: What the task remembers of the job; its key is what the service's list is asked for.
+    :param on_answer: Called after the first poll that was answered.
     """
-    poller = Poller(ref, poll_interval=poll_interval, deadline=deadline, patience=patience)
+    poller = Poller(
+        ref,
+        poll_interval=poll_interval,
+        deadline=deadline,
+        try_until=try_until,
+        patience=patience,
+        answered=record is not None and record.answered,
+    )
+    reported = poller.answered
     while True:
-        step = yield from poll_once(service, ref, poller, log)
+        step = yield from poll_once(service, ref, poller, log, record)
+        if poller.answered and not reported and on_answer is not None:
+            on_answer()
+        reported = poller.answered
         if isinstance(step, Wait):
             yield Pause(step.seconds)
             continue
         if step.end is PollEnd.DEADLINE and cancel_on_deadline:
-            stopped, told = yield from _ask(service, ref)
+            stopped, message = yield from _cancel(service, ref)
             if stopped is not None and stopped.state.is_terminal and not stopped.state.is_stopped:
-                # It ended between the last look and the cancellation, and is paid for.
-                return PollOutcome(PollEnd.ENDED, stopped)
-            return replace(step, message=f"{step.message} {told}", cancelled=stopped is not None)
+                # It ended between the last poll and the cancellation, and is paid for.
+                return PollOutcome(PollEnd.ENDED, stopped, answered=True)
+            return replace(step, message=f"{step.message} {message}", cancelled=stopped is not None)
         return step
 
 
-def poll_once(service: Service[Any], ref: JobRef, poller: Poller, log: Logger) -> Flow[Wait | PollOutcome]:
-    """Look at a job once, and let its keeper decide; a failing look is the keeper's to bear."""
+def poll_once(
+    service: Service[Any], ref: JobRef, poller: Poller, log: Logger, record: JobRecord | None = None
+) -> Flow[Wait | PollOutcome]:
+    """Poll a job once and let its poller decide; whatever a poll raises is the poller's to tolerate or not."""
     try:
-        status = yield from service.status(ref)
+        status = yield from bound(poll(service, ref, log, record), poller.get_seconds_left(time.time()))
     except ServiceError as error:
-        log.warning("Looking at %s failed: %s", ref, error)
+        log.warning("The poll of %s failed: %s", ref, error)
         return poller.on_error(error, time.time())
+    except OvernightError as error:
+        log.warning("%s cannot be polled: %s", ref, error)
+        return poller.on_error(RequestRefusedError(str(error)), time.time())
+    except Exception as error:
+        # An answer that the service's parser did not foresee must not end a wait for something that is paid for.
+        unread = UnavailableError(f"The answer about {ref} could not be read: {describe_unexpected(error)}.")
+        log.warning("%s", unread)
+        return poller.on_error(unread, time.time())
+    now = time.time()
     log.info("%s is %s.", ref, status.describe())
-    return poller.on_status(status, time.time())
+    stalled = poller.get_stall(status, now)
+    if stalled is not None:
+        log.warning(
+            "%s has not moved for %.1f hours: no change of its state or counts. Look at it at the service; the "
+            "deadline is what ends the wait.",
+            ref,
+            stalled / 3600,
+        )
+    return poller.on_status(status, now)
+
+
+def poll(
+    service: Service[Any], ref: JobRef, log: Logger | None = None, record: JobRecord | None = None
+) -> Flow[JobStatus]:
+    """
+    Return a job's status; a 404 is believed only when it repeats and the service's list does not have the job either.
+
+    :param record: Has the key that the list is asked for; without one the list is left out.
+    :raises NotFoundError: the service does not know the job.
+    :raises RequestRefusedError: neither the job nor the list is there, so the address is wrong.
+    :raises UnavailableError: the list has the job, and its own address says that it is not there.
+    """
+    waits = iter(CONFIRM_WAITS)
+    while True:
+        try:
+            return (yield from service.status(ref))
+        except NotFoundError as error:
+            missing = error
+        found = yield from _find_listed(service, ref, record)
+        if found is not None:
+            raise UnavailableError(
+                f"The service lists {ref} as {found.state} and answers 404 when it is asked for that job alone.",
+                status=missing.status,
+            )
+        seconds = next(waits, None)
+        if seconds is None:
+            raise missing
+        if log is not None:
+            log.warning("The service does not know %s; asking again in %.0f s. %s", ref, seconds, missing)
+        yield Pause(seconds)
 
 
 def request_cancellation(service: Service[Any], ref: JobRef) -> Flow[str]:
-    """Ask for a job's end and tell what came of it; a refusal is told, not raised."""
-    _, told = yield from _ask(service, ref)
-    return told
+    """Ask for a job's end and describe what came of it; a refusal is described, not raised."""
+    _, message = yield from _cancel(service, ref)
+    return message
 
 
-def _ask(service: Service[Any], ref: JobRef) -> Flow[tuple[JobStatus | None, str]]:
+def describe_unexpected(error: BaseException) -> str:
+    """Return one bounded line for an exception that is none of this package's: its type and its message."""
+    if isinstance(error, ValidationError):
+        # pydantic's own text quotes the input, which may be the whole answer.
+        first = error.errors(include_url=False, include_input=False)[0]
+        return shorten(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", 500)
+    return shorten(f"{type(error).__name__}: {error}", 500)
+
+
+def _find_listed(service: Service[Any], ref: JobRef, record: JobRecord | None) -> Flow[FoundJob | None]:
+    if record is None or record.key is None:
+        return None
+    try:
+        found = yield from service.find(record.key, record.intent_at, record)
+    except NotFoundError as error:
+        raise RequestRefusedError(
+            f"The service knows neither {ref} nor its list of jobs, so the connection's address is wrong: {error}",
+            status=error.status,
+        ) from error
+    except (RequestRefusedError, UnsupportedError):
+        # It has no list, or none for this job; the job's own address has to do.
+        return None
+    return found if found is not None and found.ref == ref else None
+
+
+def _cancel(service: Service[Any], ref: JobRef) -> Flow[tuple[JobStatus | None, str]]:
     try:
         status = yield from service.cancel(ref)
     except OvernightError as error:
         return None, f"{ref} could not be cancelled and may still be running: {error}"
+    except Exception as error:
+        return None, f"{ref} may not be cancelled; the answer could not be read: {describe_unexpected(error)}."
     if status.state.is_terminal and not status.state.is_stopped:
         return status, f"{ref} had ended before it could be cancelled: {status.describe()}."
     return status, f"Asked for the cancellation of {ref}; it is {status.describe()}."

@@ -1,35 +1,39 @@
-"""The one operator base: attach or submit, wait, judge, for any service."""
+"""The one operator base, for any service: what Airflow has to do with the steps in :mod:`overnight.jobs.attach`."""
 
 from __future__ import annotations
 
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 from airflow.sdk import BaseOperator, conf
+from airflow.sdk.bases.xcom import BaseXCom
+from airflow.sdk.exceptions import AirflowTaskTimeout
 
-from overnight.errors import NotFoundError
 from overnight.hooks.job import JobHook, hook_for
 from overnight.hooks.outcome import build_outcome, failing_for_good
-from overnight.jobs import JobKey, JobRef, JobStatus
-from overnight.jobs.allowance import Allowance
+from overnight.hooks.record_store import RECORD, TaskStateRecordStore
+from overnight.jobs import JobRecord, JobRef, RecordStore
+from overnight.jobs.attach import Attempt, Conclusion, JobOwner
 from overnight.jobs.client import JobClient
-from overnight.jobs.lifecycle import OnChangedSpec, PollOutcome, Submit, adopt, evaluate, resume
-from overnight.jobs.record import Ending, JobRecord
+from overnight.jobs.resume import OnChangedSpec
 from overnight.jobs.service import JobSpec
-from overnight.jobs.wait import request_cancellation, wait_for_end
+from overnight.jobs.wait import request_cancellation
+from overnight.jobs.wait_settings import WaitSettings
 from overnight.links.job import CONSOLE_URL_KEY, JobLink
-from overnight.triggers.job import ON_KILL_SECONDS, JobTrigger, parse_event
+from overnight.triggers.job import JobTrigger, get_context, parse_event
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-SpecT = TypeVar("SpecT", bound=JobSpec)
+__all__ = ["RECORD", "JobOperator"]
 
-RECORD = "overnight_job"
-"""The key of the :class:`~overnight.jobs.lifecycle.JobRecord` in Airflow's task state store."""
+XCOM_RETURN_KEY = BaseXCom.XCOM_RETURN_KEY
+
+SpecT = TypeVar("SpecT", bound=JobSpec)
 
 
 class JobOperator(BaseOperator, ABC, Generic[SpecT]):
@@ -46,10 +50,11 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         :class:`~overnight.sensors.job.BatchJobSensor`.
     :param deferrable: Wait in the triggerer and free the worker.
     :param durable: ``False`` forgets the job between tries: every try submits and pays anew.
-    :param poll_interval: Seconds between looks at the job.
+    :param poll_interval: Seconds between polls of the job, above 0. This, ``deadline`` and ``patience`` are a number, a
+        timedelta, or text, such as a template makes it: ``"60"``, ``"PT1M"``, ``"00:01:00"``.
     :param deadline: How long the job may take, from the submit, in wall-clock time that goes on while triggerers and
-        workers restart: seconds or a timedelta. ``None`` waits for ever. After it the task fails, and a retry submits
-        a new job.
+        workers restart. ``None`` waits for ever. After it the task fails, and a retry submits a new job. It bounds the
+        job; Airflow's ``execution_timeout`` bounds one try, leaves the job running, and its retry attaches.
     :param patience: Seconds without any usable answer about the job after which the task gives up; a retry attaches
         to the job again.
     :param cancel_on_deadline: Cancel the job when the deadline passes. Otherwise it runs on.
@@ -60,7 +65,16 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         ``"restart"``, which cancels it and submits the new one.
     """
 
-    template_fields: Sequence[str] = ("conn_id", "allowed_failures", "poll_interval", "deadline")
+    template_fields: Sequence[str] = (
+        "conn_id",
+        "allowed_failures",
+        "poll_interval",
+        "deadline",
+        "patience",
+        "cancel_on_deadline",
+        "cancel_on_kill",
+        "on_changed_spec",
+    )
     operator_extra_links = (JobLink(),)
     hook_class: ClassVar[type[JobHook[Any]]]
 
@@ -71,13 +85,13 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         durable: bool = True,
-        poll_interval: float = 60.0,
-        deadline: timedelta | float | None = timedelta(hours=25),
-        patience: float = 3600.0,
-        cancel_on_deadline: bool = True,
-        cancel_on_kill: bool = True,
+        poll_interval: timedelta | float | str = 60.0,
+        deadline: timedelta | float | str | None = timedelta(hours=25),
+        patience: timedelta | float | str = 3600.0,
+        cancel_on_deadline: bool | str = True,
+        cancel_on_kill: bool | str = True,
         allowed_failures: float | str = 0,
-        on_changed_spec: OnChangedSpec = "fail",
+        on_changed_spec: OnChangedSpec | str = "fail",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -92,158 +106,127 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         self.cancel_on_kill = cancel_on_kill
         self.allowed_failures = allowed_failures
         self.on_changed_spec = on_changed_spec
-        self._watched: tuple[JobClient[Any], JobRef] | None = None
+        self._waiting_for: tuple[JobClient[Any], JobRef, bool] | None = None
 
     @abstractmethod
     def build_spec(self, context: Context) -> SpecT:
-        """Return the validated spec of this task instance's job; raise before anything is submitted."""
+        """
+        Return the validated spec of this task instance's job; raise before anything is submitted.
+
+        It is called by every try, also by one that only attaches. Checks that read the whole input belong into
+        :meth:`prepare_submit`, if the spec already has the digest that its fingerprint needs.
+        """
+
+    def prepare_submit(self, spec: SpecT) -> SpecT:
+        """Check what is about to be submitted and return it; called immediately before a submit, and only then."""
+        return spec
 
     def make_client(self) -> JobClient[Any]:
         """Return a client of the service. Override it to give the service more than a connection."""
         return self.hook_class(self.conn_id).client()
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Attach to this task instance's job or submit it, and wait for its end."""
-        with failing_for_good(), self.make_client() as client:
-            allowed = Allowance.parse(self.allowed_failures)
-            record = self._attach_or_submit(context, client, self.build_spec(context))
-            context["ti"].xcom_push(key=CONSOLE_URL_KEY, value=client.service.console_url(record.job) or "")
-            if not self.wait_for_completion:
-                self._remember(context, record.ended(Ending.HANDED_OVER, context["ti"].max_tries))
-                return build_outcome(record.job)
-            self.log.info("Waiting for %s; %s of its items may fail.", record.job, allowed)
-            if self.deferrable:
-                self._remember(context, record.deferred(context["ti"].max_tries))
-                self.defer(
-                    trigger=JobTrigger(
-                        ref=record.job.model_dump(mode="json"),
-                        cancel_on_kill=self.cancel_on_kill,
-                        echo=record.model_dump(mode="json"),
-                        **self._patience_with(record),
-                    ),
-                    method_name="execute_complete",
-                )
-            # Ready-made: a signal handler should neither look up a connection nor share one in use.
-            self._watched = (self.make_client(), record.job)
-            over = client.run(wait_for_end(client.service, record.job, log=self.log, **self._patience_with(record)))
-            self._watched = None
-            return self._conclude(context, client, record, over)
-
-    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Go on after the trigger's event, on whichever worker and in a fresh instance of the operator."""
-        with failing_for_good(), self.make_client() as client:
-            return self._conclude(context, client, JobRecord.model_validate(event["echo"]), parse_event(event))
-
-    def on_kill(self) -> None:
-        """Cancel the job when the task is killed while a worker waits. A deferred task's trigger has its own."""
-        if self._watched is not None and self.cancel_on_kill:
-            client, ref = self._watched
-            with client:
-                self.log.info("%s", client.run(request_cancellation(client.service, ref)))
-
-    def _attach_or_submit(self, context: Context, client: JobClient[Any], spec: SpecT) -> JobRecord:
-        fingerprint = spec.fingerprint(self.conn_id)
-        if not self.durable:
-            return self._submit(context, client, spec, JobRecord.intent(0, fingerprint))
-        record = self.recall(context)
-        seen = self._look(record.ref) if record is not None and record.ref is not None else None
-        if record is not None and self.cancel_on_kill and record.may_be_cancelled(seen, context["ti"].max_tries):
-            seen = self._await_cancellation(record)
-        step = resume(record, seen, fingerprint, self.on_changed_spec, max_tries=context["ti"].max_tries)
-        if isinstance(step, Submit):
-            first = step
-            key = _build_key(context, first.generation, fingerprint)
-            found = client.run(client.service.find(key, _searched_since(context, record), record))
-            step = adopt(found, first.generation, fingerprint, self.on_changed_spec)
-            if isinstance(step, Submit):
-                self.log.info("Submitting generation %d: %s, and %s.", step.generation, first.why, step.why)
-                for abandoned in filter(None, (first.abandon, step.abandon)):
-                    self.log.warning("%s", client.run(request_cancellation(client.service, abandoned)))
-                intent = JobRecord.intent(step.generation, fingerprint, record)
-                self._remember(context, intent)
-                return self._submit(context, client, spec, intent)
-        self.log.info("Attaching: %s.", step.why)
-        attached = JobRecord.attached(step.ref, step.generation, step.submitted_at, fingerprint)
-        self._remember(context, attached)
-        return attached
-
-    def _submit(self, context: Context, client: JobClient[Any], spec: SpecT, intent: JobRecord) -> JobRecord:
-        key = _build_key(context, intent.generation, intent.fingerprint)
-        record = intent.submitted(client.run(client.service.submit(spec, key)), datetime.now(UTC))
-        self._remember(context, record)
-        self.log.info("Submitted %s (generation %d).", record.job, record.generation)
-        return record
-
-    def _look(self, ref: JobRef) -> JobStatus | None:
-        # Through the connection that submitted it, which need not be the task's present one.
-        with hook_for(ref).client() as client:
-            try:
-                status: JobStatus = client.run(client.service.status(ref))
-            except NotFoundError as error:
-                self.log.warning("%s", error)
-                return None
-        return status
-
-    def _await_cancellation(self, record: JobRecord) -> JobStatus | None:
-        """Give the trigger of a cleared task the time to cancel the job; to attach now is to see it cancelled later."""
-        self.log.info("Cleared while it was deferred; waiting for the trigger to cancel %s.", record.job)
-        # The triggerer notices after a heartbeat, and then asks for as long as this at most.
-        until = time.monotonic() + ON_KILL_SECONDS + 5.0
-        while True:
-            seen = self._look(record.job)
-            if seen is None or seen.state.is_terminal or seen.state.is_stopped or time.monotonic() >= until:
-                return seen
-            time.sleep(1.0)
-
-    def _conclude(
-        self, context: Context, client: JobClient[Any], record: JobRecord, over: PollOutcome
-    ) -> dict[str, Any]:
-        allowed = Allowance.parse(self.allowed_failures)
-        verdict = evaluate(record.job, over, allowed)
-        if verdict.error is not None:
-            finished = record.ended(Ending.FINISHED, context["ti"].max_tries)
-            self._remember(context, finished if verdict.releases_job else record)
-            raise verdict.error
-        results = client.run(client.service.results(record.job))
-        self._remember(context, record.ended(Ending.ACCEPTED, context["ti"].max_tries))
-        return build_outcome(record.job, over.status, results)
-
-    def _patience_with(self, record: JobRecord) -> dict[str, Any]:
-        deadline = self.deadline.total_seconds() if isinstance(self.deadline, timedelta) else self.deadline
-        submitted_at = (record.submitted_at or record.intent_at).timestamp()
-        return {
-            "poll_interval": self.poll_interval,
-            "deadline": submitted_at + deadline if deadline is not None else None,
-            "patience": self.patience,
-            "cancel_on_deadline": self.cancel_on_deadline,
-        }
+    def make_record_store(self, context: Context) -> RecordStore:
+        """Return where this task instance's job is remembered between tries."""
+        return TaskStateRecordStore(context["task_state_store"])
 
     def recall(self, context: Context) -> JobRecord | None:
         """Return what this task instance remembers of its job; ``None`` for nothing, as with ``durable=False``."""
-        if not self.durable:
-            return None
-        stored = context["task_state_store"].get(RECORD)
-        return JobRecord.model_validate(stored) if stored is not None else None
+        return self.make_record_store(context).get() if self.parse_settings().durable else None
 
-    def _remember(self, context: Context, record: JobRecord) -> None:
-        if self.durable:
-            context["task_state_store"].set(RECORD, record.model_dump(mode="json"))
+    def parse_settings(self) -> WaitSettings:
+        """
+        Parse and check how this task waits; its templates are rendered.
 
+        :raises SpecError: a parameter is out of its range, or no number, duration or truth value.
+        """
+        return WaitSettings.parse(**{name: getattr(self, name) for name in WaitSettings.model_fields})
 
-def _build_key(context: Context, generation: int, fingerprint: str) -> JobKey:
-    ti = context["ti"]
-    return JobKey(
-        dag_id=ti.dag_id,
-        task_id=ti.task_id,
-        run_id=ti.run_id,
-        map_index=ti.map_index if ti.map_index is not None else -1,
-        generation=generation,
-        fingerprint=fingerprint,
-    )
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Attach to this task instance's job or submit it, and wait for its end."""
+        with failing_for_good():
+            settings = self.parse_settings()
+            with self.make_client() as client:
+                attempt = self.begin_attempt(context, client, settings)
+                record = attempt.attach_or_submit(self.build_spec(context), self.prepare_submit)
+                context["ti"].xcom_push(key=CONSOLE_URL_KEY, value=client.service.console_url(record.job) or "")
+                if not settings.wait_for_completion:
+                    attempt.hand_over(record)
+                    return build_outcome(record.job)
+                self.log.info("Waiting for %s; %s of its items may fail.", record.job, settings.allowed_failures)
+                if settings.deferrable:
+                    self._defer(attempt.defer(attempt.poll_first(record)), settings)
+                # Ready-made: a signal handler should neither look up a connection nor share one in use.
+                self._waiting_for = (self.make_client(), record.job, settings.cancel_on_kill)
+                outcome = attempt.wait(record)
+                self._waiting_for = None
+                return self._finish(context, attempt.conclude(record, outcome))
 
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Go on after the trigger's event, on whichever worker and in a fresh instance of the operator."""
+        with failing_for_good():
+            settings = self.parse_settings()
+            record = JobRecord.model_validate(get_context(event))
+            with self.make_client() as client:
+                attempt = self.begin_attempt(context, client, settings)
+                return self._finish(context, attempt.conclude(record, parse_event(event)))
 
-def _searched_since(context: Context, record: JobRecord | None) -> datetime:
-    """Return the time before which no orphan of this task can have been created."""
-    # A cleared run gets a new start; an intent that was kept is older than that.
-    started = context["dag_run"].start_date or datetime.now(UTC)
-    return min(started, record.intent_at) if record is not None else started
+    def on_kill(self) -> None:
+        """
+        Cancel the job when the task is killed while a worker waits. A deferred task's trigger has its own.
+
+        Airflow also calls this when ``execution_timeout`` passes. That ends the try and not the job: a retry attaches.
+        """
+        if self._waiting_for is None:
+            return
+        client, ref, cancel_on_kill = self._waiting_for
+        if isinstance(sys.exception(), AirflowTaskTimeout):
+            self.log.warning("execution_timeout ended this try; %s runs on, and a retry attaches to it.", ref)
+        elif not cancel_on_kill:
+            self.log.info("cancel_on_kill is off: %s is left running.", ref)
+        else:
+            with client:
+                self.log.info("%s", client.run(request_cancellation(client.service, ref)))
+
+    def begin_attempt(self, context: Context, client: JobClient[Any], settings: WaitSettings) -> Attempt[SpecT]:
+        """Return this try of the task at its job."""
+        ti = context["ti"]
+        owner = JobOwner(
+            dag_id=ti.dag_id,
+            task_id=ti.task_id,
+            run_id=ti.run_id,
+            map_index=ti.map_index if ti.map_index is not None else -1,
+            started_at=context["dag_run"].start_date or datetime.now(UTC),
+            max_tries=ti.max_tries,
+        )
+        return Attempt(
+            owner,
+            client,
+            self.make_record_store(context) if settings.durable else None,
+            settings=settings,
+            log=self.log,
+            connect=lambda ref: hook_for(ref).client(),
+        )
+
+    def _defer(self, record: JobRecord, settings: WaitSettings) -> NoReturn:
+        timeout = self.execution_timeout
+        self.defer(
+            trigger=JobTrigger(
+                ref=record.job.model_dump(mode="json"),
+                poll_interval=settings.poll_interval,
+                deadline=settings.get_deadline(record),
+                try_until=time.time() + timeout.total_seconds() if timeout is not None else None,
+                patience=settings.patience,
+                cancel_on_deadline=settings.cancel_on_deadline,
+                cancel_on_kill=settings.cancel_on_kill,
+                context=record.model_dump(mode="json"),
+            ),
+            method_name="execute_complete",
+        )
+
+    def _finish(self, context: Context, conclusion: Conclusion) -> dict[str, Any]:
+        outcome = build_outcome(conclusion.ref, conclusion.status, conclusion.results)
+        if conclusion.error is not None:
+            # A failed task leaves its reference, too: what its job finished is paid for, and can be fetched with it.
+            context["ti"].xcom_push(key=XCOM_RETURN_KEY, value=outcome)
+            raise conclusion.error
+        return outcome

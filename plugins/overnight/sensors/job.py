@@ -12,12 +12,13 @@ from airflow.sdk.exceptions import AirflowSensorTimeout
 from overnight.hooks.job import hook_for
 from overnight.hooks.outcome import build_outcome, failing_for_good
 from overnight.jobs import JobRef
-from overnight.jobs.allowance import Allowance
 from overnight.jobs.client import JobClient
-from overnight.jobs.lifecycle import PollEnd, Poller, PollOutcome, Wait, evaluate
+from overnight.jobs.evaluate import evaluate_for_watcher
+from overnight.jobs.poller import PollEnd, Poller, PollOutcome, Wait
 from overnight.jobs.wait import poll_once
+from overnight.jobs.wait_settings import WaitSettings
 from overnight.links.job import CONSOLE_URL_KEY, JobLink
-from overnight.triggers.job import JobTrigger, parse_event
+from overnight.triggers.job import JobTrigger, get_context, parse_event
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -25,20 +26,22 @@ if TYPE_CHECKING:
 
 class BatchJobSensor(BaseSensorOperator):
     """
-    Wait for a job that was submitted elsewhere, and judge its end as its own operator would.
+    Wait for a job that another task submitted, and evaluate its end as its own operator would.
 
-    Retrying a sensor never submits anything. The XCom is the operator's: ``{"ref": …, "status": …, "results": …}``.
+    A sensor never submits anything: once the job is over, its retries would find what the first try found, so it fails
+    without them, and says to clear the task that submitted. The XCom is the operator's:
+    ``{"ref": …, "status": …, "results": …}``.
 
     :param job: The job: the XCom of the task that submitted it (its ``output``), a
         :class:`~overnight.jobs.JobRef`, or ``{"service": …, "id": …, "conn_id": …}``; templated.
     :param deferrable: Wait in the triggerer and free the worker.
-    :param poke_interval: Seconds between looks at the job.
+    :param poke_interval: Seconds between polls of the job.
     :param timeout: Seconds to wait at most, counted from the start of this try. The job runs on after it.
     :param allowed_failures: How many of the job's items may fail: a count, a ratio or a percentage.
-    :param cancel_on_kill: Cancel the job when the waiting task is marked or cleared. Off, since a sensor only watches.
+    :param cancel_on_kill: Cancel the job when the waiting task is marked or cleared. Off: the job is another task's.
     """
 
-    template_fields: Sequence[str] = ("job", "allowed_failures")
+    template_fields: Sequence[str] = ("job", "allowed_failures", "cancel_on_kill")
     operator_extra_links = (JobLink(),)
 
     def __init__(
@@ -47,7 +50,7 @@ class BatchJobSensor(BaseSensorOperator):
         job: Any,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         allowed_failures: float | str = 0,
-        cancel_on_kill: bool = False,
+        cancel_on_kill: bool | str = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -61,25 +64,38 @@ class BatchJobSensor(BaseSensorOperator):
         """Wait in the triggerer, or poke."""
         with failing_for_good():
             ref = JobRef.read(self.job)
-            Allowance.parse(self.allowed_failures)
+            settings = self.parse_settings()
             with hook_for(ref).client() as client:
                 context["ti"].xcom_push(key=CONSOLE_URL_KEY, value=client.service.console_url(ref) or "")
             if self.deferrable:
                 self.defer(
                     trigger=JobTrigger(
                         ref=ref.model_dump(mode="json"),
-                        poll_interval=self.poke_interval,
+                        poll_interval=settings.poll_interval,
                         deadline=time.time() + self.timeout,
                         cancel_on_deadline=False,
-                        cancel_on_kill=self.cancel_on_kill,
-                        echo=ref.model_dump(mode="json"),
+                        cancel_on_kill=settings.cancel_on_kill,
+                        context=ref.model_dump(mode="json"),
                     ),
                     method_name="execute_complete",
                 )
             return super().execute(context)
 
+    def parse_settings(self) -> WaitSettings:
+        """
+        Parse and check how this sensor waits; its templates are rendered.
+
+        :raises SpecError: a parameter is out of its range, or no number or truth value.
+        """
+        return WaitSettings.parse(
+            poll_interval=self.poke_interval,
+            deferrable=self.deferrable,
+            allowed_failures=self.allowed_failures,
+            cancel_on_kill=self.cancel_on_kill,
+        )
+
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once. A failing look is borne as the trigger bears it."""
+        """Poll once. A failing poll is tolerated as in the trigger."""
         ref = JobRef.read(self.job)
         self._poller = self._poller or Poller(ref, poll_interval=self.poke_interval)
         with hook_for(ref).client() as client:
@@ -90,14 +106,14 @@ class BatchJobSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Go on after the trigger's event."""
-        job = JobRef.model_validate(event["echo"])
+        job = JobRef.model_validate(get_context(event))
         with failing_for_good(), hook_for(job).client() as client:
             return self._conclude(client, job, parse_event(event))
 
-    def _conclude(self, client: JobClient[Any], ref: JobRef, over: PollOutcome) -> dict[str, Any]:
-        if over.end is PollEnd.DEADLINE:
-            raise AirflowSensorTimeout(f"{over.message} It runs on.")
-        verdict = evaluate(ref, over, Allowance.parse(self.allowed_failures))
-        if verdict.error is not None:
-            raise verdict.error
-        return build_outcome(ref, over.status, client.run(client.service.results(ref)))
+    def _conclude(self, client: JobClient[Any], ref: JobRef, outcome: PollOutcome) -> dict[str, Any]:
+        if outcome.end is PollEnd.DEADLINE:
+            raise AirflowSensorTimeout(f"{outcome.message} It runs on.")
+        evaluation = evaluate_for_watcher(ref, outcome, self.parse_settings().allowed_failures)
+        if evaluation.error is not None:
+            raise evaluation.error
+        return build_outcome(ref, outcome.status, client.run(client.service.results(ref)))

@@ -1,25 +1,28 @@
 """
 One definition of a call, for a worker that waits and for a triggerer that must not.
 
-A flow is a generator that yields calls and is sent their answers, as httpx's own auth flows are. It holds
-no client and does no I/O, so the same flow runs blocking in a worker and on the triggerer's event loop.
+A flow is a generator that yields calls and is sent their answers, as httpx's own auth flows are. It makes no request
+of its own: a :class:`Transport` carries the calls out, either blocking in a worker or on the triggerer's event loop.
 A failed call is thrown into the flow, which may catch it. A flow that has to wait yields a :class:`Pause`, one with
-many calls that do not depend on each other a :class:`Gather`.
+many calls that do not depend on each other a :class:`Gather`; :func:`bound` limits how long a flow's calls may take.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
-from overnight.errors import ServiceError
+from overnight.errors import ServiceError, UnavailableError
 
 CallT = TypeVar("CallT")
 AnswerT = TypeVar("AnswerT")
@@ -51,9 +54,52 @@ class Gather:
     at_once: int = 8
 
 
+@dataclass(frozen=True)
+class Within:
+    """
+    Carry out one call, a :class:`Pause` or a :class:`Gather` in a limited time; every transport understands it.
+
+    When the time is over, :class:`~overnight.errors.UnavailableError` is thrown into the flow. A blocking call goes on
+    in its thread until its own time-outs end it, and its answer is dropped.
+
+    :param seconds: From the moment the call is yielded, all its retries and every byte of its answer included.
+    """
+
+    call: Any
+    seconds: float
+
+
+def bound(flow: Flow[T], seconds: float) -> Flow[T]:
+    """
+    Return the flow with a limit on the time that all its calls take together.
+
+    A time-out of an HTTP client counts from byte to byte, so that a server which sends one byte at a time is never too
+    slow for it. This one counts from the first call.
+
+    :param seconds: After which :class:`~overnight.errors.UnavailableError` is thrown into the flow.
+    """
+    until = time.monotonic() + seconds
+    step: Callable[[], Any] = partial(next, flow)
+    try:
+        while True:
+            try:
+                call = step()
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+            try:
+                answer = yield Within(call, max(0.0, until - time.monotonic()))
+            except Exception as error:
+                step = partial(flow.throw, error)
+            else:
+                step = partial(flow.send, answer)
+    finally:
+        flow.close()
+
+
 class Transport(ABC, Generic[CallT, AnswerT]):
     """
-    Carries out the calls that a flow yields, in either colour.
+    Carries out the calls that a flow yields, blocking or on an event loop.
 
     ``send`` and ``asend`` raise :class:`~overnight.errors.ServiceError`, and nothing else, for a call
     that failed. ``send`` may be called from several threads at once.
@@ -107,6 +153,8 @@ class Transport(ABC, Generic[CallT, AnswerT]):
                 step = partial(flow.send, answer)
 
     def _carry_out(self, call: Any) -> Any:
+        if isinstance(call, Within):
+            return self._carry_out_within(call)
         if isinstance(call, Pause):
             time.sleep(call.seconds)
             return None
@@ -115,6 +163,24 @@ class Transport(ABC, Generic[CallT, AnswerT]):
         with ThreadPoolExecutor(call.at_once) as pool:
             return list(pool.map(self._outcome, call.calls))
 
+    def _carry_out_within(self, within: Within) -> Any:
+        done: Future[Any] = Future()
+
+        def carry_out() -> None:
+            try:
+                done.set_result(self._carry_out(within.call))
+            except BaseException as error:  # it is raised in the thread that waits
+                done.set_exception(error)
+
+        # A daemon, so that a server which never ends its answer does not keep the process from ending.
+        threading.Thread(target=copy_context().run, args=(carry_out,), daemon=True).start()
+        try:
+            return done.result(within.seconds)
+        except FutureTimeoutError:
+            if done.done():
+                raise
+            raise _build_too_slow_error(within) from None
+
     def _outcome(self, call: CallT) -> AnswerT | ServiceError:
         try:
             return self.send(call)
@@ -122,6 +188,14 @@ class Transport(ABC, Generic[CallT, AnswerT]):
             return error
 
     async def _acarry_out(self, call: Any) -> Any:
+        if isinstance(call, Within):
+            try:
+                async with asyncio.timeout(call.seconds) as limit:
+                    return await self._acarry_out(call.call)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                raise _build_too_slow_error(call) from None
         if isinstance(call, Pause):
             await asyncio.sleep(call.seconds)
             return None
@@ -153,3 +227,7 @@ class Transport(ABC, Generic[CallT, AnswerT]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _build_too_slow_error(within: Within) -> UnavailableError:
+    return UnavailableError(f"No complete answer came within {within.seconds:.1f} s, all the time there was for it.")

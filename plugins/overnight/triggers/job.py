@@ -1,4 +1,4 @@
-"""The one trigger: watch any remote job from the triggerer, and cancel it when its task is killed."""
+"""The one trigger: poll any remote job from the triggerer, and cancel it when its task is killed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from contextlib import suppress
 from typing import Any, Final
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+from pydantic import ValidationError
 
+from overnight.errors import MAX_TEXT, OvernightError, shorten
 from overnight.hooks.job import hook_for
-from overnight.jobs import JobRef, JobStatus
-from overnight.jobs.lifecycle import PollEnd, PollOutcome
-from overnight.jobs.wait import request_cancellation, wait_for_end
+from overnight.jobs import JobRecord, JobRef, JobStatus
+from overnight.jobs.model import VERSION
+from overnight.jobs.poller import PollEnd, PollOutcome
+from overnight.jobs.wait import CANCEL_SECONDS, describe_unexpected, request_cancellation, wait_for_end
 
-ON_KILL_SECONDS: Final = 25.0
-"""How long a killed task's job is asked to end; less than Airflow's own ``[triggerer] on_kill_timeout``, 30."""
-
-_asking: Final[set[asyncio.Task[None]]] = set()
+_cancelling: Final[set[asyncio.Task[None]]] = set()
 """The event loop itself keeps weak references only."""
 
 
@@ -25,7 +25,7 @@ class JobTrigger(BaseTrigger):
     """
     Poll a remote job until it ends, its deadline passes, or the service refuses to answer.
 
-    It only watches and cancels. Results are read on a worker: a triggerer is shared by thousands of tasks.
+    It only polls and cancels. Results are read on a worker: a triggerer is shared by thousands of tasks.
 
     :param ref: The job, as ``JobRef.model_dump()`` gives it. The connection is looked up by its id here, so that no
         credential is ever in the trigger's row.
@@ -35,7 +35,10 @@ class JobTrigger(BaseTrigger):
     :param patience: Seconds without a usable answer after which the trigger gives up.
     :param cancel_on_deadline: Cancel the job when the deadline passes.
     :param cancel_on_kill: Cancel the job when a user marks the task failed or successful, or clears it.
-    :param echo: Comes back in the event. (A deferral's own ``kwargs`` would do, but ``dag.test()`` drops them.)
+    :param try_until: Epoch seconds at which this try of the task ends, for its ``execution_timeout``; the job runs on.
+    :param context: Comes back in the event: what the task needs to go on. (A deferral's own ``kwargs`` would do, but
+        ``dag.test()`` drops them.)
+    :param echo: What ``context`` was called in version 1 of the stored models; triggers of that version still run.
     """
 
     def __init__(
@@ -47,6 +50,8 @@ class JobTrigger(BaseTrigger):
         patience: float = 3600.0,
         cancel_on_deadline: bool = True,
         cancel_on_kill: bool = True,
+        try_until: float | None = None,
+        context: dict[str, Any] | None = None,
         echo: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -56,7 +61,8 @@ class JobTrigger(BaseTrigger):
         self.patience = patience
         self.cancel_on_deadline = cancel_on_deadline
         self.cancel_on_kill = cancel_on_kill
-        self.echo = echo
+        self.try_until = try_until
+        self.context = context if context is not None else echo
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make this trigger again in another process."""
@@ -69,14 +75,32 @@ class JobTrigger(BaseTrigger):
                 "patience": self.patience,
                 "cancel_on_deadline": self.cancel_on_deadline,
                 "cancel_on_kill": self.cancel_on_kill,
-                "echo": self.echo,
+                "try_until": self.try_until,
+                "context": self.context,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yield exactly one event, in the form that :func:`to_event` gives it."""
+        """
+        Yield exactly one event, in the form that :func:`to_event` gives it.
+
+        Whatever goes wrong becomes an event, too: a trigger that raises would fail its task without its own decision
+        about the job.
+        """
+        try:
+            outcome = await self._wait()
+        except OvernightError as error:
+            end = PollEnd.SILENT if error.retryable else PollEnd.REFUSED
+            outcome = PollOutcome(end, message=shorten(str(error)))
+        except Exception as error:
+            self.log.exception("The wait for %s broke off.", self.ref)
+            text = f"The wait for {self.ref} broke off: {describe_unexpected(error)}. A retry attaches to the job."
+            outcome = PollOutcome(PollEnd.SILENT, message=text)
+        yield TriggerEvent({**to_event(outcome), "context": self.context})
+
+    async def _wait(self) -> PollOutcome:
         async with await hook_for(self.ref).aclient() as client:
-            over = await client.arun(
+            return await client.arun(
                 wait_for_end(
                     client.service,
                     self.ref,
@@ -85,9 +109,10 @@ class JobTrigger(BaseTrigger):
                     patience=self.patience,
                     cancel_on_deadline=self.cancel_on_deadline,
                     log=self.log,
+                    try_until=self.try_until,
+                    record=_parse_record(self.context),
                 )
             )
-        yield TriggerEvent({**to_event(over), "echo": self.echo})
 
     async def on_kill(self) -> None:
         """Cancel the job. Airflow calls this for a user's action only, never for a restart."""
@@ -96,38 +121,58 @@ class JobTrigger(BaseTrigger):
             return
         # Airflow's triggerer repeats its request about once a second until the trigger is gone, and each one would cut
         # off the call to the service. So that is a task of its own, which goes on even when nobody awaits it any more.
-        asking = asyncio.create_task(self._cancel())
-        _asking.add(asking)
-        asking.add_done_callback(_asking.discard)
-        while not asking.done():
+        cancelling = asyncio.create_task(self._cancel())
+        _cancelling.add(cancelling)
+        cancelling.add_done_callback(_cancelling.discard)
+        while not cancelling.done():
             with suppress(asyncio.CancelledError):
-                await asyncio.shield(asking)
-        await asking
+                await asyncio.shield(cancelling)
+        await cancelling
 
     async def _cancel(self) -> None:
         try:
-            async with asyncio.timeout(ON_KILL_SECONDS), await hook_for(self.ref).aclient() as client:
+            async with asyncio.timeout(CANCEL_SECONDS), await hook_for(self.ref).aclient() as client:
                 self.log.info(await client.arun(request_cancellation(client.service, self.ref)))
         except TimeoutError:
-            self.log.warning("%s could not be cancelled in %.0f s and may still be running.", self.ref, ON_KILL_SECONDS)
+            self.log.warning("%s could not be cancelled in %.0f s and may still be running.", self.ref, CANCEL_SECONDS)
+        except Exception as error:
+            # The connection is gone, say. Nobody reads an exception of on_kill.
+            text = describe_unexpected(error)
+            self.log.warning("%s could not be cancelled and may still be running: %s", self.ref, text)
 
 
-def to_event(over: PollOutcome) -> dict[str, Any]:
-    """Return the end of a watch as the JSON of an event."""
+def to_event(outcome: PollOutcome) -> dict[str, Any]:
+    """Return the end of a wait as the JSON of an event, its texts bounded."""
     return {
-        "end": over.end.value,
-        "status": over.status.model_dump(mode="json") if over.status is not None else None,
-        "message": over.message,
-        "cancelled": over.cancelled,
+        "version": VERSION,
+        "end": outcome.end.value,
+        "status": outcome.status.model_dump(mode="json") if outcome.status is not None else None,
+        "message": shorten(outcome.message, 2 * MAX_TEXT),
+        "cancelled": outcome.cancelled,
+        "answered": outcome.answered,
     }
 
 
 def parse_event(event: Mapping[str, Any]) -> PollOutcome:
-    """Read an event back, on a worker."""
-    status = event["status"]
+    """Read an event back, on a worker; unknown fields are ignored, and version 1 is read."""
+    status = event.get("status")
     return PollOutcome(
         PollEnd(event["end"]),
         JobStatus.model_validate(status) if status is not None else None,
-        event["message"],
+        event.get("message", ""),
         event.get("cancelled", False),
+        event.get("answered", status is not None),
     )
+
+
+def get_context(event: Mapping[str, Any]) -> Any:
+    """Return what the trigger was given as its ``context``; version 1 called it ``echo``."""
+    return event["context"] if "context" in event else event["echo"]
+
+
+def _parse_record(context: dict[str, Any] | None) -> JobRecord | None:
+    """Return the record in an operator's context; ``None`` for a sensor's, which has the job's reference alone."""
+    try:
+        return JobRecord.model_validate(context)
+    except ValidationError:
+        return None

@@ -13,7 +13,8 @@ from overnight.errors import OvernightError
 from overnight.hooks.azure_ingestion import AzureIngestionExtra, AzureIngestionHook
 from overnight.jobs import JobKey
 from overnight.jobs.allowance import Allowance
-from overnight.jobs.lifecycle import PollEnd, PollOutcome, evaluate
+from overnight.jobs.evaluate import evaluate
+from overnight.jobs.poller import PollEnd, PollOutcome
 from overnight.sandbox.airflow import Airflow, DagRun
 from overnight.sandbox.azure.errors import Code
 from overnight.services.azure_ingestion.service import AzureIngestionSpec

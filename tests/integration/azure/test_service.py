@@ -23,7 +23,8 @@ from overnight.errors import (
 )
 from overnight.jobs import JobKey, JobState
 from overnight.jobs.allowance import Allowance
-from overnight.jobs.lifecycle import PollEnd, PollOutcome, evaluate
+from overnight.jobs.evaluate import evaluate
+from overnight.jobs.poller import PollEnd, PollOutcome
 from overnight.jobs.wait import wait_for_end
 from overnight.sandbox.azure.errors import Code
 from overnight.services.azure_ingestion.service import AzureIngestionSpec

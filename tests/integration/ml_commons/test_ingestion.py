@@ -184,7 +184,8 @@ def test_a_retry_attaches_to_the_running_ingestion(cluster: Cluster, task_run: T
         task_id="ingest", request=_request(index, uri), engine="server", poll_interval=0.2
     )
     with operator.make_client() as client:
-        record = operator._attach_or_submit(task_run.context, client, operator.build_spec(task_run.context))
+        attempt = operator.begin_attempt(task_run.context, client, operator.parse_settings())
+        record = attempt.attach_or_submit(operator.build_spec(task_run.context))
     outcome = operator.execute(task_run.context)
     assert outcome["ref"]["id"] == record.job.id
     assert {task["task_id"] for task in cluster.tasks("BATCH_INGEST")} - before == {record.job.id}

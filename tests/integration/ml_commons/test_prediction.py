@@ -199,7 +199,8 @@ def test_a_retry_attaches_and_a_dead_workers_job_is_found(openai: OpenAI, task_r
     openai.set("pace", validating=0.1, lines_per_second=5)
     operator = _predict(task_run, openai, count=10)
     with operator.make_client() as client:
-        record = operator._attach_or_submit(task_run.context, client, operator.build_spec(task_run.context))
+        attempt = operator.begin_attempt(task_run.context, client, operator.parse_settings())
+        record = attempt.attach_or_submit(operator.build_spec(task_run.context))
     # The worker died before it recorded the job.
     task_run.store.values.clear()
     outcome = operator.execute(task_run.context)
@@ -469,7 +470,7 @@ def test_a_transform_job_is_found_by_its_name_and_never_made_twice(
     )
     spec = operator.build_spec(task_run.context)
     with operator.make_client() as client:
-        record = operator._attach_or_submit(task_run.context, client, spec)
+        record = operator.begin_attempt(task_run.context, client, operator.parse_settings()).attach_or_submit(spec)
         # The cluster loses the task: only SageMaker knows the job now.
         cluster.http.delete(f"/.plugins-ml-task/_doc/{record.job.id}?refresh=true").raise_for_status()
     task_run.store.values.clear()

@@ -19,7 +19,7 @@ from overnight.errors import (
     UnavailableError,
 )
 from overnight.jobs import FailureCause, JobKey, JobRef, JobState, JobStatus
-from overnight.jobs.lifecycle import Attach, Submit, adopt
+from overnight.jobs.resume import Attach, Submit, adopt
 from overnight.sandbox.process import free_port, start, wait_ready
 from overnight.sandbox.sagemaker.launch import launch
 from overnight.services.sagemaker.service import SageMakerTransformSpec, write_manifest

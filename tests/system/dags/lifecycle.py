@@ -7,10 +7,11 @@ import signal
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, get_current_context
 from late_trigger import LateTrigger
 
-from overnight.jobs import JobRecord
+from overnight.jobs import JobRecord, RecordStore
+from overnight.jobs.client import JobClient
 from overnight.operators.cancel import CancelBatchJobOperator
 from overnight.operators.openai import OpenAIBatchOperator, OpenAIBatchResultsOperator
 from overnight.sensors.job import BatchJobSensor
@@ -30,31 +31,67 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class DiesBeforeSubmit(OpenAIBatchOperator):
+class DyingStore:
+    """A record store whose process dies beside a write."""
+
+    def __init__(self, store: RecordStore, *, before: bool, with_ref: bool) -> None:
+        self.store = store
+        self.before = before
+        self.with_ref = with_ref
+
+    def get(self) -> JobRecord | None:
+        return self.store.get()
+
+    def set(self, record: JobRecord) -> None:
+        dies = (record.ref is not None) is self.with_ref
+        if dies and self.before:
+            die()
+        self.store.set(record)
+        if dies:
+            die()
+
+
+class Mortal(OpenAIBatchOperator):
+    """Its first worker dies beside one of the writes of its record."""
+
+    before: bool
+    with_ref: bool
+
+    def make_record_store(self, context: Context) -> RecordStore:
+        store = super().make_record_store(context)
+        if context["ti"].try_number > 1:
+            return store
+        return DyingStore(store, before=self.before, with_ref=self.with_ref)
+
+
+class DiesBeforeSubmit(Mortal):
     """Its first worker dies when it has written down what it is about to do."""
 
-    def _remember(self, context: Context, record: JobRecord) -> None:
-        super()._remember(context, record)
-        if record.ref is None and context["ti"].try_number == 1:
-            die()
+    before, with_ref = False, False
 
 
-class DiesAfterSubmit(OpenAIBatchOperator):
+class DiesAfterSubmit(Mortal):
     """Its first worker dies between the service's answer to ``POST /batches`` and the record of it."""
 
-    def _remember(self, context: Context, record: JobRecord) -> None:
-        if record.ref is not None and context["ti"].try_number == 1:
-            die()
-        super()._remember(context, record)
+    before, with_ref = True, True
 
 
-class DiesAfterRecord(OpenAIBatchOperator):
+class DiesAfterRecord(Mortal):
     """Its first worker dies once its job is on record."""
 
-    def _remember(self, context: Context, record: JobRecord) -> None:
-        super()._remember(context, record)
-        if record.ref is not None and context["ti"].try_number == 1:
+    before, with_ref = False, True
+
+
+class DiesBeforeWait(OpenAIBatchOperator):
+    """Its first worker dies once it has submitted, without any record: that is when it asks for a second client."""
+
+    clients = 0
+
+    def make_client(self) -> JobClient[Any]:
+        self.clients += 1
+        if self.clients == 2 and get_current_context()["ti"].try_number == 1:
             die()
+        return super().make_client()
 
 
 class CancelsLate(OpenAIBatchOperator):
@@ -86,7 +123,7 @@ def settings(account: str, **arguments: Any) -> dict[str, Any]:
 
 job("dies_before_submit", "quick", DiesBeforeSubmit, deferrable=False)
 job("dies_after_submit", "quick", DiesAfterSubmit, deferrable=False)
-job("not_durable", "quick", DiesAfterSubmit, deferrable=False, durable=False)
+job("not_durable", "quick", DiesBeforeWait, deferrable=False, durable=False)
 job("triggerer_dies", "held")
 job("worker_dies", "held", deferrable=False)
 job("deadline_and_triggerer", "stuck", deadline=30, retries=0)

@@ -19,21 +19,12 @@ from overnight.errors import (
     TransientError,
     UnavailableError,
 )
-from overnight.jobs import FailureCause, FoundJob, JobCounts, JobRef, JobState, JobStatus
+from overnight.jobs import FailureCause, FoundJob, JobCounts, JobKey, JobRef, JobState, JobStatus
 from overnight.jobs.allowance import Allowance
-from overnight.jobs.lifecycle import (
-    Attach,
-    Ending,
-    JobRecord,
-    PollEnd,
-    Poller,
-    PollOutcome,
-    Submit,
-    Wait,
-    adopt,
-    evaluate,
-    resume,
-)
+from overnight.jobs.evaluate import evaluate
+from overnight.jobs.poller import PollEnd, Poller, PollOutcome, Wait
+from overnight.jobs.record import Ending, JobRecord
+from overnight.jobs.resume import Attach, Submit, adopt, resume
 
 REF = JobRef(service="openai", id="batch_1", conn_id="openai_default")
 SPEC, OTHER = "a" * 16, "b" * 16
@@ -49,6 +40,10 @@ def status(state: JobState, **facts: object) -> JobStatus:
 def record(**facts: object) -> JobRecord:
     facts = {"generation": 3, "fingerprint": SPEC, "intent_at": THEN, "ref": REF, "submitted_at": THEN} | facts
     return JobRecord(**facts)
+
+
+def key(generation: int) -> JobKey:
+    return JobKey(dag_id="d", task_id="t", run_id="r", generation=generation, fingerprint=SPEC)
 
 
 def found(**facts: object) -> FoundJob:
@@ -101,9 +96,13 @@ class TestResume:
         assert isinstance(step, Submit)
 
     def test_a_job_that_the_service_lost_is_followed_by_a_new_generation(self):
-        step = resume(record(), None, SPEC)
+        step = resume(record(answered=True), None, SPEC)
         assert isinstance(step, Submit)
         assert step.generation == 4
+
+    def test_a_job_that_the_service_never_knew_is_not_followed_by_another(self):
+        with pytest.raises(RequestRefusedError, match="another address or account"):
+            resume(record(), None, SPEC)
 
     def test_a_job_that_was_handed_over_is_attached_to_while_it_lives(self):
         assert isinstance(resume(record(ending=Ending.HANDED_OVER), status(JobState.RUNNING), SPEC), Attach)
@@ -124,6 +123,18 @@ class TestResume:
 
 
 class TestAdopt:
+    def test_an_earlier_generation_that_lives_is_adopted(self):
+        step = adopt(found(generation=2), 3, SPEC)
+        assert isinstance(step, Attach)
+        assert (step.ref, step.generation) == (REF, 2)
+
+    def test_an_earlier_generation_that_lives_with_another_spec_is_refused_or_abandoned(self):
+        with pytest.raises(ChangedSpecError):
+            adopt(found(generation=2), 4, OTHER)
+        step = adopt(found(generation=2), 4, OTHER, "restart")
+        assert isinstance(step, Submit)
+        assert (step.generation, step.abandon) == (4, REF)
+
     def test_nothing_found_means_submit(self):
         step = adopt(None, 2, SPEC)
         assert isinstance(step, Submit)
@@ -134,8 +145,9 @@ class TestAdopt:
         assert isinstance(step, Attach)
         assert (step.ref, step.generation, step.submitted_at) == (REF, 3, THEN)
 
-    def test_an_earlier_generation_is_history(self):
-        step = adopt(found(generation=2), 3, SPEC)
+    @pytest.mark.parametrize("state", [state for state in JobState if state.is_terminal or state.is_stopped])
+    def test_an_earlier_generation_that_is_over_is_history(self, state: JobState):
+        step = adopt(found(generation=2, state=state), 3, SPEC)
         assert isinstance(step, Submit)
         assert step.generation == 3
 
@@ -161,56 +173,56 @@ class TestRecord:
 
     def test_an_uncarried_intent_keeps_the_time_from_which_its_orphan_is_searched(self):
         former = record(ref=None, submitted_at=None)
-        assert JobRecord.intent(3, SPEC, former).intent_at == THEN
-        assert JobRecord.intent(4, SPEC, former).intent_at > THEN
-        assert JobRecord.intent(3, SPEC, record()).intent_at > THEN
+        assert JobRecord.intent(key(3), former).intent_at == THEN
+        assert JobRecord.intent(key(4), former).intent_at > THEN
+        assert JobRecord.intent(key(3), record()).intent_at > THEN
 
     def test_an_intent_has_no_job(self):
         with pytest.raises(ValueError, match="intent"):
-            _ = JobRecord.intent(0, SPEC).job
+            _ = JobRecord.intent(key(0)).job
 
 
-class TestWatch:
-    def watch(self, **facts: float | None) -> Poller:
+class TestPoller:
+    def poller(self, **facts: float | None) -> Poller:
         return Poller(REF, **({"poll_interval": 60.0, "deadline": 10_000.0, "patience": 600.0} | facts))
 
     @given(states.filter(lambda state: state.is_terminal), st.floats(0, 20_000))
     def test_an_end_is_an_end_even_after_the_deadline(self, state: JobState, now: float):
         seen = status(state)
-        assert self.watch().on_status(seen, now) == PollOutcome(PollEnd.ENDED, seen)
+        assert self.poller().on_status(seen, now) == PollOutcome(PollEnd.ENDED, seen, answered=True)
 
     @given(states.filter(lambda state: not state.is_terminal), st.floats(0, 9_999))
     def test_waits_about_an_interval_and_never_past_the_deadline(self, state: JobState, now: float):
-        step = self.watch().on_status(status(state), now)
+        step = self.poller().on_status(status(state), now)
         assert isinstance(step, Wait)
         assert 0 < step.seconds <= min(66.0, 10_000.0 - now)
 
     def test_the_deadline_ends_it_between_polls_and_between_failures(self):
-        assert self.watch().on_status(status(JobState.RUNNING), 10_000.0).end is PollEnd.DEADLINE
-        assert self.watch().on_error(UnavailableError("no"), 10_000.0).end is PollEnd.DEADLINE
+        assert self.poller().on_status(status(JobState.RUNNING), 10_000.0).end is PollEnd.DEADLINE
+        assert self.poller().on_error(UnavailableError("no"), 10_000.0).end is PollEnd.DEADLINE
 
     def test_without_a_deadline_it_goes_on(self):
-        assert isinstance(self.watch(deadline=None).on_status(status(JobState.RUNNING), 1e12), Wait)
+        assert isinstance(self.poller(deadline=None).on_status(status(JobState.RUNNING), 1e12), Wait)
 
     @given(st.floats(1, 590))
     def test_transient_failures_are_borne_for_as_long_as_patience_lasts(self, later: float):
-        watch = self.watch()
-        assert isinstance(watch.on_error(UnavailableError("no"), 0.0), Wait)
-        assert isinstance(watch.on_error(UnavailableError("no"), later), Wait)
-        assert watch.on_error(UnavailableError("no"), 600.0).end is PollEnd.SILENT
+        poller = self.poller()
+        assert isinstance(poller.on_error(UnavailableError("no"), 0.0), Wait)
+        assert isinstance(poller.on_error(UnavailableError("no"), later), Wait)
+        assert poller.on_error(UnavailableError("no"), 600.0).end is PollEnd.SILENT
 
     def test_an_answer_renews_patience(self):
-        watch = self.watch()
-        watch.on_error(UnavailableError("no"), 0.0)
-        watch.on_status(status(JobState.RUNNING), 599.0)
-        assert isinstance(watch.on_error(UnavailableError("no"), 601.0), Wait)
+        poller = self.poller()
+        poller.on_error(UnavailableError("no"), 0.0)
+        poller.on_status(status(JobState.RUNNING), 599.0)
+        assert isinstance(poller.on_error(UnavailableError("no"), 601.0), Wait)
 
     def test_backs_off_and_honours_retry_after(self):
-        watch = self.watch(patience=1e9, deadline=None)
-        waits = [watch.on_error(UnavailableError("no"), float(n)).seconds for n in range(8)]
+        poller = self.poller(patience=1e9, deadline=None)
+        waits = [poller.on_error(UnavailableError("no"), float(n)).seconds for n in range(8)]
         assert waits[3] > 2 * waits[0]
         assert max(waits) <= Poller.MAX_BACKOFF * 1.1
-        asked = self.watch(poll_interval=1.0).on_error(RateLimitedError("slow", retry_after=300.0), 0.0)
+        asked = self.poller(poll_interval=1.0).on_error(RateLimitedError("slow", retry_after=300.0), 0.0)
         assert asked.seconds >= 270.0
 
     @pytest.mark.parametrize(
@@ -220,34 +232,35 @@ class TestWatch:
             (CredentialsError("no", status=403), PollEnd.REFUSED),
             (RequestRefusedError("what?", status=400), PollEnd.REFUSED),
             (NotFoundError("gone", status=404), PollEnd.LOST),
+            (NotFoundError("gone for good", status=410), PollEnd.LOST),
         ],
     )
     def test_a_refusal_ends_it_at_once(self, error, end):
-        over = self.watch().on_error(error, 0.0)
+        over = self.poller(answered=True).on_error(error, 0.0)
         assert over.end is end
         assert str(error) in over.message
 
 
-class TestJudge:
+class TestEvaluate:
     def evaluate(self, state: JobState, allowed: float | str = 0, **facts: object):
         return evaluate(REF, PollOutcome(PollEnd.ENDED, status(state, **facts)), Allowance.parse(allowed))
 
-    def test_success_lets_go_of_the_job(self):
-        verdict = self.evaluate(JobState.SUCCEEDED)
-        assert verdict.error is None
-        assert verdict.releases_job
+    def test_success_releases_the_job(self):
+        evaluation = self.evaluate(JobState.SUCCEEDED)
+        assert evaluation.error is None
+        assert evaluation.releases_job
 
     @given(st.integers(0, 20), st.integers(0, 20))
     def test_allowed_failures_decide_over_a_partial_job(self, failed: int, allowed: int):
         counts = JobCounts(total=20, succeeded=20 - failed, failed=failed)
-        verdict = self.evaluate(JobState.PARTIAL, allowed, counts=counts)
-        assert (verdict.error is None) == (failed <= allowed)
+        evaluation = self.evaluate(JobState.PARTIAL, allowed, counts=counts)
+        assert (evaluation.error is None) == (failed <= allowed)
 
     def test_a_partial_job_that_was_refused_is_kept_for_the_next_run(self):
-        verdict = self.evaluate(JobState.PARTIAL, counts=JobCounts(total=2, succeeded=1, failed=1))
-        assert isinstance(verdict.error, JobFailedError)
-        assert not verdict.error.retryable
-        assert not verdict.releases_job
+        evaluation = self.evaluate(JobState.PARTIAL, counts=JobCounts(total=2, succeeded=1, failed=1))
+        assert isinstance(evaluation.error, JobFailedError)
+        assert not evaluation.error.retryable
+        assert not evaluation.releases_job
 
     def test_missing_items_count_as_failed(self):
         counts = JobCounts(total=10, succeeded=8, failed=1)
@@ -260,48 +273,57 @@ class TestJudge:
     def test_an_expired_job_is_accepted_within_limits_and_else_lost(self):
         counts = JobCounts(total=10, succeeded=9)
         assert self.evaluate(JobState.EXPIRED, "10%", counts=counts).error is None
-        lost = self.evaluate(JobState.EXPIRED, counts=counts)
+        lost = self.evaluate(JobState.EXPIRED, counts=JobCounts(total=10, succeeded=0))
         assert isinstance(lost.error, JobLostError)
         assert lost.error.retryable
         assert lost.releases_job
 
+    def test_an_expired_job_with_finished_items_is_kept_and_not_paid_for_whole_again(self):
+        evaluation = self.evaluate(JobState.EXPIRED, counts=JobCounts(total=3, succeeded=2))
+        assert isinstance(evaluation.error, JobFailedError)
+        assert not evaluation.error.retryable
+        assert not evaluation.releases_job
+        assert "2 items were finished in time" in str(evaluation.error)
+
     @pytest.mark.parametrize("cause", [FailureCause.INPUT, FailureCause.CREDENTIALS, FailureCause.LIMITS, None])
     def test_what_no_retry_can_mend_is_not_retried(self, cause: FailureCause | None):
-        verdict = self.evaluate(JobState.FAILED, cause=cause)
-        assert isinstance(verdict.error, JobFailedError)
-        assert not verdict.error.retryable
+        evaluation = self.evaluate(JobState.FAILED, cause=cause)
+        assert isinstance(evaluation.error, JobFailedError)
+        assert not evaluation.error.retryable
 
     def test_what_the_service_broke_is_retried_as_a_new_generation(self):
-        verdict = self.evaluate(JobState.FAILED, cause=FailureCause.SERVICE)
-        assert isinstance(verdict.error, JobLostError)
-        assert verdict.error.retryable
-        assert verdict.releases_job
+        evaluation = self.evaluate(JobState.FAILED, cause=FailureCause.SERVICE)
+        assert isinstance(evaluation.error, JobLostError)
+        assert evaluation.error.retryable
+        assert evaluation.releases_job
 
     def test_somebody_elses_cancellation_is_not_undone_by_a_retry(self):
-        verdict = self.evaluate(JobState.CANCELLED)
-        assert isinstance(verdict.error, JobCancelledError)
-        assert not verdict.error.retryable
+        evaluation = self.evaluate(JobState.CANCELLED)
+        assert isinstance(evaluation.error, JobCancelledError)
+        assert not evaluation.error.retryable
 
     @pytest.mark.parametrize(
         ("end", "kind", "releases_job"),
         [
             (PollEnd.DEADLINE, DeadlineExceededError, False),
             (PollEnd.LOST, JobLostError, True),
+            (PollEnd.UNKNOWN, RequestRefusedError, True),
+            (PollEnd.TRY_TIMEOUT, DeadlineExceededError, False),
             (PollEnd.REFUSED, RequestRefusedError, False),
             (PollEnd.SILENT, TransientError, False),
         ],
     )
     def test_ends_without_an_end_of_the_job(self, end, kind, releases_job):
-        verdict = evaluate(REF, PollOutcome(end, message="so it was."), Allowance.parse(0))
-        assert isinstance(verdict.error, kind)
-        assert verdict.releases_job is releases_job
-        assert "so it was." in str(verdict.error)
+        evaluation = evaluate(REF, PollOutcome(end, message="so it was."), Allowance.parse(0))
+        assert isinstance(evaluation.error, kind)
+        assert evaluation.releases_job is releases_job
+        assert "so it was." in str(evaluation.error)
 
-    def test_a_job_that_was_cancelled_at_its_deadline_is_let_go(self):
+    def test_a_job_that_was_cancelled_at_its_deadline_is_released(self):
         assert evaluate(REF, PollOutcome(PollEnd.DEADLINE, cancelled=True), Allowance.parse(0)).releases_job
 
     @given(states.filter(lambda state: not state.is_terminal))
-    def test_a_live_job_cannot_be_judged(self, state: JobState):
+    def test_a_live_job_cannot_be_evaluated(self, state: JobState):
         with pytest.raises(ValueError, match="not an end"):
             self.evaluate(state)
 

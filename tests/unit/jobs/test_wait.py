@@ -11,7 +11,7 @@ import pytest
 
 from overnight.errors import UnavailableError
 from overnight.jobs import JobRef, JobState, JobStatus
-from overnight.jobs.lifecycle import PollEnd, PollOutcome
+from overnight.jobs.poller import PollEnd, PollOutcome
 from overnight.jobs.wait import wait_for_end
 
 REF = JobRef(service="openai", id="batch_1", conn_id="openai_default")
@@ -59,7 +59,7 @@ def test_a_job_that_misses_its_deadline_is_cancelled() -> None:
 
 def test_a_job_that_ends_as_it_is_cancelled_counts_as_ended() -> None:
     status = JobStatus(state=JobState.SUCCEEDED, raw="completed")
-    assert at_the_deadline(Service(status)) == PollOutcome(PollEnd.ENDED, status)
+    assert at_the_deadline(Service(status)) == PollOutcome(PollEnd.ENDED, status, answered=True)
 
 
 def test_a_job_that_could_not_be_cancelled_is_not_taken_for_cancelled() -> None:

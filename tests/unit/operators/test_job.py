@@ -33,7 +33,7 @@ class TestWaitingInAWorker:
     def test_submits_waits_and_returns_references_and_counts(self, shop: Shop, task_run: Any):
         shop.status_after_order = "printed"
         outcome = operator().execute(task_run.context)
-        assert outcome["ref"] == {"service": "slowprint", "id": "p0", "conn_id": "slowprint_default"}
+        assert outcome["ref"] == {"service": "slowprint", "id": "p0", "conn_id": "slowprint_default", "version": 2}
         assert outcome["status"]["state"] == "succeeded"
         assert outcome["results"]["files"] == [{"kind": "output", "uri": "s3://b/novel.printed"}]
         assert task_run.state[RECORD]["ending"] == "accepted"

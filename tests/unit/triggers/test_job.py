@@ -83,7 +83,7 @@ async def test_a_service_that_never_answers_does_not_hold_the_triggerer_for_ever
 ) -> None:
     service = SlowService(3600)
     use(service, monkeypatch)
-    monkeypatch.setattr(job, "ON_KILL_SECONDS", 0.01)
+    monkeypatch.setattr(job, "CANCEL_SECONDS", 0.01)
     await trigger.on_kill()
     assert service.cancelled == []
 

@@ -23,7 +23,7 @@ from overnight.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultManifest
+from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultManifest, choose_found
 from overnight.jobs.service import JobSpec, Service
 from overnight.services.azure_ingestion.connection import JOBS, AzureIngestionConnection
 from overnight.services.azure_ingestion.status import explained, read_state, read_status, stages
@@ -111,7 +111,7 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
                         state=read_state(job),
                     )
                 )
-        return max(ours, key=lambda found: (found.generation, found.fingerprint == key.fingerprint), default=None)
+        return choose_found(ours, key)
 
     def submit(self, spec: AzureIngestionSpec, key: JobKey) -> Flow[JobRef]:
         """

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Final, cast
 
 from overnight.errors import NotFoundError, RequestRefusedError, SpecError, UnavailableError
-from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobState, JobStatus, ResultManifest
+from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobState, JobStatus, ResultManifest, choose_found
 from overnight.jobs.identity import JobName
 from overnight.jobs.service import Service
 from overnight.services.llamacloud.api import (
@@ -120,15 +120,15 @@ class LlamaCloudService(Service[LlamaCloudBatchSpec]):
             if part is not None:
                 jobs[part.name, part.total].setdefault(part.number, batch)
         candidates = [(name, total, parts) for (name, total), parts in jobs.items() if name.split("-")[1] == key.tag]
-        newest: FoundJob | None = None
+        found: list[FoundJob] = []
         for name, total, parts in candidates:
             job = self._found(name, parts, since)
             is_whole = len(parts) == total
             if not is_whole and (job.generation, job.fingerprint) == (key.generation, key.fingerprint):
                 log.info("%d of %d batches of this job were created; the others follow.", len(parts), total)
-            elif newest is None or (job.generation, job.created_at) > (newest.generation, newest.created_at):
-                newest = job
-        return newest
+            else:
+                found.append(job)
+        return choose_found(found, key)
 
     def submit(self, spec: LlamaCloudBatchSpec, key: JobKey) -> Flow[JobRef]:
         """

@@ -17,7 +17,7 @@ import orjson
 from pydantic import Field, JsonValue, field_validator
 
 from overnight.errors import RequestRefusedError, ServiceError, SpecError, UnavailableError, UnsupportedError
-from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultFile, ResultManifest
+from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultFile, ResultManifest, choose_found
 from overnight.jobs.service import JobSpec, Service
 from overnight.services.ml_commons.connection import ML, SEARCH_LAG, created_at, get_task, plain, task_path, tasks_since
 from overnight.services.ml_commons.errors import NAME_TAKEN, NO_HANDLER, ask
@@ -182,7 +182,7 @@ class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
                         state=read_prediction(task).state,
                     )
                 )
-        return max(found, key=lambda job: (job.generation, job.created_at), default=None)
+        return choose_found(found, key)
 
     def _named(self, spec: MLCommonsPredictSpec, key: JobKey) -> Flow[dict[str, JsonValue]]:
         """Return the parameters with the job's name in the one that the connector passes on."""

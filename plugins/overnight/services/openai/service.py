@@ -31,6 +31,7 @@ from overnight.jobs import (
     JobStatus,
     ResultFile,
     ResultManifest,
+    choose_found,
     compute_fingerprint,
 )
 from overnight.jobs.service import JobSpec, Service
@@ -176,7 +177,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
             names = {file["id"]: str(file.get("filename", "")).partition(".")[0] for file in files}
             named = ((batch, names.get(str(batch.get("input_file_id")))) for batch in bare)
             ours = [job for batch, name in named if (job := self._found(batch, name, key, since)) is not None]
-        return max(ours, key=lambda job: (job.generation, job.created_at), default=None)
+        return choose_found(ours, key)
 
     def submit(self, spec: OpenAIBatchSpec, key: JobKey) -> Flow[JobRef]:
         """

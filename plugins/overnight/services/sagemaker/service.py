@@ -22,7 +22,7 @@ from overnight.errors import (
     TransientError,
     UnavailableError,
 )
-from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultFile, ResultManifest
+from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultFile, ResultManifest, choose_found
 from overnight.jobs.service import Service
 from overnight.services.sagemaker.objects import Yield, find_inputs, find_yield, too_large
 from overnight.services.sagemaker.spec import SageMakerTransformSpec, tag_text, write_manifest
@@ -67,7 +67,7 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
             found += [job for item in page["TransformJobSummaries"] if (job := self._found(item, key)) is not None]
             token = page.get("NextToken")
             if not token:
-                return max(found, key=lambda job: (job.generation, job.created_at), default=None)
+                return choose_found(found, key)
             arguments = {**arguments, "NextToken": token}
 
     def submit(self, spec: SageMakerTransformSpec, key: JobKey) -> Flow[JobRef]:

@@ -18,7 +18,8 @@ from overnight.errors import (
 )
 from overnight.jobs import FailureCause, JobRef, JobState
 from overnight.jobs.allowance import Allowance
-from overnight.jobs.lifecycle import PollEnd, PollOutcome, evaluate
+from overnight.jobs.evaluate import evaluate
+from overnight.jobs.poller import PollEnd, PollOutcome
 from overnight.services.azure_ingestion.status import MEANINGS, explained, get_meaning, read_state, read_status
 
 # By error code of the API's reference: what a refused call raises, and what a job that failed with it comes to.

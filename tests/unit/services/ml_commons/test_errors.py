@@ -13,7 +13,7 @@ from overnight.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from overnight.jobs.lifecycle import PollEnd, Poller, PollOutcome, Wait
+from overnight.jobs.poller import PollEnd, Poller, PollOutcome, Wait
 from overnight.services.ml_commons.connection import transport
 from overnight.services.ml_commons.errors import ask
 from overnight.transport.http import HttpCall
@@ -76,7 +76,7 @@ def test_every_error_is_one_exception_that_names_the_remedy(
 def test_only_a_task_or_job_that_is_gone_ends_a_watch_as_lost(reason: str) -> None:
     from overnight.jobs import JobRef
 
-    watch = Poller(JobRef(service="s", id="i", conn_id="c"), poll_interval=1)
+    watch = Poller(JobRef(service="s", id="i", conn_id="c"), poll_interval=1, answered=True)
     over = watch.on_error(_answer(404, _refusal(404, reason)), 0.0)
     assert isinstance(over, PollOutcome)
     assert over.end is PollEnd.REFUSED

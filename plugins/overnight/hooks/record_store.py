@@ -1,0 +1,35 @@
+"""A job's record in Airflow's task state store, which outlives the tries of a task instance."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from overnight.jobs.record import JobRecord
+from overnight.jobs.record_store import parse_record
+
+RECORD: Final = "overnight_job"
+"""The key of the :class:`~overnight.jobs.record.JobRecord`."""
+
+
+class TaskStateRecordStore:
+    """
+    A :class:`~overnight.jobs.record_store.RecordStore` over ``context["task_state_store"]``.
+
+    :param store: Airflow's store of one task instance.
+    """
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def get(self) -> JobRecord | None:
+        """
+        Return what an earlier try wrote last, or ``None``.
+
+        :raises SpecError: the store holds something else.
+        """
+        stored = self._store.get(RECORD)
+        return parse_record(stored, f"Airflow's task state store under {RECORD!r}") if stored is not None else None
+
+    def set(self, record: JobRecord) -> None:
+        """Write the record in place of the one before."""
+        self._store.set(RECORD, record.model_dump(mode="json"))

@@ -1,0 +1,72 @@
+"""A job from a script or a notebook, with the guarantees that an operator gives a task."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
+
+from overnight.jobs.attach import Attempt, Conclusion, Connect, JobOwner
+from overnight.jobs.client import JobClient
+from overnight.jobs.record import Ending
+from overnight.jobs.record_store import RecordStore
+from overnight.jobs.service import JobSpec
+from overnight.jobs.wait_settings import WaitSettings
+
+log = logging.getLogger("overnight.jobs")
+
+SEARCHED: Final = timedelta(days=7)
+"""How far back a job is looked for that is in no record."""
+
+SpecT = TypeVar("SpecT", bound=JobSpec)
+
+
+def run(
+    spec: SpecT,
+    *,
+    client: JobClient[Any],
+    records: RecordStore,
+    name: str,
+    again: bool = False,
+    prepare: Callable[[SpecT], SpecT] | None = None,
+    connect: Connect | None = None,
+    **wait: Any,
+) -> Conclusion:
+    """
+    Run one job to its end, blocking, and return its references and counts.
+
+    A process that is killed at any moment and started again goes on with its job: what it had submitted is in
+    ``records`` or in the service's list, and is not paid for again. So does one that starts after a success.
+
+    :param spec: What is asked of the service; validated.
+    :param client: Of the service; the caller closes it.
+    :param records: Where the job is remembered, such as a :class:`~overnight.jobs.record_store.FileRecordStore`.
+    :param name: Tells this job from the others of the account; the same every time the script is started.
+    :param again: Submit the work anew although it succeeded. Set it for one start only.
+    :param prepare: As for :meth:`~overnight.jobs.attach.Attempt.attach_or_submit`.
+    :param connect: As for :class:`~overnight.jobs.attach.Attempt`.
+    :param wait: The fields of :class:`~overnight.jobs.wait_settings.WaitSettings` that matter here: ``poll_interval``,
+        ``deadline``, ``patience``, ``cancel_on_deadline``, ``allowed_failures``, ``on_changed_spec``.
+    :raises SpecError: a parameter or the input is wrong; nothing was submitted.
+    :raises ServiceError: a call failed for good, or the service was silent for ``patience``; start again.
+    :raises JobEndedError: the job ended badly; ``retryable`` says whether another start submits it again.
+    """
+    settings = WaitSettings.parse(**wait)
+    record = records.get()
+    delivered = record is not None and record.ending in (Ending.ACCEPTED, Ending.HANDED_OVER)
+    # To the record, doing it again is what clearing a finished task is.
+    former = (record.ended_with or 0) if record is not None else 0
+    owner = JobOwner(
+        dag_id="script",
+        task_id=name,
+        run_id="",
+        started_at=datetime.now(UTC) - SEARCHED,
+        max_tries=former + 1 if again and delivered else former,
+    )
+    attempt: Attempt[SpecT] = Attempt(owner, client, records, settings=settings, log=log, connect=connect)
+    attached = attempt.attach_or_submit(spec, prepare)
+    conclusion = attempt.conclude(attached, attempt.wait(attached))
+    if conclusion.error is not None:
+        raise conclusion.error
+    return conclusion
