@@ -20,7 +20,7 @@ def admin_router(state: State) -> APIRouter:
         state.settings,
         state.decisions,
         ("faults", "quirks", "limits", "pace"),
-        beside=("clock", "requests", "health"),
+        beside=("clock", "requests", "queue", "health"),
     )
 
     @router.get("/health")
@@ -48,6 +48,10 @@ def admin_router(state: State) -> APIRouter:
     async def forget() -> dict[str, Any]:
         state.requests.clear()
         return await requests()
+
+    @router.get("/queue")
+    def queue() -> dict[str, Any]:
+        return state.queue.public()
 
     sections.add_routes(router, _object)
     return router

@@ -76,6 +76,7 @@ def _add_batches(router: APIRouter, state: State) -> None:
             state.settings,
             by_deployment=request.scope["by_deployment"],
             draw=lambda: state.decisions.fate(state.settings.faults),
+            admit=state.queue.admit,
         )
         return record.public(state.settings.quirks)
 

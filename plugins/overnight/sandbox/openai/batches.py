@@ -139,11 +139,21 @@ class BatchStore:
         """Return where one of an unfinished batch's files is."""
         return self.folder / f"{batch_id}.{kind}.jsonl"
 
-    def create(self, request: Any, settings: Settings, *, by_deployment: bool, draw: Callable[[], Fate]) -> BatchRecord:
+    def create(
+        self,
+        request: Any,
+        settings: Settings,
+        *,
+        by_deployment: bool,
+        draw: Callable[[], Fate],
+        admit: Callable[[BatchRecord, Path], None] = lambda *_: None,
+    ) -> BatchRecord:
         """
         Create the batch that a request's body asks for.
 
         :param draw: Decides what becomes of it; asked only when there is going to be a batch.
+        :param admit: Raises when there is no room for the batch with this input file. No other batch is created
+            meanwhile.
         :raises ApiError: 400, when the body is not as it should be.
         """
         asked = _Request(request, settings.limits, by_deployment=by_deployment)
@@ -159,10 +169,11 @@ class BatchStore:
             metadata=asked.metadata,
             by_deployment=by_deployment,
             output_lifetime=lifetime if lifetime is not None else settings.limits.batch_file_lifetime,
-            fate=draw(),
         )
-        link(self._files.path(record.input_file_id), self.part(record.id, "input"))
         with self._database.transaction() as connection:
+            admit(record, self._files.path(record.input_file_id))
+            record.fate = draw()
+            link(self._files.path(record.input_file_id), self.part(record.id, "input"))
             cursor = connection.execute(
                 "INSERT INTO batches (id, is_over, record) VALUES (?, 0, ?)", (record.id, record.model_dump_json())
             )

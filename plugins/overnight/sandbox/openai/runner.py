@@ -14,8 +14,9 @@ from overnight.sandbox.emulator.clock import Clock
 from overnight.sandbox.emulator.worker import Worker
 from overnight.sandbox.openai.batches import BatchError, BatchRecord, BatchStore, Outcome
 from overnight.sandbox.openai.files import FileStore
-from overnight.sandbox.openai.inputs import check, offsets
+from overnight.sandbox.openai.inputs import Checked, check, offsets
 from overnight.sandbox.openai.lines import carry_out, undone
+from overnight.sandbox.openai.quota import CODE, TokenQueue
 from overnight.sandbox.openai.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -71,8 +72,11 @@ class Runner(Worker):
     :param settings: Read anew for every step, so that they can be changed meanwhile.
     """
 
-    def __init__(self, settings: Settings, batches: BatchStore, files: FileStore, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, batches: BatchStore, files: FileStore, clock: Clock, queue: TokenQueue
+    ) -> None:
         super().__init__("batches")
+        self._queue = queue
         self._settings = settings
         self._batches = batches
         self._files = files
@@ -133,7 +137,7 @@ class Runner(Worker):
             return
         path = self._batches.part(batch.id, "input")
         checked = check(path, batch.endpoint, self._settings, by_deployment=batch.by_deployment)
-        errors = checked.errors or self._quota(checked.model, checked.tokens)
+        errors = checked.errors or self._check_quota(batch, checked)
         if errors:
             self._fail(batch, errors, model=checked.model)
             return
@@ -145,18 +149,11 @@ class Runner(Worker):
                 record.status = "in_progress"
                 record.in_progress_at = self._clock.now()
 
-    def _quota(self, model: str | None, tokens: int) -> list[BatchError]:
-        limit = self._settings.limits.enqueued_tokens
-        if limit is None:
+    def _check_quota(self, batch: BatchRecord, checked: Checked) -> list[BatchError]:
+        if self._settings.limits.enqueued_check == "create":
             return []
-        queued = sum(batch.enqueued_tokens for batch in self._batches.unfinished() if batch.model == model)
-        if queued + tokens <= limit:
-            return []
-        message = (
-            f"Enqueued token limit reached for {model} in organization org-sandbox. Limit: {limit:,} enqueued tokens. "
-            "Please try again once some in_progress batches have been completed."
-        )
-        return [BatchError(code="token_limit_exceeded", message=message)]
+        refusal = self._queue.find_refusal(batch, checked.model, checked.tokens)
+        return [] if refusal is None else [BatchError(code=CODE, message=refusal)]
 
     def _fail(self, batch: BatchRecord, errors: list[BatchError], model: str | None = None) -> None:
         with self._batches.change(batch.id) as record:

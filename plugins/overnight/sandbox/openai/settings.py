@@ -109,6 +109,9 @@ class Limits(Options):
     """A synchronous request's body."""
     enqueued_tokens: int | None = None
     """Per model, over all batches that are not over; no quota when ``None``."""
+    enqueued_check: Literal["validation", "create"] = "validation"
+    """Over the quota, a batch is accepted and fails in validation, or ``POST /v1/batches`` answers 429. OpenAI has been
+    seen to do both."""
     batch_file_lifetime: int | None = 30 * 86_400
     """Seconds that files of batches are kept when nobody asked for anything else."""
     completion_window: int = 86_400

@@ -11,6 +11,7 @@ from overnight.sandbox.emulator.requests import Requests
 from overnight.sandbox.openai.batches import BatchStore
 from overnight.sandbox.openai.decisions import Decisions
 from overnight.sandbox.openai.files import FileStore
+from overnight.sandbox.openai.quota import TokenQueue
 from overnight.sandbox.openai.runner import Runner
 from overnight.sandbox.openai.settings import Settings
 
@@ -40,6 +41,7 @@ class State:
     clock: Clock
     files: FileStore
     batches: BatchStore
+    queue: TokenQueue
     runner: Runner
     decisions: Decisions
     incoming: Path
@@ -57,5 +59,6 @@ class State:
         clock = Clock(database)
         files = FileStore(settings.data_dir / "files", database, clock)
         batches = BatchStore(settings.data_dir / "batches", database, files, clock)
-        runner = Runner(settings, batches, files, clock)
-        return cls(settings, database, clock, files, batches, runner, Decisions(settings.seed), incoming)
+        queue = TokenQueue(settings, batches)
+        runner = Runner(settings, batches, files, clock, queue)
+        return cls(settings, database, clock, files, batches, queue, runner, Decisions(settings.seed), incoming)

@@ -85,6 +85,9 @@ class Emulator:
     def requests(self, **query: str) -> list[dict[str, Any]]:
         return httpx.get(f"{self.url}/_sandbox/requests", params=query).json()["data"]
 
+    def queue(self, model: str = "text-embedding-3-small") -> dict[str, int]:
+        return httpx.get(f"{self.url}/_sandbox/queue").raise_for_status().json()[model]
+
     def upload(self, lines: list[Any], **options: Any) -> FileObject:
         body = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
         return self.client().files.create(file=("input.jsonl", body.encode()), purpose="batch", **options)

@@ -303,6 +303,27 @@ def test_the_quota_of_enqueued_tokens_is_free_again_when_a_batch_is_over(make_em
     emulator.reaches(emulator.submit(embedding_lines(10)), "in_progress")
 
 
+def test_the_quota_of_enqueued_tokens_can_be_checked_when_a_batch_is_created(make_emulator, embedding_lines):
+    emulator = make_emulator(
+        pace={"validating": 0.5, "cancelling": 0, "lines_per_second": 1},
+        limits={"enqueued_tokens": 60, "enqueued_check": "create"},
+    )
+    # While it is validated it counts already.
+    first = emulator.submit(embedding_lines(10))
+    with pytest.raises(openai.RateLimitError, match="Limit: 60 enqueued tokens") as refused:
+        emulator.client(max_retries=0).batches.create(
+            input_file_id=first.input_file_id, endpoint=first.endpoint, completion_window="24h"
+        )
+    assert refused.value.code == "token_limit_exceeded"
+    assert float(refused.value.response.headers["Retry-After"]) > 0
+    queue = emulator.queue()
+    assert 0 < queue["enqueued"] == queue["peak"] <= 60
+    emulator.client().batches.cancel(first.id)
+    emulator.reaches(first, "cancelled")
+    emulator.reaches(emulator.submit(embedding_lines(10)), "in_progress")
+    assert emulator.queue()["peak"] == queue["peak"]
+
+
 def test_a_request_the_model_refuses_is_a_line_in_the_error_file(emulator, embedding_lines):
     lines = embedding_lines(3)
     lines[1]["body"]["input"] = ""
