@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 from typing import Final
 
-from overnight.errors import CredentialsError, OvernightError, SpecError, UnavailableError
+from overnight.errors import CredentialsError, OvernightError, SpecError, UnavailableError, shorten
 
 _MAX_TEXT: Final = 500
 _EXTRAS: Final = {"gs": "gs", "abfs": "azure"}
@@ -52,7 +52,7 @@ def to_storage_error(error: Exception, uri: str, scheme: str, bucket: str, conn_
     access = f"the connection {conn_id!r}" if conn_id else "the credentials of the environment"
     names = {type(part).__name__ for part in _chain(error)}
     codes = {code for part in _chain(error) if (code := _get_code(part))}
-    text = _cut(error)
+    text = shorten(str(error).strip() or type(error).__name__, _MAX_TEXT)
     if isinstance(error, ImportError) or "No filesystem registered" in text:
         extra = _EXTRAS.get(scheme)
         install = (
@@ -94,8 +94,3 @@ def _get_code(error: BaseException) -> str | None:
     response = getattr(error, "response", None)
     found = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
     return str(found) if found else None
-
-
-def _cut(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import fsspec
@@ -81,4 +82,4 @@ def with_s3(storage: Storage, credential: dict[str, str]) -> Storage:
             client_kwargs={"region_name": region} if region else {},
         )
 
-    return Storage({**storage.connectors, "s3": connect})
+    return replace(storage, connectors={**storage.connectors, "s3": connect}, conn_ids={})
