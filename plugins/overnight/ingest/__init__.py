@@ -21,8 +21,8 @@ from overnight.ingest.read.sources import SourceError
 from overnight.ingest.report.dead_letters import DeadLetter, read_dead_letters
 from overnight.ingest.report.load_report import LoadReport, Progress, SourceReport
 from overnight.ingest.request import DataSource, IngestRequest, LoadOptions
-from overnight.ingest.write.index import VerificationError
 from overnight.ingest.write.replace import replace_index
+from overnight.ingest.write.sink import Sink, VerificationError
 from overnight.ingest.write.target import OpenSearchTarget
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "OpenSearchTarget",
     "Progress",
     "Shard",
+    "Sink",
     "SourceError",
     "SourceReport",
     "VerificationError",

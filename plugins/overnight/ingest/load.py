@@ -6,9 +6,10 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from typing import Any
 
-from overnight.errors import NotFoundError, SpecError
+from overnight.errors import SpecError
 from overnight.ingest.map.documents import Cursor, ReadItem, SingleSource
 from overnight.ingest.map.field_map import SourceMap, compile_field_map
 from overnight.ingest.map.join import JoinedSources
@@ -19,29 +20,35 @@ from overnight.ingest.read.sources import Opener, Source, SourceReader
 from overnight.ingest.report.dead_letters import DeadLetterFile
 from overnight.ingest.report.load_report import LoadReport, Progress
 from overnight.ingest.request import IngestRequest, LoadOptions
-from overnight.ingest.write.bulk import BulkSender, Throttle
 from overnight.ingest.write.checkpoint import Checkpoint, CheckpointFile, SourceTally, Tally
 from overnight.ingest.write.delivery import Delivery
-from overnight.ingest.write.index import (
+from overnight.ingest.write.opensearch_sink import OpenSearchSink
+from overnight.ingest.write.preflight import Preflight
+from overnight.ingest.write.sink import (
+    Expectation,
     IndexInfo,
-    changed_settings,
-    count_documents,
-    create_index,
-    inspect_index,
-    read_settings,
-    refresh,
+    IndexMissingError,
+    Sink,
+    Throttle,
+    VerificationError,
+    WriteOperation,
+    WriteOptions,
 )
 from overnight.ingest.write.target import OpenSearchTarget
+from overnight.ingest.write.write_mode import choose_operation
 from overnight.jobs import compute_fingerprint
+from overnight.jsonpath import JsonBytes
 from overnight.storage import Storage, get_scheme
 
 log = logging.getLogger(__name__)
+
+_MAX_PEEKED = 1_000
 
 
 def load(
     request: IngestRequest | Mapping[str, Any] | str,
     *,
-    target: OpenSearchTarget,
+    target: OpenSearchTarget | Sink,
     storage: Storage | None = None,
     openers: Mapping[str, Opener] | None = None,
     options: LoadOptions | None = None,
@@ -54,14 +61,17 @@ def load(
     ``options.checkpoint_uri`` a load that was killed goes on where it stopped.
 
     :param request: What ``POST _plugins/_ml/_batch_ingestion`` takes, decoded or as text.
-    :param target: The OpenSearch.
+    :param target: The OpenSearch, or another :class:`~overnight.ingest.write.sink.Sink`.
     :param storage: With the credentials for S3; by default the request's own, or the usual environment variables.
     :param openers: By URI scheme, for sources that are no file system. ``openai`` is there when the request has a key.
     :param options: How.
     :param on_progress: Called every ``options.progress_seconds``, in this thread.
     :return: The report. Whether its numbers are good enough is the caller's to say (:meth:`LoadReport.excess`).
     :raises SpecError: the request is refused, and nothing was written: no such index, no such file, a field map
-        that does not fit, vectors of another dimension, nothing to load.
+        that does not fit, vectors of another dimension, partial updates that would destroy something, nothing to load.
+    :raises VerificationError: the index does not hold what it has acknowledged; the report is in ``report``.
+    :raises IndexRefusedError: the index takes no documents (blocked, closed, without its pipeline). A later load goes
+        on from the checkpoint.
     :raises SourceError: a source is damaged.
     :raises ServiceError: OpenSearch or a source's server refuses, or stays away. A later load goes on from the
         checkpoint.
@@ -69,7 +79,7 @@ def load(
     wanted = IngestRequest.of(request)
     return _Load(
         wanted,
-        target,
+        OpenSearchSink(target) if isinstance(target, OpenSearchTarget) else target,
         _reader(wanted, storage or Storage(), openers or {}, options or LoadOptions()),
         options or LoadOptions(),
         on_progress,
@@ -89,18 +99,18 @@ def _reader(
 
 
 class _Load:
-    """One load, step by step."""
+    """One load."""
 
     def __init__(
         self,
         request: IngestRequest,
-        target: OpenSearchTarget,
+        sink: Sink,
         reader: SourceReader,
         options: LoadOptions,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         self._request = request
-        self._target = target
+        self._sink = sink
         self._reader = reader
         self._options = options
         self._on_progress = on_progress
@@ -118,73 +128,110 @@ class _Load:
         index = self._find_index()
         checkpoints = CheckpointFile(options.checkpoint_uri, self._reader.storage)
         checkpoint = checkpoints.load(self._fingerprint(index))
+        was_started = checkpoint is not None
         is_resumed = checkpoint is not None and checkpoint.cursor is not None
-        if checkpoint is None:
-            checkpoint = self._first_checkpoint(index)
-            checkpoints.save(checkpoint)
-        else:
-            log.info("Going on at %s, with %d documents done.", checkpoint.cursor, checkpoint.tally.submitted)
         stop, throttle = threading.Event(), Throttle(options.max_in_flight)
         with ExitStack() as stack:
-            letters = DeadLetterFile(options.dead_letter_uri, self._reader.storage, keep=checkpoint.dead_letter_bytes)
-            stack.callback(letters.close)
-            stack.enter_context(changed_settings(self._target, index.name, options.load_settings, checkpoint.settings))
             splicer = Splicer(self._maps)
+            items = self._read_items(stack, splicer, checkpoint.cursor if checkpoint is not None else None)
+            if checkpoint is None:
+                first, items = _peek(items)
+                checkpoint = self._create_checkpoint(index, first)
+                checkpoints.save(checkpoint)
+            else:
+                log.info("Going on at %s, with %d documents done.", checkpoint.cursor, checkpoint.tally.submitted)
+            dead_letters = DeadLetterFile(
+                options.dead_letter_uri, self._reader.storage, keep=checkpoint.dead_letter_bytes
+            )
+            stack.callback(dead_letters.close)
+            stack.enter_context(self._sink.changed_settings(index, options.load_settings, checkpoint.settings))
             delivery = Delivery(
-                BulkSender(
-                    self._target,
-                    request.index_name,
-                    throttle=throttle,
-                    patience=options.retry_seconds,
-                    stop=stop,
-                    require_alias=index.is_alias,
+                self._sink.writer(
+                    index,
+                    WriteOptions(
+                        checkpoint.write, options.retry_seconds, stop=stop, throttle=throttle, was_sent=was_started
+                    ),
                 ),
                 throttle,
                 stop,
                 options,
                 checkpoint=checkpoint,
                 checkpoint_file=checkpoints,
-                letters=letters,
-                splicer=splicer,
-                dimensions=index.dimensions,
+                dead_letters=dead_letters,
+                preflight=Preflight(index) if checkpoint.cursor is None else None,
                 ordered=self._has_ids and options.duplicates == "overwrite",
                 total_bytes=self._total_bytes(),
                 on_progress=self._on_progress,
             )
-            delivery.run(self._read_items(stack, splicer, checkpoint.cursor))
-        if options.refresh:
-            refresh(self._target, request.index_name)
+            delivery.run(items)
         if not checkpoint.tally.submitted and not options.allow_empty:
             checkpoints.delete()
             raise SpecError(
                 f"There is nothing to load: {', '.join(source.uri for source in self._sources)} has no line. "
                 "If that can be, allow it (allow_empty)."
             )
+        notes = self._refresh(index)
         report = checkpoint.tally.report(request.index_name, options.dead_letter_uri, resumed=is_resumed)
+        if options.verify and checkpoint.tally.indexed:
+            try:
+                notes += self._sink.verify(index, self._expect(index, checkpoint, delivery, is_resumed=is_resumed))
+            except VerificationError as error:
+                checkpoints.delete()  # the documents that are not there have to be written again
+                error.report = report.model_dump(mode="json")
+                raise
+        for note in notes:
+            log.warning("%s", note)
         checkpoints.delete()
-        return report
+        return report.model_copy(update={"notes": tuple(notes)})
 
     def _find_index(self) -> IndexInfo:
         name, body = self._request.index_name, self._options.create_index
         try:
-            return inspect_index(self._target, name)
-        except SpecError as error:
-            if body is None or not isinstance(error.__cause__, NotFoundError):
+            return self._sink.inspect(name)
+        except IndexMissingError:
+            if body is None:
                 raise
-        create_index(self._target, name, body)
+        self._sink.create(name, body)
         log.info("Created the index %s.", name)
-        return inspect_index(self._target, name)
+        return self._sink.inspect(name)
 
-    def _first_checkpoint(self, index: IndexInfo) -> Checkpoint:
-        write = self._options.write
-        if write == "auto":
-            write = "update" if self._has_ids and count_documents(self._target, index.name) else "index"
+    def _create_checkpoint(self, index: IndexInfo, first: Sequence[JsonBytes] | None) -> Checkpoint:
+        """
+        Decide what has to be decided once.
+
+        :param first: The first document, in pieces of JSON.
+        """
+        operation: WriteOperation = choose_operation(
+            self._options.write,
+            index,
+            list(dict.fromkeys(chain.from_iterable(source_map.fields for source_map in self._maps))),
+            has_ids=self._has_ids,
+            is_complete=self._options.missing_path == "reject" and self._options.unmatched == "missing",
+            is_empty=lambda: self._sink.is_empty(index),
+            made_fields=lambda: self._sink.find_made_fields(index, b"".join(first)) if first is not None else set(),
+        )
         settings = self._options.load_settings
         return Checkpoint(
             self._fingerprint(index),
             Tally([SourceTally(source.uri) for source in self._sources]),
-            write,
-            settings=read_settings(self._target, index.name, list(settings)) if settings else None,
+            operation,
+            settings=self._sink.read_settings(index, list(settings)) if settings else None,
+        )
+
+    def _refresh(self, index: IndexInfo) -> list[str]:
+        note = self._sink.refresh(index) if self._options.refresh else None
+        return [note] if note is not None else []
+
+    def _expect(self, index: IndexInfo, checkpoint: Checkpoint, delivery: Delivery, *, is_resumed: bool) -> Expectation:
+        # A count can be held against the index when each document has an id of its own, all of them went into it, and
+        # searches see them.
+        is_countable = (
+            self._options.refresh
+            and not (self._has_ids and self._options.duplicates == "overwrite")
+            and (index.is_data_stream or not (delivery.elsewhere or (is_resumed and index.pipelines)))
+        )
+        return Expectation(
+            dict.fromkeys(delivery.sample, index.routing), checkpoint.tally.indexed if is_countable else None
         )
 
     def _read_items(self, stack: ExitStack, splicer: Splicer, start: Cursor | None) -> Iterator[ReadItem]:
@@ -222,13 +269,25 @@ class _Load:
             {
                 "field_map": self._request.model_dump(mode="json", include={"field_map", "ingest_fields"}),
                 "files": [[[file.name, file.identity] for file in source.files] for source in self._sources],
-                "target": [self._target.url, index.uuid],
+                "target": [self._sink.address, index.uuid],
                 "options": options.model_dump(
                     mode="json",
                     include={"unmatched", "missing_path", "duplicates", "write", "max_line_bytes", "dead_letter_uri"},
                 ),
             }
         )
+
+
+def _peek(items: Iterator[ReadItem]) -> tuple[Sequence[JsonBytes] | None, Iterator[ReadItem]]:
+    """Return the first document, in pieces of JSON, if it comes soon, and all the items again."""
+    before: list[ReadItem] = []
+    for item in items:
+        before.append(item)
+        if item.document is not None:
+            return item.document.parts, chain(before, items)
+        if len(before) >= _MAX_PEEKED:
+            break
+    return None, chain(before, items)
 
 
 def _is_openai(uris: Sequence[str]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from overnight.errors import SpecError
+from overnight.ingest.write.names import check_index_name
 from overnight.jobs.allowance import Allowance
 from overnight.storage import get_scheme, redact
 
@@ -101,9 +102,7 @@ class IngestRequest(_Strict):
     @field_validator("index_name")
     @classmethod
     def _one_index(cls, name: str) -> str:
-        if any(character in name for character in ' ,*?"<>|\\/#') or name.startswith(("_", "-", "+")):
-            raise ValueError(f"{name!r} is not the name of one index or alias")
-        return name
+        return check_index_name(name)
 
     @classmethod
     def of(cls, request: IngestRequest | Mapping[str, Any] | str | bytes) -> IngestRequest:
@@ -171,13 +170,17 @@ class LoadOptions(_Strict):
         (``overwrite``).
     :param write: ``index`` replaces whole documents. ``update`` keeps the fields of existing documents that the
         request does not map, as ML Commons does, at the price of a read per document. ``auto`` is ``index`` for an
-        empty index, where both give the same documents, else ``update``.
+        empty index, and where the request has every field that the index knows; else ``update``. An update that would
+        destroy something (pipelines, ``_source`` that leaves fields out, dotted names beside objects) is refused. A
+        data stream gets its documents created.
     :param progress_seconds: Time between two calls of ``on_progress``.
     :param max_line_bytes: Longer lines are rejected without being held in memory.
     :param create_index: Body (``settings``, ``mappings``) that a missing index is created with. Without it a
         missing index is refused.
     :param load_settings: Index settings for the time of the load; what they were is restored, also when it fails.
     :param refresh: Whether the documents are made searchable at the end.
+    :param verify: Whether the index is held against the report at the end: some of the documents by id, and their
+        number.
     :param allow_empty: Whether sources without a single line are fine.
     :param spool_dir: Folder for temporary files (ids seen, the side of a join that is read at random); the system's
         when ``None``.
@@ -199,6 +202,7 @@ class LoadOptions(_Strict):
     create_index: Mapping[str, Any] | None = None
     load_settings: Mapping[str, Any] = Field(default_factory=dict)
     refresh: bool = True
+    verify: bool = True
     allow_empty: bool = False
     spool_dir: str | None = None
 

@@ -100,13 +100,14 @@ class OpenSearchVerifyIndexOperator(BaseOperator):
     def execute(self, context: Context) -> int:
         """Verify, and return how many documents the index holds."""
         with failing_for_good(), closing(OpenSearchHook(self.conn_id).target()) as target:
-            index.verify(target, self.index_name, count=self.count, dimensions=self.dimensions, query=self.query)
-            found = index.count_documents(target, self.index_name)
-            if found < self.at_least:
-                raise index.VerificationError(
-                    f"{self.at_least} documents were indexed, and {self.index_name!r} has {found}. Something deletes "
-                    "from it, or documents of different parts share an id."
-                )
+            found = index.verify(
+                target,
+                self.index_name,
+                count=self.count,
+                at_least=self.at_least,
+                dimensions=self.dimensions,
+                query=self.query,
+            )
         self.log.info("%s holds %d documents.", self.index_name, found)
         return found
 

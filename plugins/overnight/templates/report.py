@@ -47,7 +47,7 @@ class LeftOut(BaseModel):
 
 class PipelineReport(BaseModel):
     """
-    The end of a pipeline. Always ``submitted = indexed + rejected + missing``.
+    The end of a pipeline. Always ``submitted = indexed + dropped + rejected + missing``.
 
     :param set_aside: Of ``rejected``, those that never left for the service.
     :param without_result: Of ``missing``, those of inputs that the service gave no output for.
@@ -59,6 +59,7 @@ class PipelineReport(BaseModel):
 
     submitted: int
     indexed: int
+    dropped: int = 0
     rejected: int
     missing: int
     set_aside: int = 0
@@ -90,6 +91,7 @@ class PipelineReport(BaseModel):
         return cls(
             submitted=aside.count + absent.count + sum(load.submitted for load in loads) + unaccounted,
             indexed=sum(load.indexed for load in loads),
+            dropped=sum(load.dropped for load in loads),
             rejected=aside.count + sum(load.rejected for load in loads),
             missing=absent.count + sum(load.missing for load in loads) + unaccounted,
             set_aside=aside.count,

@@ -21,7 +21,7 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
 </style>
 <h1>{{ title }}</h1>
 <table>
-  {% for name in ("submitted", "indexed", "rejected", "missing") %}
+  {% for name in ("submitted", "indexed", "dropped", "rejected", "missing") %}
   <tr><th>{{ name }}<td class="number{{ " bad" if name in ("rejected", "missing") and report[name] }}">{{
     "{:,}".format(report[name]) }}
   {% endfor %}
@@ -46,11 +46,11 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
 {% endif %}
 <h2>Parts</h2>
 <table>
-  <tr><th>part<th>submitted<th>indexed<th>rejected<th>missing<th>
+  <tr><th>part<th>submitted<th>indexed<th>dropped<th>rejected<th>missing<th>
   {% for part in report.parts %}
   <tr><td>{{ loop.index0 }}
     <td class="number">{{ "{:,}".format(part.load.submitted if part.load else part.submitted) }}
-    {% for name in ("indexed", "rejected", "missing") %}
+    {% for name in ("indexed", "dropped", "rejected", "missing") %}
     <td class="number">{{ "{:,}".format(part.load[name]) if part.load }}
     {% endfor %}
     <td class="bad">{{ "" if part.accepted else "failed" if part.load else "never loaded" }}

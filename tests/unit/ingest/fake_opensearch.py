@@ -28,6 +28,7 @@ class FakeOpenSearch:
         self.bulks: list[list[str]] = []
         self.faults: list[Answer] = []
         self.on_item: Callable[[str, dict[str, Any]], dict[str, Any] | None] = lambda _id, _document: None
+        self.on_answer: Callable[[list[Any]], list[Any]] = lambda items: items
         self.max_bytes = 100 << 20
         self.running = self.most_running = 0
         self.gate: Callable[[list[str]], None] = lambda _ids: None
@@ -86,6 +87,9 @@ class FakeOpenSearch:
             return Answer(200, {"count": len(self.documents)})
         if action == "_refresh":
             return Answer(200, {})
+        if action == "_mget":
+            keys = [document["_id"] for document in json.loads(body)["docs"]]
+            return Answer(200, {"docs": [{"_id": key, "found": key in self.documents} for key in keys]})
         return Answer(200, {name: self.indices[name]})
 
     def _bulk(self, body: bytes) -> Answer:
@@ -105,7 +109,9 @@ class FakeOpenSearch:
             if fault is not None and not fault.carried_out:
                 return fault
             items = [self._item(*args) for args in zip(actions, map(json.loads, lines[1::2]), lines[1::2], strict=True)]
-            return fault or Answer(200, {"errors": any("error" in item["index"] for item in items), "items": items})
+            items = self.on_answer(items)
+            errors = any("error" in next(iter(item.values())) for item in items)
+            return fault or Answer(200, {"errors": errors, "items": items})
         finally:
             with self.lock:
                 self.running -= 1
@@ -114,11 +120,11 @@ class FakeOpenSearch:
         (kind, meta) = next(iter(action.items()))
         bad = self.on_item(meta["_id"], document)
         if bad is not None:
-            return {"index": bad}
+            return {kind: {"_id": meta["_id"], **bad}}
         with self.lock:
             if kind == "update":
                 assert document["doc_as_upsert"] is True
                 self.documents[meta["_id"]] = {**self.documents.get(meta["_id"], {}), **document["doc"]}
             else:
                 self.documents[meta["_id"]] = document
-        return {"index": {"status": 201}}
+        return {kind: {"_id": meta["_id"], "_version": 1, "result": "created", "status": 201}}

@@ -15,6 +15,9 @@ from overnight.storage import Storage, get_scheme
 
 MAX_TEXT_BYTES = 64 << 10
 
+Outcome = Literal["rejected", "missing", "dropped"]
+"""What becomes of a document that is not indexed, in the words of the report."""
+
 
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     """
@@ -31,7 +34,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
         64 KiB.
     """
 
-    outcome: Literal["rejected", "missing"]
+    outcome: Outcome
     uri: str
     source: int
     line: int
@@ -57,7 +60,7 @@ def excerpt(data: bytes | None) -> str | None:
 
 
 def read_dead_letters(uri: str, storage: Storage | None = None) -> Iterator[DeadLetter]:
-    """Yield the letters of a file."""
+    """Yield the records of a file."""
     with (storage or Storage()).open(uri, "rb") as file:
         for line in file:
             yield _decode(line)
@@ -65,10 +68,10 @@ def read_dead_letters(uri: str, storage: Storage | None = None) -> Iterator[Dead
 
 class DeadLetterFile:
     """
-    Writes letters so that a load that was killed and goes on doubles none.
+    Writes dead-letter records so that a load that was killed and goes on doubles none.
 
     A checkpoint records how many bytes were there; what a killed attempt wrote after that is cut off. Object stores
-    cannot append, so there the file is kept here and uploaded at each checkpoint that has new letters.
+    cannot append, so there the file is kept here and uploaded at each checkpoint that has new records.
 
     :param uri: ``None`` writes nowhere.
     :param keep: Bytes of an earlier attempt that stay; without them the file starts anew.
@@ -95,14 +98,14 @@ class DeadLetterFile:
         self._file.truncate(self.size)
         self._file.seek(self.size)
 
-    def write(self, letters: Iterable[DeadLetter]) -> None:
-        """Append letters."""
+    def write(self, records: Iterable[DeadLetter]) -> None:
+        """Append records."""
         if self._uri is None:
             return
-        for letter in letters:
+        for record in records:
             if self._file is None:
                 self._file = self._create(self._uri)
-            self.size += self._file.write(_encode(letter) + b"\n")
+            self.size += self._file.write(_encode(record) + b"\n")
             self._is_committed = False
 
     def commit(self) -> None:

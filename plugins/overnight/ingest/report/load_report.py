@@ -46,24 +46,28 @@ class SampleRejection(_Frozen):
 
 class LoadReport(_Frozen):
     """
-    The end of a load. Always ``submitted = indexed + rejected + missing``.
+    The end of a load. Always ``submitted = indexed + dropped + rejected + missing``.
 
     :param submitted: Documents. Without a join that is the number of lines. With one it is the number of different
         ids in all the sources, and each line whose id cannot be read or that repeats one counts as a document of
         its own.
     :param indexed: Documents that OpenSearch acknowledged.
+    :param dropped: Documents that an ingest pipeline of the index dropped. They are no failures: the pipeline's author
+        wanted it so.
     :param rejected: Documents refused by us (a bad line), by the AI service (an error line), or by OpenSearch.
     :param missing: Documents of a join that were not written because a source lacks their row.
     :param bytes: Bytes read from the sources, uncompressed.
     :param seconds: Time spent loading, over all attempts.
-    :param reasons: How many documents were not written, by code.
+    :param reasons: How many documents were rejected or are missing, by code.
     :param dead_letter_uri: Where each of them is named; ``None`` when there are none, or nowhere to write to.
     :param resumed: Whether an earlier attempt had done a part.
+    :param notes: What was left out because the OpenSearch user has no right for it: a refresh, a count, a check.
     """
 
     index: str
     submitted: int = 0
     indexed: int = 0
+    dropped: int = 0
     rejected: int = 0
     missing: int = 0
     bytes: int = 0
@@ -72,18 +76,21 @@ class LoadReport(_Frozen):
     reasons: dict[str, int] = Field(default_factory=dict)
     rejected_sample: tuple[SampleRejection, ...] = ()
     missing_sample: tuple[str, ...] = ()
+    dropped_sample: tuple[str, ...] = ()
     dead_letter_uri: str | None = None
     resumed: bool = False
+    notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
-        if self.submitted != self.indexed + self.rejected + self.missing:
-            raise ValueError(f"{self.submitted} submitted is not {self.indexed} + {self.rejected} + {self.missing}")
+        outcomes = (self.indexed, self.dropped, self.rejected, self.missing)
+        if self.submitted != sum(outcomes):
+            raise ValueError(f"{self.submitted} submitted is not {' + '.join(map(str, outcomes))}")
         return self
 
     @property
     def failed(self) -> int:
-        """Documents that were not indexed."""
+        """Documents that were rejected or are missing."""
         return self.rejected + self.missing
 
     def excess(self, allowed_failures: Allowed) -> str | None:
@@ -113,13 +120,15 @@ class Progress(_Frozen):
 
     submitted: int
     indexed: int
+    dropped: int = 0
     rejected: int
     missing: int
     bytes: int
     total_bytes: int | None
 
     def __str__(self) -> str:
-        counts = f"{self.indexed:,} indexed, {self.rejected:,} rejected, {self.missing:,} missing"
+        dropped = f"{self.dropped:,} dropped, " if self.dropped else ""
+        counts = f"{self.indexed:,} indexed, {dropped}{self.rejected:,} rejected, {self.missing:,} missing"
         if not self.total_bytes:
             return f"{counts}, {self.bytes / 1e6:,.0f} MB read"
         # A compressed source is larger when it is read than when it is stored.

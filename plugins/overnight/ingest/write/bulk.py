@@ -1,4 +1,4 @@
-"""The ``_bulk`` API: what OpenSearch takes is counted, what it is too busy for sent again, what it refuses named."""
+"""The ``_bulk`` API: each document's outcome by its ``_id``; what OpenSearch is too busy for is sent again."""
 
 from __future__ import annotations
 
@@ -7,124 +7,97 @@ import random
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from overnight.errors import RateLimitedError, RequestRefusedError, TransientError, UnavailableError
-from overnight.ingest.write.target import Body, OpenSearchTarget
+from overnight.ingest.write.bulk_causes import ItemCause, Scope, classify_item
+from overnight.ingest.write.names import quote_index_name
+from overnight.ingest.write.sink import Body, BodyOutcome, Frame, IndexInfo, StoppedError, WriteOperation, WriteOptions
+from overnight.ingest.write.target import OpenSearchTarget
+from overnight.rejection import Rejection
 
 log = logging.getLogger(__name__)
 
-_FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
-_BUSY = frozenset({429, 503})
-_CONFLICT = 409
-# A node that is stopped answers with these and statuses of its own (500, 404) for the documents on their way.
-_GOING = frozenset(
-    {
-        "already_closed_exception",
-        "illegal_index_shard_state_exception",
-        "index_shard_closed_exception",
-        "index_shard_not_started_exception",
-        "no_shard_available_action_exception",
-        "node_closed_exception",
-        "node_disconnected_exception",
-        "node_not_connected_exception",
-        "shard_not_found_exception",
-        "shard_not_in_primary_mode_exception",
-    }
+_FILTER = (
+    "errors,items.*._id,items.*._version,items.*.result,items.*.status,"
+    "items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
 )
+_FRAMES: dict[WriteOperation, Frame] = {
+    "index": Frame(b'{"index":{"_id":', b"}}\n", b"\n", b',"routing":'),
+    "create": Frame(b'{"create":{"_id":', b"}}\n", b"\n", b',"routing":'),
+    "update": Frame(
+        b'{"update":{"_id":',
+        b',"retry_on_conflict":3}}\n{"doc":',
+        b',"doc_as_upsert":true}\n',
+        b',"routing":',
+    ),
+}
+_OK = frozenset({200, 201})
+_CONFLICT = 409
+# Through a pipeline, OpenSearch 2.19 and 3.6 answer an update that was dropped or failed with one of these instead of
+# its _id.
+_NAMELESS = (None, "auto-generated")
 _MAX_WAIT = 30.0
 _MAX_UNREADABLE = 8
 
 
-class ItemRejection(NamedTuple):
-    """A document OpenSearch will never take: its number in the body, and OpenSearch's own words."""
-
-    number: int
-    code: str
-    reason: str
-
-
-class StoppedError(Exception):
-    """The load is ending; a body on its way was given up."""
-
-
-class Throttle:
-    """
-    How many bodies may be on their way: fewer at once when OpenSearch pushes back, slowly more when it does not.
-
-    Additive increase, multiplicative decrease, as TCP does it. Thread-safe.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._allowed = float(most)
-        self._lock = threading.Lock()
-
-    @property
-    def limit(self) -> int:
-        """Bodies in flight at most, from 1."""
-        return int(self._allowed)
-
-    def relax(self) -> None:
-        """A body went through."""
-        with self._lock:
-            self._allowed = min(self._most, self._allowed + 1.0 / self._allowed)
-
-    def push_back(self) -> None:
-        """OpenSearch is too busy."""
-        with self._lock:
-            self._allowed = max(1.0, self._allowed / 2)
+class IndexRefusedError(RequestRefusedError):
+    """The index takes no document at all; each further one would be refused for the same reason."""
 
 
 class BulkSender:
     """
-    Sends bodies, each until every document in it has come to an end. Thread-safe.
+    Sends bodies, each until the outcome of every document in it is known. Thread-safe.
 
-    A connection that broke leaves open what was written; the body is sent again, which the documents' ids make
-    harmless.
+    An outcome is matched to its document by ``_id`` only: through an ingest pipeline OpenSearch gives the items of
+    failed, dropped and throttled documents back in each other's places. Two items of one id, an id that was not
+    sent, and an id without an item are a fault of the answer: what they leave open is sent again, which the documents'
+    ids make harmless. So is a body whose answer was lost.
 
-    :param patience: Seconds to go on with one body that makes no headway.
-    :param stop: Ends all waiting when set.
+    :param index: Where the documents go; by the name that was asked for, so that an alias' routing is used.
     """
 
-    def __init__(
-        self,
-        target: OpenSearchTarget,
-        index: str,
-        *,
-        throttle: Throttle,
-        patience: float,
-        stop: threading.Event,
-        require_alias: bool = False,
-    ) -> None:
+    def __init__(self, target: OpenSearchTarget, index: IndexInfo, options: WriteOptions) -> None:
         self._target = target
         self._index = index
-        self._throttle = throttle
-        self._patience = patience
-        self._stop = stop
-        self._params = {"filter_path": _FILTER}
-        if require_alias:
+        self._options = options
+        self._name = index.requested or index.name
+        self._throttle = options.throttle
+        # A pipeline or a data stream can put a document into another index.
+        self._can_differ = bool(index.pipelines) or index.is_data_stream
+        self._params = {"filter_path": f"{_FILTER},items.*._index" if self._can_differ else _FILTER}
+        if index.is_alias:
             self._params["require_alias"] = "true"
 
-    def send(self, body: Body, ends: Sequence[int]) -> list[ItemRejection]:
+    @property
+    def frame(self) -> Frame:
+        """The action line before each document, and what an update puts around it."""
+        return _FRAMES[self._options.operation]
+
+    def send(self, body: Body, ends: Sequence[int], ids: Sequence[str]) -> BodyOutcome:
         """
-        Send one body and return the documents that were refused.
+        Send one body and return what became of its documents.
 
         :param ends: Where each document (with its action line) ends in the body.
+        :param ids: The ``_id`` of each document; all different.
         :raises TransientError: OpenSearch stayed busy or away.
-        :raises ServiceError: the whole request is refused (credentials, a blocked or vanished index).
+        :raises IndexRefusedError: the index takes no document (blocked, closed, without its pipeline).
+        :raises ServiceError: the whole request is refused (credentials).
         """
-        refused: list[ItemRejection] = []
+        outcome = BodyOutcome()
         waiting: list[Sequence[int]] = [range(len(ends))]
-        backoff = _Backoff(self._patience, self._stop)
+        backoff = _Backoff(self._options.patience, self._options.stop)
+        attempted = {*range(len(ends))} if self._options.was_sent else set[int]()
         unreadable = 0
         while waiting:
             numbers = waiting.pop()
             content = body if len(numbers) == len(ends) else _select(body, ends, numbers)
             try:
-                items = self._send_once(content, len(numbers))
+                items = self._send_once(content)
             except TransientError as error:
                 self._throttle.push_back()
+                attempted.update(numbers)
                 waiting.append(numbers)
                 backoff.wait(error)
                 continue
@@ -133,92 +106,188 @@ class BulkSender:
                     raise
                 # Too large, or one document spoils the whole request: find it by halves.
                 if len(numbers) > 1:
-                    half = len(numbers) // 2
-                    waiting += [numbers[half:], numbers[:half]]
+                    waiting += _halves(numbers)
                     continue
                 unreadable += 1
-                if unreadable > _MAX_UNREADABLE and len(refused) == unreadable - 1:
+                if unreadable > _MAX_UNREADABLE and len(outcome.rejected) == unreadable - 1:
                     raise
-                refused.append(ItemRejection(numbers[0], error.code or f"status_{error.status}", str(error)))
+                outcome.rejected[numbers[0]] = Rejection(error.code or f"status_{error.status}", str(error))
                 continue
-            again, bad = _sort(numbers, items)
-            refused += bad
-            if len(again) < len(numbers):
+            matched = _match(items, numbers, ids)
+            again, busy = self._sort(matched.found, attempted, outcome)
+            attempted.update(numbers)
+            if len(again) + len(matched.unanswered) < len(numbers):
                 backoff.reset()
-            if again:
+            if matched.can_be_split:
+                # Each half has fewer outcomes to tell apart; a body of one document has only its own.
+                waiting += _halves(matched.unanswered)
+            elif matched.unanswered:
+                again += matched.unanswered
+                busy = busy or UnavailableError(
+                    f"OpenSearch's answer to _bulk lacks {len(matched.unanswered)} of {len(numbers)} documents, such "
+                    f"as {ids[matched.unanswered[0]]!r}; something between changes it. They are sent again."
+                )
+            if busy is not None:
                 self._throttle.push_back()
                 waiting.append(again)
-                backoff.wait(_busy(items))
+                backoff.wait(busy)
             else:
                 self._throttle.relax()
-        return refused
+        return outcome
 
-    def _send_once(self, content: Body, count: int) -> list[Any]:
-        answer = self._target.bulk(self._index, content, self._params)
+    def _send_once(self, content: Body) -> list[_Item]:
+        answer = self._target.bulk(quote_index_name(self._name), content, self._params)
         items = answer.get("items") if isinstance(answer, dict) else None
-        if not isinstance(items, list) or len(items) != count:
-            raise UnavailableError("OpenSearch's answer to _bulk is not whole; something between cuts it.")
-        outcomes = [_outcome(item) for item in items]
-        if None in outcomes:
+        if not isinstance(items, list):
+            raise UnavailableError("OpenSearch's answer to _bulk has no items; something between cuts it.")
+        read = [_read_item(item) for item in items]
+        known = [item for item in read if item is not None]
+        if len(known) < len(read):
             # Neither taken nor refused: to count it as either would be a guess.
             raise UnavailableError("The answer to _bulk is not OpenSearch's: an item has no status. Check the address.")
-        return outcomes
+        return known
+
+    def _sort(
+        self, found: dict[int, _Item], attempted: set[int], outcome: BodyOutcome
+    ) -> tuple[list[int], TransientError | None]:
+        """Enter the outcomes, and return the documents to send again with the reason."""
+        again: list[int] = []
+        busy: TransientError | None = None
+        for number, item in sorted(found.items()):
+            if item.status in _OK:
+                if item.is_dropped:
+                    outcome.dropped.append(number)
+                elif self._can_differ and item.index != self._index.name:
+                    outcome.elsewhere.append(number)
+                continue
+            if self._options.operation == "create" and item.status == _CONFLICT:
+                if number not in attempted:
+                    outcome.rejected[number] = _EXISTS
+                continue
+            cause = classify_item(item.status, item.code, item.reason)
+            if cause.scope is Scope.INDEX:
+                raise IndexRefusedError(
+                    f"{self._name!r} takes no documents: {item.code}: {item.reason}. {cause.remedy}",
+                    status=item.status,
+                    code=item.code,
+                )
+            if cause.scope is Scope.DOCUMENT:
+                reason = item.reason or f"OpenSearch answered {item.status}"
+                outcome.rejected[number] = Rejection(item.code, reason)
+            else:
+                again.append(number)
+                busy = busy or _to_error(item, cause)
+        return again, busy
 
 
-def _outcome(item: Any) -> dict[str, Any] | None:
-    """Return what became of one document: ``{"index": {"status": …, "error": …}}``, whatever the action."""
-    outcome = next(iter(item.values()), None) if isinstance(item, dict) else None
-    return outcome if isinstance(outcome, dict) and isinstance(outcome.get("status"), int) else None
+_EXISTS = Rejection("document_exists", "a data stream takes new documents only, and one with this id is there")
 
 
-def _is_passing(status: int, code: str) -> bool:
-    return status in _BUSY or status == _CONFLICT or code in _GOING
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """
+    What an answer says of one document.
+
+    :param id: ``None`` when the answer does not say.
+    :param is_dropped: Whether an ingest pipeline dropped it. OpenSearch gives such a document a version below zero (-3
+        for ``index``, -4 for ``create``); an update that changes nothing is a ``noop``, too, with its real version.
+    """
+
+    id: str | None
+    status: int
+    index: str | None
+    is_dropped: bool
+    code: str = ""
+    reason: str = ""
+
+    @property
+    def kind(self) -> tuple[int, bool, str, str]:
+        return self.status, self.is_dropped, self.code, self.reason
 
 
-def _parse_error(item: dict[str, Any]) -> tuple[str, str]:
+@dataclass(slots=True)
+class _Matched:
+    """
+    :param found: The one item of each document that has one.
+    :param unanswered: The documents without, or with more than one.
+    :param can_be_split: Whether smaller bodies would tell whose the items without an id are.
+    """
+
+    found: dict[int, _Item]
+    unanswered: list[int]
+    can_be_split: bool = False
+
+
+def _match(items: Sequence[_Item], numbers: Sequence[int], ids: Sequence[str]) -> _Matched:
+    expected = {ids[number]: number for number in numbers}
+    found: dict[int, _Item] = {}
+    doubled: set[int] = set()
+    nameless: list[_Item] = []
+    strangers = 0
+    for item in items:
+        number = expected.get(item.id) if item.id is not None else None
+        if number is None:
+            if item.id is None:
+                nameless.append(item)
+            else:
+                strangers += 1
+        elif number in found:
+            doubled.add(number)
+        else:
+            found[number] = item
+    for number in doubled:
+        del found[number]
+    unanswered = [number for number in numbers if number not in found]
+    if strangers or doubled:
+        log.warning(
+            "An answer to _bulk has %d ids that were not sent and %d more than once; what they leave open is sent "
+            "again.",
+            strangers,
+            len(doubled),
+        )
+    elif unanswered and len(nameless) == len(unanswered):
+        if len({item.kind for item in nameless}) == 1:
+            found.update(zip(unanswered, nameless, strict=True))
+            return _Matched(found, [])
+        return _Matched(found, unanswered, can_be_split=True)
+    return _Matched(found, unanswered)
+
+
+def _read_item(item: Any) -> _Item | None:
+    """Read ``{"index": {"_id": …, "status": …, "error": …}}``, whatever the action; ``None``: it has no outcome."""
+    found = next(iter(item.values()), None) if isinstance(item, dict) else None
+    if not isinstance(found, dict) or type(found.get("status")) is not int:
+        return None
+    key, status = found.get("_id"), found["status"]
+    version = found.get("_version")
+    is_dropped = found.get("result") == "noop" and isinstance(version, int) and version < 0
+    # Errors of ingest pipelines have the document's id, too.
+    name = None if key in _NAMELESS else str(key)
+    if status in _OK:
+        return _Item(name, status, found.get("_index"), is_dropped)
+    return _Item(name, status, None, is_dropped, *_read_error(status, found.get("error")))
+
+
+def _read_error(status: int, error: Any) -> tuple[str, str]:
     """Return the type of an item's error and what it says."""
-    error = item.get("error")
     if not isinstance(error, dict):  # old servers, and proxies, write a text
-        return f"status_{item['status']}", str(error or "")
+        return f"status_{status}", str(error or "")
     cause = error.get("caused_by")
     texts = (error.get("reason"), cause.get("reason") if isinstance(cause, dict) else None)
-    return str(error.get("type") or f"status_{item['status']}"), ": ".join(str(text) for text in texts if text)
+    return str(error.get("type") or f"status_{status}"), ": ".join(str(text) for text in texts if text)
 
 
-def _sort(numbers: Sequence[int], items: list[Any]) -> tuple[list[int], list[ItemRejection]]:
-    again: list[int] = []
-    refused: list[ItemRejection] = []
-    for number, item in zip(numbers, items, strict=True):
-        status = item["status"]
-        if status in (200, 201):
-            continue
-        code, reason = _parse_error(item)
-        if code == "index_not_found_exception":
-            raise RequestRefusedError(
-                f"The index vanished during the load: {reason}. Create it and start the load again.",
-                status=status,
-                code=code,
-            )
-        if _is_passing(status, code):
-            again.append(number)
-        else:
-            refused.append(ItemRejection(number, code, reason or f"OpenSearch answered {status}"))
-    return again, refused
+def _to_error(item: _Item, cause: ItemCause) -> TransientError:
+    if cause.scope is Scope.BUSY:
+        message = f"OpenSearch rejects documents: {item.code}: {item.reason}. {cause.remedy}"
+        return RateLimitedError(message, status=item.status, code=item.code)
+    what = "A node of OpenSearch is going away" if cause.scope is Scope.NODE else "OpenSearch rejects documents"
+    return UnavailableError(f"{what}: {item.code}: {item.reason}. {cause.remedy}", status=item.status, code=item.code)
 
 
-def _busy(items: list[Any]) -> TransientError:
-    for item in items:
-        status, (code, reason) = item["status"], _parse_error(item)
-        if status in _BUSY or status == _CONFLICT:
-            return RateLimitedError(
-                f"OpenSearch rejects documents: {code}: {reason}. Lower max_in_flight or bulk_bytes, or give the "
-                "cluster more memory.",
-                status=status,
-                code=code,
-            )
-        if _is_passing(status, code):
-            return UnavailableError(f"A node of OpenSearch is going away: {code}: {reason}.", status=status, code=code)
-    return RateLimitedError("OpenSearch rejects documents without saying why.")
+def _halves(numbers: Sequence[int]) -> list[Sequence[int]]:
+    half = len(numbers) // 2
+    return [numbers[half:], numbers[:half]]
 
 
 def _select(body: Body, ends: Sequence[int], numbers: Sequence[int]) -> bytes:

@@ -13,6 +13,7 @@ import msgspec
 from overnight.ingest.map.documents import Cursor
 from overnight.ingest.report.dead_letters import DeadLetter
 from overnight.ingest.report.load_report import SAMPLE, LoadReport, SampleRejection, SourceReport
+from overnight.ingest.write.sink import WriteOperation
 from overnight.storage import Storage, get_scheme
 
 log = logging.getLogger(__name__)
@@ -37,17 +38,19 @@ class Tally(msgspec.Struct):
 
     sources: list[SourceTally]
     indexed: int = 0
+    dropped: int = 0
     rejected: int = 0
     missing: int = 0
     seconds: float = 0.0
     reasons: dict[str, int] = {}
     rejected_sample: list[DeadLetter] = []
     missing_sample: list[str] = []
+    dropped_sample: list[str] = []
 
     @property
     def submitted(self) -> int:
         """All documents that have come to an end."""
-        return self.indexed + self.rejected + self.missing
+        return self.indexed + self.dropped + self.rejected + self.missing
 
     @property
     def bytes(self) -> int:
@@ -61,20 +64,23 @@ class Tally(msgspec.Struct):
             source.bytes += sizes.get(number, 0)
             source.missing += lacking.get(number, 0)
 
-    def refuse(self, letter: DeadLetter) -> None:
-        """Count a document that is not written."""
+    def add_dead_letter(self, record: DeadLetter) -> None:
+        """Count a document that is not in the index."""
+        if record.outcome == "dropped":
+            self.dropped += 1
+            _sample_id(self.dropped_sample, record)
+            return
         # A service could put something unique into its codes; a report must stay small.
-        code = letter.code if letter.code in self.reasons or len(self.reasons) < _MAX_CODES else _OTHER
+        code = record.code if record.code in self.reasons or len(self.reasons) < _MAX_CODES else _OTHER
         self.reasons[code] = self.reasons.get(code, 0) + 1
-        if letter.outcome == "missing":
+        if record.outcome == "missing":
             self.missing += 1
-            if letter.id is not None and len(self.missing_sample) < SAMPLE:
-                self.missing_sample.append(letter.id)
+            _sample_id(self.missing_sample, record)
             return
         self.rejected += 1
-        self.sources[letter.source].rejected += 1
+        self.sources[record.source].rejected += 1
         if len(self.rejected_sample) < SAMPLE:
-            self.rejected_sample.append(msgspec.structs.replace(letter, text=None))
+            self.rejected_sample.append(msgspec.structs.replace(record, text=None))
 
     def report(self, index: str, dead_letter_uri: str | None, *, resumed: bool) -> LoadReport:
         """Return the counts as the report."""
@@ -82,6 +88,7 @@ class Tally(msgspec.Struct):
             index=index,
             submitted=self.submitted,
             indexed=self.indexed,
+            dropped=self.dropped,
             rejected=self.rejected,
             missing=self.missing,
             bytes=self.bytes,
@@ -90,14 +97,20 @@ class Tally(msgspec.Struct):
             reasons=self.reasons,
             rejected_sample=tuple(
                 SampleRejection(
-                    source=letter.source, line=letter.line, id=letter.id, code=letter.code, reason=letter.reason
+                    source=record.source, line=record.line, id=record.id, code=record.code, reason=record.reason
                 )
-                for letter in self.rejected_sample
+                for record in self.rejected_sample
             ),
             missing_sample=tuple(self.missing_sample),
-            dead_letter_uri=dead_letter_uri if self.rejected or self.missing else None,
+            dropped_sample=tuple(self.dropped_sample),
+            dead_letter_uri=dead_letter_uri if self.rejected or self.missing or self.dropped else None,
             resumed=resumed,
         )
+
+
+def _sample_id(sample: list[str], record: DeadLetter) -> None:
+    if record.id is not None and len(sample) < SAMPLE:
+        sample.append(record.id)
 
 
 class Checkpoint(msgspec.Struct):
@@ -113,7 +126,7 @@ class Checkpoint(msgspec.Struct):
 
     fingerprint: str
     tally: Tally
-    write: str
+    write: WriteOperation
     cursor: Cursor | None = None
     dead_letter_bytes: int = 0
     settings: dict[str, Any] | None = None

@@ -1,47 +1,42 @@
 """
-Documents into bodies, bodies on their way, and the books in order.
+Documents into bodies, bodies on their way, and their outcomes counted in the order of the lines.
 
-Bodies come back in any order; they are booked (counted, their dead letters written, the checkpoint moved) in the order
-of the lines. So a checkpoint is always a line of the source with everything before it done, and the dead-letter file
-goes through the source stretch by stretch.
+Bodies are answered in any order; their outcomes are counted, their dead-letter records written and the checkpoint
+moved in the order of the lines. So a checkpoint is always a line of the source with everything before it done, and
+the dead-letter file follows the source.
 """
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from mmap import mmap
 
-from overnight.errors import SpecError
 from overnight.ingest.map.documents import Cursor, Document, DocumentPlace, ReadItem
-from overnight.ingest.map.rows import Splicer
-from overnight.ingest.report.dead_letters import DeadLetter, DeadLetterFile, excerpt
+from overnight.ingest.report.dead_letters import DeadLetter, DeadLetterFile, Outcome, excerpt
 from overnight.ingest.report.load_report import Progress
 from overnight.ingest.request import LoadOptions
-from overnight.ingest.write.bulk import BulkSender, ItemRejection, Throttle, span
 from overnight.ingest.write.checkpoint import Checkpoint, CheckpointFile
+from overnight.ingest.write.preflight import Preflight
+from overnight.ingest.write.sink import BodyOutcome, BodyWriter, Throttle
+from overnight.rejection import Rejection
 
-_MAX_LETTERS = 1_000
+_MAX_DEAD_LETTERS = 1_000
 # What is noted of each line (its place, its part of the answer) is many times as large as a small line, and waits for
 # the bodies before it: behind a server that hung now and then a join peaked at 113 MiB with 20,000, 87 MiB with 5,000.
 _MAX_ITEMS = 5_000
-_FRAMES: dict[str, tuple[bytes, bytes, bytes]] = {
-    "index": (b'{"index":{"_id":', b"}}\n", b"\n"),
-    "update": (
-        b'{"update":{"_id":',
-        b',"retry_on_conflict":3}}\n{"doc":',
-        b',"doc_as_upsert":true}\n',
-    ),
-}
-"""What stands before the id, between id and document, and behind the document."""
+_MAX_SAMPLE = 200
+_SAMPLE_OF_BODY = 8
+_DROPPED = Rejection("dropped_by_pipeline", "an ingest pipeline of the index dropped the document")
 
 
 @dataclass(slots=True)
-class _Batch:
+class DeliveryBatch:
     """A stretch of lines, and the body that their documents make."""
 
     items: int = 0
@@ -49,30 +44,48 @@ class _Batch:
     lines: Counter[int] = field(default_factory=Counter)
     line_bytes: Counter[int] = field(default_factory=Counter)
     lacking: Counter[int] = field(default_factory=Counter)
-    letters: list[DeadLetter] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
     places: list[DocumentPlace] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     body: mmap | None = None
     size: int = 0
-    sent: Future[list[DeadLetter]] | None = None
+    sent: Future[SentBatch] | None = None
 
     def read(self, item: ReadItem) -> None:
+        """Note a line."""
         self.items += 1
         self.cursor = item.cursor
         if item.source is not None:
             self.lines[item.source] += 1
             self.line_bytes[item.source] += item.bytes
         if item.dead_letter is not None:
-            self.letters.append(item.dead_letter)
+            self.dead_letters.append(item.dead_letter)
             self.lacking.update(item.lacking)
 
     @property
     def is_over(self) -> bool:
+        """Whether the outcome of each document is known, or the writer gave up."""
         return self.sent is None or self.sent.done()
 
     @property
     def has_failed(self) -> bool:
+        """Whether the writer gave up."""
         return self.sent is not None and (self.sent.cancelled() or self.sent.exception() is not None)
+
+
+@dataclass(slots=True)
+class SentBatch:
+    """
+    What became of the documents of a body.
+
+    :param dead_letters: Of those that are not in the index.
+    :param elsewhere: How many were written into another index.
+    :param sample: The ids of some that were indexed.
+    """
+
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    elsewhere: int = 0
+    sample: list[str] = field(default_factory=list)
 
 
 class Delivery:
@@ -80,56 +93,56 @@ class Delivery:
     Writes the documents of one load.
 
     :param checkpoint: Where the load stands; it is moved on.
-    :param dimensions: Of the index's vector fields. When no document of the first body has the right length, the load
-        is refused before anything was sent; later ones OpenSearch refuses one by one.
+    :param preflight: Looks at the documents of the first body before it is sent; ``None`` when that was done.
     :param ordered: Whether the same id can come again, and the later line must win.
     :param total_bytes: Of the sources, for the progress.
     """
 
     def __init__(
         self,
-        sender: BulkSender,
+        writer: BodyWriter,
         throttle: Throttle,
         stop: threading.Event,
         options: LoadOptions,
         *,
         checkpoint: Checkpoint,
         checkpoint_file: CheckpointFile,
-        letters: DeadLetterFile,
-        splicer: Splicer,
-        dimensions: Mapping[str, int],
+        dead_letters: DeadLetterFile,
+        preflight: Preflight | None,
         ordered: bool,
         total_bytes: int | None,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        self._sender = sender
+        self._writer = writer
         self._throttle = throttle
         self._stop = stop
         self._options = options
         self._checkpoint = checkpoint
         self._checkpoint_file = checkpoint_file
-        self._letters = letters
-        self._splicer = splicer
-        self._dimensions = dimensions
+        self._dead_letters = dead_letters
+        self._preflight = preflight
         self._total_bytes = total_bytes
         self._on_progress = on_progress
         self._pool = ThreadPoolExecutor(options.max_in_flight, thread_name_prefix="overnight-bulk")
-        self._batch = _Batch()
-        self._open: deque[_Batch] = deque()
+        self._batch = DeliveryBatch()
+        self._open: deque[DeliveryBatch] = deque()
         self._pending_ids: set[str] | None = set() if ordered else None
-        self._is_first = checkpoint.cursor is None
-        self._lengths: dict[str, set[int]] = {}
-        self._head, self._middle, self._tail = _FRAMES[checkpoint.write]
-        self._overhead = len(self._head) + len(self._middle) + len(self._tail)
+        self._frame = writer.frame
+        self._overhead = sum(map(len, self._frame))
+        self._random = random.Random(0)  # noqa: S311 - which documents are looked up is no secret
         self._started = time.monotonic() - checkpoint.tally.seconds
         self._saved = self._reported = time.monotonic()
         self._is_at_cursor = True
+        self.elsewhere = 0
+        self.sample: list[str] = []
+        """Ids of documents that were indexed by this object, a few of each body."""
 
     def run(self, items: Iterable[ReadItem]) -> None:
         """
         Carry out all items.
 
-        :raises ServiceError: OpenSearch refuses everything, or stayed away; what is done is in the checkpoint.
+        :raises SpecError: the documents of the first body do not fit the index; nothing was written.
+        :raises ServiceError: the sink refuses everything, or stayed away; what is done is in the checkpoint.
         """
         try:
             for item in items:
@@ -139,14 +152,14 @@ class Delivery:
         except BaseException:
             self._stop.set()
             self._pool.shutdown(cancel_futures=True)
-            self._book_what_is_done()
+            self._count_finished()
             self._save()
             raise
         self._pool.shutdown()
-        self._letters.commit()
+        self._dead_letters.commit()
         self._checkpoint.tally.seconds = time.monotonic() - self._started
         self._save()
-        self._tell(force=True)
+        self._report_progress(force=True)
 
     def _take(self, item: ReadItem) -> None:
         document = item.document
@@ -159,22 +172,24 @@ class Delivery:
             self._add(document, size)
         batch = self._batch
         batch.read(item)
-        if batch.size >= self._options.bulk_bytes or len(batch.letters) >= _MAX_LETTERS or batch.items >= _MAX_ITEMS:
+        if (
+            batch.size >= self._options.bulk_bytes
+            or len(batch.dead_letters) >= _MAX_DEAD_LETTERS
+            or batch.items >= _MAX_ITEMS
+        ):
             self._send()
 
     def _add(self, document: Document, size: int) -> None:
-        batch = self._batch
+        batch, frame = self._batch, self._frame
         # Copied at once, and into memory of its own: lines held until a body is full, and bodies of some megabytes
         # among them, would scatter the heap, and a process would grow with the file.
         body = batch.body = batch.body or mmap(-1, max(self._options.bulk_bytes, size))
-        for part in (self._head, document.id, self._middle, *document.parts, self._tail):
-            body.write(part)
-        batch.size += size
+        for part in (frame.head, document.id, frame.middle, *document.parts, frame.tail):
+            batch.size += body.write(part)
         batch.ends.append(batch.size)
         batch.places.append(document.place)
-        if self._is_first:
-            for name, length in self._splicer.vectors(self._dimensions.keys(), document.rows):
-                self._lengths.setdefault(name, set()).add(length)
+        if self._preflight is not None:
+            self._preflight.add(document.parts)
 
     def _wait_for(self, key: str) -> None:
         """Let an earlier document with the same id arrive first."""
@@ -185,82 +200,96 @@ class Delivery:
         self._pending_ids.add(key)
 
     def _send(self) -> None:
-        batch, self._batch = self._batch, _Batch()
+        batch, self._batch = self._batch, DeliveryBatch()
         if not batch.items:
             return
         if batch.ends:
-            if self._is_first:
-                self._refuse_wrong_vectors()
+            if self._preflight is not None:
+                self._preflight.finish()
+                self._preflight = None
             while True:
                 running = [other.sent for other in self._open if other.sent is not None and not other.is_over]
                 if len(running) < self._throttle.limit:
                     break
                 wait(running, return_when=FIRST_COMPLETED)
-                self._book()
+                self._settle()
             batch.sent = self._pool.submit(self._deliver, batch)
         self._open.append(batch)
-        self._book()
+        self._settle()
         # One body that is sent again and again must not let the finished ones behind it pile up.
         while len(self._open) > 4 * self._options.max_in_flight:
-            self._book(wait_for_head=True)
+            self._settle(wait_for_first=True)
 
     def _drain(self) -> None:
         while self._open:
-            self._book(wait_for_head=True)
+            self._settle(wait_for_first=True)
 
-    def _book(self, *, wait_for_head: bool = False) -> None:
-        """Enter the batches that are over, up to the first that is not."""
+    def _settle(self, *, wait_for_first: bool = False) -> None:
+        """Count the batches that are over, up to the first that is not."""
         for batch in self._open:
             if batch.is_over and batch.has_failed and batch.sent is not None:
                 batch.sent.result()  # raises at once, not after the batches before it
-        while self._open and (wait_for_head or self._open[0].is_over):
-            wait_for_head = False
-            refused = self._open[0].sent.result() if self._open[0].sent is not None else []
-            self._enter(self._open.popleft(), refused)
+        while self._open and (wait_for_first or self._open[0].is_over):
+            wait_for_first = False
+            sent = self._open[0].sent.result() if self._open[0].sent is not None else SentBatch()
+            self._count(self._open.popleft(), sent)
         if time.monotonic() - self._saved >= self._options.checkpoint_seconds:
             self._save()
-        self._tell()
+        self._report_progress()
 
-    def _book_what_is_done(self) -> None:
+    def _count_finished(self) -> None:
         while self._open and self._open[0].is_over and not self._open[0].has_failed:
             batch = self._open.popleft()
-            self._enter(batch, batch.sent.result() if batch.sent is not None else [])
+            self._count(batch, batch.sent.result() if batch.sent is not None else SentBatch())
 
-    def _deliver(self, batch: _Batch) -> list[DeadLetter]:
-        """Send a batch, in a thread of the pool, and let go of its body: it may wait long to be booked."""
+    def _deliver(self, batch: DeliveryBatch) -> SentBatch:
+        """Send a batch, in a thread of the pool, and let go of its body: it may wait long to be counted."""
         body, batch.body = batch.body or b"", None
-        refused = self._sender.send(memoryview(body)[: batch.size], batch.ends)
-        return [self._letter(batch, body[slice(*span(batch.ends, bad.number))], bad) for bad in refused]
+        ids = [place.id for place in batch.places]
+        outcome = self._writer.send(memoryview(body)[: batch.size], batch.ends, ids)
+        failed = sorted([*outcome.rejected.items(), *((number, _DROPPED) for number in outcome.dropped)])
+        records = []
+        for number, rejection in failed:
+            kind: Outcome = "rejected" if number in outcome.rejected else "dropped"
+            start = batch.ends[number - 1] if number else 0
+            records.append(self._to_dead_letter(batch, body[start : batch.ends[number]], number, kind, rejection))
+        return SentBatch(records, len(outcome.elsewhere), _choose_sample(ids, outcome))
 
-    def _enter(self, batch: _Batch, refused: list[DeadLetter]) -> None:
-        """Count a batch whose documents have all come to an end."""
+    def _count(self, batch: DeliveryBatch, sent: SentBatch) -> None:
+        """Count a batch whose documents' outcomes are all known."""
         tally = self._checkpoint.tally
         tally.read(batch.lines, batch.line_bytes, batch.lacking)
-        letters = batch.letters + refused
-        tally.indexed += len(batch.ends) - len(refused)
-        for letter in letters:
-            tally.refuse(letter)
-        self._letters.write(letters)
+        tally.indexed += len(batch.ends) - len(sent.dead_letters)
+        records = batch.dead_letters + sent.dead_letters
+        for record in records:
+            tally.add_dead_letter(record)
+        self._dead_letters.write(records)
+        self.elsewhere += sent.elsewhere
+        for key in sent.sample:
+            if len(self.sample) < _MAX_SAMPLE:
+                self.sample.append(key)
+            else:
+                self.sample[self._random.randrange(_MAX_SAMPLE)] = key
         if self._pending_ids is not None:
             self._pending_ids.difference_update(place.id for place in batch.places)
-        # Steps without a cursor come before the first line of the driving source, or after its last.
+        # Items without a cursor come before the first line of the driving source, or after its last.
         self._is_at_cursor = batch.cursor is not None
         if batch.cursor is not None:
             self._checkpoint.cursor = batch.cursor
 
-    def _letter(self, batch: _Batch, item: bytes, bad: ItemRejection) -> DeadLetter:
-        place = batch.places[bad.number]
-        # What the frame has on the document's own line does not belong to it.
-        before = self._middle.partition(b"\n")[2]
-        document = item.partition(b"\n")[2].removeprefix(before).removesuffix(self._tail)
+    def _to_dead_letter(
+        self, batch: DeliveryBatch, framed: bytes, number: int, outcome: Outcome, rejection: Rejection
+    ) -> DeadLetter:
+        place = batch.places[number]
+        document = framed.partition(self._frame.middle)[2].removesuffix(self._frame.tail)
         return DeadLetter(
-            "rejected",
+            outcome,
             place.uri,
             place.source,
             place.line,
             place.offset,
-            bad.code,
-            bad.reason,
+            rejection.code,
+            rejection.reason,
             id=place.id,
             text=excerpt(document),
         )
@@ -269,12 +298,12 @@ class Delivery:
         self._saved = time.monotonic()
         if not self._is_at_cursor:
             return
-        self._letters.commit()
-        self._checkpoint.dead_letter_bytes = self._letters.size
+        self._dead_letters.commit()
+        self._checkpoint.dead_letter_bytes = self._dead_letters.size
         self._checkpoint.tally.seconds = self._saved - self._started
         self._checkpoint_file.save(self._checkpoint)
 
-    def _tell(self, *, force: bool = False) -> None:
+    def _report_progress(self, *, force: bool = False) -> None:
         now = time.monotonic()
         if self._on_progress is None or (not force and now - self._reported < self._options.progress_seconds):
             return
@@ -284,6 +313,7 @@ class Delivery:
             Progress(
                 submitted=tally.submitted,
                 indexed=tally.indexed,
+                dropped=tally.dropped,
                 rejected=tally.rejected,
                 missing=tally.missing,
                 bytes=tally.bytes,
@@ -291,13 +321,11 @@ class Delivery:
             )
         )
 
-    def _refuse_wrong_vectors(self) -> None:
-        self._is_first = False
-        for name, lengths in self._lengths.items():
-            if self._dimensions[name] not in lengths:
-                found = ", ".join(map(str, sorted(lengths)[:5]))
-                raise SpecError(
-                    f"The field {name!r} is a vector of {self._dimensions[name]} in the index, but the first documents "
-                    f"have {found}. Nothing was written. Use the model that the index was made for, or an index for "
-                    "this model."
-                )
+
+def _choose_sample(ids: list[str], outcome: BodyOutcome) -> list[str]:
+    """Return some of the ids that are in the index now: spread over the body, and the neighbours of what is not."""
+    absent = {*outcome.rejected, *outcome.dropped, *outcome.elsewhere}
+    step = max(1, len(ids) // _SAMPLE_OF_BODY)
+    beside = [number + 1 for number in sorted(absent)[:_SAMPLE_OF_BODY]]
+    chosen = {*range(0, len(ids), step), *beside} - absent
+    return [ids[number] for number in sorted(chosen) if number < len(ids)]

@@ -10,7 +10,9 @@ from overnight.ingest.load import load
 from overnight.ingest.read.sources import Opener
 from overnight.ingest.report.load_report import LoadReport, Progress
 from overnight.ingest.request import IngestRequest, LoadOptions
-from overnight.ingest.write.index import VerificationError, swap_alias, verify
+from overnight.ingest.write.index import swap_alias, verify
+from overnight.ingest.write.names import check_new_index_name
+from overnight.ingest.write.sink import VerificationError
 from overnight.ingest.write.target import OpenSearchTarget
 from overnight.storage import Storage
 
@@ -31,7 +33,7 @@ def replace_index(
 ) -> LoadReport:
     """
     Load into ``<alias>-<suffix>``, verify it, and point the alias there; who searches sees the old or the new,
-    never half.
+    never a part.
 
     :param request: Its ``index_name`` is the alias.
     :param suffix: Names the new index. The same one for a retry (the run's date, say), so that it goes on with its
@@ -45,6 +47,7 @@ def replace_index(
     """
     wanted = IngestRequest.of(request)
     alias, name = wanted.index_name, f"{wanted.index_name}-{suffix}"
+    check_new_index_name(name)
     report = load(
         wanted.model_copy(update={"index_name": name}),
         target=target,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import httpx
 
+from overnight.ingest.write.sink import Body
 from overnight.transport.http import HttpCall, Retry
 from overnight.transport.opensearch import OpenSearchConnection
 from overnight.transport.sigv4 import SigV4Auth, digest_header
@@ -18,8 +19,6 @@ _REMEDIES = {
     413: "Lower bulk_bytes, or raise http.max_content_length.",
 }
 
-
-Body: TypeAlias = bytes | memoryview
 
 _PIECE_BYTES = 1 << 20
 
@@ -99,7 +98,11 @@ class OpenSearchTarget:
         return self.transport.send(HttpCall("DELETE", path))
 
     def bulk(self, index: str, body: Body, params: Mapping[str, str]) -> Any:
-        """Send one ``_bulk`` body, once; who calls decides about another attempt."""
+        """
+        Send one ``_bulk`` body, once; who calls decides about another attempt.
+
+        :param index: Its name as a segment of a path (:func:`~overnight.ingest.write.names.quote_index_name`).
+        """
         return self.transport.send(
             HttpCall(
                 "POST",

@@ -14,23 +14,25 @@ from overnight.errors import (
     UnavailableError,
 )
 from overnight.ingest import OpenSearchTarget
-from overnight.ingest.write.bulk import BulkSender, StoppedError, Throttle
+from overnight.ingest.write.bulk import BulkSender
+from overnight.ingest.write.sink import BodyOutcome, IndexInfo, StoppedError, Throttle, WriteOptions
 from unit.ingest.fake_opensearch import Answer, FakeOpenSearch
 
 REJECTED = {"type": "es_rejected_execution_exception", "reason": "queue is full"}
 SOON = {"Retry-After": "0"}
 
 
-def body_of(*keys: str) -> tuple[bytes, list[int]]:
+def body_of(*keys: str) -> tuple[bytes, list[int], list[str]]:
     body, ends = b"", []
     for key in keys:
         body += json.dumps({"index": {"_id": key}}).encode() + b"\n" + json.dumps({"x": key}).encode() + b"\n"
         ends.append(len(body))
-    return body, ends
+    return body, ends, list(keys)
 
 
 def sender(target: OpenSearchTarget, *, patience: float = 60.0, throttle: Throttle | None = None) -> BulkSender:
-    return BulkSender(target, "docs", throttle=throttle or Throttle(4), patience=patience, stop=threading.Event())
+    options = WriteOptions("index", patience, threading.Event(), throttle or Throttle(4))
+    return BulkSender(target, IndexInfo("docs", "uuid"), options)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_a_body_that_was_not_answered_is_sent_again(
     fault: Answer, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
     opensearch.faults = [fault, fault]
-    assert sender(target).send(*body_of("a", "b", "c")) == []
+    assert sender(target).send(*body_of("a", "b", "c")) == BodyOutcome()
     assert opensearch.documents == {key: {"x": key} for key in "abc"}
     assert opensearch.bulks == [["a", "b", "c"]] * 3
 
@@ -90,8 +92,10 @@ def test_only_rejected_documents_are_sent_again(
         return {"status": status, "error": REJECTED} if busy[key] >= 0 else None
 
     opensearch.on_item = on_item
-    refused = sender(target).send(*body_of(*"abcd"))
-    assert [(bad.number, bad.code, bad.reason) for bad in refused] == [(2, "mapper_parsing_exception", "bad")]
+    rejected = sender(target).send(*body_of(*"abcd")).rejected
+    assert [(number, bad.code, bad.reason) for number, bad in rejected.items()] == [
+        (2, "mapper_parsing_exception", "bad")
+    ]
     assert opensearch.bulks == [["a", "b", "c", "d"], ["b", "d"], ["b"]]
     assert set(opensearch.documents) == {"a", "b", "d"}
 
@@ -110,7 +114,7 @@ def test_documents_that_a_stopping_node_gave_back_are_sent_again(
         return {"status": status, "error": {"type": code, "reason": "node closed"}} if left[key] >= 0 else None
 
     opensearch.on_item = on_item
-    assert sender(target).send(*body_of(*"abc")) == []
+    assert sender(target).send(*body_of(*"abc")) == BodyOutcome()
     assert opensearch.bulks == [["a", "b", "c"], ["b"], ["b"]]
     left["b"] = 1_000
     with pytest.raises(UnavailableError, match="going away"):
@@ -131,8 +135,8 @@ def test_an_error_of_any_shape_is_a_rejection(
     error: Any, expected: tuple[str, str], opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
     opensearch.on_item = lambda _key, _document: {"status": 400, "error": error}
-    (refused,) = sender(target).send(*body_of("a"))
-    assert (refused.code, refused.reason) == expected
+    (rejection,) = sender(target).send(*body_of("a")).rejected.values()
+    assert (rejection.code, rejection.reason) == expected
 
 
 def test_documents_that_stay_rejected_fail_the_load(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
@@ -151,7 +155,7 @@ def test_waiting_ends_when_the_load_does(opensearch: FakeOpenSearch, target: Ope
     stop = threading.Event()
     opensearch.faults = [Answer(429, b"", {"Retry-After": "200"})]
     opensearch.gate = lambda _: stop.set()
-    waiting = BulkSender(target, "docs", throttle=Throttle(1), patience=600, stop=stop)
+    waiting = BulkSender(target, IndexInfo("docs", "uuid"), WriteOptions("index", 600, stop, Throttle(1)))
     with pytest.raises(StoppedError):
         waiting.send(*body_of("a"))
 
@@ -161,8 +165,8 @@ def test_a_body_that_is_too_large_is_halved_down_to_the_culprit(
 ) -> None:
     keys = [*"abcdef", "g" * 300, *"hij"]
     opensearch.max_bytes = 150
-    refused = sender(target).send(*body_of(*keys))
-    assert [(bad.number, bad.code) for bad in refused] == [(6, "status_413")]
+    rejected = sender(target).send(*body_of(*keys)).rejected
+    assert [(number, bad.code) for number, bad in rejected.items()] == [(6, "status_413")]
     assert set(opensearch.documents) == set("abcdefhij")
 
 
@@ -173,8 +177,8 @@ def test_one_document_that_spoils_the_request_is_found(opensearch: FakeOpenSearc
         return Answer(400, error) if b'"c"' in body else original(body)
 
     opensearch._bulk = answer  # type: ignore[method-assign]
-    refused = sender(target).send(*body_of(*"abcde"))
-    assert [(bad.number, bad.code) for bad in refused] == [(2, "illegal_argument_exception")]
+    rejected = sender(target).send(*body_of(*"abcde")).rejected
+    assert [(number, bad.code) for number, bad in rejected.items()] == [(2, "illegal_argument_exception")]
     assert set(opensearch.documents) == set("abde")
 
 

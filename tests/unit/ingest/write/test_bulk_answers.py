@@ -1,0 +1,310 @@
+"""Whatever order, number and identity the items of an answer have, each document gets its own outcome, or none."""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import Any
+
+import pytest
+
+from overnight.errors import RateLimitedError, UnavailableError
+from overnight.ingest import OpenSearchTarget
+from overnight.ingest.write import bulk
+from overnight.ingest.write.bulk import BulkSender, IndexRefusedError
+from overnight.ingest.write.sink import BodyOutcome, IndexInfo, Throttle, WriteOperation, WriteOptions
+from overnight.rejection import Rejection
+from unit.ingest.fake_opensearch import Answer, FakeOpenSearch
+from unit.ingest.write.test_bulk import REJECTED, SOON, body_of
+
+FAILED = {"status": 500, "error": {"type": "fail_processor_exception", "reason": "no"}}
+DROPPED = {"status": 200, "result": "noop", "_version": -3}
+
+
+class Clock:
+    """Time that passes only while somebody waits."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.waits: list[float] = []
+        monkeypatch.setattr(bulk.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(bulk.random, "uniform", lambda _low, high: high)
+
+    def is_set(self) -> bool:
+        return False
+
+    def wait(self, delay: float) -> bool:
+        self.waits.append(delay)
+        self.now += delay
+        return False
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def sender(
+    target: OpenSearchTarget,
+    stop: Any = None,
+    *,
+    patience: float = 60.0,
+    operation: WriteOperation = "index",
+    was_sent: bool = False,
+    index: IndexInfo | None = None,
+) -> BulkSender:
+    options = WriteOptions(operation, patience, stop or threading.Event(), Throttle(4), was_sent)
+    return BulkSender(target, index or IndexInfo("docs", "uuid"), options)
+
+
+def test_items_that_come_back_in_each_others_places_are_matched_by_id(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    # As OpenSearch 2.19.6 and 3.6.0 answer through a pipeline in which one processor drops and one fails.
+    keys = "01234567"
+    outcomes = {"1": DROPPED, "4": DROPPED, "7": DROPPED, "2": FAILED, "6": FAILED}
+    opensearch.on_item = lambda key, _: outcomes.get(key)
+    order = [0, 1, 4, 3, 7, 5, 2, 6]
+    opensearch.on_answer = lambda items: [items[number] for number in order]
+    found = sender(target).send(*body_of(*keys))
+    assert found.rejected == dict.fromkeys((2, 6), Rejection("fail_processor_exception", "no"))
+    assert found.dropped == [1, 4, 7]
+    assert set(opensearch.documents) == set("035")
+    assert len(opensearch.bulks) == 1
+
+
+@pytest.mark.parametrize("version", [-3, -4])
+def test_a_version_below_zero_is_a_dropped_document(
+    version: int, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    opensearch.on_item = lambda key, _: {**DROPPED, "_version": version} if key == "b" else None
+    assert sender(target).send(*body_of("a", "b")) == BodyOutcome(dropped=[1])
+
+
+def test_an_update_that_changes_nothing_is_indexed(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
+    opensearch.on_item = lambda _key, _document: {"status": 200, "result": "noop", "_version": 1}
+    assert sender(target, operation="update").send(*body_of("a", "b")) == BodyOutcome()
+
+
+def test_throttled_items_in_other_places_send_the_right_documents_again(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    busy = {"b", "d"}
+
+    def on_item(key: str, _: Any) -> dict[str, Any] | None:
+        if key in busy:
+            busy.remove(key)
+            return {"status": 429, "error": REJECTED}
+        return None
+
+    opensearch.on_item = on_item
+    opensearch.on_answer = lambda items: items[::-1]
+    assert sender(target).send(*body_of(*"abcde")) == BodyOutcome()
+    assert opensearch.bulks == [list("abcde"), list("bd")]
+    assert set(opensearch.documents) == set("abcde")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "again"),
+    [
+        ("two items of one id", lambda items: [items[0], items[0], items[2]], ["a", "b"]),
+        ("an item too few", lambda items: [items[0], items[2]], ["b"]),
+        ("an id that was not sent", lambda items: [items[0], {"index": {"_id": "z", "status": 201}}, items[2]], ["b"]),
+        ("an item too many", lambda items: [*items, items[1]], ["b"]),
+        ("a number for an id", lambda items: [items[0], {"index": {"_id": 7, "status": 201}}, items[2]], ["b"]),
+    ],
+)
+def test_what_a_faulty_answer_leaves_open_is_sent_again(
+    name: str, change: Any, again: list[str], clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    first = [change]
+    opensearch.on_answer = lambda items: first.pop()(items) if first else items
+    assert sender(target, clock).send(*body_of(*"abc")) == BodyOutcome()
+    assert opensearch.bulks == [list("abc"), again]
+
+
+def test_an_answer_that_stays_faulty_ends_the_load_and_names_the_document(
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    opensearch.on_answer = lambda items: [item for item in items if item["index"]["_id"] != "b"]
+    with pytest.raises(UnavailableError, match="lacks 1 of 1 documents, such as 'b'"):
+        sender(target, clock).send(*body_of(*"abc"))
+    assert set(opensearch.documents) == set("abc")
+
+
+def test_items_without_ids_are_told_apart_by_smaller_bodies(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    # An update that a pipeline dropped has the id 'auto-generated', one that it failed has none.
+    def on_item(key: str, _: Any) -> dict[str, Any] | None:
+        outcome = {"b": {**DROPPED, "_id": "auto-generated"}, "d": {**FAILED, "_id": None}}.get(key)
+        return dict(outcome) if outcome else None
+
+    opensearch.on_item = on_item
+    opensearch.on_answer = lambda items: items[::-1]
+    found = sender(target, operation="update").send(*_updates(*"abcde"))
+    assert found == BodyOutcome({3: Rejection("fail_processor_exception", "no")}, [1])
+    assert set(opensearch.documents) == set("ace")
+
+
+def test_items_without_ids_that_all_say_the_same_are_taken_as_they_are(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    opensearch.on_item = lambda key, _: {**DROPPED, "_id": "auto-generated"} if key in "bd" else None
+    assert sender(target, operation="update").send(*_updates(*"abcde")).dropped == [1, 3]
+    assert len(opensearch.bulks) == 1
+
+
+def _updates(*keys: str) -> tuple[bytes, list[int], list[str]]:
+    body, ends = b"", []
+    for key in keys:
+        body += b'{"update":{"_id":"%b"}}\n{"doc":{"x":1},"doc_as_upsert":true}\n' % key.encode()
+        ends.append(len(body))
+    return body, ends, list(keys)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_the_outcomes_are_those_of_the_index_whatever_happens_to_the_answers(
+    seed: int, monkeypatch: pytest.MonkeyPatch, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    clock = Clock(monkeypatch)
+    chance = random.Random(seed)
+    keys = [f"d{number}" for number in range(chance.randrange(1, 120))]
+    fate = {key: chance.choice([None, None, None, DROPPED, FAILED]) for key in keys}
+
+    def on_item(key: str, _: Any) -> dict[str, Any] | None:
+        if chance.random() < 0.1:
+            return {"status": 429, "error": REJECTED}
+        return fate[key]
+
+    def on_answer(items: list[Any]) -> list[Any]:
+        if chance.random() < 0.5:
+            chance.shuffle(items)
+        if chance.random() < 0.3:
+            items = [item for item in items if chance.random() < 0.8]
+        if chance.random() < 0.3:
+            items += chance.choices(items, k=3) if items else []
+        return items
+
+    opensearch.on_item, opensearch.on_answer = on_item, on_answer
+    found = sender(target, clock, patience=1e9).send(*body_of(*keys))
+    assert {keys[number] for number in found.dropped} == {key for key in keys if fate[key] is DROPPED}
+    assert {keys[number] for number in found.rejected} == {key for key in keys if fate[key] is FAILED}
+    assert set(opensearch.documents) == {key for key in keys if fate[key] is None}
+    assert len(found.dropped) == len(set(found.dropped))
+
+
+INDEX_WIDE = [
+    (403, "cluster_block_exception", "index [docs] blocked by: [FORBIDDEN/8/index write (api)];", "blocks.write"),
+    (400, "index_closed_exception", "closed", "_open"),
+    (400, "illegal_argument_exception", "pipeline with id [nope] does not exist", "Create the ingest pipeline"),
+    (400, "illegal_argument_exception", "no write index is defined for alias [docs]. The write", "is_write_index"),
+    (403, "security_exception", "no permissions for [indices:data/write/bulk[s]]", "lacks the permission"),
+    (404, "index_not_found_exception", "no such index [docs]", "vanished"),
+    (400, "validation_exception", "this action would add [2] total shards, but", "max_shards_per_node"),
+]
+
+
+@pytest.mark.parametrize(("status", "code", "reason", "remedy"), INDEX_WIDE)
+def test_what_the_index_refuses_to_all_breaks_off_with_one_message(
+    status: int, code: str, reason: str, remedy: str, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    opensearch.on_item = lambda _key, _document: {"status": status, "error": {"type": code, "reason": reason}}
+    with pytest.raises(IndexRefusedError, match=remedy) as raised:
+        sender(target).send(*body_of(*"abc"))
+    assert (raised.value.code, raised.value.status) == (code, status)
+    assert len(opensearch.bulks) == 1
+
+
+BUSY = [
+    (429, "cluster_block_exception", "TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark", "disk is full"),
+    (429, "rejected_execution_exception", "rejected execution of coordinating operation", "max_in_flight"),
+    (429, "circuit_breaking_exception", "Data too large", "more memory"),
+    (429, "status_exception", "Error from remote service: slow down", "remote model"),
+    (400, "status_exception", "The request was denied due to remote server throttling", "remote model"),
+    (503, "unavailable_shards_exception", "primary shard is not active", "healthy again"),
+    (409, "version_conflict_engine_exception", "[a]: version conflict", "Something else writes"),
+]
+
+
+@pytest.mark.parametrize(("status", "code", "reason", "remedy"), BUSY)
+def test_what_passes_is_sent_again_and_its_remedy_is_its_own(
+    status: int,
+    code: str,
+    reason: str,
+    remedy: str,
+    clock: Clock,
+    opensearch: FakeOpenSearch,
+    target: OpenSearchTarget,
+) -> None:
+    left = [2]
+
+    def on_item(_key: str, _document: Any) -> dict[str, Any] | None:
+        left[0] -= 1
+        return {"status": status, "error": {"type": code, "reason": reason}} if left[0] >= 0 else None
+
+    opensearch.on_item = on_item
+    assert sender(target, clock).send(*body_of("a")) == BodyOutcome()
+    assert opensearch.bulks == [["a"]] * 3
+    left[0] = 1_000
+    with pytest.raises((RateLimitedError, UnavailableError), match=remedy):
+        sender(target, clock).send(*body_of("a"))
+
+
+def test_the_wait_doubles_and_starts_again_when_a_document_gets_through(
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    refusals = [["a", "b"], ["a", "b"], ["b"], ["b"], []]
+
+    def on_item(key: str, _: Any) -> dict[str, Any] | None:
+        return {"status": 429, "error": REJECTED} if key in refusals[len(opensearch.bulks) - 1] else None
+
+    opensearch.on_item = on_item
+    # Without a new start the four waits would be longer than the patience.
+    assert sender(target, clock, patience=1.0).send(*body_of("a", "b")) == BodyOutcome()
+    assert clock.waits == [0.25, 0.5, 0.25, 0.5]
+
+
+def test_the_server_says_how_long_to_wait(clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
+    opensearch.faults = [Answer(429, b"", {"Retry-After": "17"}), Answer(503, b"", SOON), Answer(429, b"")]
+    sender(target, clock).send(*body_of("a"))
+    assert clock.waits == [17.0, 0.0, 1.0]
+
+
+def test_patience_ends_before_a_wait_that_would_be_too_long(
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    opensearch.faults = [Answer(429, b"", {"Retry-After": "61"})]
+    with pytest.raises(RateLimitedError):
+        sender(target, clock, patience=60).send(*body_of("a"))
+    assert clock.waits == []
+
+
+CONFLICT = {"status": 409, "error": {"type": "version_conflict_engine_exception", "reason": "document already exists"}}
+
+
+def test_a_document_that_is_in_a_data_stream_already_is_rejected(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    opensearch.on_item = lambda key, _: CONFLICT if key == "b" else None
+    found = sender(target, operation="create").send(*body_of("a", "b"))
+    assert {number: rejection.code for number, rejection in found.rejected.items()} == {1: "document_exists"}
+
+
+def test_a_document_that_our_own_lost_body_has_created_is_indexed(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    opensearch.on_item = lambda _key, _document: CONFLICT
+    assert sender(target, operation="create", was_sent=True).send(*body_of("a")) == BodyOutcome()
+    opensearch.faults = [Answer(0)]
+    assert sender(target, operation="create").send(*body_of("a", "b")) == BodyOutcome()
+
+
+def test_a_document_that_a_pipeline_put_elsewhere_is_said_to_be_elsewhere(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    opensearch.on_answer = lambda items: [
+        {"index": {**item["index"], "_index": "docs" if item["index"]["_id"] == "a" else "other"}} for item in items
+    ]
+    index = IndexInfo("docs", "uuid", pipelines=("p",))
+    assert sender(target, index=index).send(*body_of("a", "b")) == BodyOutcome(elsewhere=[1])
