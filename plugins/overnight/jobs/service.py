@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import ClassVar, Generic, TypeVar
 
@@ -85,6 +86,19 @@ class Service(ABC, Generic[SpecT]):
         :raises NotFoundError: the service answers that it does not know it; the caller confirms that
             (:func:`~overnight.jobs.wait.poll`).
         """
+
+    def list_statuses(self, wanted: Collection[str]) -> Flow[Mapping[str, JobStatus]]:
+        """
+        Return what the service's list of jobs says of as many of them as it shows, by id; others may be among them.
+
+        It may end before it has seen all that are wanted; those are asked for singly.
+
+        :param wanted: The ids of jobs that somebody waits for.
+        :raises UnsupportedError: there is no such list.
+        """
+        del wanted
+        raise UnsupportedError(f"{self.name} cannot list jobs with their states.")
+        yield  # pragma: no cover - makes this a flow
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:
         """

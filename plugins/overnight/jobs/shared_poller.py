@@ -1,0 +1,188 @@
+"""One poller for all the jobs of one connection that a process waits for: one client, one rhythm, lists first."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from overnight.errors import OvernightError, RateLimitedError, ServiceError, TransientError, UnavailableError
+from overnight.jobs.client import JobClient
+from overnight.jobs.lifecycle import Poller, PollOutcome, Wait
+from overnight.jobs.model import JobRef, JobStatus
+from overnight.jobs.wait import Logger
+
+ClientFactory: TypeAlias = Callable[[], Awaitable[JobClient[Any]]]
+
+MIN_GAP: Final = 1.0
+"""Seconds between two rounds at least: triggers that a triggerer starts together are answered together."""
+LIST_FROM: Final = 4
+"""So many due jobs are worth a listing; fewer are asked for one by one."""
+CALLS_AT_ONCE: Final = 8
+REPEAT_LOG_SECONDS: Final = 3600.0
+"""An unchanged status is logged again after this."""
+
+
+@dataclass(eq=False)
+class _Waiter:
+    ref: JobRef
+    poller: Poller
+    log: Logger
+    outcome: asyncio.Future[PollOutcome]
+    due: float = 0.0
+    logged: str = ""
+    logged_at: float = field(default=float("-inf"))
+
+
+class SharedPoller:
+    """
+    Poll the jobs of one service and connection for everybody in this process who waits for one of them.
+
+    Every waiter keeps its own :class:`~overnight.jobs.lifecycle.Poller`, and so its own deadline, patience and
+    interval. Where the service can list its jobs, a round reads the list once and answers every waiter from it. A job
+    that the list lacks, or shows as ended, is asked for singly. What one job's call raises reaches its waiter only.
+
+    It belongs to one event loop. The client is made when the first job is waited for and closed after the last.
+
+    :param connect: Looks the connection up and returns a client.
+    """
+
+    def __init__(self, connect: ClientFactory) -> None:
+        self._connect = connect
+        self._client: JobClient[Any] | None = None
+        self._waiters: set[_Waiter] = set()
+        self._wake = asyncio.Event()
+        self._rounds: asyncio.Task[None] | None = None
+        self._can_list = True
+        self._not_before = 0.0
+
+    async def wait(self, ref: JobRef, poller: Poller, log: Logger) -> PollOutcome:
+        """
+        Return the end of a job, or of its poller's patience or deadline.
+
+        :raises OvernightError: the connection is unusable, or a call raised what no poll can mend.
+        """
+        waiter = _Waiter(ref, poller, log, asyncio.get_running_loop().create_future())
+        self._waiters.add(waiter)
+        self._wake.set()
+        if self._rounds is None or self._rounds.done():
+            self._rounds = asyncio.create_task(self._run())
+        try:
+            return await waiter.outcome
+        finally:
+            self._waiters.discard(waiter)
+            self._wake.set()
+
+    async def client(self) -> JobClient[Any]:
+        """Return the client that all rounds use."""
+        if self._client is None:
+            self._client = await self._connect()
+        return self._client
+
+    async def aclose(self) -> None:
+        """End the rounds and close the client."""
+        if self._rounds is not None:
+            self._rounds.cancel()
+            await asyncio.gather(self._rounds, return_exceptions=True)
+            self._rounds = None
+        await self._drop_client()
+
+    async def _run(self) -> None:
+        while self._waiters:
+            self._wake.clear()
+            now = time.monotonic()
+            due = max(min(waiter.due for waiter in self._waiters), self._not_before)
+            if due > now:
+                try:
+                    await asyncio.wait_for(self._wake.wait(), due - now)
+                except TimeoutError:
+                    pass
+                else:
+                    # Somebody came or went. Those who come together are waited for, and asked about together.
+                    await asyncio.sleep(MIN_GAP)
+                continue
+            await self._round([waiter for waiter in self._waiters if waiter.due <= now])
+            await asyncio.sleep(MIN_GAP)
+
+    async def _round(self, due: list[_Waiter]) -> None:
+        try:
+            client = await self.client()
+        except OvernightError as error:
+            for waiter in due:
+                self._fail(waiter, error)
+            return
+        except Exception as error:
+            # A secrets backend or Airflow's API that is away for a while ends nobody's waiting.
+            self._deliver_error(due, UnavailableError(f"The connection cannot be looked up just now: {error!r:.300}"))
+            return
+        listed: Mapping[str, JobStatus] = {}
+        if self._can_list and len(due) >= LIST_FROM:
+            try:
+                listed = await client.arun(client.service.list_statuses({waiter.ref.id for waiter in due}))
+            except TransientError as error:
+                self._deliver_error(due, error)
+                return
+            except ServiceError as error:
+                self._can_list = False
+                due[0].log.info("Jobs are asked for one by one: %s", error)
+        now = time.monotonic()
+        singly = []
+        for waiter in list(self._waiters):
+            status = listed.get(waiter.ref.id)
+            if status is not None and not status.state.is_terminal:
+                self._deliver(waiter, status, now)
+            elif status is not None or waiter.due <= now:
+                singly.append(waiter)
+        await self._ask_singly(client, singly)
+
+    async def _ask_singly(self, client: JobClient[Any], waiters: Collection[_Waiter]) -> None:
+        places = asyncio.Semaphore(CALLS_AT_ONCE)
+
+        async def ask(waiter: _Waiter) -> None:
+            async with places:
+                if self._not_before > time.monotonic():
+                    return
+                try:
+                    status = await client.arun(client.service.status(waiter.ref))
+                except ServiceError as error:
+                    self._deliver_error([waiter], error)
+                except Exception as error:  # one job's odd answer must not end the others' rounds
+                    self._fail(waiter, error)
+                else:
+                    self._deliver(waiter, status, time.monotonic())
+
+        await asyncio.gather(*map(ask, waiters))
+
+    def _deliver(self, waiter: _Waiter, status: JobStatus, now: float) -> None:
+        said = status.describe()
+        if said != waiter.logged or now - waiter.logged_at >= REPEAT_LOG_SECONDS:
+            waiter.log.info("%s is %s.", waiter.ref, said)
+            waiter.logged, waiter.logged_at = said, now
+        self._go_on(waiter, waiter.poller.on_status(status, time.time()))
+
+    def _deliver_error(self, waiters: Iterable[_Waiter], error: ServiceError) -> None:
+        if isinstance(error, RateLimitedError) and error.retry_after:
+            # The limit is the account's, not the job's.
+            self._not_before = time.monotonic() + error.retry_after
+        for waiter in waiters:
+            waiter.log.warning("Polling %s failed: %s", waiter.ref, error)
+            self._go_on(waiter, waiter.poller.on_error(error, time.time()))
+
+    def _go_on(self, waiter: _Waiter, step: Wait | PollOutcome) -> None:
+        if isinstance(step, Wait):
+            waiter.due = time.monotonic() + step.seconds
+        elif not waiter.outcome.done():
+            waiter.outcome.set_result(step)
+            self._waiters.discard(waiter)
+
+    def _fail(self, waiter: _Waiter, error: Exception) -> None:
+        self._waiters.discard(waiter)
+        if not waiter.outcome.done():
+            waiter.outcome.set_exception(error)
+
+    async def _drop_client(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.transport.aclose()

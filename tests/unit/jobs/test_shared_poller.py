@@ -1,0 +1,232 @@
+"""Many waiters, one client: lists answer everybody, and one job's trouble is nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from overnight.errors import CredentialsError, RateLimitedError, ServiceError, SpecError, UnavailableError
+from overnight.jobs import FoundJob, JobKey, JobRef, JobState, JobStatus, ResultManifest, shared_poller
+from overnight.jobs.client import JobClient
+from overnight.jobs.lifecycle import PollEnd, Poller, PollOutcome
+from overnight.jobs.service import JobSpec, Service
+from overnight.jobs.shared_poller import SharedPoller
+from overnight.transport.flow import Flow, Transport
+
+log = logging.getLogger(__name__)
+
+
+@pytest.fixture(autouse=True)
+def _no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_poller, "MIN_GAP", 0.0)
+
+
+class Account(Transport[Any, Any]):
+    """A service's jobs, and what was asked for."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, JobState] = {}
+        self.unlisted: set[str] = set()
+        self.calls: Counter[str] = Counter()
+        self.errors: dict[str, Exception] = {}
+        self.closed = 0
+        self.until_over = 2
+        self.called = asyncio.Event()
+
+    def send(self, call: Any) -> Any:
+        raise AssertionError("a triggerer does not block")
+
+    async def asend(self, call: Any) -> Any:
+        self.calls[call] += 1
+        self.called.set()
+        await asyncio.sleep(0)
+        if call in self.errors:
+            raise self.errors[call]
+        if call == "list":
+            if self.calls["list"] >= self.until_over:
+                self.states = dict.fromkeys(self.states, JobState.SUCCEEDED)
+            return {job: state for job, state in self.states.items() if job not in self.unlisted}
+        return self.states[call]
+
+    def close(self) -> None:
+        raise AssertionError("only the async side was used")
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+class Listing(Service[JobSpec]):
+    name = "listing"
+
+    def list_statuses(self, wanted: Collection[str]) -> Flow[Mapping[str, JobStatus]]:
+        states = yield "list"
+        return {job: JobStatus(state=state, raw=state.value) for job, state in states.items()}
+
+    def status(self, ref: JobRef) -> Flow[JobStatus]:
+        state = yield ref.id
+        return JobStatus(state=state, raw=state.value)
+
+    def find(self, key: JobKey, since: datetime, *args: Any, **kwargs: Any) -> Flow[FoundJob | None]:
+        raise NotImplementedError
+        yield
+
+    def submit(self, spec: JobSpec, key: JobKey) -> Flow[JobRef]:
+        raise NotImplementedError
+        yield
+
+    def results(self, ref: JobRef) -> Flow[ResultManifest]:
+        raise NotImplementedError
+        yield
+
+
+class Silent(Listing):
+    """One without a list."""
+
+    def list_statuses(self, wanted: Collection[str]) -> Flow[Mapping[str, JobStatus]]:
+        return (yield from Service.list_statuses(self, wanted))
+
+
+class Bench:
+    def __init__(self, service: type[Listing] = Listing) -> None:
+        self.account = Account()
+        self.connections = 0
+        self.failing: Exception | None = None
+        self.service = service
+        self.poller = SharedPoller(self.connect)
+
+    async def connect(self) -> JobClient[Any]:
+        self.connections += 1
+        if self.failing is not None:
+            raise self.failing
+        return JobClient(self.service("c"), self.account)
+
+    def wait(self, job: str, **facts: Any) -> asyncio.Task[PollOutcome]:
+        self.account.states.setdefault(job, JobState.RUNNING)
+        ref = JobRef(service="listing", id=job, conn_id="c")
+        facts = {"poll_interval": 0.001, "patience": 60.0, **facts}
+        return asyncio.create_task(self.poller.wait(ref, Poller(ref, **facts), log))
+
+
+async def test_a_thousand_jobs_are_answered_from_one_list_and_one_client() -> None:
+    bench = Bench()
+    waits = [bench.wait(f"job-{number}") for number in range(1000)]
+    outcomes = await asyncio.gather(*waits)
+    assert {outcome.end for outcome in outcomes} == {PollEnd.ENDED}
+    assert bench.connections == 1
+    # One more call for each that ended: the list lacks what only the job itself says.
+    assert sum(bench.account.calls.values()) - bench.account.calls["list"] == 1000
+    assert bench.account.calls["list"] <= 3
+    await bench.poller.aclose()
+    assert bench.account.closed == 1
+
+
+async def test_what_the_list_lacks_is_asked_for_singly() -> None:
+    bench = Bench()
+    bench.account.unlisted = {"job-3"}
+    outcomes = await asyncio.gather(*(bench.wait(f"job-{number}") for number in range(6)))
+    assert {outcome.end for outcome in outcomes} == {PollEnd.ENDED}
+    assert bench.account.calls["job-3"] >= 2
+    await bench.poller.aclose()
+
+
+async def test_a_service_without_a_list_is_asked_job_by_job() -> None:
+    bench = Bench(Silent)
+    waits = [bench.wait(f"job-{number}") for number in range(6)]
+    for job in bench.account.states:
+        bench.account.states[job] = JobState.SUCCEEDED
+    await asyncio.gather(*waits)
+    assert bench.account.calls == Counter({f"job-{number}": 1 for number in range(6)})
+    await bench.poller.aclose()
+
+
+@pytest.mark.parametrize("error", [CredentialsError("may not list", status=403), ServiceError("no list", status=404)])
+async def test_a_list_that_is_refused_is_done_without(error: ServiceError) -> None:
+    bench = Bench()
+    bench.account.errors["list"] = error
+    waits = [bench.wait(f"job-{number}") for number in range(6)]
+    for job in bench.account.states:
+        bench.account.states[job] = JobState.SUCCEEDED
+    assert {outcome.end for outcome in await asyncio.gather(*waits)} == {PollEnd.ENDED}
+    assert bench.account.calls["list"] == 1
+    await bench.poller.aclose()
+
+
+async def test_one_jobs_odd_answer_reaches_its_waiter_only() -> None:
+    bench = Bench(Silent)
+    waits = [bench.wait(f"job-{number}") for number in range(6)]
+    for job in bench.account.states:
+        bench.account.states[job] = JobState.SUCCEEDED
+    bench.account.errors["job-2"] = KeyError("status")
+    outcomes = await asyncio.gather(*waits, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [*[PollOutcome] * 2, KeyError, *[PollOutcome] * 3]
+    await bench.poller.aclose()
+
+
+async def test_retry_after_holds_for_all_jobs_of_the_connection() -> None:
+    bench = Bench(Silent)
+    first = bench.wait("job-0")
+    bench.account.errors["job-0"] = RateLimitedError("slow down", retry_after=3600.0)
+    await bench.account.called.wait()
+    second = bench.wait("job-1")
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert bench.account.calls == Counter({"job-0": 1})
+    for wait in (first, second):
+        wait.cancel()
+    await asyncio.gather(first, second, return_exceptions=True)
+    await bench.poller.aclose()
+
+
+async def test_patience_ends_as_it_does_for_one_job() -> None:
+    bench = Bench()
+    bench.account.errors["list"] = UnavailableError("down")
+    outcomes = await asyncio.gather(*(bench.wait(f"job-{number}", patience=0.0) for number in range(5)))
+    assert {outcome.end for outcome in outcomes} == {PollEnd.SILENT}
+    await bench.poller.aclose()
+
+
+async def test_a_deadline_ends_one_waiter_and_the_others_go_on() -> None:
+    bench = Bench()
+    bench.account.until_over = 10
+    late = bench.wait("late", deadline=1.0)
+    others = [bench.wait(f"job-{number}") for number in range(5)]
+    assert (await late).end is PollEnd.DEADLINE
+    assert {outcome.end for outcome in await asyncio.gather(*others)} == {PollEnd.ENDED}
+    await bench.poller.aclose()
+
+
+async def test_a_connection_that_is_wrong_fails_its_waiters_and_is_looked_up_again_for_the_next() -> None:
+    bench = Bench()
+    bench.failing = SpecError("there is no such connection")
+    with pytest.raises(SpecError, match="no such connection"):
+        await bench.wait("job-0")
+    bench.failing = None
+    bench.account.states["job-1"] = JobState.SUCCEEDED
+    assert (await bench.wait("job-1")).end is PollEnd.ENDED
+    await bench.poller.aclose()
+
+
+async def test_a_cancelled_waiter_is_forgotten() -> None:
+    bench = Bench(Silent)
+    wait = bench.wait("job-0", poll_interval=3600.0)
+    await bench.account.called.wait()
+    wait.cancel()
+    await asyncio.gather(wait, return_exceptions=True)
+    assert not bench.poller._waiters
+    await bench.poller.aclose()
+
+
+async def test_a_line_is_logged_when_something_changed_and_not_for_each_poll(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+    bench.account.until_over = 30
+    with caplog.at_level(logging.INFO):
+        await asyncio.gather(*(bench.wait(f"job-{number}") for number in range(5)))
+    lines = [record.getMessage() for record in caplog.records if "job-0 is" in record.getMessage()]
+    assert lines == ["listing job job-0 is running.", "listing job job-0 is succeeded."]
+    await bench.poller.aclose()
