@@ -20,6 +20,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -33,13 +34,15 @@ from overnight.sandbox.emulator.launch import launch
 from overnight.sandbox.process import free_port, start, wait_ready
 from overnight.triggers.job import JobTrigger, to_event
 
-DAG = '''
+DAG = """
 from airflow.sdk import DAG
 from overnight.sensors.job import BatchJobSensor
 
 with DAG("waiting", schedule=None) as dag:
     BatchJobSensor(task_id="wait", job="{}", deferrable=True)
-'''
+"""
+
+AUTHORIZATION = {"Authorization": "Bearer sandbox"}
 
 
 class ClientEach(JobTrigger):
@@ -80,6 +83,8 @@ class Figures:
 
 def fill(jobs: Path, classpath: str, interval: float) -> None:
     """Write the rows of one deferred task per job. Runs in a process of the benchmark's own Airflow."""
+    # Airflow's database modules, in the process whose environment names the database.
+    # ruff: noqa: PLC0415
     from airflow.models.dag_version import DagVersion
     from airflow.models.dagrun import DagRun
     from airflow.models.serialized_dag import SerializedDagModel
@@ -92,11 +97,13 @@ def fill(jobs: Path, classpath: str, interval: float) -> None:
     with create_session() as session:
         dag = SerializedDagModel.get_dag("waiting", session=session)
         version = DagVersion.get_latest_version("waiting", session=session)
+        assert dag is not None
+        assert version is not None
         session.query(TaskInstance).delete()
         session.query(Trigger).delete()
         session.query(DagRun).delete()
         run = dag.create_dagrun(
-            run_id="r", run_type=DagRunType.MANUAL, state=DagRunState.RUNNING, run_after=_now(),
+            run_id="r", run_type=DagRunType.MANUAL, state=DagRunState.RUNNING, run_after=datetime.now(UTC),
             triggered_by=DagRunTriggeredByType.TEST, session=session,
         )  # fmt: skip
         session.query(TaskInstance).delete()
@@ -110,12 +117,6 @@ def fill(jobs: Path, classpath: str, interval: float) -> None:
             instance = TaskInstance(task, run_id=run.run_id, map_index=number, dag_version_id=version.id)
             instance.state, instance.trigger_id = TaskInstanceState.DEFERRED, trigger.id
             session.add(instance)
-
-
-def _now() -> object:
-    from airflow._shared.timezones import timezone
-
-    return timezone.utcnow()
 
 
 @contextmanager
@@ -133,7 +134,7 @@ def emulator(folder: Path) -> Iterator[str]:
 
 async def create(url: str, count: int) -> list[str]:
     """Create batches over one file."""
-    async with httpx.AsyncClient(base_url=f"{url}/v1", headers={"Authorization": "Bearer sandbox"}, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=f"{url}/v1", headers=AUTHORIZATION, timeout=60) as client:
         line = {"custom_id": "1", "method": "POST", "url": "/v1/embeddings",
                 "body": {"model": "text-embedding-3-small", "input": "x"}}  # fmt: skip
         upload = await client.post(
@@ -143,7 +144,9 @@ async def create(url: str, count: int) -> list[str]:
                 "completion_window": "24h"}  # fmt: skip
         ids = []
         for _ in range(0, count, 50):
-            answers = await asyncio.gather(*(client.post("/batches", json=body) for _ in range(min(50, count - len(ids)))))
+            answers = await asyncio.gather(
+                *(client.post("/batches", json=body) for _ in range(min(50, count - len(ids))))
+            )
             ids += [answer.raise_for_status().json()["id"] for answer in answers]
         return ids
 
@@ -183,7 +186,7 @@ class Triggerer:
         self._output.close()
 
 
-def measure(airflow: Airflow, url: str, ids: list[str], classpath: str, interval: float, folder: Path) -> Figures:
+def measure(airflow: Airflow, url: str, ids: list[str], *, classpath: str, interval: float, folder: Path) -> Figures:
     """Run a triggerer without and with the jobs."""
     jobs = folder / "jobs.json"
     jobs.write_text("[]")
@@ -231,22 +234,20 @@ def wait_for_first_looks(logs: Path, count: int, since: float) -> float:
 def event_delays(airflow: Airflow, url: str, ids: list[str], interval: float) -> Iterator[float]:
     """Cancel jobs at the service, one after the other, and yield how long each event took to reach the database."""
     ended = {}
-    with httpx.Client(base_url=f"{url}/v1", headers={"Authorization": "Bearer sandbox"}) as client:
+    with httpx.Client(base_url=f"{url}/v1", headers=AUTHORIZATION) as client:
         for job in ids:
             client.post(f"/batches/{job}/cancel").raise_for_status()
             ended[job] = time.time()
             time.sleep(interval / len(ids))
     waiting = set(ids)
     database = sqlite3.connect(f"file:{airflow.home / 'airflow.db'}?mode=ro", uri=True, timeout=60)
-    numbers = {number: job for number, job in enumerate(json.loads((airflow.home / "../jobs.json").read_text()))}
+    numbers = dict(enumerate(json.loads((airflow.home.parent / "jobs.json").read_text())))
     while waiting:
         rows = database.execute("SELECT map_index, updated_at FROM task_instance WHERE state != 'deferred'").fetchall()
         for number, updated in rows:
             job = numbers[number]
             if job in waiting:
                 waiting.discard(job)
-                from datetime import UTC, datetime
-
                 moment = datetime.fromisoformat(updated).replace(tzinfo=UTC).timestamp()
                 yield moment - ended[job]
         time.sleep(1)
@@ -279,10 +280,16 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "airflow", "dags", "reserialize"], env=airflow.environment(), check=True,
                        stdout=subprocess.DEVNULL)  # fmt: skip
         ids = asyncio.run(create(url, options.jobs))
-        ours = measure(airflow, url, ids, "overnight.triggers.job.JobTrigger", options.interval, folder)
+        ours = measure(
+            airflow, url, ids, classpath="overnight.triggers.job.JobTrigger", interval=options.interval, folder=folder
+        )
         peers = asyncio.run(create(url, options.peer_jobs))
-        before = measure(airflow, url, peers, "triggerer.ClientEach", options.interval, folder)
-    json.dump({"shared poller": asdict(ours), "a client each": asdict(before), "cpus": os.cpu_count()}, sys.stdout, indent=2)
+        before = measure(
+            airflow, url, peers, classpath="triggerer.ClientEach", interval=options.interval, folder=folder
+        )
+    json.dump(
+        {"shared poller": asdict(ours), "a client each": asdict(before), "cpus": os.cpu_count()}, sys.stdout, indent=2
+    )
 
 
 if __name__ == "__main__":

@@ -5,13 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Final, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from overnight.errors import UnsupportedError
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultManifest, compute_fingerprint
 from overnight.transport.flow import Flow
+
+MAX_OTHER_PAGES: Final = 5
+"""A list of jobs is read on for so many pages in a row without a wanted job; the rest is asked for singly."""
 
 
 class JobSpec(BaseModel):

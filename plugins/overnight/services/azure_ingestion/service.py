@@ -8,7 +8,7 @@ Data", which is being retired; ``docs/azure-ingestion.md`` names the ways out.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 from urllib.parse import quote
@@ -150,6 +150,12 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
         """
         job, retry_after = yield from self._get(ref)
         return read_status(job, scrub=self.account.scrub, poll_after=retry_after)
+
+    def list_statuses(self, wanted: Collection[str]) -> Flow[Mapping[str, JobStatus]]:
+        """Read the list of ingestion jobs, which has no pages."""
+        del wanted
+        listed = yield from self.list_jobs()
+        return {str(job.get("id")): read_status(job, scrub=self.account.scrub) for job in listed}
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:
         """

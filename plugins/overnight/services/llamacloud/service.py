@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Final, cast
 
 from overnight.errors import NotFoundError, RequestRefusedError, SpecError, UnavailableError
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobState, JobStatus, ResultManifest, choose_found
 from overnight.jobs.identity import JobName
-from overnight.jobs.service import Service
+from overnight.jobs.service import MAX_OTHER_PAGES, Service
 from overnight.services.llamacloud.api import (
     AT_ONCE,
     BATCHES,
@@ -168,9 +168,7 @@ class LlamaCloudService(Service[LlamaCloudBatchSpec]):
         """
         batches = yield from get_batches(batch_ids(ref))
         if not all(is_over(batch) for batch in batches):
-            over = sum(is_over(batch) for batch in batches)
-            progress = over / len(batches) if len(batches) > 1 else None
-            return JobStatus(state=mapping_state(batches), raw=raw_word(batches), progress=progress)
+            return _running(batches)
         batches, jobs = yield from _get_jobs(ref)
         if any(lacks_results(batch) for batch in batches):
             return JobStatus(state=JobState.RUNNING, raw=f"{raw_word(batches)}, results to come")
@@ -181,6 +179,22 @@ class LlamaCloudService(Service[LlamaCloudBatchSpec]):
         for batch in batches:
             files += yield from outcomes(batch, jobs.by_id)
         return ended_status(batches, files)
+
+    def list_statuses(self, wanted: Collection[str]) -> Flow[Mapping[str, JobStatus]]:
+        """
+        Read the list of batches until all of the wanted jobs' were seen.
+
+        Only jobs with a batch at work are in what it returns: what became of the files the list does not say.
+        """
+        parts = {job: batch_ids(self.ref(job)) for job in wanted}
+        needed = {batch for ids in parts.values() for batch in ids}
+        by_id = {batch["id"]: batch for batch in (yield from list_all(BATCHES, {}, _until_seen(needed)))}
+        seen = {}
+        for job, ids in parts.items():
+            batches = [by_id[batch] for batch in ids if batch in by_id]
+            if len(batches) == len(ids) and not all(is_over(batch) for batch in batches):
+                seen[job] = _running(batches)
+        return seen
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:
         """
@@ -268,6 +282,28 @@ def _directory_names(batches: Sequence[Record]) -> Flow[dict[str, str]]:
 
     listed = yield from list_all(DIRECTORIES, {"types": _DIRECTORY_TYPES}, enough=all_seen)
     return {str(directory["id"]): str(directory.get("name")) for directory in listed}
+
+
+def _until_seen(needed: Collection[str]) -> Callable[[Sequence[Record]], bool]:
+    """Return when a list was read far enough: all were seen, or too many pages had none of them."""
+    missing = set(needed)
+    read = others = 0
+
+    def enough(batches: Sequence[Record]) -> bool:
+        nonlocal read, others
+        found = missing & {batch["id"] for batch in batches[read:]}
+        missing.difference_update(found)
+        read, others = len(batches), 0 if found else others + 1
+        return not missing or others >= MAX_OTHER_PAGES
+
+    return enough
+
+
+def _running(batches: Sequence[Record]) -> JobStatus:
+    """Return the status of a job of which a batch is still giving its files out."""
+    over = sum(is_over(batch) for batch in batches)
+    progress = over / len(batches) if len(batches) > 1 else None
+    return JobStatus(state=mapping_state(batches), raw=raw_word(batches), progress=progress)
 
 
 def _get_jobs(ref: JobRef, *, every: bool = False) -> Flow[tuple[list[Record], Jobs]]:

@@ -6,7 +6,7 @@ API: https://docs.opensearch.org/latest/ml-commons-plugin/api/.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -55,22 +55,24 @@ def tasks_since(task_type: str, since: datetime) -> Flow[list[dict[str, Any]]]:
 
     The list shows what the cluster knows, without asking remote services.
     """
+    filters = [
+        {"term": {"task_type": task_type}},
+        {"range": {"create_time": {"gte": int(since.timestamp() * 1000)}}},
+    ]
+    return (yield from _search_tasks({"bool": {"filter": filters}}))
+
+
+def get_tasks(task_ids: Collection[str]) -> Flow[list[dict[str, Any]]]:
+    """Read tasks as the cluster knows them, each with its ``task_id``, without asking remote services."""
+    return (yield from _search_tasks({"ids": {"values": sorted(task_ids)}}))
+
+
+def _search_tasks(query: Mapping[str, Any]) -> Flow[list[dict[str, Any]]]:
     listed: list[dict[str, Any]] = []
-    query: dict[str, Any] = {
-        "size": PAGE,
-        "query": {
-            "bool": {
-                "filter": [
-                    {"term": {"task_type": task_type}},
-                    {"range": {"create_time": {"gte": int(since.timestamp() * 1000)}}},
-                ]
-            }
-        },
-        "sort": [{"create_time": "desc"}],
-    }
+    body: dict[str, Any] = {"size": PAGE, "query": query, "sort": [{"create_time": "desc"}]}
     while True:
         try:
-            answer = yield from ask(HttpCall("POST", f"{ML}/tasks/_search", json=query))
+            answer = yield from ask(HttpCall("POST", f"{ML}/tasks/_search", json=body))
         except ServiceError as error:
             if error.code == NO_TASK_INDEX:
                 return listed
@@ -81,7 +83,7 @@ def tasks_since(task_type: str, since: datetime) -> Flow[list[dict[str, Any]]]:
         listed += [{**hit["_source"], "task_id": hit["_id"]} for hit in hits]
         if len(hits) < PAGE:
             return listed
-        query["search_after"] = hits[-1]["sort"]
+        body["search_after"] = hits[-1]["sort"]
 
 
 def make_task_index() -> Flow[None]:

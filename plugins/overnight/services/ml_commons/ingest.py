@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final, Literal
@@ -18,7 +18,15 @@ from pydantic import Field, JsonValue
 from overnight.errors import ServiceError, SpecError, UnavailableError, UnsupportedError
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobState, JobStatus, ResultManifest
 from overnight.jobs.service import JobSpec, Service
-from overnight.services.ml_commons.connection import ML, SEARCH_LAG, created_at, get_task, make_task_index, tasks_since
+from overnight.services.ml_commons.connection import (
+    ML,
+    SEARCH_LAG,
+    created_at,
+    get_task,
+    get_tasks,
+    make_task_index,
+    tasks_since,
+)
 from overnight.services.ml_commons.errors import NO_HANDLER, NO_TASK_INDEX, ask
 from overnight.services.ml_commons.status import read_ingestion
 from overnight.transport.flow import Flow, Pause
@@ -181,11 +189,13 @@ class MLCommonsIngestService(Service[MLCommonsIngestSpec]):
     def status(self, ref: JobRef) -> Flow[JobStatus]:
         """Look at the task once; an old one also at whether any node is left that could be working on it."""
         task = yield from get_task(ref.id)
-        boots: tuple[datetime, ...] = ()
-        now = datetime.now(UTC)
-        if task["state"] == "CREATED" and now - created_at(task, now) > YOUNG:
-            boots = yield from _boots()
-        return read_ingestion(task, boots)
+        return read_ingestion(task, (yield from _boots()) if _is_old(task) else ())
+
+    def list_statuses(self, wanted: Collection[str]) -> Flow[Mapping[str, JobStatus]]:
+        """Search the tasks, and look at the nodes once for all the old ones."""
+        tasks = yield from get_tasks(wanted)
+        boots = (yield from _boots()) if any(_is_old(task) for task in tasks) else ()
+        return {task["task_id"]: read_ingestion(task, boots if _is_old(task) else ()) for task in tasks}
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:
         """
@@ -373,6 +383,11 @@ def on_the_wire(credential: Credential, version: ServerVersion) -> dict[str, str
         )
         return {**wire, "session_token": region, **({"region": token} if token else {})}
     return {**wire, "region": region, **({"session_token": token} if token else {})}
+
+
+def _is_old(task: Mapping[str, Any]) -> bool:
+    now = datetime.now(UTC)
+    return task.get("state") == "CREATED" and now - created_at(task, now) > YOUNG
 
 
 def _boots() -> Flow[tuple[datetime, ...]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
@@ -19,7 +19,16 @@ from pydantic import Field, JsonValue, field_validator
 from overnight.errors import RequestRefusedError, ServiceError, SpecError, UnavailableError, UnsupportedError
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultFile, ResultManifest, choose_found
 from overnight.jobs.service import JobSpec, Service
-from overnight.services.ml_commons.connection import ML, SEARCH_LAG, created_at, get_task, plain, task_path, tasks_since
+from overnight.services.ml_commons.connection import (
+    ML,
+    SEARCH_LAG,
+    created_at,
+    get_task,
+    get_tasks,
+    plain,
+    task_path,
+    tasks_since,
+)
 from overnight.services.ml_commons.errors import NAME_TAKEN, NO_HANDLER, ask
 from overnight.services.ml_commons.status import read_prediction
 from overnight.transport.flow import Flow, Pause
@@ -124,6 +133,11 @@ class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
     def status(self, ref: JobRef) -> Flow[JobStatus]:
         """Have the cluster ask the remote service once."""
         return read_prediction((yield from get_task(ref.id)))
+
+    def list_statuses(self, wanted: Collection[str]) -> Flow[Mapping[str, JobStatus]]:
+        """Search the tasks; the cluster asks the remote services about them once a minute."""
+        tasks = yield from get_tasks(wanted)
+        return {task["task_id"]: read_prediction(task) for task in tasks}
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:
         """

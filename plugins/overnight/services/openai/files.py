@@ -115,10 +115,7 @@ def list_all(path: str, params: Mapping[str, Any], since: datetime) -> Flow[list
     query = dict(params)
     while True:
         answer = yield HttpCall("GET", path, params=query)
-        data = answer.get("data") if isinstance(answer, dict) else None
-        if not isinstance(data, list):
-            raise UnavailableError(f"The list of {path} has no data; does something else answer at this address?")
-        items = [item for item in data if isinstance(item, dict) and isinstance(item.get("id"), str)]
+        items = read_page(answer, path)
         fresh = [item for item in items if item["id"] not in listed]
         for item in fresh:
             listed[item["id"]] = item
@@ -130,6 +127,18 @@ def list_all(path: str, params: Mapping[str, Any], since: datetime) -> Flow[list
         if not fresh or not answer.get("has_more", True) or (newest_first and last < oldest):
             return list(listed.values())
         query = {**query, "after": items[-1]["id"]}
+
+
+def read_page(answer: Any, path: str) -> list[dict[str, Any]]:
+    """
+    Return the objects with an id of one page of a list.
+
+    :raises UnavailableError: the answer is no list.
+    """
+    data = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(data, list):
+        raise UnavailableError(f"The list of {path} has no data; does something else answer at this address?")
+    return [item for item in data if isinstance(item, dict) and isinstance(item.get("id"), str)]
 
 
 def content(transport: HttpTransport, file_id: str, start: int = 0) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ are reached by the connection alone (:mod:`overnight.services.openai.connection`
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final, Self, cast
 from urllib.parse import quote
@@ -34,7 +34,7 @@ from overnight.jobs import (
     choose_found,
     compute_fingerprint,
 )
-from overnight.jobs.service import JobSpec, Service
+from overnight.jobs.service import MAX_OTHER_PAGES, JobSpec, Service
 from overnight.services.openai.files import (
     InputFile,
     content,
@@ -45,6 +45,7 @@ from overnight.services.openai.files import (
     list_input_files,
     parse_object,
     provide,
+    read_page,
 )
 from overnight.services.openai.scan import Limits, scan
 from overnight.services.openai.status import moment, read_state, read_status
@@ -221,6 +222,24 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
             return status
         lapse = moment(file.get("expires_at")) if isinstance(file, dict) else None
         return status.model_copy(update={"results_expire_at": lapse})
+
+    def list_statuses(self, wanted: Collection[str]) -> Flow[Mapping[str, JobStatus]]:
+        """Read the list of batches, newest first, until all that are wanted were seen or nothing but others comes."""
+        seen: dict[str, JobStatus] = {}
+        missing = set(wanted)
+        query: dict[str, Any] = {"limit": BATCHES_PAGE}
+        others = 0
+        while missing and others < MAX_OTHER_PAGES:
+            batches = read_page((yield HttpCall("GET", "batches", params=query)), "batches")
+            fresh = [batch for batch in batches if batch["id"] not in seen]
+            seen.update((batch["id"], read_status(batch)) for batch in fresh if "status" in batch)
+            found = missing & {batch["id"] for batch in fresh}
+            missing -= found
+            others = 0 if found else others + 1
+            if not fresh:
+                break
+            query = {**query, "after": fresh[-1]["id"]}
+        return seen
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:
         """

@@ -8,7 +8,7 @@ idempotency key: it is unique in an account and region for ever, so a second job
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
@@ -23,7 +23,7 @@ from overnight.errors import (
     UnavailableError,
 )
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultFile, ResultManifest, choose_found
-from overnight.jobs.service import Service
+from overnight.jobs.service import MAX_OTHER_PAGES, Service
 from overnight.services.sagemaker.objects import Yield, find_inputs, find_yield, too_large
 from overnight.services.sagemaker.spec import SageMakerTransformSpec, tag_text, write_manifest
 from overnight.services.sagemaker.status import read_state, read_status
@@ -115,6 +115,25 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
         except (ServiceError, SpecError) as error:
             return read_status(job, note=f"which inputs have an output could not be told: {error}")
         return read_status(job, made)
+
+    def list_statuses(self, wanted: Collection[str]) -> Flow[Mapping[str, JobStatus]]:
+        """Read the list of our transform jobs, newest first, until all that are wanted were seen."""
+        seen: dict[str, JobStatus] = {}
+        missing = set(wanted)
+        arguments: dict[str, Any] = {"SortBy": "CreationTime", "SortOrder": "Descending", "MaxResults": PAGE}
+        if all(JobKey.parse_name(name) is not None for name in wanted):
+            arguments["NameContains"] = "overnight-"
+        others = 0
+        while missing and others < MAX_OTHER_PAGES:
+            page = yield AwsCall("ListTransformJobs", arguments)
+            listed = {str(item["TransformJobName"]): item for item in page["TransformJobSummaries"]}
+            seen.update((name, read_status(item)) for name, item in listed.items())
+            others = 0 if missing & listed.keys() else others + 1
+            missing -= listed.keys()
+            if not page.get("NextToken"):
+                break
+            arguments = {**arguments, "NextToken": page["NextToken"]}
+        return seen
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:
         """
