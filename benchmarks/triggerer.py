@@ -142,7 +142,7 @@ async def create(url: str, count: int) -> list[str]:
         )
         body = {"input_file_id": upload.raise_for_status().json()["id"], "endpoint": "/v1/embeddings",
                 "completion_window": "24h"}  # fmt: skip
-        ids = []
+        ids: list[str] = []
         for _ in range(0, count, 50):
             answers = await asyncio.gather(
                 *(client.post("/batches", json=body) for _ in range(min(50, count - len(ids))))
