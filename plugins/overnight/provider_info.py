@@ -15,6 +15,7 @@ def get_provider_info() -> dict[str, Any]:
         "description": "Offline AI batch jobs, landed in an OpenSearch index.",
         "versions": [__version__],
         "hooks": [
+            {"integration-name": "Overnight", "python-modules": ["overnight.hooks.job"]},
             {"integration-name": "Azure OpenAI", "python-modules": ["overnight.hooks.azure_ingestion"]},
             {"integration-name": "LlamaCloud", "python-modules": ["overnight.hooks.llamacloud"]},
             {"integration-name": "OpenAI", "python-modules": ["overnight.hooks.openai"]},
@@ -30,18 +31,28 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "OpenAI", "python-modules": ["overnight.operators.openai"]},
             {"integration-name": "Amazon SageMaker", "python-modules": ["overnight.operators.sagemaker"]},
             {
+                "integration-name": "Overnight",
+                "python-modules": [
+                    "overnight.operators.job",
+                    "overnight.operators.cancel",
+                    "overnight.operators.transform_plan",
+                    "overnight.templates.report_operator",
+                ],
+            },
+            {
                 "integration-name": "OpenSearch",
                 "python-modules": [
                     "overnight.operators.load",
                     "overnight.operators.index",
                     "overnight.operators.ml_commons",
                     "overnight.operators.ml_commons_ingest",
-                    "overnight.templates.report_operator",
                     "overnight.operators.shards",
                     "overnight.operators.chunks",
                 ],
             },
         ],
+        "sensors": [{"integration-name": "Overnight", "python-modules": ["overnight.sensors.job"]}],
+        "triggers": [{"integration-name": "Overnight", "python-modules": ["overnight.triggers.job"]}],
         "extra-links": ["overnight.links.job.JobLink"],
         "connection-types": [
             {

@@ -75,11 +75,11 @@ def test_failed_and_missing_lines_are_named_one_by_one(run: Run, services: Servi
     (uri,) = report["dead_letter_uris"]
     file = tmp_path / "dead-letters.jsonl"
     file.write_bytes(services.documents.read(uri))
-    letters = list(read_dead_letters(str(file)))
-    assert {letter.id for letter in letters if letter.outcome == "rejected"} == failed
-    assert {letter.id for letter in letters if letter.outcome == "missing"} == missing
-    assert len(letters) == len(failed | missing)
-    assert all(letter.reason and letter.code and letter.line for letter in letters)
+    records = list(read_dead_letters(str(file)))
+    assert {record.id for record in records if record.outcome == "rejected"} == failed
+    assert {record.id for record in records if record.outcome == "missing"} == missing
+    assert len(records) == len(failed | missing)
+    assert all(record.reason and record.code and record.line for record in records)
 
 
 @pytest.mark.dag_run(PIPELINE, {"account": "lossy", "index": "strict", "count": COUNT})

@@ -1,4 +1,4 @@
-"""The S3 and SageMaker road: paid once and complete, whichever worker dies; and mended file by file."""
+"""The S3 and SageMaker pipeline: paid once and complete, whichever worker dies; and repaired file by file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEPS = {"configure", "create_index", "list_inputs", "transform", "plan", "load"
 
 
 @dataclass(frozen=True)
-class Road:
+class Pipeline:
     """One run, what went into it, and the service that it alone uses."""
 
     run: Run
@@ -38,7 +38,7 @@ class Road:
 
 
 @pytest.fixture(scope="module")
-def roads(services: Services, airflow: Standalone, folder: Path) -> Iterator[dict[str, Road]]:
+def pipelines(services: Services, airflow: Standalone, folder: Path) -> Iterator[dict[str, Pipeline]]:
     """Both runs, side by side."""
     with ExitStack() as stack:
         sagemakers = {
@@ -69,26 +69,26 @@ def roads(services: Services, airflow: Standalone, folder: Path) -> Iterator[dic
             "dying": airflow.console.trigger("dying_transform"),
             "mended": trigger(airflow.console, "s3_sagemaker_to_index", conf),
         }
-        yield {name: Road(runs[name], stores[name], inputs[name], sagemakers[name]) for name in runs}
+        yield {name: Pipeline(runs[name], stores[name], inputs[name], sagemakers[name]) for name in runs}
 
 
 @pytest.fixture(scope="module")
-def with_a_bad_record(roads: dict[str, Road]) -> Road:
+def with_a_bad_record(pipelines: dict[str, Pipeline]) -> Pipeline:
     """The run that has ended with four of its five inputs."""
-    road = roads["mended"]
-    assert road.run.finish() == "success", [(task["task_id"], task["state"]) for task in road.run.tasks()]
-    return road
+    pipeline = pipelines["mended"]
+    assert pipeline.run.finish() == "success", [(task["task_id"], task["state"]) for task in pipeline.run.tasks()]
+    return pipeline
 
 
 @pytest.fixture(scope="module")
-def before(with_a_bad_record: Road, services: Services) -> dict[str, Any]:
+def before(with_a_bad_record: Pipeline, services: Services) -> dict[str, Any]:
     """What was there at that time."""
     report = with_a_bad_record.run.xcom("report")
     return {"report": report, "indexed": services.documents.indexed("mended")}
 
 
 def test_the_inputs_beside_a_bad_one_are_indexed_and_the_report_names_the_bad_one(
-    with_a_bad_record: Road, before: dict[str, Any], services: Services
+    with_a_bad_record: Pipeline, before: dict[str, Any], services: Services
 ) -> None:
     total = 5 * EACH
     report = before["report"]
@@ -102,56 +102,56 @@ def test_the_inputs_beside_a_bad_one_are_indexed_and_the_report_names_the_bad_on
     assert uri.endswith("/missing.jsonl")
     (named,) = map(orjson.loads, services.documents.read(uri).splitlines())
     assert (named["uri"], named["documents"]) == (f"{with_a_bad_record.store.uri}{BAD}.jsonl", EACH)
-    told = with_a_bad_record.run.xcom("transform")["status"]
-    assert (told["state"], told["counts"]["succeeded"], told["counts"]["failed"]) == ("partial", 4, 1)
+    state = with_a_bad_record.run.xcom("transform")["status"]
+    assert (state["state"], state["counts"]["succeeded"], state["counts"]["failed"]) == ("partial", 4, 1)
 
 
 def test_clearing_the_list_of_inputs_transforms_only_the_mended_one_and_completes_the_index(
-    with_a_bad_record: Road, before: dict[str, Any], services: Services
+    with_a_bad_record: Pipeline, before: dict[str, Any], services: Services
 ) -> None:
-    road = with_a_bad_record
-    (first,) = road.sagemaker.jobs()
-    road.store.put(f"{BAD}.jsonl", lines(road.inputs[BAD]))
-    clear_from(road.run, "list_inputs")
-    assert road.run.finish() == "success", [(task["task_id"], task["state"]) for task in road.run.tasks()]
+    pipeline = with_a_bad_record
+    (first,) = pipeline.sagemaker.jobs()
+    pipeline.store.put(f"{BAD}.jsonl", lines(pipeline.inputs[BAD]))
+    clear_from(pipeline.run, "list_inputs")
+    assert pipeline.run.finish() == "success", [(task["task_id"], task["state"]) for task in pipeline.run.tasks()]
 
-    listed = road.run.xcom("list_inputs")
+    listed = pipeline.run.xcom("list_inputs")
     assert (listed["inputs"], listed["done"], listed["todo"]) == (5, 4, 1)
     prefix, *named = orjson.loads(services.documents.read(listed["manifest"]))
-    assert (prefix, named) == ({"prefix": road.store.uri}, [f"{BAD}.jsonl"])
-    jobs = road.sagemaker.jobs()
+    assert (prefix, named) == ({"prefix": pipeline.store.uri}, [f"{BAD}.jsonl"])
+    jobs = pipeline.sagemaker.jobs()
     assert [job["TransformJobName"] for job in jobs[:1]] == [first["TransformJobName"]]
     assert [job["TransformJobStatus"] for job in jobs] == ["Failed", "Completed"]
     assert jobs[1]["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"] == listed["manifest"]
 
-    report = road.run.xcom("report")
+    report = pipeline.run.xcom("report")
     assert counts(report) == (5 * EACH, 5 * EACH, 0, 0)
     assert (report["without_result"], report["dead_letter_uris"]) == (0, [])
     indexed = services.documents.indexed("mended")
-    assert indexed.keys() == road.documents.keys()
+    assert indexed.keys() == pipeline.documents.keys()
     assert {name: document["module"] for name, document in indexed.items()} == {
-        name: document["module"] for name, document in road.documents.items()
+        name: document["module"] for name, document in pipeline.documents.items()
     }
 
 
 def test_a_worker_that_dies_at_any_step_costs_no_second_job_and_no_document(
-    roads: dict[str, Road], services: Services
+    pipelines: dict[str, Pipeline], services: Services
 ) -> None:
-    road = roads["dying"]
-    assert road.run.finish() == "success", [(task["task_id"], task["state"]) for task in road.run.tasks()]
-    tries = {(task["task_id"], task["map_index"]): task["try_number"] for task in road.run.tasks()}
+    pipeline = pipelines["dying"]
+    assert pipeline.run.finish() == "success", [(task["task_id"], task["state"]) for task in pipeline.run.tasks()]
+    tries = {(task["task_id"], task["map_index"]): task["try_number"] for task in pipeline.run.tasks()}
     loads = {("load", 0): 2, ("load", 1): 2}
     others = {(step, -1): 3 if step == "transform" else 2 for step in STEPS - {"load"}}
     assert tries == others | loads
 
-    (job,) = road.sagemaker.jobs()
+    (job,) = pipeline.sagemaker.jobs()
     assert job["TransformJobStatus"] == "Completed"
-    assert [call["status"] for call in road.sagemaker.calls("CreateTransformJob")] == [200]
-    assert "was created by an earlier try that died before recording it" in road.run.log("transform", 2)
+    assert [call["status"] for call in pipeline.sagemaker.calls("CreateTransformJob")] == [200]
+    assert "was created by an earlier try that died before recording it" in pipeline.run.log("transform", 2)
 
-    assert counts(road.run.xcom("report")) == (60, 60, 0, 0)
+    assert counts(pipeline.run.xcom("report")) == (60, 60, 0, 0)
     indexed = services.documents.indexed("dying")
     assert {name: document["text"] for name, document in indexed.items()} == {
-        name: document["text"] for name, document in road.documents.items()
+        name: document["text"] for name, document in pipeline.documents.items()
     }
     assert {len(document["embedding"]) for document in indexed.values()} == {384}

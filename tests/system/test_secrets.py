@@ -34,6 +34,6 @@ def test_no_key_is_in_the_arguments_of_a_trigger(run: Run, airflow: Standalone, 
     home = airflow.installation.home
     with closing(sqlite3.connect(home / "airflow.db")) as database:
         # A deferral that comes through the execution API is kept as it is, not encrypted.
-        told = [row for (row,) in database.execute("SELECT kwargs FROM trigger")]
-    assert any(run.record()["ref"]["id"] in arguments for arguments in told)
-    assert not any(account.key in arguments for arguments in told for account in services.accounts.values())
+        serialized = [row for (row,) in database.execute("SELECT kwargs FROM trigger")]
+    assert any(run.record()["ref"]["id"] in arguments for arguments in serialized)
+    assert not any(account.key in arguments for arguments in serialized for account in services.accounts.values())

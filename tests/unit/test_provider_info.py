@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections import defaultdict
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import jsonschema
 import pytest
 from airflow.providers_manager import ProvidersManager
+from airflow.sdk import BaseHook, BaseOperator, BaseSensorOperator
 from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
+from airflow.triggers.base import BaseTrigger
 
 import overnight
 from overnight.links.job import JobLink
@@ -44,18 +47,31 @@ def test_airflow_finds_it_by_the_entry_point_of_the_installed_package() -> None:
     assert found[0].load() is get_provider_info
 
 
-@pytest.mark.parametrize("kind", ["hooks", "operators"])
-def test_every_module_that_it_names_can_be_imported_and_has_something_of_that_kind(kind: str) -> None:
-    for group in INFO[kind]:
-        for name in group["python-modules"]:
-            module = importlib.import_module(name)
-            suffix = kind.removesuffix("s").capitalize()
-            own = [
-                value
-                for value in vars(module).values()
-                if isinstance(value, type) and value.__module__ == name and value.__name__.endswith(suffix)
-            ]
-            assert own, name
+BASES = {"hooks": BaseHook, "operators": BaseOperator, "sensors": BaseSensorOperator, "triggers": BaseTrigger}
+
+
+def classes(base: type) -> dict[str, set[str]]:
+    """By module, the public classes of a kind that the package defines anywhere but in its sandbox."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts[0] == "sandbox" or "__init__" in parts:
+            continue
+        module = importlib.import_module(".".join(["overnight", *parts]))
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__:
+                found[module.__name__].add(value.__name__)
+    return found
+
+
+@pytest.mark.parametrize("kind", BASES)
+def test_every_class_of_a_kind_is_in_a_module_that_it_names(kind: str) -> None:
+    defined = classes(BASES[kind])
+    if kind == "operators":
+        # A sensor is an operator, too; it has a list of its own.
+        defined = {name: found for name, found in defined.items() if name not in classes(BaseSensorOperator)}
+    named = [name for group in INFO[kind] for name in group["python-modules"]]
+    assert sorted(named) == sorted(defined)
 
 
 def test_every_hook_with_a_connection_of_its_own_is_named() -> None:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 Documented: TypeAlias = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
-_LEFT_OUT = frozenset({"site-packages", "test", "tests", "lib2to3", "idlelib", "turtledemo"})
+_EXCLUDED = frozenset({"site-packages", "test", "tests", "lib2to3", "idlelib", "turtledemo"})
 
 
 def documents(root: Path | None = None) -> Iterator[dict[str, str]]:
@@ -28,7 +28,7 @@ def documents(root: Path | None = None) -> Iterator[dict[str, str]]:
     seen: Counter[str] = Counter()
     for path in sorted(root.rglob("*.py")):
         relative = path.relative_to(root)
-        if _LEFT_OUT.isdisjoint(relative.parts):
+        if _EXCLUDED.isdisjoint(relative.parts):
             module = ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
             for document in _of_module(path, module):
                 # The same name is defined twice where a platform or a setter makes a difference.

@@ -1,4 +1,4 @@
-"""The second half of every road that embeds with OpenAI: documents → batches → index, as steps of a DAG."""
+"""The second half of every pipeline that embeds with OpenAI: documents → batches → index, as steps of a DAG."""
 
 from __future__ import annotations
 

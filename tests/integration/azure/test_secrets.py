@@ -71,7 +71,7 @@ def test_airflow_keeps_no_header_of_a_job_that_succeeds(azure: Any, home: Path, 
 
 
 def test_airflow_keeps_no_credential_that_the_service_repeats(azure: Any, home: Path) -> None:
-    azure.set("faults", job_failed=1, job_failed_code="forbidden", echo_credentials=True)
+    azure.set("faults", job_failed=1, job_failed_code="forbidden", repeat_credentials=True)
     done = run(azure, home, deferrable=True)
     assert done.state == "failed"
     log = (home / "run.log").read_text()
@@ -86,7 +86,7 @@ def test_no_error_and_no_log_quotes_a_credential_that_a_refusal_repeats(
 ) -> None:
     monkeypatch.setattr("overnight.services.azure_ingestion.service.LOOKUP_WAIT", 0.01)
     azure.set(
-        "faults", refused={"share": 1, "methods": ["PUT"]}, refused_code=code, retry_after=0, echo_credentials=True
+        "faults", refused={"share": 1, "methods": ["PUT"]}, refused_code=code, retry_after=0, repeat_credentials=True
     )
     with caplog.at_level(logging.DEBUG), azure.client() as client, pytest.raises(OvernightError) as caught:
         client.run(client.service.submit(AzureIngestionSpec(), key))
@@ -99,7 +99,7 @@ def test_no_error_and_no_log_quotes_a_credential_that_a_refusal_repeats(
 
 
 def test_no_status_and_no_verdict_quotes_a_credential_that_a_job_repeats(azure: Any, key: JobKey) -> None:
-    azure.set("faults", job_failed=1, echo_credentials=True)
+    azure.set("faults", job_failed=1, repeat_credentials=True)
     with azure.client() as client:
         ref = client.run(client.service.submit(AzureIngestionSpec(), key))
         status = azure.wait(ref)
@@ -138,7 +138,7 @@ def test_a_connection_that_is_wrong_is_not_quoted(azure: Any) -> None:
 
 
 def test_a_wrong_key_that_the_service_repeats_is_not_quoted(azure: Any) -> None:
-    azure.set("faults", echo_credentials=True)
+    azure.set("faults", repeat_credentials=True)
     with (
         azure.client(api_key="planted-wrong-key") as client,
         pytest.raises(OvernightError, match=r"The key was \*\*\*") as caught,

@@ -1,4 +1,4 @@
-"""What only some of the roads need: it is made known to an Airflow that runs already, through its REST API."""
+"""Connections that only some of the pipelines need, made in a running Airflow through its REST API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inputs of the roads, in the session's S3."""
+"""The inputs of the pipelines, in the session's S3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The S3 and SageMaker road as an Airflow DAG, each of whose steps loses the worker that does it first."""
+"""The S3 and SageMaker pipeline as a DAG, each of whose steps loses the worker that runs it first."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class DiesAfterSubmit(SageMakerBatchTransformOperator):
 
 
 def die_unnoticed(context: Context, result: Any = None) -> None:
-    """Die when all the work is done, and nobody has been told."""
+    """Die when all the work is done, before Airflow knows."""
     last = 2 if context["ti"].task_id == "transform" else 1
     if context["ti"].try_number <= last:
         die()

@@ -69,7 +69,7 @@ def _check_caller(state: State) -> Any:
         key = request.headers.get("api-key", "")
         if not secrets.compare_digest(key.encode(), state.settings.api_key.get_secret_value().encode()):
             message = "Access denied due to invalid subscription key or wrong API endpoint."
-            if state.settings.faults.echo_credentials:
+            if state.settings.faults.repeat_credentials:
                 message += f" The key was {key}."
             raise ApiError("unauthorized", message, target="api-key")
         if request.query_params.get("api-version") != API_VERSION:

@@ -53,6 +53,6 @@ class FaultyFront:
         faults = self._state.settings.faults
         error = ApiError(faults.refused_code)
         headers = {"Retry-After": f"{faults.retry_after:g}"} if error.status in (429, 503) else None
-        if faults.echo_credentials:
+        if faults.repeat_credentials:
             error.message += f" The request had {dict(Request(scope).headers)}"
         return JSONResponse(error.body, status_code=error.status, headers=headers)

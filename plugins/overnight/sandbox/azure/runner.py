@@ -79,7 +79,7 @@ class Runner(Worker):
             raise ApiError("unauthorized", "The search service refuses the admin key.", target="searchServiceAdminKey")
         job.names = open_container(job.headers, self._blobs).names()
         job.preprocessing = Stage(total=len(job.names))
-        if self._settings.faults.echo_credentials:
+        if self._settings.faults.repeat_credentials:
             job.warnings.append(f"Ingesting with {job.headers}")
         self._jobs.save(job)
 
@@ -115,7 +115,7 @@ class Runner(Worker):
             self._indexes.forget_before(job.id, job.run)
             job.status = "succeeded"
         else:
-            if self._settings.faults.echo_credentials:
+            if self._settings.faults.repeat_credentials:
                 error.message += f" The job had {job.headers}"
             job.status = "failed"
             job.error = error.error

@@ -27,7 +27,7 @@ class Faults(ConnectionFaults):
     job_failed_code: Code = "internalFailure"
     job_stuck: Batch = BatchFault()
     """The job runs for ever."""
-    echo_credentials: bool = False
+    repeat_credentials: bool = False
     """Every error, and a warning of every job, repeats the headers of the job's creation."""
 
 
@@ -54,7 +54,7 @@ class Pace(Options):
 
 class Settings(BaseModel):
     """
-    Everything the emulator is told when it starts.
+    The settings that the emulator starts with.
 
     :param data_dir: Where jobs, index and clock are kept; what is there already is taken up again. Its ``blobs`` folder
         holds the containers of ``UseDevelopmentStorage=true``.

@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 
 from fastapi import Depends, Query, Request
 
-from overnight.sandbox.llamacloud.errors import Refusal
+from overnight.sandbox.llamacloud.errors import ApiError
 from overnight.sandbox.llamacloud.state import State
 from overnight.sandbox.llamacloud.store import Record
 
@@ -26,13 +26,13 @@ def _project(
 ) -> str:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key:
-        raise Refusal(401, "Not authenticated", {"WWW-Authenticate": "Bearer"})
+        raise ApiError(401, "Not authenticated", {"WWW-Authenticate": "Bearer"})
     if not secrets.compare_digest(key.strip().encode(), state.settings.api_key.get_secret_value().encode()):
-        raise Refusal(401, "Invalid API Key", {"WWW-Authenticate": "Bearer"})
+        raise ApiError(401, "Invalid API Key", {"WWW-Authenticate": "Bearer"})
     if organization_id not in (None, state.settings.organization_id):
-        raise Refusal(403, f"No access to organization {organization_id}")
+        raise ApiError(403, f"No access to organization {organization_id}")
     if project_id not in (None, state.settings.project_id, *state.settings.projects):
-        raise Refusal(403, f"No access to project {project_id}")
+        raise ApiError(403, f"No access to project {project_id}")
     return project_id or state.settings.project_id
 
 

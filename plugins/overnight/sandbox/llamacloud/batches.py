@@ -8,7 +8,7 @@ from datetime import datetime
 from fastapi import APIRouter
 
 from overnight.sandbox.llamacloud.access import Emulator, Paging, Project, listed
-from overnight.sandbox.llamacloud.errors import Refusal, invalid
+from overnight.sandbox.llamacloud.errors import ApiError, invalid
 from overnight.sandbox.llamacloud.schemas import BatchCreate, BatchStatus, Expand
 from overnight.sandbox.llamacloud.state import within
 from overnight.sandbox.llamacloud.store import OVER, Record
@@ -27,9 +27,9 @@ def create_batch(body: BatchCreate, state: Emulator, project: Project) -> Record
     files = state.store.all("directory_file", parent=directory["id"])
     limit = state.settings.limits.files_per_batch
     if not files:
-        raise Refusal(400, f"Directory {directory['id']} has no files")
+        raise ApiError(400, f"Directory {directory['id']} has no files")
     if len(files) > limit:
-        raise Refusal(400, f"Batch creation is limited to {limit:,} source files; the directory has {len(files):,}")
+        raise ApiError(400, f"Batch creation is limited to {limit:,} source files; the directory has {len(files):,}")
     record = {
         "config": body.config.model_dump(),
         "project_id": project,
@@ -86,7 +86,7 @@ def cancel_batch(batch_id: str, state: Emulator, project: Project) -> Record:
     """Ask for a batch's end, which comes a little later."""
     current = state.store.get("batch", batch_id, parent=project)
     if current["status"] in OVER:
-        raise Refusal(409, f"Batch {batch_id} is {current['status']} and cannot be cancelled")
+        raise ApiError(409, f"Batch {batch_id} is {current['status']} and cannot be cancelled")
     with state.store.change("batch", batch_id) as record:
         if not record["cancel_asked"] and record["status"] not in OVER:
             record.update(cancel_asked=True, since=time.time())

@@ -9,7 +9,7 @@ import orjson
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 
 from overnight.sandbox.llamacloud.access import Emulator, Paging, Project, listed
-from overnight.sandbox.llamacloud.errors import Refusal, invalid
+from overnight.sandbox.llamacloud.errors import ApiError, invalid
 from overnight.sandbox.llamacloud.files import expand_download, keep_upload
 from overnight.sandbox.llamacloud.schemas import (
     DirectoryCreate,
@@ -238,5 +238,5 @@ def _metadata(text: str | None) -> dict[str, Any]:
     for key, value in read.items():
         scalar = value is None or isinstance(value, str | int | float)
         if not scalar and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
-            raise Refusal(422, f"metadata {key!r} must be a scalar or a list of strings")
+            raise ApiError(422, f"metadata {key!r} must be a scalar or a list of strings")
     return read

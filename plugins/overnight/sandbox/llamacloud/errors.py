@@ -8,7 +8,7 @@ from fastapi import HTTPException
 from fastapi.exceptions import RequestValidationError
 
 
-class Refusal(HTTPException):
+class ApiError(HTTPException):
     """
     A request that is refused: ``{"detail": …}``.
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse
 
 from overnight.sandbox.llamacloud.access import Emulator, Paging, Project, listed
-from overnight.sandbox.llamacloud.errors import Refusal, invalid
+from overnight.sandbox.llamacloud.errors import ApiError, invalid
 from overnight.sandbox.llamacloud.schemas import PURPOSES, Expand, Ids
 from overnight.sandbox.llamacloud.state import State
 from overnight.sandbox.llamacloud.store import Record
@@ -93,7 +93,7 @@ def download(name: str, state: Emulator, expires: str, signature: str) -> Respon
     state.check_presigned(name, expires, signature)
     path = state.store.content(name)
     if not path.is_file():
-        raise Refusal(404, "NoSuchKey")
+        raise ApiError(404, "NoSuchKey")
     return FileResponse(path)
 
 
@@ -103,13 +103,13 @@ def keep_upload(
     """
     Keep an uploaded content and its record.
 
-    :raises Refusal: 413, it is too large; 422, it is empty or has no name.
+    :raises ApiError: 413, it is too large; 422, it is empty or has no name.
     """
     limit = state.settings.limits.file_bytes
     if not upload.filename or not upload.size:
         raise invalid(("body", "upload_file"), "the file is empty or has no name", upload.filename)
     if upload.size > limit:
-        raise Refusal(413, f"File size {upload.size} exceeds the limit of {limit} bytes")
+        raise ApiError(413, f"File size {upload.size} exceeds the limit of {limit} bytes")
     record = state.store.add(
         "file",
         {

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from overnight.sandbox.llamacloud.access import Emulator, Page, Paging, Project, listed
-from overnight.sandbox.llamacloud.errors import Refusal, invalid
+from overnight.sandbox.llamacloud.errors import ApiError, invalid
 from overnight.sandbox.llamacloud.files import keep_upload
 from overnight.sandbox.llamacloud.schemas import (
     Expand,
@@ -256,7 +256,7 @@ def _extract_input(state: State, project: str, given: str) -> tuple[str, str, st
     if given.startswith("pjb-"):
         job = _job(state, project, given, "parse_v2")
         if job["status"] != "COMPLETED":
-            raise Refusal(400, f"Parse job {given} is {job['status']}, not COMPLETED")
+            raise ApiError(400, f"Parse job {given} is {job['status']}, not COMPLETED")
         return job["name"], job["file_id"], given
     if given.startswith("dfl-"):
         record = state.store.get("directory_file", given)
@@ -301,21 +301,21 @@ def _jobs(
 def _job(state: State, project: str, job_id: str, job_type: JobType) -> Record:
     record = state.store.get("job", job_id, parent=project)
     if record["type"] != job_type:
-        raise Refusal(404, f"Job {job_id} not found")
+        raise ApiError(404, f"Job {job_id} not found")
     return record
 
 
 def _cancel(state: State, record: Record) -> Record:
     with state.store.change("job", record["id"]) as changed:
         if changed["status"] in OVER:
-            raise Refusal(409, f"Job {record['id']} is {changed['status']} and cannot be cancelled")
+            raise ApiError(409, f"Job {record['id']} is {changed['status']} and cannot be cancelled")
         changed["status"] = "CANCELLED"
     return changed
 
 
 def _delete(state: State, record: Record) -> Record:
     if record["status"] not in OVER:
-        raise Refusal(409, f"Job {record['id']} is {record['status']}; cancel it before deleting it")
+        raise ApiError(409, f"Job {record['id']} is {record['status']}; cancel it before deleting it")
     with state.store.change("job", record["id"]) as changed:
         changed["deleted_at"] = state.store.now().isoformat()
     state.store.content(f"{record['id']}.json").unlink(missing_ok=True)

@@ -82,7 +82,7 @@ class Pace(Options):
 
 class Settings(BaseModel):
     """
-    Everything the emulator is told when it starts.
+    The settings that the emulator starts with.
 
     :param data_dir: Where everything is kept; what is there already is taken up again.
     :param api_key: The key a request must carry.

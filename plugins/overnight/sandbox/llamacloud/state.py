@@ -14,7 +14,7 @@ from fastapi import Request
 
 from overnight.sandbox.emulator.requests import Requests
 from overnight.sandbox.emulator.sections import Sections
-from overnight.sandbox.llamacloud.errors import Refusal
+from overnight.sandbox.llamacloud.errors import ApiError
 from overnight.sandbox.llamacloud.faults import Decisions
 from overnight.sandbox.llamacloud.settings import Settings
 from overnight.sandbox.llamacloud.store import Record, Store
@@ -50,21 +50,21 @@ class State:
         """
         Count an upload.
 
-        :raises Refusal: 429, there were too many of late.
+        :raises ApiError: 429, there were too many of late.
         """
         limits, now = self.settings.limits, time.monotonic()
         while self._uploads and now - self._uploads[0] >= limits.upload_window:
             self._uploads.popleft()
         if len(self._uploads) >= limits.uploads_per_window:
             wait = limits.upload_window - (now - self._uploads[0])
-            raise Refusal(429, "Rate limit exceeded", {"Retry-After": str(max(1, round(wait)))})
+            raise ApiError(429, "Rate limit exceeded", {"Retry-After": str(max(1, round(wait)))})
         self._uploads.append(now)
 
     def configuration(self, configuration_id: str, product_type: str, project: str) -> dict[str, Any]:
         """
         Return the parameters of a configuration or preset.
 
-        :raises Refusal: 404, there is none; 400, it is for another product.
+        :raises ApiError: 404, there is none; 400, it is for another product.
         """
         if configuration_id in PRESETS:
             found: Record = {
@@ -74,7 +74,7 @@ class State:
         else:
             found = self.store.get("configuration", configuration_id, parent=project)
         if found["product_type"] != product_type:
-            raise Refusal(
+            raise ApiError(
                 400, f"Configuration {configuration_id} is for {found['product_type']}, and the job is {product_type}"
             )
         return cast("dict[str, Any]", found["parameters"])
@@ -90,12 +90,12 @@ class State:
         """
         Check a presigned URL.
 
-        :raises Refusal: 403, it is not one of ours or no longer good.
+        :raises ApiError: 403, it is not one of ours or no longer good.
         """
         if not hmac.compare_digest(signature, self._sign(name, expires)):
-            raise Refusal(403, "SignatureDoesNotMatch")
+            raise ApiError(403, "SignatureDoesNotMatch")
         if int(expires) <= self.store.now().timestamp():
-            raise Refusal(403, "Request has expired")
+            raise ApiError(403, "Request has expired")
 
     def _sign(self, name: str, expires: str) -> str:
         secret = self.settings.api_key.get_secret_value().encode()

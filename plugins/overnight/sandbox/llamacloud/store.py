@@ -16,7 +16,7 @@ import orjson
 
 from overnight.sandbox.emulator.clock import Clock
 from overnight.sandbox.emulator.database import Database
-from overnight.sandbox.llamacloud.errors import Refusal
+from overnight.sandbox.llamacloud.errors import ApiError
 
 Kind = Literal["directory", "directory_file", "file", "configuration", "batch", "job"]
 Record = dict[str, Any]
@@ -64,7 +64,7 @@ class Store:
         Keep a new record, which is given an id and its times.
 
         :param name: Unique among the records of this kind and parent.
-        :raises Refusal: 409, the name is taken.
+        :raises ApiError: 409, the name is taken.
         """
         moment = self.now().isoformat()
         record = {"id": f"{_PREFIXES[kind]}-{uuid.uuid4()}", **record, "created_at": moment, "updated_at": moment}
@@ -75,14 +75,14 @@ class Store:
                     (kind, record["id"], parent, name, _is_open(record), _dump(record)),
                 )
         except IntegrityError:
-            raise Refusal(409, f"A {kind.replace('_', ' ')} with the unique id '{name}' already exists.") from None
+            raise ApiError(409, f"A {kind.replace('_', ' ')} with the unique id '{name}' already exists.") from None
         return record
 
     def get(self, kind: Kind, record_id: str, *, parent: str | None = None, deleted: bool = False) -> Record:
         """
         Return one record.
 
-        :raises Refusal: 404, there is none of this kind, id and parent.
+        :raises ApiError: 404, there is none of this kind, id and parent.
         """
         rows = self._database.query(
             "SELECT record FROM records WHERE kind = ? AND id = ? AND (? IS NULL OR parent = ?)",
@@ -90,7 +90,7 @@ class Store:
         )
         record = _load(rows[0]) if rows else None
         if record is None or (record.get("deleted_at") and not deleted):
-            raise Refusal(404, f"{kind.replace('_', ' ').capitalize()} {record_id} not found")
+            raise ApiError(404, f"{kind.replace('_', ' ').capitalize()} {record_id} not found")
         return record
 
     def some(self, kind: Kind, ids: Iterable[str], *, parent: str) -> list[Record]:
@@ -125,7 +125,7 @@ class Store:
         """
         Give a record another parent and unique name.
 
-        :raises Refusal: 409, the name is taken there.
+        :raises ApiError: 409, the name is taken there.
         """
         try:
             with self._database.transaction() as connection:
@@ -133,7 +133,7 @@ class Store:
                     "UPDATE records SET parent = ?, name = ? WHERE kind = ? AND id = ?", (parent, name, kind, record_id)
                 )
         except IntegrityError:
-            raise Refusal(409, f"A {kind.replace('_', ' ')} with the unique id '{name}' already exists.") from None
+            raise ApiError(409, f"A {kind.replace('_', ' ')} with the unique id '{name}' already exists.") from None
 
     def unfinished(self, kind: Kind, limit: int) -> list[Record]:
         """Return the oldest records that something is still to happen to."""
@@ -163,7 +163,7 @@ class Store:
         """
         Return one page and the token of the next.
 
-        :raises Refusal: 400, the token is none of ours.
+        :raises ApiError: 400, the token is none of ours.
         """
         after = _read_token(token)
         order, compare = ("DESC", "<") if newest_first else ("ASC", ">")
@@ -226,5 +226,5 @@ def _read_token(token: str | None) -> int | None:
     except (binascii.Error, orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         after = None
     if not isinstance(after, int):
-        raise Refusal(400, "Invalid page token")
+        raise ApiError(400, "Invalid page token")
     return after

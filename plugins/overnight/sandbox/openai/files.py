@@ -200,8 +200,8 @@ def link(source: Path, target: Path) -> None:
 
 def _build_id(name: str) -> str:
     number = int.from_bytes(blake2b(name.encode(), digest_size=20).digest(), "big")
-    letters = []
+    characters = []
     for _ in range(22):
         number, at = divmod(number, len(_ALPHABET))
-        letters.append(_ALPHABET[at])
-    return "file-" + "".join(letters)
+        characters.append(_ALPHABET[at])
+    return "file-" + "".join(characters)

