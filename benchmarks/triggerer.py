@@ -62,7 +62,8 @@ class ClientEach(JobTrigger):
                     log=self.log,
                 )
             )
-        yield TriggerEvent({**to_event(outcome), "echo": self.echo})
+        event: dict[str, object] = {**to_event(outcome), "context": self.context}
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
 
 @dataclass
@@ -110,7 +111,7 @@ def fill(jobs: Path, classpath: str, interval: float) -> None:
         task = dag.get_task("wait")
         for number, job in enumerate(json.loads(jobs.read_text())):
             ref = {"service": "openai", "id": job, "conn_id": "openai_default"}
-            arguments = {"ref": ref, "poll_interval": interval, "echo": ref}
+            arguments = {"ref": ref, "poll_interval": interval, "context": ref}
             trigger = Trigger(classpath=classpath, kwargs=arguments)
             session.add(trigger)
             session.flush()

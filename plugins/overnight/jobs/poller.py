@@ -67,6 +67,7 @@ class Poller:
     """
 
     MAX_BACKOFF = 600.0
+    REPEAT_LOG_SECONDS = 3600.0
     STALLED_AFTER = 3 * 3600.0
     """Seconds without any change of a job's state or counts after which a warning is due, once."""
 
@@ -90,6 +91,8 @@ class Poller:
         self._failing_since: float | None = None
         self._last: JobStatus | None = None
         self._unchanged_since = 0.0
+        self._logged = ""
+        self._logged_at = 0.0
 
     def on_status(self, status: JobStatus, now: float) -> Wait | PollOutcome:
         """Decide after a poll that was answered. The end of the job counts even when the deadline has passed."""
@@ -134,6 +137,14 @@ class Poller:
         # Not again before the job has moved.
         self._unchanged_since = float("inf")
         return stalled
+
+    def is_news(self, status: JobStatus, now: float) -> bool:
+        """Return whether a status is worth a line in the log: it changed, or the last line is an hour old."""
+        text = status.describe()
+        if text == self._logged and now - self._logged_at < self.REPEAT_LOG_SECONDS:
+            return False
+        self._logged, self._logged_at = text, now
+        return True
 
     def get_seconds_left(self, now: float) -> float:
         """Return how long a call may take: to the deadline, or as long as silence is tolerated."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from overnight.errors import OvernightError, RateLimitedError, ServiceError, TransientError, UnavailableError
 from overnight.jobs.client import JobClient
-from overnight.jobs.lifecycle import Poller, PollOutcome, Wait
-from overnight.jobs.model import JobRef, JobStatus
-from overnight.jobs.wait import Logger
+from overnight.jobs.model import JobStatus
+from overnight.jobs.poller import Poller, PollOutcome, Wait
+from overnight.jobs.record import JobRecord
+from overnight.jobs.wait import Logger, describe_unexpected, poll, take_error, take_status, to_service_error
+from overnight.transport.flow import bound
 
 ClientFactory: TypeAlias = Callable[[], Awaitable[JobClient[Any]]]
 
@@ -21,19 +23,17 @@ MIN_GAP: Final = 1.0
 LIST_FROM: Final = 4
 """So many due jobs are worth a listing; fewer are asked for one by one."""
 CALLS_AT_ONCE: Final = 8
-REPEAT_LOG_SECONDS: Final = 3600.0
-"""An unchanged status is logged again after this."""
+LIST_SECONDS: Final = 300.0
+"""Seconds that the calls of one listing may take together."""
 
 
 @dataclass(eq=False)
 class _Waiter:
-    ref: JobRef
     poller: Poller
     log: Logger
+    record: JobRecord | None
     outcome: asyncio.Future[PollOutcome]
     due: float = 0.0
-    logged: str = ""
-    logged_at: float = field(default=float("-inf"))
 
 
 class SharedPoller:
@@ -58,13 +58,14 @@ class SharedPoller:
         self._can_list = True
         self._not_before = 0.0
 
-    async def wait(self, ref: JobRef, poller: Poller, log: Logger) -> PollOutcome:
+    async def wait(self, poller: Poller, log: Logger, record: JobRecord | None = None) -> PollOutcome:
         """
-        Return the end of a job, or of its poller's patience or deadline.
+        Return the end of a poller's job, or of its patience or deadline.
 
-        :raises OvernightError: the connection is unusable, or a call raised what no poll can mend.
+        :param record: What the task remembers of the job; its key is what a 404 is confirmed with.
+        :raises OvernightError: the connection is unusable.
         """
-        waiter = _Waiter(ref, poller, log, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(poller, log, record, asyncio.get_running_loop().create_future())
         self._waiters.add(waiter)
         self._wake.set()
         if self._rounds is None or self._rounds.done():
@@ -115,60 +116,63 @@ class SharedPoller:
             return
         except Exception as error:
             # A secrets backend or Airflow's API that is away for a while ends nobody's waiting.
-            self._deliver_error(due, UnavailableError(f"The connection cannot be looked up just now: {error!r:.300}"))
+            text = f"The connection cannot be looked up just now: {describe_unexpected(error)}"
+            self._deliver_error(due, UnavailableError(text))
             return
-        listed: Mapping[str, JobStatus] = {}
-        if self._can_list and len(due) >= LIST_FROM:
-            try:
-                listed = await client.arun(client.service.list_statuses({waiter.ref.id for waiter in due}))
-            except TransientError as error:
-                self._deliver_error(due, error)
-                return
-            except ServiceError as error:
-                self._can_list = False
-                due[0].log.info("Jobs are asked for one by one: %s", error)
+        listed = await self._list(client, due)
+        if listed is None:
+            return
         now = time.monotonic()
         singly = []
         for waiter in list(self._waiters):
-            status = listed.get(waiter.ref.id)
+            status = listed.get(waiter.poller.ref.id)
             if status is not None and not status.state.is_terminal:
-                self._deliver(waiter, status, now)
+                self._go_on(waiter, take_status(waiter.poller, status, waiter.log))
             elif status is not None or waiter.due <= now:
                 singly.append(waiter)
         await self._ask_singly(client, singly)
+
+    async def _list(self, client: JobClient[Any], due: list[_Waiter]) -> Mapping[str, JobStatus] | None:
+        """Return what the service's list says; ``None`` when it is out of reach, which everybody due has learnt."""
+        if not self._can_list or len(due) < LIST_FROM:
+            return {}
+        wanted = {waiter.poller.ref.id for waiter in due}
+        try:
+            return await client.arun(bound(client.service.list_statuses(wanted), LIST_SECONDS))
+        except TransientError as error:
+            self._deliver_error(due, error)
+            return None
+        except ServiceError as error:
+            self._can_list = False
+            due[0].log.info("Jobs are asked for one by one: %s", error)
+        except Exception as error:
+            self._can_list = False
+            due[0].log.warning("The list of jobs could not be read: %s", describe_unexpected(error))
+        return {}
 
     async def _ask_singly(self, client: JobClient[Any], waiters: Collection[_Waiter]) -> None:
         places = asyncio.Semaphore(CALLS_AT_ONCE)
 
         async def ask(waiter: _Waiter) -> None:
             async with places:
-                if self._not_before > time.monotonic():
+                if self._not_before > time.monotonic() or waiter.outcome.done():
                     return
+                ref, seconds = waiter.poller.ref, waiter.poller.get_seconds_left(time.time())
                 try:
-                    status = await client.arun(client.service.status(waiter.ref))
-                except ServiceError as error:
-                    self._deliver_error([waiter], error)
+                    status = await client.arun(bound(poll(client.service, ref, waiter.log, waiter.record), seconds))
                 except Exception as error:  # one job's odd answer must not end the others' rounds
-                    self._fail(waiter, error)
+                    self._deliver_error([waiter], to_service_error(ref, error))
                 else:
-                    self._deliver(waiter, status, time.monotonic())
+                    self._go_on(waiter, take_status(waiter.poller, status, waiter.log))
 
         await asyncio.gather(*map(ask, waiters))
-
-    def _deliver(self, waiter: _Waiter, status: JobStatus, now: float) -> None:
-        said = status.describe()
-        if said != waiter.logged or now - waiter.logged_at >= REPEAT_LOG_SECONDS:
-            waiter.log.info("%s is %s.", waiter.ref, said)
-            waiter.logged, waiter.logged_at = said, now
-        self._go_on(waiter, waiter.poller.on_status(status, time.time()))
 
     def _deliver_error(self, waiters: Iterable[_Waiter], error: ServiceError) -> None:
         if isinstance(error, RateLimitedError) and error.retry_after:
             # The limit is the account's, not the job's.
             self._not_before = time.monotonic() + error.retry_after
         for waiter in waiters:
-            waiter.log.warning("Polling %s failed: %s", waiter.ref, error)
-            self._go_on(waiter, waiter.poller.on_error(error, time.time()))
+            self._go_on(waiter, take_error(waiter.poller, error, waiter.log))
 
     def _go_on(self, waiter: _Waiter, step: Wait | PollOutcome) -> None:
         if isinstance(step, Wait):

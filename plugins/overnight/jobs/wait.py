@@ -57,7 +57,7 @@ def wait_for_end(
     :param deadline: Epoch seconds, or ``None`` for none.
     :param patience: Seconds without a usable answer after which to give up.
     :param cancel_on_deadline: Cancel the job when the deadline passes.
-    :param log: Gets a line for every poll.
+    :param log: Gets a line for every change, and one an hour.
     :param try_until: Epoch seconds at which this try of the task ends; the job is left alone.
     :param record: What the task remembers of the job; its key is what the service's list is asked for.
     :param on_answer: Called after the first poll that was answered.
@@ -79,13 +79,18 @@ def wait_for_end(
         if isinstance(step, Wait):
             yield Pause(step.seconds)
             continue
-        if step.end is PollEnd.DEADLINE and cancel_on_deadline:
-            stopped, message = yield from _cancel(service, ref)
-            if stopped is not None and stopped.state.is_terminal and not stopped.state.is_stopped:
-                # It ended between the last poll and the cancellation, and is paid for.
-                return PollOutcome(PollEnd.ENDED, stopped, answered=True)
-            return replace(step, message=f"{step.message} {message}", cancelled=stopped is not None)
-        return step
+        return (yield from finish(service, ref, step, cancel_on_deadline=cancel_on_deadline))
+
+
+def finish(service: Service[Any], ref: JobRef, outcome: PollOutcome, *, cancel_on_deadline: bool) -> Flow[PollOutcome]:
+    """Cancel a job whose deadline passed, if it is to be; return what the task learns of the end of the polling."""
+    if outcome.end is not PollEnd.DEADLINE or not cancel_on_deadline:
+        return outcome
+    stopped, message = yield from _cancel(service, ref)
+    if stopped is not None and stopped.state.is_terminal and not stopped.state.is_stopped:
+        # It ended between the last poll and the cancellation, and is paid for.
+        return PollOutcome(PollEnd.ENDED, stopped, answered=True)
+    return replace(outcome, message=f"{outcome.message} {message}", cancelled=stopped is not None)
 
 
 def poll_once(
@@ -94,28 +99,44 @@ def poll_once(
     """Poll a job once and let its poller decide; whatever a poll raises is the poller's to tolerate or not."""
     try:
         status = yield from bound(poll(service, ref, log, record), poller.get_seconds_left(time.time()))
-    except ServiceError as error:
-        log.warning("The poll of %s failed: %s", ref, error)
-        return poller.on_error(error, time.time())
-    except OvernightError as error:
-        log.warning("%s cannot be polled: %s", ref, error)
-        return poller.on_error(RequestRefusedError(str(error)), time.time())
     except Exception as error:
-        # An answer that the service's parser did not foresee must not end a wait for something that is paid for.
-        unread = UnavailableError(f"The answer about {ref} could not be read: {describe_unexpected(error)}.")
-        log.warning("%s", unread)
-        return poller.on_error(unread, time.time())
+        return take_error(poller, to_service_error(ref, error), log)
+    return take_status(poller, status, log)
+
+
+def take_status(poller: Poller, status: JobStatus, log: Logger) -> Wait | PollOutcome:
+    """Let a poller decide about an answer, and log what changed, or an hour without a change."""
     now = time.time()
-    log.info("%s is %s.", ref, status.describe())
+    if poller.is_news(status, now):
+        log.info("%s is %s.", poller.ref, status.describe())
     stalled = poller.get_stall(status, now)
     if stalled is not None:
         log.warning(
             "%s has not moved for %.1f hours: no change of its state or counts. Look at it at the service; the "
             "deadline is what ends the wait.",
-            ref,
+            poller.ref,
             stalled / 3600,
         )
     return poller.on_status(status, now)
+
+
+def take_error(poller: Poller, error: ServiceError, log: Logger) -> Wait | PollOutcome:
+    """Let a poller decide about a poll that failed."""
+    log.warning("The poll of %s failed: %s", poller.ref, error)
+    return poller.on_error(error, time.time())
+
+
+def to_service_error(ref: JobRef, error: Exception) -> ServiceError:
+    """
+    Return what a poll raised as an error that a poller understands.
+
+    An answer that the service's parser did not foresee must not end a wait for something that is paid for.
+    """
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, OvernightError):
+        return RequestRefusedError(str(error))
+    return UnavailableError(f"The answer about {ref} could not be read: {describe_unexpected(error)}.")
 
 
 def poll(

@@ -14,8 +14,9 @@ from overnight.errors import MAX_TEXT, OvernightError, shorten
 from overnight.hooks.job import hook_for
 from overnight.jobs import JobRecord, JobRef, JobStatus
 from overnight.jobs.model import VERSION
-from overnight.jobs.poller import PollEnd, PollOutcome
-from overnight.jobs.wait import CANCEL_SECONDS, describe_unexpected, request_cancellation, wait_for_end
+from overnight.jobs.poller import PollEnd, Poller, PollOutcome
+from overnight.jobs.wait import CANCEL_SECONDS, describe_unexpected, finish, request_cancellation
+from overnight.triggers.shared import shared_poller
 
 _cancelling: Final[set[asyncio.Task[None]]] = set()
 """The event loop itself keeps weak references only."""
@@ -99,20 +100,22 @@ class JobTrigger(BaseTrigger):
         yield TriggerEvent({**to_event(outcome), "context": self.context})
 
     async def _wait(self) -> PollOutcome:
-        async with await hook_for(self.ref).aclient() as client:
-            return await client.arun(
-                wait_for_end(
-                    client.service,
-                    self.ref,
-                    poll_interval=self.poll_interval,
-                    deadline=self.deadline,
-                    patience=self.patience,
-                    cancel_on_deadline=self.cancel_on_deadline,
-                    log=self.log,
-                    try_until=self.try_until,
-                    record=_parse_record(self.context),
-                )
-            )
+        record = _parse_record(self.context)
+        poller = Poller(
+            self.ref,
+            poll_interval=self.poll_interval,
+            deadline=self.deadline,
+            try_until=self.try_until,
+            patience=self.patience,
+            answered=record is not None and record.answered,
+        )
+        async with shared_poller(self.ref) as shared:
+            outcome = await shared.wait(poller, self.log, record)
+            if outcome.end is not PollEnd.DEADLINE:
+                return outcome
+            client = await shared.client()
+            ended = finish(client.service, self.ref, outcome, cancel_on_deadline=self.cancel_on_deadline)
+            return await client.arun(ended)
 
     async def on_kill(self) -> None:
         """Cancel the job. Airflow calls this for a user's action only, never for a restart."""

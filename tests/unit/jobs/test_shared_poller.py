@@ -14,7 +14,7 @@ import pytest
 from overnight.errors import CredentialsError, RateLimitedError, ServiceError, SpecError, UnavailableError
 from overnight.jobs import FoundJob, JobKey, JobRef, JobState, JobStatus, ResultManifest, shared_poller
 from overnight.jobs.client import JobClient
-from overnight.jobs.lifecycle import PollEnd, Poller, PollOutcome
+from overnight.jobs.poller import PollEnd, Poller, PollOutcome
 from overnight.jobs.service import JobSpec, Service
 from overnight.jobs.shared_poller import SharedPoller
 from overnight.transport.flow import Flow, Transport
@@ -110,7 +110,7 @@ class Bench:
         self.account.states.setdefault(job, JobState.RUNNING)
         ref = JobRef(service="listing", id=job, conn_id="c")
         facts = {"poll_interval": 0.001, "patience": 60.0, **facts}
-        return asyncio.create_task(self.poller.wait(ref, Poller(ref, **facts), log))
+        return asyncio.create_task(self.poller.wait(Poller(ref, **facts), log))
 
 
 async def test_a_thousand_jobs_are_answered_from_one_list_and_one_client() -> None:
@@ -159,12 +159,23 @@ async def test_a_list_that_is_refused_is_done_without(error: ServiceError) -> No
 
 async def test_one_jobs_odd_answer_reaches_its_waiter_only() -> None:
     bench = Bench(Silent)
-    waits = [bench.wait(f"job-{number}") for number in range(6)]
+    waits = [bench.wait(f"job-{number}", patience=0.0) for number in range(6)]
     for job in bench.account.states:
         bench.account.states[job] = JobState.SUCCEEDED
     bench.account.errors["job-2"] = KeyError("status")
-    outcomes = await asyncio.gather(*waits, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [*[PollOutcome] * 2, KeyError, *[PollOutcome] * 3]
+    outcomes = await asyncio.gather(*waits)
+    assert [outcome.end for outcome in outcomes] == [*[PollEnd.ENDED] * 2, PollEnd.SILENT, *[PollEnd.ENDED] * 3]
+    assert "could not be read: KeyError" in outcomes[2].message
+    await bench.poller.aclose()
+
+
+async def test_a_list_that_cannot_be_read_is_done_without() -> None:
+    bench = Bench()
+    bench.account.errors["list"] = KeyError("data")
+    waits = [bench.wait(f"job-{number}") for number in range(6)]
+    for job in bench.account.states:
+        bench.account.states[job] = JobState.SUCCEEDED
+    assert {outcome.end for outcome in await asyncio.gather(*waits)} == {PollEnd.ENDED}
     await bench.poller.aclose()
 
 
