@@ -25,6 +25,41 @@ CLASSES = {"Over", "Blame", "Refused", "Refusal", "Problem", "DocumentError", "R
 # ``dead_letter`` is the standard term, and the sandbox's own API of the vendors keeps their words.
 ALLOWED = re.compile(r"dead[_ -]letters?", re.IGNORECASE)
 
+# Still to be renamed; nothing may be added.
+PENDING = {
+    "hooks/llamacloud.py",
+    "hooks/ml_commons.py",
+    "hooks/openai.py",
+    "hooks/opensearch.py",
+    "ingest/load.py",
+    "ingest/report/dead_letters.py",
+    "ingest/write/checkpoint.py",
+    "ingest/write/delivery.py",
+    "operators/load.py",
+    "operators/ml_commons_ingest.py",
+    "operators/transform_plan.py",
+    "services/llamacloud/connection.py",
+    "services/llamacloud/spec.py",
+    "services/llamacloud/status.py",
+    "services/ml_commons/connection.py",
+    "services/ml_commons/errors.py",
+    "services/ml_commons/ingest.py",
+    "services/openai/service.py",
+    "services/openai/status.py",
+    "services/openai/template.py",
+    "services/sagemaker/filter.py",
+    "services/sagemaker/objects.py",
+    "services/sagemaker/spec.py",
+    "storage.py",
+    "templates/embedding.py",
+    "templates/report.py",
+    "templates/report_operator.py",
+    "templates/steps.py",
+    "transport/aws.py",
+    "transport/http.py",
+    "triggers/job.py",
+}
+
 
 def names(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
@@ -35,7 +70,11 @@ def names(tree: ast.Module) -> Iterator[str]:
                 yield name
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if str(path.relative_to(PACKAGE)) not in PENDING],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
 def test_a_module_speaks_the_fields_terms(path: Path) -> None:
     tree = ast.parse(path.read_text())
     wrong = {name for name in names(tree) if NAMES.search(ALLOWED.sub("", name.lower()))}
