@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from jinja2 import TemplateError
 from pydantic import BaseModel, ConfigDict
 
+from overnight.hooks.executor import require_shared
 from overnight.hooks.outcome import failing_for_good
 
 if TYPE_CHECKING:
@@ -54,7 +55,13 @@ class TemplateConfig(BaseModel):
 
 
 def run_folder(work_uri: str, context: Context) -> str:
-    """Return the folder of one DAG run below the work folder; the same on every try."""
+    """
+    Return the folder of one DAG run below the work folder; the same on every try.
+
+    :raises AirflowFailException: the folder is on this machine's disk and other machines run the run's other tasks.
+    """
+    with failing_for_good():
+        require_shared(work_uri, context["task"].executor)
     run_id = re.sub(r"[^A-Za-z0-9_.-]+", "_", context["run_id"])
     return f"{work_uri.rstrip('/')}/{context['dag'].dag_id}/{run_id}"
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import Mock
 
 import pytest
 from airflow.sdk import DAG, BaseOperator, Param
 from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms
 from pydantic import Field
 
 from overnight.templates.params import TemplateConfig, run_folder
@@ -130,3 +134,68 @@ def test_a_param_that_the_config_does_not_have_is_refused() -> None:
 def test_a_runs_folder_is_the_same_on_every_try_and_has_only_plain_characters() -> None:
     assert run_folder("s3://bucket/work/", context()) == "s3://bucket/work/a_dag/manual__2026-01-05T00_00_00_00_00"
     assert run_folder("s3://bucket/work", context()) == run_folder("s3://bucket/work/", context())
+
+
+LOCAL = ["/var/work", "file:///var/work", "local:///var/work", "memory://work"]
+SHARED = ["s3://bucket/work", "s3://conn@bucket/work", "gs://bucket/work", "az://container/work"]
+DISTRIBUTED = [
+    "CeleryExecutor",
+    "KubernetesExecutor",
+    "CeleryExecutor,LocalExecutor",
+    "LocalLooking:airflow.providers.celery.executors.celery_executor.CeleryExecutor",
+    "airflow.providers.amazon.aws.executors.ecs.ecs_executor.AwsEcsExecutor",
+]
+
+
+@pytest.mark.parametrize("executor", DISTRIBUTED)
+@pytest.mark.parametrize("uri", LOCAL)
+def test_a_work_folder_on_one_machine_is_refused_when_tasks_run_on_several(
+    uri: str, executor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
+    with pytest.raises(AirflowFailException, match=r"work_uri to an object store .*LOCAL_WORK_URI_IS_SHARED=True"):
+        run_folder(uri, context())
+
+
+@pytest.mark.parametrize("executor", DISTRIBUTED)
+@pytest.mark.parametrize("uri", SHARED)
+def test_a_work_folder_that_all_machines_can_read_is_taken(
+    uri: str, executor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
+    assert run_folder(uri, context()).startswith(f"{uri}/a_dag/")
+
+
+@pytest.mark.parametrize(
+    "executor",
+    ["LocalExecutor", "LocalExecutor,CeleryExecutor", "mine:airflow.executors.local_executor.LocalExecutor"],
+)
+@pytest.mark.parametrize("uri", LOCAL)
+def test_a_work_folder_on_one_machine_is_taken_when_all_tasks_run_there(
+    uri: str, executor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
+    assert run_folder(uri, context()).startswith(f"{uri}/a_dag/")
+
+
+@pytest.mark.parametrize("executor", ["CeleryExecutor", "far"])
+def test_a_tasks_own_executor_decides_where_there_are_several(executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor,CeleryExecutor,far:a.module.FarExecutor")
+    run = context()
+    run["task"].executor = executor
+    with pytest.raises(AirflowFailException, match="several"):
+        run_folder("/var/work", run)
+
+
+def test_a_disk_that_every_worker_mounts_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    monkeypatch.setenv("AIRFLOW__OVERNIGHT__LOCAL_WORK_URI_IS_SHARED", "True")
+    assert run_folder("/mnt/shared", context()).startswith("/mnt/shared/a_dag/")
+
+
+def test_a_run_in_one_process_may_work_on_its_disk_whatever_the_executor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", InProcessSupervisorComms(supervisor=Mock()), raising=False)
+    assert run_folder(str(tmp_path), context()).startswith(f"{tmp_path}/a_dag/")
