@@ -184,6 +184,7 @@ def test_a_running_job_cannot_be_cancelled_and_an_ended_one_stays(azure: Any, ke
     azure.set("faults", job_stuck={"share": 1, "times": 1})
     with azure.client() as client:
         stuck = client.run(client.service.submit(SPEC, key))
+        assert client.run(client.service.list_statuses([stuck.id]))[stuck.id].state.is_terminal is False
         with pytest.raises(UnsupportedError, match="goes on until it ends by itself"):
             client.run(client.service.cancel(stuck))
         done = client.run(client.service.submit(SPEC, key.model_copy(update={"generation": 1})))

@@ -227,6 +227,7 @@ def test_throttled_is_running(bench: Bench, key: JobKey) -> None:
             pass
         status = client.run(client.service.status(ref))
         assert (status.state, status.raw) == (JobState.RUNNING, "THROTTLED")
+        assert client.run(client.service.list_statuses([ref.id])) == {ref.id: status}
         client.run(client.service.cancel(ref))
 
 

@@ -259,6 +259,7 @@ def test_a_running_batch_is_cancelled(
     openai.set("faults", batch_stuck=1.0)
     openai.set("pace", cancelling=0.5)
     ref = prediction.run(prediction.service.submit(_spec(openai), key))
+    assert prediction.run(prediction.service.list_statuses([ref.id]))[ref.id].state.is_terminal is False
     outcome = CancelBatchJobOperator(task_id="cancel", job=ref.model_dump()).execute(TaskRun().context)
     assert outcome["status"]["state"] in ("cancelling", "cancelled")
     assert wait(prediction, ref).state is JobState.CANCELLED

@@ -236,6 +236,7 @@ def test_a_running_job_is_stopped_and_stays_stopped(account: Account, key: JobKe
         assert time.monotonic() < until
         time.sleep(0.05)
     with account.client() as client:
+        assert client.run(client.service.list_statuses([ref.id]))[ref.id].state is JobState.RUNNING
         assert client.run(client.service.cancel(ref)).state is JobState.CANCELLING
         again = client.run(client.service.cancel(ref))
     assert again.state.is_stopped

@@ -121,6 +121,7 @@ def test_a_running_batch_is_cancelled_and_keeps_what_was_done(bench: Bench, key:
     while not bench.look(ref).counts.succeeded:
         pass
     service = bench.client.service
+    assert bench.client.run(service.list_statuses([ref.id]))[ref.id].state is JobState.RUNNING
     assert bench.client.run(service.cancel(ref)).state.is_stopped
     status = bench.wait(ref)
     assert status.state is JobState.CANCELLED
