@@ -1,0 +1,290 @@
+"""The order of one try: recall, poll, resume, find, adopt, write the intent, submit, write the reference."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from overnight.errors import (
+    ChangedSpecError,
+    JobFailedError,
+    NotFoundError,
+    RequestRefusedError,
+    SpecError,
+    UnavailableError,
+    UnsupportedError,
+)
+from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobState, JobStatus, choose_found
+from overnight.jobs.attach import Attempt, JobOwner
+from overnight.jobs.poller import PollEnd, PollOutcome
+from overnight.jobs.record import Ending
+from overnight.jobs.wait_settings import WaitSettings
+
+from .fakes import FakeService, MemoryStore, Spec, client
+
+THEN = datetime(2026, 11, 1, tzinfo=UTC)
+OWNER = JobOwner(dag_id="d", task_id="t", run_id="r", started_at=THEN, max_tries=2)
+SPEC = Spec()
+FINGERPRINT = SPEC.fingerprint("now")
+KEY = OWNER.key(0, FINGERPRINT)
+OLD = JobRef(service="fake", id="job-0", conn_id="before")
+GONE = NotFoundError("no such job", status=404)
+
+
+def record(**facts: Any) -> JobRecord:
+    facts = {"ref": OLD.model_copy(update={"conn_id": "now"}), "submitted_at": THEN} | facts
+    return JobRecord.intent(KEY).model_copy(update={"intent_at": THEN, **facts})
+
+
+def found(**facts: Any) -> FoundJob:
+    facts = {
+        "ref": JobRef(service="fake", id="orphan", conn_id="now"),
+        "generation": 0,
+        "fingerprint": FINGERPRINT,
+        "created_at": THEN,
+        "state": JobState.RUNNING,
+    } | facts
+    return FoundJob(**facts)
+
+
+def status(state: JobState) -> JobStatus:
+    return JobStatus(state=state, raw=state.value)
+
+
+def attempt(service: FakeService, store: MemoryStore | None, **facts: Any) -> Attempt[Spec]:
+    owner = facts.pop("owner", OWNER)
+    connect = facts.pop("connect", None)
+    settings = WaitSettings.parse(**facts)
+    return Attempt(owner, client(service), store, settings=settings, log=logging.getLogger(__name__), connect=connect)
+
+
+def test_the_intent_is_written_before_the_submit_and_the_reference_after_it() -> None:
+    events: list[Any] = []
+    attempt(FakeService(events=events), MemoryStore(events=events)).attach_or_submit(SPEC)
+    assert [event[0] for event in events] == ["find", "set", "submit", "set"]
+    assert (events[1][1].ref, events[1][1].generation) == (None, 0)
+    assert events[3][1].job.id == "job-0"
+
+
+def test_a_submit_that_fails_leaves_the_intent() -> None:
+    class Refusing(FakeService):
+        def submit(self, spec: Spec, key: JobKey) -> Any:
+            raise UnavailableError("503")
+            yield
+
+    store = MemoryStore()
+    with pytest.raises(UnavailableError):
+        attempt(Refusing(), store).attach_or_submit(SPEC)
+    kept = store.get()
+    assert kept is not None
+    assert (kept.ref, kept.key) == (None, KEY)
+
+
+def test_the_service_is_given_what_the_task_remembers() -> None:
+    service = FakeService()
+    intent = record(ref=None, submitted_at=None)
+    attempt(service, MemoryStore(intent)).attach_or_submit(SPEC)
+    assert service.asked("find")[0][3] == intent
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_the_search_begins_at_the_intent_or_at_the_start_whichever_is_earlier(hours: int) -> None:
+    service = FakeService()
+    intent_at = THEN + timedelta(hours=hours)
+    attempt(service, MemoryStore(record(ref=None, submitted_at=None, intent_at=intent_at))).attach_or_submit(SPEC)
+    assert service.asked("find")[0][2] == min(THEN, intent_at)
+
+
+def test_a_job_on_record_is_asked_for_through_the_connection_that_submitted_it() -> None:
+    present, before = FakeService(), FakeService(conn_id="before")
+    connected: list[JobRef] = []
+
+    def connect(ref: JobRef) -> Any:
+        connected.append(ref)
+        return client(before)
+
+    settled = attempt(present, MemoryStore(record(ref=OLD)), connect=connect)
+    assert settled.attach_or_submit(SPEC).job == OLD
+    assert connected == [OLD]
+    assert before.asked("status") == [("status", OLD)]
+    assert present.events == []
+
+
+def test_a_job_of_another_connection_is_not_asked_for_through_this_one() -> None:
+    service = FakeService()
+    with pytest.raises(RequestRefusedError, match="'before'"):
+        attempt(service, MemoryStore(record(ref=OLD))).attach_or_submit(SPEC)
+    assert service.events == []
+
+
+def test_a_restart_cancels_the_orphan_that_it_replaces() -> None:
+    service = FakeService(found=found(fingerprint="b" * 16))
+    submitted = attempt(service, MemoryStore(), on_changed_spec="restart").attach_or_submit(SPEC)
+    assert submitted.generation == 1
+    assert [event[0] for event in service.events] == ["find", "cancel", "submit"]
+    assert service.asked("cancel")[0][1].id == "orphan"
+
+
+def test_a_restart_cancels_a_job_that_is_on_record_and_listed_once() -> None:
+    on_record = record(fingerprint="b" * 16)
+    service = FakeService(found=found(ref=on_record.job, fingerprint="b" * 16))
+    attempt(service, MemoryStore(on_record), on_changed_spec="restart").attach_or_submit(SPEC)
+    assert service.asked("cancel") == [("cancel", on_record.job)]
+
+
+def test_an_orphan_with_another_spec_is_not_submitted_beside() -> None:
+    service = FakeService(found=found(fingerprint="b" * 16))
+    with pytest.raises(ChangedSpecError):
+        attempt(service, MemoryStore()).attach_or_submit(SPEC)
+    assert service.asked("submit") == []
+
+
+def test_a_live_orphan_of_an_earlier_generation_is_gone_on_with() -> None:
+    service = FakeService(GONE, found=found())
+    attached = attempt(service, MemoryStore(record(answered=True))).attach_or_submit(SPEC)
+    assert (attached.job.id, attached.generation) == ("orphan", 0)
+    assert service.asked("submit") == []
+
+
+def test_one_404_is_no_loss() -> None:
+    service = FakeService(GONE, status(JobState.RUNNING))
+    assert attempt(service, MemoryStore(record())).attach_or_submit(SPEC).job.id == "job-0"
+    assert service.asked("submit") == []
+
+
+def test_a_job_that_the_list_shows_is_not_lost_whatever_its_address_answers() -> None:
+    service = FakeService(GONE, found=found(ref=record().job))
+    with pytest.raises(UnavailableError, match="lists fake job job-0 as running"):
+        attempt(service, MemoryStore(record(answered=True))).attach_or_submit(SPEC)
+    assert service.asked("submit") == []
+
+
+def test_a_wrong_address_costs_no_second_job_and_leaves_the_record() -> None:
+    service = FakeService(GONE, found=NotFoundError("no such path", status=404))
+    store = MemoryStore(record(answered=True))
+    with pytest.raises(RequestRefusedError, match="address is wrong"):
+        attempt(service, store).attach_or_submit(SPEC)
+    assert store.get() == record(answered=True)
+
+
+@pytest.mark.parametrize("refusal", [RequestRefusedError("no", status=400), UnsupportedError("405", status=405)])
+def test_a_service_without_a_list_can_lose_a_job_all_the_same(refusal: Exception) -> None:
+    class Listless(FakeService):
+        def find(self, *arguments: Any) -> Any:
+            if self.asked("status")[-1][1] == record().job and len(self.asked("status")) < 5:
+                self.events.append(("find", *arguments))
+                raise refusal
+            return None
+            yield
+
+    service = Listless(GONE)
+    service.statuses = [GONE]
+    with pytest.raises(RequestRefusedError):
+        # Never answered before: final. The refused list did not count as an answer.
+        attempt(service, MemoryStore(record())).attach_or_submit(SPEC)
+    assert len(service.asked("status")) == 4
+
+
+def test_a_job_that_was_never_known_is_final_and_clearing_the_task_submits_again() -> None:
+    service, store = FakeService(GONE), MemoryStore(record())
+    with pytest.raises(RequestRefusedError, match="Nothing new was submitted"):
+        attempt(service, store).attach_or_submit(SPEC)
+    assert service.asked("submit") == []
+    cleared = JobOwner(dag_id="d", task_id="t", run_id="r", started_at=THEN, max_tries=3)
+    assert attempt(service, store, owner=cleared).attach_or_submit(SPEC).generation == 1
+
+
+def test_a_job_that_was_known_and_is_gone_is_submitted_again() -> None:
+    service = FakeService(GONE)
+    assert attempt(service, MemoryStore(record(answered=True))).attach_or_submit(SPEC).generation == 1
+
+
+def test_expensive_checks_are_made_before_a_submit_and_only_then() -> None:
+    checked: list[Spec] = []
+
+    def prepare(spec: Spec) -> Spec:
+        checked.append(spec)
+        return spec
+
+    store = MemoryStore()
+    attempt(FakeService(), store).attach_or_submit(SPEC, prepare)
+    attempt(FakeService(), store).attach_or_submit(SPEC, prepare)
+    assert checked == [SPEC]
+
+
+def test_what_the_checks_refuse_is_neither_submitted_nor_intended_and_nothing_is_abandoned() -> None:
+    def prepare(spec: Spec) -> Spec:
+        raise SpecError("line 3 is bad")
+
+    service, store = FakeService(found=found(fingerprint="b" * 16)), MemoryStore()
+    with pytest.raises(SpecError, match="line 3"):
+        attempt(service, store, on_changed_spec="restart").attach_or_submit(SPEC, prepare)
+    assert [event[0] for event in service.events] == ["find"]
+    assert store.get() is None
+
+
+def test_an_attached_job_is_known_to_its_service() -> None:
+    store = MemoryStore(record())
+    assert attempt(FakeService(), store).attach_or_submit(SPEC).answered
+
+
+@pytest.mark.parametrize("first", [status(JobState.QUEUED), UnavailableError("503"), GONE])
+def test_the_first_poll_of_a_new_job_tells_whether_a_later_404_is_a_loss(first: Any) -> None:
+    store = MemoryStore()
+    service = FakeService(first)
+    settled = attempt(service, store)
+    settled.poll_first(settled.attach_or_submit(SPEC))
+    kept = store.get()
+    assert kept is not None
+    assert kept.answered is (not isinstance(first, Exception))
+
+
+def test_a_failed_job_leaves_where_its_results_are() -> None:
+    store = MemoryStore()
+    settled = attempt(FakeService(), store)
+    outcome = PollOutcome(PollEnd.ENDED, JobStatus(state=JobState.PARTIAL, raw="p"), answered=True)
+    conclusion = settled.conclude(settled.attach_or_submit(SPEC), outcome)
+    assert isinstance(conclusion.error, JobFailedError)
+    assert conclusion.results is not None
+    kept = store.get()
+    assert kept is not None
+    assert (kept.ending, kept.answered) == (None, True)
+
+
+def test_without_records_nothing_is_recalled_or_looked_for() -> None:
+    service = FakeService(found=found())
+    attempt(service, None).attach_or_submit(SPEC)
+    assert [event[0] for event in service.events] == ["submit"]
+
+
+def test_a_handed_over_job_has_that_ending() -> None:
+    store = MemoryStore()
+    settled = attempt(FakeService(), store)
+    settled.hand_over(settled.attach_or_submit(SPEC))
+    kept = store.get()
+    assert kept is not None
+    assert (kept.ending, kept.ended_with) == (Ending.HANDED_OVER, 2)
+
+
+class TestChooseFound:
+    def test_the_newest_of_the_generation_asked_for_or_later(self) -> None:
+        jobs = [found(generation=n, state=JobState.FAILED) for n in (1, 3, 2)]
+        assert choose_found(jobs, OWNER.key(2, FINGERPRINT)) == jobs[1]
+
+    def test_a_live_one_of_an_earlier_generation_before_one_that_is_over(self) -> None:
+        jobs = [found(generation=0), found(generation=1, state=JobState.FAILED)]
+        assert choose_found(jobs, OWNER.key(2, FINGERPRINT)) == jobs[0]
+
+    def test_the_very_job_before_an_earlier_one_that_lives(self) -> None:
+        jobs = [found(generation=0), found(generation=2, state=JobState.FAILED)]
+        assert choose_found(jobs, OWNER.key(2, FINGERPRINT)) == jobs[1]
+
+    def test_the_one_with_the_spec_asked_for(self) -> None:
+        jobs = [found(fingerprint="f" * 16), found(), found(fingerprint="0" * 16)]
+        assert choose_found(jobs, KEY) == jobs[1]
+
+    def test_nothing_is_chosen_from_nothing(self) -> None:
+        assert choose_found([], KEY) is None
