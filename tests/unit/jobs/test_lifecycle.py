@@ -21,7 +21,7 @@ from overnight.errors import (
 )
 from overnight.jobs import FailureCause, FoundJob, JobCounts, JobKey, JobRef, JobState, JobStatus
 from overnight.jobs.allowance import Allowance
-from overnight.jobs.evaluate import evaluate
+from overnight.jobs.evaluate import evaluate, evaluate_for_watcher
 from overnight.jobs.poller import PollEnd, Poller, PollOutcome, Wait
 from overnight.jobs.record import Ending, JobRecord
 from overnight.jobs.resume import Attach, Submit, adopt, resume
@@ -225,6 +225,41 @@ class TestPoller:
         asked = self.poller(poll_interval=1.0).on_error(RateLimitedError("slow", retry_after=300.0), 0.0)
         assert asked.seconds >= 270.0
 
+    def test_an_answer_ends_the_back_off(self):
+        poller = self.poller(patience=1e9, deadline=None, poll_interval=1.0)
+        for n in range(8):
+            poller.on_error(UnavailableError("no"), float(n))
+        poller.on_status(status(JobState.RUNNING), 8.0)
+        assert poller.on_error(UnavailableError("no"), 9.0).seconds <= 1.1
+
+    @pytest.mark.parametrize("gone", [404, 410])
+    def test_a_job_that_never_answered_is_unknown_and_not_lost(self, gone: int):
+        assert self.poller().on_error(NotFoundError("gone", status=gone), 0.0).end is PollEnd.UNKNOWN
+        poller = self.poller()
+        poller.on_status(status(JobState.RUNNING), 0.0)
+        over = poller.on_error(NotFoundError("gone", status=gone), 1.0)
+        assert (over.end, over.answered) == (PollEnd.LOST, True)
+
+    def test_the_end_of_the_try_leaves_the_deadline_alone(self):
+        poller = self.poller(try_until=100.0)
+        assert poller.on_status(status(JobState.RUNNING), 99.0).seconds == 1.0
+        assert poller.on_status(status(JobState.RUNNING), 100.0).end is PollEnd.TRY_TIMEOUT
+        assert poller.on_error(UnavailableError("no"), 10_000.0).end is PollEnd.DEADLINE
+
+    def test_a_call_may_take_as_long_as_the_deadline_leaves_or_silence_is_tolerated(self):
+        assert self.poller().get_seconds_left(9_990.0) == 10.0
+        assert self.poller(try_until=5_000.0).get_seconds_left(4_995.0) == 5.0
+        assert self.poller(deadline=None).get_seconds_left(0.0) == 600.0
+        assert self.poller(deadline=None, patience=0.0).get_seconds_left(0.0) == 60.0
+        assert self.poller().get_seconds_left(20_000.0) == 1.0
+
+    def test_a_job_that_has_not_moved_for_hours_is_reported_once_until_it_moves(self):
+        poller, hour = self.poller(), 3_600.0
+        moved = status(JobState.RUNNING, counts=JobCounts(total=9, succeeded=1))
+        stalls = [poller.get_stall(status(JobState.RUNNING), n * hour) for n in range(6)]
+        stalls += [poller.get_stall(moved, n * hour) for n in range(6, 11)]
+        assert stalls == [None] * 3 + [3 * hour] + [None] * 2 + [None] * 3 + [3 * hour] + [None]
+
     @pytest.mark.parametrize(
         ("error", "end"),
         [
@@ -326,6 +361,41 @@ class TestEvaluate:
     def test_a_live_job_cannot_be_evaluated(self, state: JobState):
         with pytest.raises(ValueError, match="not an end"):
             self.evaluate(state)
+
+
+class TestEvaluateForWatcher:
+    def evaluate(self, outcome: PollOutcome, allowed: int = 0):
+        return evaluate_for_watcher(REF, outcome, Allowance.parse(allowed))
+
+    @pytest.mark.parametrize("state", [state for state in JobState if state.is_terminal])
+    @pytest.mark.parametrize("cause", [None, *FailureCause])
+    def test_every_bad_end_is_final_and_names_the_task_that_submitted(self, state: JobState, cause):
+        evaluation = self.evaluate(PollOutcome(PollEnd.ENDED, status(state, cause=cause)))
+        if state is JobState.SUCCEEDED:
+            assert evaluation.error is None
+            return
+        assert isinstance(evaluation.error, JobFailedError)
+        assert not evaluation.error.retryable
+        assert "clear the task that submitted it" in str(evaluation.error)
+        assert "submits the work again" not in str(evaluation.error)
+
+    @pytest.mark.parametrize("end", [PollEnd.LOST, PollEnd.UNKNOWN])
+    def test_a_job_that_is_gone_is_final(self, end: PollEnd):
+        evaluation = self.evaluate(PollOutcome(end, message="404."))
+        assert isinstance(evaluation.error, JobFailedError)
+        assert "clear the task that submitted it" in str(evaluation.error)
+
+    def test_a_partial_job_can_be_accepted_here(self):
+        counts = JobCounts(total=2, succeeded=1, failed=1)
+        outcome = PollOutcome(PollEnd.ENDED, status(JobState.PARTIAL, counts=counts))
+        assert "raise it and clear this task" in str(self.evaluate(outcome).error)
+        assert self.evaluate(outcome, 1).error is None
+
+    def test_silence_is_retried_and_a_refusal_is_not(self):
+        assert isinstance(self.evaluate(PollOutcome(PollEnd.SILENT, message="s")).error, TransientError)
+        refused = self.evaluate(PollOutcome(PollEnd.REFUSED, message="401.")).error
+        assert isinstance(refused, RequestRefusedError)
+        assert "clear this task" in str(refused)
 
 
 def test_every_decision_is_taken_for_every_state():
