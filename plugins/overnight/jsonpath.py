@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from enum import Enum
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from jsonpath_ng import Child, Fields, Index, JSONPath, Root
@@ -55,7 +56,11 @@ class JsonPath:
 
         :raises SpecError: it is no JSONPath, or selects the whole line.
         """
-        segments = _parse_plain(text)
+        if not text.startswith("$"):
+            raise SpecError(f"{text!r} is no JSONPath: it must start with '$'.")
+        segments = _parse_segments(text)
+        if segments == ():
+            raise SpecError(f"{text!r} selects the whole line; name a value in it, such as '$.text'.")
         if segments is not None:
             return cls(text, segments)
         return cls(text, None, _compile(text))
@@ -77,7 +82,7 @@ class JsonPath:
         document = _unwrap_body(json.loads(bytes(line)))
         found: list[JsonBytes] = []
         for match in expression.find(document):
-            segments = _parse_segments(match)
+            segments = _get_segments(match)
             value = msgspec.json.encode(match.value) if segments is None else locate(line, segments)
             if value is not None:
                 found.append(value)
@@ -109,9 +114,47 @@ def locate(line: JsonBytes, segments: tuple[Segment, ...]) -> JsonBytes | None:
 _BODY = ("response", "body")
 
 
-def _parse_plain(text: str) -> tuple[Segment, ...] | None:
-    if not text.startswith("$"):
-        raise SpecError(f"{text!r} is no JSONPath: it must start with '$'.")
+def parse_plain(text: str) -> tuple[Segment, ...]:
+    """
+    Return the names and indices of a path that can match one value at most; none for ``$``, the whole document.
+
+    The ``$`` may be left out: ``meta.titles[0]``, ``['a b']``.
+
+    :raises SpecError: it is no JSONPath, or has filters, wildcards or slices.
+    """
+    rooted = text if text.startswith("$") else f"${text}" if text.startswith("[") else f"$.{text}"
+    segments = _parse_segments(rooted)
+    if segments is None:
+        _compile(rooted)
+        raise SpecError(f"{text!r} could match many values; use names and positions only, such as $.meta.titles[0].")
+    return segments
+
+
+class Missing(Enum):
+    """Stands for a value that is not there; ``None`` is a value."""
+
+    MISSING = "missing"
+
+
+MISSING: Final = Missing.MISSING
+
+
+def get_value(document: Any, segments: tuple[Segment, ...]) -> Any:
+    """Return what is at plain segments of a document that was parsed, :data:`MISSING` when there is nothing."""
+    value = document
+    for segment in segments:
+        if isinstance(segment, str):
+            value = value.get(segment, MISSING) if isinstance(value, Mapping) else MISSING
+        else:
+            is_there = isinstance(value, list) and -len(value) <= segment < len(value)
+            value = value[segment] if is_there else MISSING
+        if value is MISSING:
+            break
+    return value
+
+
+def _parse_segments(text: str) -> tuple[Segment, ...] | None:
+    """Return the segments behind the ``$`` of a plain path, ``None`` for any other."""
     segments: list[Segment] = []
     position = 1
     while position < len(text):
@@ -124,8 +167,6 @@ def _parse_plain(text: str) -> tuple[Segment, ...] | None:
         else:
             quoted = match["single"] or match["double"]
             segments.append(_ESCAPED.sub(r"\1", quoted) if quoted else match["name"])
-    if not segments:
-        raise SpecError(f"{text!r} selects the whole line; name a value in it, such as '$.text'.")
     return tuple(segments)
 
 
@@ -152,7 +193,7 @@ def _is_definite(expression: JSONPath) -> bool:
 _SELECTORS = ("jsonpath_ng.jsonpath", "jsonpath_ng.ext.filter")
 
 
-def _parse_segments(match: Any) -> tuple[Segment, ...] | None:
+def _get_segments(match: Any) -> tuple[Segment, ...] | None:
     """Return the way to a match, or ``None`` when the value was computed and stands nowhere in the line."""
     segments: list[Segment] = []
     while match is not None and not isinstance(match.path, Root):

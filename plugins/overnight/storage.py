@@ -96,19 +96,19 @@ class Listing:
     What a URI stands for.
 
     :param files: Sorted by URI.
-    :param left_out: How many objects below it are no input: names that start with ``_`` or ``.`` at any depth
+    :param ignored: How many objects below it are no input: names that start with ``_`` or ``.`` at any depth
         (``_SUCCESS``, ``_delta_log/``, ``.ipynb_checkpoints/``, our own ``_manifests/``), and folder markers.
     """
 
     files: tuple[StoredFile, ...] = ()
-    left_out: int = 0
+    ignored: int = 0
 
     @property
     def remark(self) -> str:
         """A sentence about what was left out; empty when nothing was."""
-        if not self.left_out:
+        if not self.ignored:
             return ""
-        return f"{self.left_out:,} whose names start with '_' or '.', or that mark a folder, were left out."
+        return f"{self.ignored:,} whose names start with '_' or '.', or that mark a folder, were ignored."
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class Storage:
         if not is_pattern(pattern):
             return [pattern]
         listing = self.list_files(pattern)
-        if listing.left_out:
+        if listing.ignored:
             log.info("%s: %s", redact(pattern), listing.remark)
         return [file.uri for file in listing.files]
 
@@ -389,16 +389,16 @@ def _select(place: Location, found: Mapping[str, Mapping[str, Any]], folder: str
     """Return the files among what a filesystem found below a folder for a pattern."""
     wanted = pattern.split("/")
     files: list[StoredFile] = []
-    left_out = 0
+    ignored = 0
     for name, info in sorted(found.items()):
         if info.get("type") == "directory" or not name.startswith(folder):
             continue
         segments = name[len(folder) :].split("/")
         if not segments[-1] or _is_hidden(segments, wanted):
-            left_out += 1
+            ignored += 1
         elif info.get("type", "file") == "file":
             files.append(_to_file(_build_uri(place, name), info))
-    return Listing(tuple(files), left_out)
+    return Listing(tuple(files), ignored)
 
 
 def _build_uri(place: Location, name: str) -> str:

@@ -220,7 +220,7 @@ def test_names_that_start_with_an_underscore_or_a_dot_are_left_out_at_any_depth_
         write(storage, place(*name.split("/")), b"{}")
     listing = storage.list_files(place(pattern))
     assert names([file.uri for file in listing.files]) == ["a.jsonl", "b_c.jsonl"]
-    assert listing.left_out == len(HIDDEN)
+    assert listing.ignored == len(HIDDEN)
     assert f"{len(HIDDEN)} " in listing.remark
 
 

@@ -62,7 +62,7 @@ def test_every_key_is_listed_and_opened_by_the_uri_it_is_listed_with(storage: St
         client.put_object(Bucket="things", Key=key, Body=key.encode())
     listing = storage.list_files("s3://things/docs/")
     assert [file.uri for file in listing.files] == sorted(f"s3://things/{key}" for key in KEYS)
-    assert listing.left_out == 0
+    assert listing.ignored == 0
     for file in listing.files:
         with storage.open(file.uri) as body:
             assert f"s3://things/{body.read().decode()}" == file.uri
@@ -74,7 +74,7 @@ def test_folder_markers_are_no_files_and_a_prefix_may_end_in_two_slashes(storage
         client.put_object(Bucket="things", Key=key, Body=b"" if key.endswith("/") else b"{}")
     listing = storage.list_files("s3://things/docs/")
     assert [file.uri for file in listing.files] == ["s3://things/docs//b.jsonl", "s3://things/docs/a.jsonl"]
-    assert listing.left_out == 3
+    assert listing.ignored == 3
     assert [file.uri for file in storage.list_files("s3://things/docs//").files] == ["s3://things/docs//b.jsonl"]
     assert storage.list_files("s3a://things/docs").files == listing.files
     assert storage.list_files("S3://things/").files == listing.files

@@ -141,7 +141,7 @@ class SourceReader:
             size, identity = self.looks.get(get_scheme(uri), _look_nowhere)(uri)
             return [SourceFile(uri, size, identity)]
         listing = self.storage.list_files(uri)
-        if listing.left_out:
+        if listing.ignored:
             log.info("source[%d]: %s: %s", index, redact(uri), listing.remark)
         if not listing.files:
             what = f"no file matches {redact(uri)}" if is_pattern(uri) else f"there is no file {redact(uri)}"

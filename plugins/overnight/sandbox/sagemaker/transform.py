@@ -12,7 +12,7 @@ import orjson
 from jsonpath_ng import Fields, Index, Slice
 
 from overnight.sandbox.sagemaker.container import CSV, JSON, ContainerError, read_csv, write_csv
-from overnight.services.sagemaker.filter import Names, Places, Span, Step, Wildcard, parse_filter
+from overnight.services.sagemaker.filter import FilterSegment, Names, Places, Span, Wildcard, parse_filter
 from overnight.services.sagemaker.spec import DEFAULT_MAX_PAYLOAD_MB, media
 
 Invoke = Callable[[bytes], bytes]
@@ -41,8 +41,8 @@ class Recipe:
     lines_out: bool
     single: bool
     payload_bytes: int | None
-    input_filter: tuple[Step, ...]
-    output_filter: tuple[Step, ...]
+    input_filter: tuple[FilterSegment, ...]
+    output_filter: tuple[FilterSegment, ...]
     joined: bool
 
     @classmethod
@@ -101,7 +101,7 @@ def transform(data: bytes, recipe: Recipe, invoke: Invoke) -> bytes:
     return b"".join(pieces)
 
 
-def select(steps: Sequence[Step], value: Any) -> Any:
+def select(steps: Sequence[FilterSegment], value: Any) -> Any:
     """
     Return the part of a value that a filter selects.
 
@@ -196,7 +196,7 @@ def _join(value: Any, answer: Any, recipe: Recipe) -> Any:
     return {"SageMakerInput": value, "SageMakerOutput": answer}
 
 
-def _select(step: Step, value: Any) -> Any:
+def _select(step: FilterSegment, value: Any) -> Any:
     match step:
         case Names(names):
             found = {name: _only(Fields(name), value, name) for name in names}

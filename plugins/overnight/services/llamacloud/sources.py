@@ -73,7 +73,7 @@ def stored_files(
             raise SpecError(
                 f"No file matches {pattern!r}; check the address and the connection's rights. {listing.remark}".rstrip()
             )
-        if listing.left_out:
+        if listing.ignored:
             log.info("%s: %s", pattern, listing.remark)
         found |= {file.uri: file for file in listing.files}
     largest = limits.file_bytes(job_type)

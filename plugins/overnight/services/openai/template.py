@@ -7,16 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Self, TypeAlias
 
 import orjson
-from jsonpath_ng import Child, Fields, Index, JSONPath, Root
-from jsonpath_ng.parser import parse as parse_jsonpath
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr
 
-from overnight.errors import SpecError
+from overnight.jsonpath import MISSING, Segment, get_value, parse_plain
 
 EMBEDDINGS: Final = "/v1/embeddings"
 CHAT: Final = "/v1/chat/completions"
 
-Step: TypeAlias = str | int
 Fill: TypeAlias = Callable[[Any], Any]
 
 # ``$${`` stands for a ``${`` that is meant as it is.
@@ -64,13 +61,13 @@ class RequestTemplate(BaseModel):
     body: dict[str, JsonValue] = Field(min_length=1)
     id_path: str = "$.id"
 
-    _id_steps: tuple[Step, ...] = PrivateAttr()
+    _id_segments: tuple[Segment, ...] = PrivateAttr()
     _fill: Fill = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
         """Compile the paths, so that a wrong one is refused here and not at the first document."""
         del context
-        self._id_steps = compile_path(self.id_path)
+        self._id_segments = parse_plain(self.id_path)
         self._fill = _compile(self.body)
 
     @classmethod
@@ -122,8 +119,8 @@ class RequestTemplate(BaseModel):
 
         :raises DocumentError: it has none, or one that is neither text nor a whole number.
         """
-        value = _look_up(document, self._id_steps)
-        if value is _MISSING or value is None or value == "":
+        value = get_value(document, self._id_segments)
+        if value is MISSING or value is None or value == "":
             raise DocumentError("no_id", f"the document has no id at {self.id_path}")
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise DocumentError("bad_id", f"the id at {self.id_path} is neither a text nor a whole number")
@@ -142,32 +139,6 @@ class RequestTemplate(BaseModel):
         return custom_id, {"custom_id": custom_id, "method": "POST", "url": self.endpoint, "body": body}
 
 
-def compile_path(path: str) -> tuple[Step, ...]:
-    """
-    Return the names and positions that a plain JSONPath walks through.
-
-    :raises SpecError: it is not a JSONPath, or not a plain one.
-    """
-    try:
-        parsed = parse_jsonpath(path)
-    except Exception as error:
-        raise SpecError(f"{path!r} is not a JSONPath: {error}") from error
-    return tuple(_steps(parsed, path))
-
-
-def _steps(node: JSONPath, path: str) -> list[Step]:
-    match node:
-        case Root():
-            return []
-        case Child(left=left, right=right):
-            return [*_steps(left, path), *_steps(right, path)]
-        case Fields(fields=(str(name),)) if name != "*":
-            return [name]
-        case Index(indices=(int(position),)):
-            return [position]
-    raise SpecError(f"{path!r} could match many values; use names and positions only, such as $.meta.titles[0].")
-
-
 def _compile(template: JsonValue) -> Fill:
     if isinstance(template, dict):
         fields = {name: _compile(value) for name, value in template.items()}
@@ -183,13 +154,13 @@ def _compile(template: JsonValue) -> Fill:
 def _compile_text(template: str) -> Fill:
     whole = _HOLE.fullmatch(template)
     if whole is not None and whole[1] is not None:
-        path, steps = whole[1], compile_path(whole[1])
-        return lambda document: _required(document, steps, path)
-    pieces: list[str | tuple[str, tuple[Step, ...]]] = []
+        path, segments = whole[1], parse_plain(whole[1])
+        return lambda document: _required(document, segments, path)
+    pieces: list[str | tuple[str, tuple[Segment, ...]]] = []
     end = 0
     for hole in _HOLE.finditer(template):
         pieces.append(template[end : hole.start()])
-        pieces.append((hole[1], compile_path(hole[1])) if hole[1] is not None else "${")
+        pieces.append((hole[1], parse_plain(hole[1])) if hole[1] is not None else "${")
         end = hole.end()
     pieces.append(template[end:])
 
@@ -201,28 +172,9 @@ def _compile_text(template: str) -> Fill:
     return fill
 
 
-class _Missing:
-    pass
-
-
-_MISSING = _Missing()
-
-
-def _look_up(document: Any, steps: tuple[Step, ...]) -> Any:
-    value = document
-    for step in steps:
-        if isinstance(step, str):
-            value = value.get(step, _MISSING) if isinstance(value, Mapping) else _MISSING
-        else:
-            value = value[step] if isinstance(value, list) and -len(value) <= step < len(value) else _MISSING
-        if value is _MISSING:
-            break
-    return value
-
-
-def _required(document: Any, steps: tuple[Step, ...], path: str) -> Any:
-    value = _look_up(document, steps)
-    if value is _MISSING or value is None:
+def _required(document: Any, segments: tuple[Segment, ...], path: str) -> Any:
+    value = get_value(document, segments)
+    if value is MISSING or value is None:
         raise DocumentError("missing", f"the document has nothing at {path}")
     if value in ("", [], {}) or (isinstance(value, str) and not value.strip()):
         raise DocumentError("empty", f"the document's value at {path} is empty")

@@ -47,29 +47,29 @@ class Wildcard:
     """``*``: every child."""
 
 
-Step: TypeAlias = Names | Places | Wildcard
+FilterSegment: TypeAlias = Names | Places | Wildcard
 
 
-def parse_filter(text: str) -> tuple[Step, ...]:
+def parse_filter(text: str) -> tuple[FilterSegment, ...]:
     """
     Read a filter.
 
-    :return: Its steps; none for ``$``, the whole record.
+    :return: Its segments; none for ``$``, the whole record.
     :raises SpecError: SageMaker has no such filter.
     """
     if len(text) > MAX_LENGTH:
         raise _refusal(text, f"it has {len(text)} characters, and SageMaker takes {MAX_LENGTH}")
     if not text.startswith("$"):
         raise _refusal(text, "it has to begin with $, the root")
-    steps: list[Step] = []
+    segments: list[FilterSegment] = []
     rest = text[1:]
     while rest:
-        step, rest = _step(text, rest)
-        steps.append(step)
-    return tuple(steps)
+        segment, rest = _parse_segment(text, rest)
+        segments.append(segment)
+    return tuple(segments)
 
 
-def _step(text: str, rest: str) -> tuple[Step, str]:
+def _parse_segment(text: str, rest: str) -> tuple[FilterSegment, str]:
     if rest.startswith(".."):
         raise _refusal(text, "SageMaker does not search with '..'")
     bare = rest.removeprefix(".")
@@ -86,7 +86,7 @@ def _step(text: str, rest: str) -> tuple[Step, str]:
     return Names((found["name"],)), rest[found.end() :]
 
 
-def _brackets(text: str, inside: str) -> Step:
+def _brackets(text: str, inside: str) -> FilterSegment:
     if inside == "*":
         return Wildcard()
     if inside.startswith(("?", "(", "@")):

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from overnight.errors import SpecError
 from overnight.jobs.service import JobSpec
-from overnight.services.sagemaker.filter import Names, Step, parse_filter
+from overnight.services.sagemaker.filter import FilterSegment, Names, parse_filter
 from overnight.storage import Storage
 
 DEFAULT_MAX_PAYLOAD_MB: Final = 6
@@ -319,7 +319,7 @@ def _formats(spec: SageMakerTransformSpec) -> Iterator[str]:
 # https://docs.aws.amazon.com/sagemaker/latest/dg/batch-transform-data-processing.html
 def _processing(spec: SageMakerTransformSpec) -> Iterator[str]:
     given, wanted = _family(spec.content_type), _family(spec.accept)
-    steps: dict[str, tuple[Step, ...]] = {}
+    steps: dict[str, tuple[FilterSegment, ...]] = {}
     for name in ("input_filter", "output_filter"):
         try:
             steps[name] = parse_filter(getattr(spec, name))

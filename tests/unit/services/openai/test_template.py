@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from overnight.jsonpath import parse_plain
 from overnight.services.openai.input import DocumentError, RequestTemplate
-from overnight.services.openai.template import compile_path
 
 
 def body_of(body: dict[str, Any], document: Any) -> Any:
@@ -110,7 +110,7 @@ def test_an_id_is_a_text_or_a_whole_number(value: Any, reason: str) -> None:
     ],
 )
 def test_plain_paths(path: str, steps: tuple[str | int, ...]) -> None:
-    assert compile_path(path) == steps
+    assert parse_plain(path) == steps
 
 
 @pytest.mark.parametrize("path", ["$.*", "$..a", "a[*]", "a[0:2]", "$.a[?(@.b)]", "$.a,b", "", "$.", "a b c"])

@@ -1,0 +1,82 @@
+"""The two readings of one JSONPath agree: slices of a line's bytes, and values of a parsed document."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overnight.errors import SpecError
+from overnight.jsonpath import MISSING, JsonPath, Segment, get_value, parse_plain
+
+NAMES = st.sampled_from(["a", "b", "a b", "ü", "x-y", "0", "it's", 'say "x"', "back\\slash"])
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=8,
+)
+ways = st.lists(NAMES | st.integers(-3, 3), min_size=1, max_size=4).map(tuple)
+
+
+def write(way: tuple[Segment, ...]) -> str:
+    """Write plain segments as a path in brackets."""
+    return "$" + "".join(
+        f"[{segment}]" if isinstance(segment, int) else f"['{segment.translate(ESCAPES)}']" for segment in way
+    )
+
+
+ESCAPES = str.maketrans({"'": r"\'", "\\": r"\\"})
+
+
+@given(ways)
+def test_a_plain_path_is_read_as_it_was_written(way: tuple[Segment, ...]) -> None:
+    assert parse_plain(write(way)) == way
+    assert JsonPath.parse(write(way)).segments == way
+
+
+@given(st.dictionaries(NAMES, values, max_size=4), ways)
+def test_a_line_and_its_document_give_the_same_value(document: dict[str, Any], way: tuple[Segment, ...]) -> None:
+    found = JsonPath.parse(write(way)).find(json.dumps(document, ensure_ascii=False).encode())
+    value = get_value(document, way)
+    if found is None:
+        assert value is MISSING
+    else:
+        assert json.loads(bytes(found)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "segments"),
+    [
+        ("$", ()),
+        ("text", ("text",)),
+        ("$.text", ("text",)),
+        ("meta.titles[0]", ("meta", "titles", 0)),
+        ("['a b'][-1]", ("a b", -1)),
+    ],
+)
+def test_the_dollar_may_be_left_out_of_a_plain_path(text: str, segments: tuple[Segment, ...]) -> None:
+    assert parse_plain(text) == segments
+
+
+@pytest.mark.parametrize("text", ["$.a[*]", "$..a", "$.a[1:]", "a[?(@.b)]", "$.a.*"])
+def test_a_path_that_could_match_many_values_is_no_plain_one(text: str) -> None:
+    with pytest.raises(SpecError, match="could match many values"):
+        parse_plain(text)
+
+
+@pytest.mark.parametrize("text", ["", "$.", "$.a[", "$.a['b]", "a b", "$.a..", "[", "$$"])
+def test_what_is_no_path_is_refused(text: str) -> None:
+    with pytest.raises(SpecError):
+        parse_plain(text)
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_a_path_or_a_refusal(text: str) -> None:
+    for parse in (parse_plain, JsonPath.parse):
+        try:
+            parse(text)
+        except SpecError:
+            continue
