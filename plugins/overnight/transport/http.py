@@ -72,6 +72,8 @@ class HttpCall:
     """Seconds for each read or write; the transport's own when ``None``."""
     whole: bool = False
     """Answer with an :class:`HttpAnswer`, for a service that says something in its headers."""
+    decode: Callable[[bytes], Any] = orjson.loads
+    """Reads the body of a success; raises :class:`orjson.JSONDecodeError` when it is not what it should be."""
 
 
 @dataclass(frozen=True)
@@ -297,7 +299,7 @@ class HttpTransport(Transport[HttpCall, Any]):
         if not response.is_success:
             raise self._errors.answered(response)
         try:
-            body = orjson.loads(response.content) if response.content else None
+            body = call.decode(response.content) if response.content else None
         except orjson.JSONDecodeError:
             raise self._errors.unreadable(response) from None
         return HttpAnswer(body, retry_after(response)) if call.whole else body

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from overnight.errors import SpecError
+from overnight.services.openai.causes import FINAL_CODES
 from overnight.transport.errors import read_error
 from overnight.transport.http import HttpTransport
 
@@ -14,19 +15,6 @@ DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
 AuthStyle: TypeAlias = Literal["bearer", "api-key", "none"]
 """``Authorization: Bearer …``, Azure's ``api-key: …``, or nothing (a server inside one's own network)."""
-
-LIMIT_CODES = frozenset(
-    {
-        "access_terminated",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "insufficient_quota",
-        "quota_exceeded",
-        "too_many_tasks",
-        "token_limit_exceeded",
-    }
-)
-"""Error codes of a limit that waiting does not lift: more quota, a paid bill or a smaller batch does."""
 
 _REMEDIES = {
     401: "Check the API key in the connection, and that it belongs to the address there.",
@@ -99,7 +87,7 @@ class OpenAIConnection:
             backoff=backoff,
             error_reader=read_openai_error,
             remedies=_REMEDIES,
-            final_codes=LIMIT_CODES,
+            final_codes=FINAL_CODES,
         )
 
 

@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, Final, cast
 from urllib.parse import quote
 
+import orjson
+
 from overnight.errors import (
     NotFoundError,
     RequestRefusedError,
@@ -16,7 +18,10 @@ from overnight.errors import (
     SpecError,
     UnavailableError,
     UnsupportedError,
+    shorten,
 )
+from overnight.services.create import create_object_once
+from overnight.services.openai.spec import OpenAIBatchSpec
 from overnight.storage import Storage
 from overnight.transport.flow import Flow, Pause
 from overnight.transport.http import HttpCall, HttpTransport, Retry
@@ -24,14 +29,15 @@ from overnight.transport.http import HttpCall, HttpTransport, Retry
 log = logging.getLogger(__name__)
 
 FILE_SCHEME: Final = "openai://"
-FILES_PAGE: Final = 1_000
+PAGE: Final = 100
+"""Items in one page of a list; compatible servers refuse more, though OpenAI takes 10,000 files."""
 UPLOAD_MEMORY: Final = timedelta(days=2)
 """How old an uploaded and unused input may be to be looked for; beyond that it is uploaded again."""
-UPLOAD_TRIES: Final = 3
 UPLOAD_TIMEOUT: Final = 600.0
-UPLOAD_LOOKUP_WAIT: Final = 1.0
 IMPORT_WAITS: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0, 60.0, 60.0, 60.0)
 """Seconds between looks at an uploaded file that the service still imports (Azure OpenAI)."""
+NOT_LISTED: Final = (RequestRefusedError, UnsupportedError, NotFoundError)
+"""What a server without a list answers: 400, 404, 405."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class InputFile:
     A measured batch input that is to be at the service.
 
     :param uri: Where it is now.
-    :param name: What it is called there; it tells the job and the content, so a file of this name and size is
+    :param name: What it is called there; it says the job and the content, so a file of this name and size is
         this file, and, as the name carries the job's generation, no other batch has used it.
     :param size: In bytes.
     :param expires_after: Seconds after which the service deletes it.
@@ -52,54 +58,66 @@ class InputFile:
     expires_after: int | None = None
 
 
+def check_size(storage: Storage, spec: OpenAIBatchSpec) -> None:
+    """
+    Compare an input's size with the one that it was measured with, which is cheaper than to measure it again.
+
+    :raises SpecError: it has another.
+    """
+    if spec.input_uri is None or spec.input_bytes is None:
+        return
+    actual = storage.size(spec.input_uri)
+    if actual is not None and actual != spec.input_bytes:
+        raise SpecError(
+            f"{spec.input_uri} has {actual:,} bytes now and had {spec.input_bytes:,} when it was measured. Something "
+            "still writes to it; submit once it is complete. Nothing was submitted."
+        )
+
+
 def provide(storage: Storage, wanted: InputFile, avoid: Collection[str] = ()) -> Flow[str]:
     """
     Return the id of the uploaded input, which an earlier try may have left.
 
     :param avoid: Ids that are no use any more.
-    :raises SpecError: the input has another size than when it was measured.
+    :raises UnavailableError: the file is there, and the service still imports it; the next try takes the same file.
     """
-    actual = storage.size(wanted.uri)
-    if actual is not None and actual != wanted.size:
-        raise SpecError(
-            f"{wanted.uri} has {actual:,} bytes now and had {wanted.size:,} when it was measured. Something still "
-            "writes to it; submit once it is complete."
-        )
-    for attempt in range(1, UPLOAD_TRIES + 1):
-        file = yield from _uploaded(wanted, avoid)
-        if file is not None:
-            log.info("Using %s, which an earlier try uploaded.", file["id"])
-            return (yield from _imported(file))
-        try:
-            answer = yield _upload(storage, wanted)
-        except UnavailableError:
-            if attempt == UPLOAD_TRIES:
-                raise
-            # Whether it arrived shows in the list; a file without a batch costs nothing.
-            yield Pause(UPLOAD_LOOKUP_WAIT)
-            continue
-        file = parse_object(answer, "the uploaded file")
-        if file.get("bytes") not in (None, wanted.size):
-            raise UnavailableError(f"The service received {file['bytes']} of the {wanted.size} bytes of {wanted.uri}.")
-        return (yield from _imported(file))
-    raise AssertionError("unreachable")
+    file = yield from _find_uploaded(wanted, avoid)
+    if file is not None:
+        log.info("Using %s, which an earlier try uploaded.", file["id"])
+        return (yield from _wait_for_import(file))
+
+    def upload() -> Flow[dict[str, Any]]:
+        return parse_object((yield _build_upload(storage, wanted)), "the uploaded file")
+
+    def find(since: datetime) -> Flow[dict[str, Any] | None]:
+        # A file without a batch costs nothing, so all that were uploaded for this job will do.
+        del since
+        return (yield from _find_uploaded(wanted, avoid))
+
+    file = yield from create_object_once(upload, find, f"the file {wanted.name}")
+    if file.get("bytes") not in (None, wanted.size):
+        raise UnavailableError(f"The service received {file['bytes']} of the {wanted.size} bytes of {wanted.uri}.")
+    return (yield from _wait_for_import(file))
 
 
 def is_gone(file_id: str, error: ServiceError) -> Flow[bool]:
     """Whether a batch was refused because the service has lost its input file."""
-    if file_id in str(error) or error.code in ("file_not_found", "input_file_expired"):
+    if error.code in ("file_not_found", "input_file_expired"):
         return True
     try:
-        file = yield HttpCall("GET", file_path(file_id))
+        file = yield HttpCall("GET", get_file_path(file_id))
     except NotFoundError:
         return True
-    lapses = file.get("expires_at") if isinstance(file, dict) else None
-    return isinstance(lapses, int | float) and lapses <= datetime.now(UTC).timestamp()
+    except ServiceError:
+        # The refusal of the batch says more than the refusal of this look.
+        return False
+    expires_at = file.get("expires_at") if isinstance(file, dict) else None
+    return isinstance(expires_at, int | float) and expires_at <= datetime.now(UTC).timestamp()
 
 
 def list_input_files(since: datetime) -> Flow[list[dict[str, Any]]]:
     """Read the list of uploaded batch inputs back to a time."""
-    return (yield from list_all("files", {"purpose": "batch", "limit": FILES_PAGE, "order": "desc"}, since))
+    return (yield from list_all("files", {"purpose": "batch", "limit": PAGE, "order": "desc"}, since))
 
 
 def list_all(path: str, params: Mapping[str, Any], since: datetime) -> Flow[list[dict[str, Any]]]:
@@ -131,13 +149,17 @@ def list_all(path: str, params: Mapping[str, Any], since: datetime) -> Flow[list
 
 def read_page(answer: Any, path: str) -> list[dict[str, Any]]:
     """
-    Return the objects with an id of one page of a list.
+    Return the objects with an id of one page of a list. ``{"data": null}`` is an empty one, as servers in Go write it.
 
     :raises UnavailableError: the answer is no list.
     """
-    data = answer.get("data") if isinstance(answer, dict) else None
+    data = answer.get("data", False) if isinstance(answer, dict) else False
+    if data is None:
+        return []
     if not isinstance(data, list):
-        raise UnavailableError(f"The list of {path} has no data; does something else answer at this address?")
+        raise UnavailableError(
+            f"The list of {path} has no data; does something else answer at this address? {quote_answer(answer)}"
+        )
     return [item for item in data if isinstance(item, dict) and isinstance(item.get("id"), str)]
 
 
@@ -147,27 +169,37 @@ def content(transport: HttpTransport, file_id: str, start: int = 0) -> Iterator[
 
     :raises NotFoundError: the file is not there (any more).
     """
-    return transport.stream(f"{file_path(file_id)}/content", start=start)
+    return transport.stream(f"{get_file_path(file_id)}/content", start=start)
 
 
-def file_uri(file_id: str) -> str:
+def to_uri(file_id: str) -> str:
     """Return the URI that stands for a file at the service, ``openai://<id>``."""
     return f"{FILE_SCHEME}{file_id}"
 
 
 def parse_object(answer: Any, what: str) -> dict[str, Any]:
-    """Return an answer that has an id, as everything that the service creates or shows has."""
-    if not isinstance(answer, dict) or not answer.get("id"):
-        raise UnavailableError(f"The service answered without an id for {what}.")
+    """
+    Return an answer that has an id, as everything that the service creates or shows has.
+
+    :raises UnavailableError: it has none. Its ``status`` says that the service answered with a success.
+    """
+    if not isinstance(answer, dict) or not isinstance(answer.get("id"), str) or not answer["id"]:
+        text = f"The service answered without an id for {what}. {quote_answer(answer)}"
+        raise UnavailableError(text, status=200)
     return answer
 
 
-def file_path(file_id: object) -> str:
+def quote_answer(answer: Any) -> str:
+    """Return an unexpected answer as a sentence, of bounded length."""
+    return f"It answered: {shorten(orjson.dumps(answer, default=repr).decode(), 300)}"
+
+
+def get_file_path(file_id: object) -> str:
     """Return the path of a file at the service."""
     return f"files/{quote(str(file_id), safe='')}"
 
 
-def _upload(storage: Storage, wanted: InputFile) -> HttpCall:
+def _build_upload(storage: Storage, wanted: InputFile) -> HttpCall:
     data = {"purpose": "batch"}
     if wanted.expires_after is not None:
         data["expires_after[anchor]"] = "created_at"
@@ -186,36 +218,41 @@ def _upload(storage: Storage, wanted: InputFile) -> HttpCall:
     )
 
 
-def _uploaded(wanted: InputFile, avoid: Collection[str]) -> Flow[dict[str, Any] | None]:
+def _find_uploaded(wanted: InputFile, avoid: Collection[str]) -> Flow[dict[str, Any] | None]:
     try:
         files = yield from list_input_files(datetime.now(UTC) - UPLOAD_MEMORY)
-    except (RequestRefusedError, UnsupportedError, NotFoundError) as error:
+    except NOT_LISTED as error:
         log.info("This server does not list its files (%s); the input is uploaded.", error)
         return None
-    # A file about to lapse is no use to a batch that waits to be validated.
+    # A file about to expire is no use to a batch that waits to be validated.
     soon = (datetime.now(UTC) + timedelta(minutes=30)).timestamp()
     for file in files:
-        lapses = file.get("expires_at")
+        expires_at = file.get("expires_at")
         if (
             file.get("filename") == wanted.name
             and file.get("bytes") in (None, wanted.size)
             and file.get("status") not in ("error", "failed", "deleted", "deleting")
             and file["id"] not in avoid
-            and not (isinstance(lapses, int | float) and lapses < soon)
+            and not (isinstance(expires_at, int | float) and expires_at < soon)
         ):
             return file
     return None
 
 
-def _imported(file: Mapping[str, Any]) -> Flow[str]:
-    """Wait until the service has taken an uploaded file in; OpenAI has at once, Azure OpenAI has not."""
+def _wait_for_import(file: Mapping[str, Any]) -> Flow[str]:
+    """Wait until the service has imported an uploaded file; OpenAI has at once, Azure OpenAI has not."""
     file_id = str(file["id"])
     for seconds in IMPORT_WAITS:
         if file.get("status") not in ("pending", "running"):
             break
         yield Pause(seconds)
-        file = parse_object((yield HttpCall("GET", file_path(file_id))), f"the file {file_id}")
+        file = parse_object((yield HttpCall("GET", get_file_path(file_id))), f"the file {file_id}")
+    if file.get("status") in ("pending", "running"):
+        raise UnavailableError(
+            f"The service still imports the uploaded file {file_id} after {sum(IMPORT_WAITS):.0f} s. No batch was "
+            "created; the next try goes on with the same file."
+        )
     if file.get("status") == "error":
-        why = file.get("status_details") or "it does not say why"
-        raise RequestRefusedError(f"The service could not take the uploaded input in: {why}.")
+        why = shorten(str(file.get("status_details") or "it does not say why"))
+        raise RequestRefusedError(f"The service could not import the uploaded input: {why}.")
     return file_id

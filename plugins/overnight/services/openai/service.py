@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Final, Self, cast
+from datetime import datetime
+from typing import Any, ClassVar, Final, cast
 from urllib.parse import quote
 
-from pydantic import Field, field_validator, model_validator
+import orjson
 
 from overnight.errors import (
     NotFoundError,
     RequestRefusedError,
     ServiceError,
     SpecError,
+    TransientError,
     UnavailableError,
     UnsupportedError,
+    shorten,
 )
 from overnight.jobs import (
     FoundJob,
@@ -32,106 +34,43 @@ from overnight.jobs import (
     ResultFile,
     ResultManifest,
     choose_found,
-    compute_fingerprint,
 )
-from overnight.jobs.service import MAX_OTHER_PAGES, JobSpec, Service
+from overnight.jobs.service import MAX_OTHER_PAGES, Service
+from overnight.services.create import CLOCK_SKEW, create_once
+from overnight.services.openai.causes import get_cause
+from overnight.services.openai.connection import read_openai_error
 from overnight.services.openai.files import (
+    NOT_LISTED,
+    PAGE,
     InputFile,
+    check_size,
     content,
-    file_path,
-    file_uri,
+    get_file_path,
     is_gone,
     list_all,
     list_input_files,
     parse_object,
     provide,
+    quote_answer,
     read_page,
+    to_uri,
 )
-from overnight.services.openai.scan import Limits, scan
-from overnight.services.openai.status import moment, read_state, read_status
+from overnight.services.openai.result_line import Result, read_result
+from overnight.services.openai.scan import Limits
+from overnight.services.openai.spec import TAG_PREFIX, OpenAIBatchSpec
+from overnight.services.openai.status import parse_moment, read_state, read_status, with_error_lines
 from overnight.storage import Storage
-from overnight.transport.flow import Flow, Pause
+from overnight.transport.flow import Flow
 from overnight.transport.http import HttpCall, Retry
 
-__all__ = ["CONSOLE_URL", "OpenAIBatchService", "OpenAIBatchSpec", "content", "file_uri"]
+__all__ = ["CONSOLE_URL", "OpenAIBatchService", "OpenAIBatchSpec", "content", "to_uri"]
 
 log = logging.getLogger(__name__)
 
 CONSOLE_URL: Final = "https://platform.openai.com/batches/"
-TAG_PREFIX: Final = "overnight_"
-"""Metadata keys that begin with it are ours."""
 NAME_TAG: Final = "overnight_name"
-BATCHES_PAGE: Final = 100
-CLOCK_SKEW: Final = timedelta(hours=1)
-"""How far the service's clock may be behind ours; it only makes a listing longer."""
-LOOKUP_WAITS: Final = (1.0, 3.0, 8.0)
-"""Seconds before each look for a batch whose creation got no answer: lists can lag behind."""
-CREATE_TRIES: Final = 3
-
-
-class OpenAIBatchSpec(JobSpec):
-    """
-    One batch: an input file, the endpoint that its requests go to, and how long files are kept.
-
-    :param input_uri: A JSONL file of batch requests on a disk or in an object store; or
-    :param input_file_id: a file that is at the service already (``purpose=batch``).
-    :param endpoint: ``/v1/embeddings``, ``/v1/chat/completions``, ``/v1/completions``, ``/v1/responses`` or what else
-        the server has; every line's ``url`` must be the same.
-    :param completion_window: ``24h`` is the only one that OpenAI has.
-    :param metadata: Your own tags, at most 12 pairs: four of the service's 16 are Overnight's.
-    :param input_expires_after: Seconds after which the service deletes the uploaded file, 1 hour to 30 days.
-    :param output_expires_after: The same for the result files, counted from their creation.
-    :param input_sha256: With ``input_bytes`` and ``input_requests``, what :meth:`measured` fills in.
-    """
-
-    input_uri: str | None = Field(default=None, min_length=1)
-    input_file_id: str | None = Field(default=None, min_length=1)
-    endpoint: str = Field(pattern=r"^/[A-Za-z0-9._/-]+$")
-    completion_window: str = Field(default="24h", min_length=1)
-    metadata: Mapping[str, str] = Field(default_factory=dict)
-    input_expires_after: int | None = Field(default=None, ge=3_600, le=2_592_000)
-    output_expires_after: int | None = Field(default=None, ge=3_600, le=2_592_000)
-    input_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    input_bytes: int | None = Field(default=None, ge=1)
-    input_requests: int | None = Field(default=None, ge=1)
-
-    @field_validator("metadata")
-    @classmethod
-    def _not_our_tags(cls, metadata: Mapping[str, str]) -> Mapping[str, str]:
-        ours = [key for key in metadata if key.startswith(TAG_PREFIX)]
-        if ours:
-            raise ValueError(f"metadata keys that begin with {TAG_PREFIX!r} are Overnight's own: {ours}")
-        return metadata
-
-    @model_validator(mode="after")
-    def _one_input(self) -> Self:
-        if (self.input_uri is None) == (self.input_file_id is None):
-            raise ValueError("give either input_uri or input_file_id")
-        return self
-
-    def measured(self, storage: Storage | None = None, limits: Limits | None = None) -> Self:
-        """
-        Validate the input file and return the spec with its digest and sizes: its fingerprint follows the content.
-
-        A file that is at the service already cannot be measured; its id stands for it.
-
-        :raises InputError: the file would be rejected; every bad line is named.
-        """
-        if self.input_uri is None:
-            return self
-        found = scan(self.input_uri, self.endpoint, storage=storage, limits=limits)
-        return self.model_copy(
-            update={
-                "input_sha256": found.sha256,
-                "input_bytes": found.bytes,
-                "input_requests": found.requests,
-            }
-        )
-
-    def fingerprint(self, conn_id: str) -> str:
-        """Return the digest of the spec; of a measured file, the content counts and not where it lies."""
-        left_out = {"input_uri"} if self.input_sha256 is not None else set[str]()
-        return compute_fingerprint({"spec": self.model_dump(mode="json", exclude=left_out), "conn_id": conn_id})
+ERROR_FILE_BYTES: Final = 1 << 20
+"""How much of an error file is read to find out whether, and why, lines of a completed batch failed."""
 
 
 class OpenAIBatchService(Service[OpenAIBatchSpec]):
@@ -163,22 +102,14 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         """
         Look through the batches since a time for this task instance's, by metadata.
 
-        Servers that drop metadata are searched by the name of the input file instead.
+        Servers that drop metadata are searched by the name of the input file instead. On a server that lists no batches
+        a lost job cannot be found, which is logged: a job is then submitted anew.
         """
-        ours: list[FoundJob] = []
-        bare: list[dict[str, Any]] = []
-        for batch in (yield from list_all("batches", {"limit": BATCHES_PAGE}, since - CLOCK_SKEW)):
-            metadata = batch.get("metadata")
-            if not isinstance(metadata, dict) or not metadata:
-                bare.append(batch)
-            elif (found := self._found(batch, metadata.get(NAME_TAG), key, since)) is not None:
-                ours.append(found)
-        if not ours and bare:
-            files = yield from list_input_files(since - CLOCK_SKEW)
-            names = {file["id"]: str(file.get("filename", "")).partition(".")[0] for file in files}
-            named = ((batch, names.get(str(batch.get("input_file_id")))) for batch in bare)
-            ours = [job for batch, name in named if (job := self._found(batch, name, key, since)) is not None]
-        return choose_found(ours, key)
+        try:
+            return (yield from self._find(key, since))
+        except (UnsupportedError, NotFoundError) as error:
+            log.warning("This server does not list its batches, so a lost job cannot be found again. %s", error)
+            return None
 
     def submit(self, spec: OpenAIBatchSpec, key: JobKey) -> Flow[JobRef]:
         """
@@ -189,9 +120,16 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         """
         metadata = self._metadata(spec, key)
         if spec.input_uri is None:
-            return (yield from self._create(spec, key, metadata, cast("str", spec.input_file_id)))
-        if spec.input_sha256 is None or spec.input_bytes is None:
-            spec = spec.measured(self.storage, self.limits)
+            return (yield from self._create(spec, key, metadata, cast("str", spec.input_file_id), is_ours=False))
+        check_size(self.storage, spec)
+        measured = spec.measured(self.storage, self.limits)
+        if spec.input_sha256 not in (None, measured.input_sha256):
+            raise SpecError(
+                f"{spec.input_uri} is not the file any more that it was when it was measured ({spec.input_requests:,} "
+                f"requests then, {measured.input_requests:,} now). Something still writes to it; submit once it is "
+                "complete. Nothing was submitted."
+            )
+        spec = measured
         wanted = InputFile(
             uri=cast("str", spec.input_uri),
             name=f"{key.name}.{cast('str', spec.input_sha256)[:16]}.jsonl",
@@ -200,46 +138,62 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         )
         file_id = yield from provide(self.storage, wanted)
         try:
-            return (yield from self._create(spec, key, metadata, file_id))
+            return (yield from self._create(spec, key, metadata, file_id, is_ours=True))
         except (RequestRefusedError, NotFoundError) as error:
             if not (yield from is_gone(file_id, error)):
                 raise
             log.warning("The service no longer has the uploaded file %s; uploading it again.", file_id)
         file_id = yield from provide(self.storage, wanted, avoid={file_id})
-        return (yield from self._create(spec, key, metadata, file_id))
+        return (yield from self._create(spec, key, metadata, file_id, is_ours=True))
 
     def status(self, ref: JobRef) -> Flow[JobStatus]:
-        """Look at the batch once, and, when it is over, at when its output lapses."""
+        """
+        Look at the batch once, and, when it is over, at its files: when they expire, and whether lines failed.
+
+        ``completed`` can come with counts of no failure and an error file that has lines, or without any output.
+        """
         batch = yield from self._get(ref)
         status = read_status(batch)
+        if not status.state.is_terminal:
+            return status
+        if str(batch.get("status")).lower() in ("completed", "succeeded"):
+            lines = yield from self._read_error_lines(batch.get("error_file_id"))
+            status = with_error_lines(status, lines, has_output=bool(batch.get("output_file_id")))
         output = batch.get("output_file_id")
-        if not status.state.is_terminal or not output or status.results_expire_at is not None:
+        if not output or status.results_expire_at is not None:
             return status
         try:
-            file = yield HttpCall("GET", file_path(output), retry=Retry.NEVER)
+            file = yield HttpCall("GET", get_file_path(output), retry=Retry.NEVER)
         except ServiceError:
             # Worth knowing, not worth failing for.
             return status
-        lapse = moment(file.get("expires_at")) if isinstance(file, dict) else None
-        return status.model_copy(update={"results_expire_at": lapse})
+        expires_at = parse_moment(file.get("expires_at")) if isinstance(file, dict) else None
+        return status.model_copy(update={"results_expire_at": expires_at})
 
     def list_statuses(self, wanted: Collection[str]) -> Flow[Mapping[str, JobStatus]]:
-        """Read the list of batches, newest first, until all that are wanted were seen or nothing but others comes."""
-        seen: dict[str, JobStatus] = {}
+        """
+        Read the list of batches, newest first, until all that are wanted were seen or nothing but others comes.
+
+        Only batches that are not over are in what it returns: of the others, :meth:`status` reads the files, too.
+        """
+        listed: set[str] = set()
+        statuses: dict[str, JobStatus] = {}
         missing = set(wanted)
-        query: dict[str, Any] = {"limit": BATCHES_PAGE}
+        query: dict[str, Any] = {"limit": PAGE}
         others = 0
         while missing and others < MAX_OTHER_PAGES:
             batches = read_page((yield HttpCall("GET", "batches", params=query)), "batches")
-            fresh = [batch for batch in batches if batch["id"] not in seen]
-            seen.update((batch["id"], read_status(batch)) for batch in fresh if "status" in batch)
-            found = missing & {batch["id"] for batch in fresh}
-            missing -= found
-            others = 0 if found else others + 1
+            fresh = [batch for batch in batches if batch["id"] not in listed]
             if not fresh:
                 break
+            listed.update(batch["id"] for batch in fresh)
+            live = ((batch["id"], read_status(batch)) for batch in fresh if "status" in batch)
+            statuses.update((batch_id, status) for batch_id, status in live if not status.state.is_terminal)
+            found = missing & listed
+            missing -= found
+            others = 0 if found else others + 1
             query = {**query, "after": fresh[-1]["id"]}
-        return seen
+        return statuses
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:
         """
@@ -248,7 +202,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         OpenAI stays ``cancelling`` for up to 10 minutes and keeps, and bills, what was finished until then.
         """
         try:
-            answer = yield HttpCall("POST", f"{_batch(ref.id)}/cancel", json={})
+            answer = yield HttpCall("POST", f"{_get_batch_path(ref.id)}/cancel", json={})
         except UnsupportedError as error:
             raise UnsupportedError(
                 f"This server cannot cancel batches; {ref.id} runs on until it ends by itself. {error}",
@@ -276,7 +230,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         return ResultManifest(
             ref=ref,
             files=tuple(
-                ResultFile(kind=kind, uri=file_uri(str(batch[field])))
+                ResultFile(kind=kind, uri=to_uri(str(batch[field])))
                 for kind, field in fields.items()
                 if batch.get(field)
             ),
@@ -290,17 +244,59 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         """Return the address of the batch's page, where the server has one."""
         return f"{self._console_url_prefix}{quote(ref.id, safe='')}" if self._console_url_prefix else None
 
+    def _find(self, key: JobKey, since: datetime, file_id: str | None = None) -> Flow[FoundJob | None]:
+        """
+        Look for the newest job.
+
+        :param file_id: An input that was uploaded for this very job: a batch over it is the job, whatever a server
+            has made of metadata and file names.
+        :raises ServiceError: the batches are not listed.
+        """
+        ours: list[FoundJob] = []
+        bare: list[dict[str, Any]] = []
+        for batch in (yield from list_all("batches", {"limit": PAGE}, since - CLOCK_SKEW)):
+            metadata = batch.get("metadata")
+            name = metadata.get(NAME_TAG) if isinstance(metadata, dict) else None
+            if file_id is not None and batch.get("input_file_id") == file_id:
+                name = key.name
+            if (found := self._found(batch, name, key, since)) is not None:
+                ours.append(found)
+            elif not metadata:
+                bare.append(batch)
+        if not ours and bare:
+            names = yield from _get_input_names(since)
+            named = ((batch, names.get(str(batch.get("input_file_id")))) for batch in bare)
+            ours = [job for batch, name in named if (job := self._found(batch, name, key, since)) is not None]
+        return choose_found(ours, key)
+
     def _found(self, batch: Mapping[str, Any], name: object, key: JobKey, since: datetime) -> FoundJob | None:
-        parts = JobKey.parse_name(name) if isinstance(name, str) else None
-        if parts is None or parts.tag != key.tag:
-            return None
-        return FoundJob(
+        return FoundJob.from_name(
+            name,
+            key,
             ref=self.ref(str(batch["id"])),
-            generation=parts.generation,
-            fingerprint=parts.fingerprint,
-            created_at=moment(batch.get("created_at")) or since,
+            created_at=parse_moment(batch.get("created_at")) or since,
             state=read_state(batch),
         )
+
+    def _read_error_lines(self, file_id: object) -> Flow[list[Result]]:
+        """Read the beginning of a batch's error file; none when there is no such file, or it cannot be read."""
+        if not isinstance(file_id, str) or not file_id:
+            return []
+        call = HttpCall(
+            "GET",
+            f"{get_file_path(file_id)}/content",
+            headers={"Range": f"bytes=0-{ERROR_FILE_BYTES - 1}"},
+            decode=_split_lines,
+        )
+        try:
+            lines: list[bytes] | None = yield call
+        except TransientError:
+            raise
+        except ServiceError as error:
+            # An empty file cannot be read from its first byte on (416), and some servers name a file that is not there.
+            log.info("The error file %s cannot be read: %s", file_id, error)
+            return []
+        return [read_result(line, "error", number) for number, line in enumerate(lines or (), 1)]
 
     def _metadata(self, spec: OpenAIBatchSpec, key: JobKey) -> dict[str, str]:
         limits = self.limits
@@ -323,16 +319,27 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         return {**spec.metadata, **ours}
 
     def _get(self, ref: JobRef) -> Flow[dict[str, Any]]:
-        batch = yield HttpCall("GET", _batch(ref.id))
-        if not isinstance(batch, dict) or "status" not in batch:
-            # Some servers answer 200 with {"error": …} for a batch that they have forgotten.
-            if isinstance(batch, dict) and "error" in batch:
-                raise NotFoundError(f"The service does not know {ref} any more: {batch['error']}")
-            raise UnavailableError(f"The service's answer about {ref} is not a batch.")
-        return batch
+        batch = yield HttpCall("GET", _get_batch_path(ref.id))
+        if isinstance(batch, dict) and "status" in batch:
+            return batch
+        if isinstance(batch, dict) and batch.get("error"):
+            # Gateways answer 200 with {"error": …}, for what they have forgotten and for what they cannot do just now.
+            code, message = read_openai_error(batch) or (None, str(batch["error"]))
+            text = f"The service answered about {ref}: {shorten(message)}"
+            row = get_cause(code)
+            if row is not None and row.retryable:
+                raise UnavailableError(text, status=200, code=code)
+            raise NotFoundError(text, status=404, code=code)
+        raise UnavailableError(f"The service's answer about {ref} is not a batch. {quote_answer(batch)}", status=200)
 
-    def _create(self, spec: OpenAIBatchSpec, key: JobKey, metadata: Mapping[str, str], file_id: str) -> Flow[JobRef]:
-        """Create the batch; when the answer is lost, look for the batch before creating it again."""
+    def _create(
+        self, spec: OpenAIBatchSpec, key: JobKey, metadata: Mapping[str, str], file_id: str, *, is_ours: bool
+    ) -> Flow[JobRef]:
+        """
+        Create the batch, once.
+
+        :param is_ours: Whether the file was uploaded for this job alone, so that any batch over it is the job.
+        """
         body: dict[str, Any] = {
             "input_file_id": file_id,
             "endpoint": spec.endpoint,
@@ -341,28 +348,44 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         }
         if spec.output_expires_after is not None:
             body["output_expires_after"] = {"anchor": "created_at", "seconds": spec.output_expires_after}
-        began = datetime.now(UTC)
-        wanted = (key.generation, key.fingerprint)
-        for attempt in range(1, CREATE_TRIES + 1):
-            try:
-                answer = yield HttpCall("POST", "batches", json=body, retry=Retry.REJECTED)
-                batch = parse_object(answer, "the created batch")
-            except UnavailableError as error:
-                log.warning("The answer to the batch's creation is lost; looking for the batch. %s", error)
-                for seconds in LOOKUP_WAITS:
-                    yield Pause(seconds)
-                    found = yield from self.find(key, began)
-                    if found is not None and (found.generation, found.fingerprint) == wanted:
-                        log.info("%s had been created.", found.ref)
-                        return found.ref
-                if attempt == CREATE_TRIES:
-                    raise
-            else:
-                if (batch.get("metadata") or {}).get(NAME_TAG) != key.name:
-                    log.warning("This server drops a batch's metadata; a lost job is found by its input file only.")
-                return self.ref(str(batch["id"]))
-        raise AssertionError("unreachable")
+
+        def create() -> Flow[JobRef]:
+            answer = yield HttpCall("POST", "batches", json=body, retry=Retry.REJECTED)
+            batch = parse_object(answer, "the created batch")
+            kept = batch.get("metadata")
+            if not isinstance(kept, dict) or kept.get(NAME_TAG) != key.name:
+                log.warning("This server drops a batch's metadata; a lost job is found by its input file only.")
+            return self.ref(batch["id"])
+
+        def find(since: datetime) -> Flow[FoundJob | None]:
+            return self._find(key, since, file_id if is_ours else None)
+
+        return (yield from create_once(create, find, key))
 
 
-def _batch(batch_id: str) -> str:
+def _get_input_names(since: datetime) -> Flow[dict[str, str]]:
+    """Return the names of uploaded files without what follows the first dot; none on a server that lists no files."""
+    try:
+        files = yield from list_input_files(since - CLOCK_SKEW)
+    except NOT_LISTED as error:
+        log.warning(
+            "This server lists batches without metadata and does not list its files, so a lost job cannot be found "
+            "again. %s",
+            error,
+        )
+        return {}
+    return {file["id"]: str(file.get("filename", "")).partition(".")[0] for file in files}
+
+
+def _get_batch_path(batch_id: str) -> str:
     return f"batches/{quote(batch_id, safe='')}"
+
+
+def _split_lines(body: bytes) -> list[bytes]:
+    """Return the whole lines of a JSONL body that may have been cut."""
+    if body.lstrip()[:1] == b"<":
+        raise orjson.JSONDecodeError("HTML", "", 0)
+    lines = body.split(b"\n")
+    if len(body) >= ERROR_FILE_BYTES:
+        lines.pop()
+    return [line for line in lines if line.strip()]

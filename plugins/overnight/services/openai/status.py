@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
+from overnight.errors import shorten
 from overnight.jobs import FailureCause, JobCounts, JobError, JobState, JobStatus
-from overnight.services.openai.connection import LIMIT_CODES
+from overnight.jobs.cause import Cause
+from overnight.services.openai.causes import get_cause
+from overnight.services.openai.result_line import Outcome, Result
 
 MAX_ERRORS = 20
 """How many of a failed batch's errors are carried along; a status travels by XCom."""
@@ -39,49 +44,8 @@ _ENDS = {
     "completed_at": JobState.SUCCEEDED,
 }
 
-_CREDENTIALS_CODES = frozenset(
-    {"invalid_api_key", "input_no_permissions", "permission_denied", "unauthorized", "organization_deactivated"}
-)
-# The file that was uploaded is gone or unreadable there: not the fault of what is in it.
-_SERVICE_CODES = frozenset(
-    {
-        "batch_failed",
-        "file_not_found",
-        "input_file_expired",
-        "input_no_longer_accessible",
-        "internal_error",
-        "internal_server_error",
-        "server_error",
-        "service_unavailable",
-        "timeout",
-    }
-)
-_INPUT_CODES = frozenset(
-    {
-        "duplicate_custom_id",
-        "empty_file",
-        "empty_batch",
-        "file_too_large",
-        "input_modified",
-        "invalid_custom_id",
-        "invalid_file",
-        "invalid_file_format",
-        "invalid_json_line",
-        "invalid_method",
-        "invalid_request",
-        "invalid_request_error",
-        "invalid_url",
-        "invalid_value",
-        "mismatched_model",
-        "missing_required_parameter",
-        "model_mismatch",
-        "model_not_found",
-        "url_mismatch",
-    }
-)
 
-
-def moment(value: Any) -> datetime | None:
+def parse_moment(value: Any) -> datetime | None:
     """Read a Unix time in seconds; 0 and anything else that is not one reads as absent."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
         return None
@@ -98,11 +62,13 @@ def read_state(batch: Mapping[str, Any]) -> JobState:
     A word that is not known is read from the batch's timestamps; a batch without an end is running, and the
     task's deadline bounds it.
     """
-    word = str(batch.get("status") or "").strip().lower().replace("-", "_")
-    state = _STATES.get(word)
+    state = _STATES.get(_get_word(batch))
     if state is None:
-        state = next((end for name, end in _ENDS.items() if moment(batch.get(name))), JobState.RUNNING)
+        state = next((end for name, end in _ENDS.items() if parse_moment(batch.get(name))), JobState.RUNNING)
     if state is JobState.SUCCEEDED:
+        if "output_file_id" in batch and not batch["output_file_id"]:
+            # Over, and there is nothing to fetch: no request has a result.
+            return JobState.FAILED
         counts = _counts(batch)
         unfinished = counts.total is not None and counts.succeeded is not None and counts.succeeded < counts.total
         if counts.failed or unfinished:
@@ -115,40 +81,104 @@ def read_status(batch: Mapping[str, Any]) -> JobStatus:
     state = read_state(batch)
     counts = _counts(batch)
     errors = _errors(batch)
+    warnings = []
+    if _get_word(batch) not in _STATES:
+        word = orjson.dumps(batch.get("status"), default=repr).decode()
+        warnings.append(f"The service calls the batch {shorten(word, 80)}, which Overnight does not know: {state}.")
+    cause = None
+    if state is JobState.FAILED:
+        cause, remedy = _get_cause(errors)
+        warnings.append(remedy)
     return JobStatus(
         state=state,
-        raw=str(batch.get("status")),
+        raw=shorten(str(batch.get("status")), 80),
         counts=counts,
         progress=_progress(counts),
         errors=tuple(errors[:MAX_ERRORS]),
-        cause=parse_cause(errors) if state is JobState.FAILED else None,
-        results_expire_at=_lapse(batch) if state.is_terminal else None,
+        cause=cause,
+        results_expire_at=_get_expiry(batch) if state.is_terminal else None,
+        warnings=tuple(warnings),
     )
 
 
-def parse_cause(errors: list[JobError]) -> FailureCause | None:
+def with_error_lines(status: JobStatus, lines: Sequence[Result], *, has_output: bool) -> JobStatus:
     """
-    Say who can mend a failed batch, from its errors; ``None`` when they do not tell.
+    Correct the status of a completed batch by the lines of its error file.
 
-    Codes: https://learn.microsoft.com/azure/ai-services/openai/how-to/batch and
-    https://github.com/openai/openai-python/issues/2084. The first error that tells decides.
+    :param status: What the batch object alone says.
+    :param lines: Of the error file, as many as were read.
+    :param has_output: Whether the batch names an output file. Without one nothing succeeded, and the error file says
+        why.
     """
+    failed = [line.outcome for line in lines if line.outcome.outcome != Outcome.BROKEN]
+    if has_output and not failed:
+        return status
+    errors = [
+        JobError(
+            code=one.code, message=one.message or f"status {one.status}" if one.message or one.status else "failed"
+        )
+        for one in failed
+    ]
+    counts = status.counts
+    if not has_output:
+        rows = [get_cause(one.code, one.status) for one in failed]
+        cause, remedy = _sum_up(rows, errors)
+        return status.model_copy(
+            update={
+                "state": JobState.FAILED,
+                "errors": (status.errors + tuple(errors))[:MAX_ERRORS],
+                "cause": cause,
+                "counts": counts.model_copy(update={"succeeded": 0}),
+                "warnings": (
+                    "The service calls the batch completed, and there is no output file: no request has a result.",
+                    remedy,
+                ),
+            }
+        )
+    most = max(counts.failed or 0, len(failed))
+    update: dict[str, Any] = {"failed": most}
+    if counts.total is not None:
+        update["succeeded"] = min(counts.succeeded or 0, max(counts.total - most, 0))
+    if most == (counts.failed or 0):
+        return status.model_copy(update={"errors": (status.errors + tuple(errors))[:MAX_ERRORS]})
+    return status.model_copy(
+        update={
+            "state": JobState.PARTIAL,
+            "counts": counts.model_copy(update=update),
+            "errors": (status.errors + tuple(errors))[:MAX_ERRORS],
+            "warnings": (
+                *status.warnings,
+                f"The service counts {counts.failed or 0} failed requests; its error file has {len(failed)} or more.",
+            ),
+        }
+    )
+
+
+def _get_word(batch: Mapping[str, Any]) -> str:
+    return str(batch.get("status") or "").strip().lower().replace("-", "_")
+
+
+def _get_cause(errors: Sequence[JobError]) -> tuple[FailureCause | None, str]:
+    """Return who can mend a failed batch, and how; ``None`` when its errors do not say."""
     if not errors:
         # Nothing was found wrong with the input: the server broke, or was started anew in the middle.
-        return FailureCause.SERVICE
-    for error in errors:
-        code = (error.code or "").lower()
-        for cause, codes in (
-            (FailureCause.LIMITS, LIMIT_CODES),
-            (FailureCause.CREDENTIALS, _CREDENTIALS_CODES),
-            (FailureCause.SERVICE, _SERVICE_CODES),
-            (FailureCause.INPUT, _INPUT_CODES),
-        ):
-            if code in codes:
-                return cause
+        return FailureCause.SERVICE, "The service does not say why the batch failed."
+    return _sum_up([get_cause(error.code) for error in errors], errors)
+
+
+def _sum_up(rows: Sequence[Cause | None], errors: Sequence[JobError]) -> tuple[FailureCause | None, str]:
+    """Let the first error that is known decide; one that names a line or a parameter is about the input."""
+    for row, error in zip(rows, errors, strict=True):
+        if row is not None:
+            return row.cause, row.remedy
         if error.line is not None or error.param is not None:
-            return FailureCause.INPUT
-    return None
+            return FailureCause.INPUT, "Mend the request; the service refuses it as it is."
+    if not errors:
+        return None, "The service does not say why. Look at the batch's page there."
+    return None, (
+        f"Overnight does not know what this error means: {shorten(str(errors[0]), 500)} It is not retried; clear the "
+        "task once its cause is mended."
+    )
 
 
 def _counts(batch: Mapping[str, Any]) -> JobCounts:
@@ -173,30 +203,44 @@ def _progress(counts: JobCounts) -> float | None:
 
 
 def _errors(batch: Mapping[str, Any]) -> list[JobError]:
-    raw = batch.get("errors")
-    data = raw.get("data") if isinstance(raw, dict) else raw
-    if not isinstance(data, list):
+    """Read a batch's errors, whatever shape a server gives them: what is there is quoted, never dropped."""
+    raw = batch.get("errors") or batch.get("error")
+    if not raw:
         return []
-    errors = []
-    for item in data:
-        if isinstance(item, dict):
-            code, param, line = item.get("code"), item.get("param"), _count(item.get("line"))
-            errors.append(
-                JobError(
-                    code=str(code) if code else None,
-                    message=str(item.get("message") or code or "no message"),
-                    param=str(param) if param else None,
-                    line=line,
-                )
-            )
-        elif item:
-            errors.append(JobError(message=str(item)))
-    return errors
+    if isinstance(raw, dict):
+        data = raw.get("data")
+        # A list object without items says nothing; one without data may itself be the error.
+        items = data if "data" in raw else [raw] if raw.keys() - {"object"} else []
+    else:
+        items = raw
+    if not items:
+        return []
+    return [_error(item) for item in (items if isinstance(items, list) else [items]) if item]
 
 
-def _lapse(batch: Mapping[str, Any]) -> datetime | None:
+def _error(item: Any) -> JobError:
+    if not isinstance(item, dict):
+        return JobError(message=shorten(item if isinstance(item, str) else _quote(item)))
+    code, param = item.get("code") or item.get("type"), item.get("param")
+    message = item.get("message") or item.get("errorMessage") or item.get("detail")
+    return JobError(
+        code=shorten(str(code), 200) if code else None,
+        message=shorten(str(message) if message else str(code) if code else _quote(item)),
+        param=shorten(str(param), 200) if param else None,
+        line=_count(item.get("line")),
+    )
+
+
+def _quote(value: Any) -> str:
+    try:
+        return orjson.dumps(value, default=repr).decode()
+    except (TypeError, ValueError):
+        return repr(value)
+
+
+def _get_expiry(batch: Mapping[str, Any]) -> datetime | None:
     """Some servers repeat ``output_expires_after``; the anchor is the result file's creation, near the end."""
     asked = batch.get("output_expires_after")
     seconds = _count(asked.get("seconds")) if isinstance(asked, dict) else None
-    ended = next((at for name in _ENDS if (at := moment(batch.get(name)))), None)
-    return moment(ended.timestamp() + seconds) if seconds and ended else None
+    ended = next((at for name in _ENDS if (at := parse_moment(batch.get(name)))), None)
+    return parse_moment(ended.timestamp() + seconds) if seconds and ended else None

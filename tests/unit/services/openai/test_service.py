@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from overnight.errors import (
+    CreatedUnknownError,
     CredentialsError,
     NotFoundError,
     RequestRefusedError,
@@ -19,7 +20,7 @@ from overnight.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from overnight.jobs import JobKey, JobState
+from overnight.jobs import FailureCause, JobKey, JobState
 from overnight.services.openai.input import InputError, Limits
 from overnight.services.openai.service import OpenAIBatchService, OpenAIBatchSpec
 from overnight.transport.flow import Flow, Pause
@@ -56,7 +57,8 @@ class Fake:
                 except ServiceError as error:
                     call = flow.throw(error)
                 else:
-                    call = flow.send(orjson.loads(orjson.dumps(answer)))
+                    body = answer if isinstance(answer, bytes) else orjson.dumps(answer)
+                    call = flow.send(call.decode(body) if body else None)
         except StopIteration as stop:
             value: T = stop.value
             return value
@@ -244,12 +246,33 @@ def test_find_tolerates_what_servers_leave_out(fake: Fake) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [LOST, CredentialsError("no"), UnsupportedError("no list"), {}, None, {"data": None}, []]
+    "answer", [LOST, CredentialsError("no"), RequestRefusedError("no"), {}, None, {"data": "x"}, []]
 )
 def test_a_listing_that_failed_is_not_an_empty_one(fake: Fake, answer: Any) -> None:
     fake.overrides["GET batches"] = answers(answer)
     with pytest.raises(ServiceError):
         fake.run(SERVICE.find(KEY, NOW))
+
+
+@pytest.mark.parametrize("answer", [{"data": None}, UnsupportedError("405"), NotFoundError("404")])
+def test_a_server_without_a_list_of_batches_or_with_a_null_one_can_be_submitted_to(fake: Fake, answer: Any) -> None:
+    fake.overrides["GET batches"] = answers(answer)
+    assert fake.run(SERVICE.find(KEY, NOW)) is None
+
+
+@pytest.mark.parametrize("error", [RequestRefusedError("1 to 100"), UnsupportedError("405"), NotFoundError("404")])
+def test_a_strangers_batch_without_metadata_does_not_stop_a_task_where_files_are_not_listed(
+    fake: Fake, error: ServiceError, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.batches = [batch(1, metadata=None)]
+    fake.overrides["GET files"] = answers(error)
+    assert fake.run(SERVICE.find(KEY, NOW)) is None
+    assert "does not list its files" in caplog.text
+
+
+def test_files_are_listed_in_pages_that_every_server_takes(fake: Fake, spec: OpenAIBatchSpec) -> None:
+    fake.run(SERVICE.submit(spec, KEY))
+    assert {(call.params or {})["limit"] for call in fake.sent("GET files")} == {100}
 
 
 def test_without_metadata_the_input_files_name_tells_the_job(fake: Fake, spec: OpenAIBatchSpec) -> None:
@@ -409,6 +432,16 @@ def test_a_file_that_is_still_imported_is_waited_for(fake: Fake, spec: OpenAIBat
     assert fake.batches[0]["input_file_id"] == "f"
 
 
+def test_a_file_that_is_imported_for_ever_is_kept_for_the_next_try(fake: Fake, spec: OpenAIBatchSpec) -> None:
+    fake.overrides["GET files/file-0"] = lambda call: {**fake.files[0], "status": "pending"}
+    pending = fake.overrides["POST files"] = lambda call: {**fake.upload(call), "status": "pending"}
+    with pytest.raises(UnavailableError, match="goes on with the same file"):
+        fake.run(SERVICE.submit(spec, KEY))
+    assert (fake.batches, len(fake.files), bool(pending)) == ([], 1, True)
+    fake.run(SERVICE.submit(spec, KEY))
+    assert (fake.batches[0]["input_file_id"], len(fake.files)) == ("file-0", 1)
+
+
 def test_a_file_that_the_service_cannot_import_is_told(fake: Fake, spec: OpenAIBatchSpec) -> None:
     fake.overrides["POST files"] = answers({"id": "f", "status": "error", "status_details": "not UTF-8"})
     with pytest.raises(RequestRefusedError, match="not UTF-8"):
@@ -459,7 +492,7 @@ def test_creating_is_given_up(fake: Fake, spec: OpenAIBatchSpec) -> None:
 
 def test_nothing_is_created_while_nobody_knows_whether_it_was(fake: Fake, spec: OpenAIBatchSpec) -> None:
     fake.overrides["POST batches"] = answers(LOST)
-    fake.overrides["GET batches"] = answers(UnavailableError("list is down"))
+    fake.overrides["GET batches"] = answers(*[UnavailableError("list is down")] * 3)
     with pytest.raises(UnavailableError, match="list is down"):
         fake.run(SERVICE.submit(spec, KEY))
     assert len(fake.sent("POST batches")) == 1
@@ -470,6 +503,35 @@ def test_an_answer_without_an_id_counts_as_lost(fake: Fake, spec: OpenAIBatchSpe
     fake.overrides["POST batches"] = answers(answer)
     fake.overrides["GET batches"] = answers({"data": [batch(7, KEY.name)], "has_more": False})
     assert fake.run(SERVICE.submit(spec, KEY)).id == "batch_7"
+
+
+@pytest.mark.parametrize("answer", [None, {"job": {"id": "x"}}, UnavailableError("HTML", status=200)])
+def test_a_success_without_an_id_that_is_not_listed_is_never_created_again(
+    fake: Fake, spec: OpenAIBatchSpec, answer: Any
+) -> None:
+    fake.overrides["POST batches"] = answers(answer)
+    with pytest.raises(CreatedUnknownError, match="not in the service's list"):
+        fake.run(SERVICE.submit(spec, KEY))
+    assert len(fake.sent("POST batches")) == 1
+
+
+def test_a_lost_batch_over_our_own_file_is_ours_whatever_the_server_renames(fake: Fake, spec: OpenAIBatchSpec) -> None:
+    def create_and_rename(call: HttpCall) -> Any:
+        fake.create({**call.json, "metadata": {"proxy": "1"}})
+        fake.files[0]["filename"] = "modified_file.jsonl"
+        raise LOST
+
+    fake.overrides["POST batches"] = create_and_rename
+    assert fake.run(SERVICE.submit(spec, KEY)).id == "batch_0"
+    assert len(fake.batches) == 1
+
+
+def test_a_strangers_batch_over_a_file_that_was_given_is_not_ours(fake: Fake) -> None:
+    fake.batches = [batch(5, input_file_id="file-9")]
+    spec = OpenAIBatchSpec(input_file_id="file-9", endpoint="/v1/embeddings")
+    fake.overrides["POST batches"] = answers(None)
+    with pytest.raises(CreatedUnknownError):
+        fake.run(SERVICE.submit(spec, KEY))
 
 
 def test_an_older_generation_is_not_taken_for_the_lost_batch(fake: Fake, spec: OpenAIBatchSpec) -> None:
@@ -549,6 +611,74 @@ def test_an_answer_that_is_no_batch_is_worth_another_look(fake: Fake, answer: An
     fake.overrides["GET batches/batch_1"] = answers(answer)
     with pytest.raises(UnavailableError):
         fake.run(SERVICE.status(REF))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "status"),
+    [
+        ({"message": "gone"}, NotFoundError, 404),
+        ("gone", NotFoundError, 404),
+        ({"code": "rate_limit_exceeded", "message": "slow"}, UnavailableError, 200),
+    ],
+)
+def test_a_success_that_holds_an_error_is_read_by_its_code(
+    fake: Fake, error: Any, kind: type[ServiceError], status: int
+) -> None:
+    fake.overrides["GET batches/batch_1"] = answers({"error": error})
+    with pytest.raises(kind) as caught:
+        fake.run(SERVICE.status(REF))
+    assert (type(caught.value), caught.value.status) == (kind, status)
+
+
+def error_file(*lines: dict[str, Any]) -> Callable[[HttpCall], Any]:
+    return lambda call: b"".join(orjson.dumps(line) + b"\n" for line in lines)
+
+
+FAILED_LINE = {"custom_id": "a", "response": {"status_code": 0, "body": None}, "error": None}
+
+
+def test_an_error_file_with_lines_contradicts_counts_without_failures(fake: Fake) -> None:
+    counts = {"total": 3, "completed": 3, "failed": 0}
+    files = {"output_file_id": "o", "error_file_id": "e"}
+    fake.batches = [batch(1, status="completed", request_counts=counts, **files)]
+    fake.overrides["GET files/e/content"] = error_file(FAILED_LINE)
+    status = fake.run(SERVICE.status(REF))
+    assert status.state is JobState.PARTIAL
+    assert (status.counts.total, status.counts.succeeded, status.counts.failed) == (3, 2, 1)
+
+
+@pytest.mark.parametrize("empty", [b"\n", b"", NotFoundError("x"), RequestRefusedError("416", status=416)])
+def test_an_error_file_that_is_named_and_empty_is_no_failure(fake: Fake, empty: Any) -> None:
+    counts = {"total": 3, "completed": 3, "failed": 0}
+    fake.batches = [batch(1, status="completed", request_counts=counts, output_file_id="o", error_file_id="e")]
+    fake.overrides["GET files/e/content"] = answers(empty)
+    assert fake.run(SERVICE.status(REF)).state is JobState.SUCCEEDED
+
+
+def test_an_error_file_that_cannot_be_read_just_now_is_read_at_the_next_poll(fake: Fake) -> None:
+    fake.batches = [batch(1, status="completed", output_file_id="o", error_file_id="e")]
+    fake.overrides["GET files/e/content"] = answers(LOST)
+    with pytest.raises(UnavailableError):
+        fake.run(SERVICE.status(REF))
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [("content_filter", FailureCause.INPUT), ("InternalServerError", FailureCause.SERVICE), ("odd", None)],
+)
+@pytest.mark.parametrize("counts", [None, {"total": 0, "completed": 0, "failed": 0}, {"total": 1, "failed": 1}])
+def test_a_completed_batch_without_output_failed_for_what_its_error_file_says(
+    fake: Fake, code: str, cause: FailureCause | None, counts: Any
+) -> None:
+    line = {"custom_id": "a", "response": None, "error": {"code": code, "message": "the reason"}}
+    fake.batches = [
+        batch(1, status="completed", output_file_id=None, error_file_id="e", request_counts=counts),
+    ]
+    fake.overrides["GET files/e/content"] = error_file(line)
+    status = fake.run(SERVICE.status(REF))
+    assert (status.state, status.cause) == (JobState.FAILED, cause)
+    assert str(status.errors[0]) == f"[{code}] the reason"
+    assert "no output file" in status.warnings[0]
 
 
 def test_an_id_cannot_lead_astray(fake: Fake) -> None:

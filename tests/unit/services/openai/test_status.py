@@ -107,6 +107,45 @@ def test_a_batch_that_failed_without_a_word_is_the_services_fault() -> None:
         assert read_status({"status": "failed", "errors": errors}).cause is FailureCause.SERVICE
 
 
+@pytest.mark.parametrize(
+    ("errors", "message"),
+    [
+        ("the queue is on fire", "the queue is on fire"),
+        ({"message": "on fire", "code": "odd"}, "on fire"),
+        ({"object": "list", "reason": "fire"}, '{"object":"list","reason":"fire"}'),
+        (["fire"], "fire"),
+        ([[1, 2]], "[1,2]"),
+        ({"data": "fire"}, "fire"),
+        ({"data": {"message": "fire"}}, "fire"),
+        (7, "7"),
+    ],
+)
+def test_errors_in_another_shape_are_quoted_and_not_blamed_on_the_service(errors: Any, message: str) -> None:
+    status = read_status({"status": "failed", "errors": errors})
+    assert status.errors[0].message == message
+    assert status.cause is None
+    assert message in status.warnings[-1]
+
+
+def test_a_single_error_is_read_as_well() -> None:
+    status = read_status({"status": "failed", "error": {"code": "server_error", "message": "m"}})
+    assert (status.cause, str(status.errors[0])) == (FailureCause.SERVICE, "[server_error] m")
+
+
+def test_what_is_quoted_is_bounded() -> None:
+    status = read_status({"status": "x" * 9_000_000, "errors": ["y" * 9_000_000], "failed_at": 1})
+    assert len(status.model_dump_json()) < 10_000
+
+
+def test_a_state_that_is_not_known_is_said() -> None:
+    (warning,) = read_status({"status": "pondering"}).warnings
+    assert '"pondering"' in warning
+
+
+def test_an_end_without_an_output_file_is_a_failure() -> None:
+    assert read_status({"status": "completed", "output_file_id": None}).state is JobState.FAILED
+
+
 def test_a_long_list_of_errors_is_cut() -> None:
     data = [{"code": "invalid_json_line", "message": "m", "line": n} for n in range(1_000)]
     assert len(read_status({"status": "failed", "errors": {"data": data}}).errors) == MAX_ERRORS
