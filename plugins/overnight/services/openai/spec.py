@@ -81,5 +81,5 @@ class OpenAIBatchSpec(JobSpec):
 
     def fingerprint(self, conn_id: str) -> str:
         """Return the digest of the spec; of a measured file, the content counts and not where it lies."""
-        left_out = {"input_uri"} if self.input_sha256 is not None else set[str]()
-        return compute_fingerprint({"spec": self.model_dump(mode="json", exclude=left_out), "conn_id": conn_id})
+        excluded = {"input_uri"} if self.input_sha256 is not None else set[str]()
+        return compute_fingerprint({"spec": self.model_dump(mode="json", exclude=excluded), "conn_id": conn_id})
