@@ -27,6 +27,8 @@ class FakeOpenSearch:
         self.settings: list[dict[str, Any]] = []
         self.bulks: list[list[str]] = []
         self.faults: list[Answer] = []
+        self.requests: list[str] = []
+        self.on_request: Callable[[str, str], Answer | None] = lambda _method, _path: None
         self.on_item: Callable[[str, dict[str, Any]], dict[str, Any] | None] = lambda _id, _document: None
         self.on_answer: Callable[[list[Any]], list[Any]] = lambda items: items
         self.max_bytes = 100 << 20
@@ -40,7 +42,10 @@ class FakeOpenSearch:
 
             def handle_one(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                answer = fake.answer(self.command, self.path.partition("?")[0].strip("/"), body)
+                fake.requests.append(f"{self.command} {self.path.partition('?')[0]}")
+                answer = fake.on_request(self.command, self.path.partition("?")[0]) or fake.answer(
+                    self.command, self.path.partition("?")[0].strip("/"), body
+                )
                 if answer.status == 0:
                     self.close_connection = True
                     self.connection.close()
