@@ -22,7 +22,7 @@ from overnight.ingest.report.load_report import LoadReport, Progress
 from overnight.ingest.request import IngestRequest, LoadOptions
 from overnight.ingest.write.checkpoint import Checkpoint, CheckpointFile, SourceTally, Tally
 from overnight.ingest.write.delivery import Delivery
-from overnight.ingest.write.opensearch_sink import OpenSearchSink
+from overnight.ingest.write.opensearch_sink import to_sink
 from overnight.ingest.write.preflight import Preflight
 from overnight.ingest.write.sink import (
     Expectation,
@@ -79,7 +79,7 @@ def load(
     wanted = IngestRequest.of(request)
     return _Load(
         wanted,
-        OpenSearchSink(target) if isinstance(target, OpenSearchTarget) else target,
+        to_sink(target),
         _reader(wanted, storage or Storage(), openers or {}, options or LoadOptions()),
         options or LoadOptions(),
         on_progress,

@@ -8,8 +8,13 @@ from typing import Any
 
 from overnight.ingest.write import index as indices
 from overnight.ingest.write.bulk import BulkSender
-from overnight.ingest.write.sink import Expectation, IndexInfo, WriteOptions
+from overnight.ingest.write.sink import Expectation, IndexInfo, Sink, WriteOptions
 from overnight.ingest.write.target import OpenSearchTarget
+
+
+def to_sink(target: OpenSearchTarget | Sink) -> Sink:
+    """Return the sink for what a user gives as the target of a load."""
+    return OpenSearchSink(target) if isinstance(target, OpenSearchTarget) else target
 
 
 class OpenSearchSink:
@@ -64,6 +69,10 @@ class OpenSearchSink:
     def verify(self, index: IndexInfo, expected: Expectation) -> list[str]:
         """Hold what a load has written against the index."""
         return indices.verify_load(self.target, index, expected)
+
+    def check(self, name: str, *, count: int, query: Mapping[str, Any] | None = None) -> None:
+        """Check how many documents an index has, and that a search finds something."""
+        indices.verify(self.target, name, count=count, query=query)
 
     def swap(self, alias: str, index: str, *, drop_old: bool = False) -> list[str]:
         """Point an alias at an index."""

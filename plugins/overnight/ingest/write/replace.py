@@ -10,9 +10,9 @@ from overnight.ingest.load import load
 from overnight.ingest.read.sources import Opener
 from overnight.ingest.report.load_report import LoadReport, Progress
 from overnight.ingest.request import IngestRequest, LoadOptions
-from overnight.ingest.write.index import swap_alias, verify
 from overnight.ingest.write.names import check_new_index_name
-from overnight.ingest.write.sink import VerificationError
+from overnight.ingest.write.opensearch_sink import to_sink
+from overnight.ingest.write.sink import Sink, VerificationError
 from overnight.ingest.write.target import OpenSearchTarget
 from overnight.storage import Storage
 
@@ -23,7 +23,7 @@ def replace_index(
     request: IngestRequest | Mapping[str, Any] | str,
     suffix: str,
     *,
-    target: OpenSearchTarget,
+    target: OpenSearchTarget | Sink,
     options: LoadOptions,
     sample_query: Mapping[str, Any] | None = None,
     drop_old: bool = False,
@@ -48,9 +48,10 @@ def replace_index(
     wanted = IngestRequest.of(request)
     alias, name = wanted.index_name, f"{wanted.index_name}-{suffix}"
     check_new_index_name(name)
+    sink = to_sink(target)
     report = load(
         wanted.model_copy(update={"index_name": name}),
-        target=target,
+        target=sink,
         storage=storage,
         openers=openers,
         options=options,
@@ -59,7 +60,7 @@ def replace_index(
     excess = report.excess(options.allowed_failures)
     if excess is not None:
         raise VerificationError(f"{excess} The alias {alias!r} stays where it was, {name!r} is kept.")
-    verify(target, name, count=report.indexed, query=sample_query)
-    old = swap_alias(target, alias, name, drop_old=drop_old)
+    sink.check(name, count=report.indexed, query=sample_query)
+    old = sink.swap(alias, name, drop_old=drop_old)
     log.info("%s is %s now, and was %s.", alias, name, ", ".join(old) or "nothing")
     return report

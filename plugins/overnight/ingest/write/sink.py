@@ -272,6 +272,15 @@ class Sink(Protocol):
         :raises VerificationError: it is not all there.
         """
 
+    def check(self, name: str, *, count: int, query: Mapping[str, Any] | None = None) -> None:
+        """
+        Check a place before it is put in for another.
+
+        :param count: How many documents it must have.
+        :param query: A search that must find something, in the sink's own language.
+        :raises VerificationError: it is otherwise.
+        """
+
     def swap(self, alias: str, index: str, *, drop_old: bool = False) -> list[str]:
         """
         Point an alias at a place, in one step for everybody who searches.
