@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 FILE_SCHEME: Final = "openai://"
 PAGE: Final = 100
 """Items in one page of a list; compatible servers refuse more, though OpenAI takes 10,000 files."""
+MAX_ID: Final = 512
+"""Characters; the longest ids of batches and files that are known have some 80."""
 UPLOAD_MEMORY: Final = timedelta(days=2)
 """How old an uploaded and unused input may be to be looked for; beyond that it is uploaded again."""
 UPLOAD_TIMEOUT: Final = 600.0
@@ -96,7 +98,9 @@ def provide(storage: Storage, wanted: InputFile, avoid: Collection[str] = ()) ->
 
     file = yield from create_object_once(upload, find, f"the file {wanted.name}")
     if file.get("bytes") not in (None, wanted.size):
-        raise UnavailableError(f"The service received {file['bytes']} of the {wanted.size} bytes of {wanted.uri}.")
+        raise UnavailableError(
+            f"The service received {shorten(str(file['bytes']), 80)} of the {wanted.size} bytes of {wanted.uri}."
+        )
     return (yield from _wait_for_import(file))
 
 
@@ -160,7 +164,7 @@ def read_page(answer: Any, path: str) -> list[dict[str, Any]]:
         raise UnavailableError(
             f"The list of {path} has no data; does something else answer at this address? {quote_answer(answer)}"
         )
-    return [item for item in data if isinstance(item, dict) and isinstance(item.get("id"), str)]
+    return [item for item in data if isinstance(item, dict) and is_id(item.get("id"))]
 
 
 def content(transport: HttpTransport, file_id: str, start: int = 0) -> Iterator[bytes]:
@@ -183,15 +187,25 @@ def parse_object(answer: Any, what: str) -> dict[str, Any]:
 
     :raises UnavailableError: it has none. Its ``status`` says that the service answered with a success.
     """
-    if not isinstance(answer, dict) or not isinstance(answer.get("id"), str) or not answer["id"]:
+    if not isinstance(answer, dict) or not is_id(answer.get("id")):
         text = f"The service answered without an id for {what}. {quote_answer(answer)}"
         raise UnavailableError(text, status=200)
     return answer
 
 
-def quote_answer(answer: Any) -> str:
+def is_id(value: object) -> bool:
+    """Whether a value can be the id of something at the service."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID
+
+
+def quote_answer(answer: Any, limit: int = 300) -> str:
     """Return an unexpected answer as a sentence, of bounded length."""
-    return f"It answered: {shorten(orjson.dumps(answer, default=repr).decode(), 300)}"
+    try:
+        text = orjson.dumps(answer, default=repr).decode()
+    except TypeError:
+        # orjson has no integers beyond 64 bits.
+        text = repr(answer)
+    return f"It answered: {shorten(text, limit)}"
 
 
 def get_file_path(file_id: object) -> str:

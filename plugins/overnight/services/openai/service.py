@@ -16,6 +16,7 @@ from urllib.parse import quote
 import orjson
 
 from overnight.errors import (
+    MAX_TEXT,
     NotFoundError,
     RequestRefusedError,
     ServiceError,
@@ -47,6 +48,7 @@ from overnight.services.openai.files import (
     content,
     get_file_path,
     is_gone,
+    is_id,
     list_all,
     list_input_files,
     parse_object,
@@ -230,13 +232,15 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         return ResultManifest(
             ref=ref,
             files=tuple(
-                ResultFile(kind=kind, uri=to_uri(str(batch[field])))
+                ResultFile(kind=kind, uri=to_uri(batch[field]))
                 for kind, field in fields.items()
-                if batch.get(field)
+                if is_id(batch.get(field))
             ),
             counts=read_status(batch).counts,
             detail={
-                name: batch[name] for name in ("status", "endpoint", "model", "usage") if batch.get(name) is not None
+                name: batch[name]
+                for name in ("status", "endpoint", "model", "usage")
+                if batch.get(name) is not None and len(quote_answer(batch[name], MAX_TEXT)) < MAX_TEXT
             },
         )
 
@@ -280,7 +284,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
 
     def _read_error_lines(self, file_id: object) -> Flow[list[Result]]:
         """Read the beginning of a batch's error file; none when there is no such file, or it cannot be read."""
-        if not isinstance(file_id, str) or not file_id:
+        if not is_id(file_id):
             return []
         call = HttpCall(
             "GET",
