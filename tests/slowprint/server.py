@@ -23,6 +23,9 @@ class Shop:
     status_after_order: str = "waiting"
     lose_answers: int = 0
     """How many orders are taken without an answer."""
+    forget_polls: int = 0
+    """How many polls of a single order are answered with 404."""
+    hide_from_list: bool = False
 
     def order(self, order_id: str) -> dict[str, Any] | None:
         return next((order for order in self.orders if order["id"] == order_id), None)
@@ -45,7 +48,10 @@ def open_shop() -> Iterator[Shop]:
             if self.headers.get("Authorization") != "Bearer ink":
                 self.answer(401, {"message": "no such customer"})
             elif self.path == "/orders":
-                self.answer(200, {"orders": shop.orders})
+                self.answer(200, {"orders": [] if shop.hide_from_list else shop.orders})
+            elif shop.forget_polls:
+                shop.forget_polls -= 1
+                self.answer(404, {"message": "no such order"})
             else:
                 order = shop.order(self.path.rpartition("/")[2])
                 self.answer(404, {"message": "no such order"}) if order is None else self.answer(200, order)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from job_fakes import FakeService, MemoryStore, Spec, client
 from overnight.errors import (
     ChangedSpecError,
     JobFailedError,
@@ -22,8 +23,6 @@ from overnight.jobs.attach import Attempt, JobOwner
 from overnight.jobs.poller import PollEnd, PollOutcome
 from overnight.jobs.record import Ending
 from overnight.jobs.wait_settings import WaitSettings
-
-from .fakes import FakeService, MemoryStore, Spec, client
 
 THEN = datetime(2026, 11, 1, tzinfo=UTC)
 OWNER = JobOwner(dag_id="d", task_id="t", run_id="r", started_at=THEN, max_tries=2)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from job_fakes import FakeService, client, drive
 from overnight.errors import (
     CredentialsError,
     NotFoundError,
@@ -21,8 +22,6 @@ from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobState, JobSta
 from overnight.jobs.poller import PollEnd, Poller, PollOutcome, Wait
 from overnight.jobs.wait import CONFIRM_WAITS, poll, poll_once, request_cancellation, wait_for_end
 from overnight.transport.flow import Pause, Within
-
-from .fakes import FakeService, client, drive
 
 REF = JobRef(service="openai", id="batch_1", conn_id="openai_default")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -84,3 +85,45 @@ def test_killing_it_leaves_the_job_alone_unless_asked(shop: Shop, submitted: Any
 def test_one_failing_look_is_borne(shop: Shop, submitted: Any, task_run: Any, monkeypatch: pytest.MonkeyPatch):
     connect(monkeypatch, "http://127.0.0.1:9")
     assert sensor(submitted).poke(task_run.context).is_done is False
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize("end", ["jammed", "withdrawn", "gone"])
+def test_a_job_that_is_over_fails_it_for_good_and_names_the_remedy(
+    shop: Shop, submitted: Any, task_run: Any, deferrable: bool, end: str
+):
+    if end == "gone":
+        shop.orders.clear()
+    shop.finish(end)
+    finish = partial(sensor(submitted).execute, task_run.context)
+    if deferrable:
+        with pytest.raises(TaskDeferred) as raised:
+            sensor(submitted, deferrable=True).execute(task_run.context)
+        finish = partial(sensor(submitted).execute_complete, task_run.context, to_event(raised.value.trigger))
+    with pytest.raises(AirflowFailException, match="clear the task that submitted it") as caught:
+        finish()
+    assert "retry submits" not in str(caught.value)
+    assert shop.requests.count(("POST", "/orders")) == 1
+
+
+def test_one_404_is_no_loss(shop: Shop, submitted: Any, task_run: Any):
+    shop.forget_polls = 1
+    assert sensor(submitted).poke(task_run.context).is_done is False
+
+
+@pytest.mark.parametrize(
+    "parameter", [{"cancel_on_kill": "maybe"}, {"allowed_failures": "True"}, {"allowed_failures": "-1"}]
+)
+def test_a_parameter_that_makes_no_sense_is_refused_before_the_first_poll(
+    shop: Shop, submitted: Any, task_run: Any, parameter: dict[str, Any]
+):
+    before = len(shop.requests)
+    with pytest.raises(AirflowFailException, match=next(iter(parameter))):
+        sensor(submitted, **parameter).execute(task_run.context)
+    assert len(shop.requests) == before
+
+
+def test_its_parameters_may_be_text(shop: Shop, submitted: Any, task_run: Any):
+    with pytest.raises(TaskDeferred) as raised:
+        sensor(submitted, deferrable=True, cancel_on_kill="False", allowed_failures="3").execute(task_run.context)
+    assert raised.value.trigger.cancel_on_kill is False

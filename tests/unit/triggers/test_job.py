@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowNotFoundException
+from hypothesis import given
+from hypothesis import strategies as st
 
-from overnight.jobs import JobRef, JobState, JobStatus
-from overnight.triggers import job
-from overnight.triggers.job import JobTrigger
+from job_fakes import FakeService, client
+from overnight.errors import MAX_TEXT, CredentialsError, SpecError, UnavailableError
+from overnight.jobs import JobError, JobRef, JobState, JobStatus
+from overnight.jobs.poller import PollEnd, PollOutcome
+from overnight.triggers import job, shared
+from overnight.triggers.job import JobTrigger, get_context, parse_event, to_event
 
 REF = JobRef(service="openai", id="batch_1", conn_id="openai_default")
 
@@ -102,8 +109,93 @@ def test_a_trigger_is_made_again_from_what_it_serializes() -> None:
         deadline=12.5,
         patience=3,
         cancel_on_kill=False,
-        echo={"a": 1},
+        context={"a": 1},
     )
     path, arguments = made.serialize()
     assert path == "overnight.triggers.job.JobTrigger"
     assert JobTrigger(**arguments).serialize() == (path, arguments)
+
+
+def test_the_first_versions_name_of_the_context_is_read() -> None:
+    trigger = JobTrigger(ref=REF.model_dump(mode="json"), poll_interval=60, echo={"a": 1})
+    assert trigger.serialize()[1]["context"] == {"a": 1}
+    assert get_context({"echo": {"a": 1}}) == get_context({"context": {"a": 1}}) == {"a": 1}
+
+
+def answer_polls(monkeypatch: pytest.MonkeyPatch, service: FakeService | Exception) -> None:
+    """Have the trigger's hook lead to a service, or fail."""
+
+    class Hook:
+        async def aclient(self) -> Any:
+            if isinstance(service, Exception):
+                raise service
+            return client(service)
+
+    monkeypatch.setattr(shared, "hook_for", lambda ref: Hook())
+    monkeypatch.setattr(job, "hook_for", lambda ref: Hook())
+
+
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (KeyError("items"), PollEnd.SILENT),
+        (TypeError("'NoneType' object is not iterable"), PollEnd.SILENT),
+        (ValueError("x" * 60_000_000), PollEnd.SILENT),
+        (UnavailableError("503"), PollEnd.SILENT),
+        (CredentialsError("y" * 9_000_000, status=401), PollEnd.REFUSED),
+        (SpecError("the connection lacks a host"), PollEnd.REFUSED),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+async def test_whatever_goes_wrong_becomes_one_bounded_event(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, end: PollEnd
+) -> None:
+    answer_polls(monkeypatch, FakeService(error))
+    trigger = JobTrigger(ref=REF.model_dump(mode="json"), poll_interval=60, patience=0, context={"a": 1})
+    (event,) = [event async for event in trigger.run()]
+    assert event.payload["context"] == {"a": 1}
+    assert parse_event(event.payload).end is end
+    assert len(json.dumps(event.payload)) < 3 * MAX_TEXT
+
+
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (AirflowNotFoundException("The conn_id `c` isn't defined"), PollEnd.SILENT),
+        (SpecError("the connection lacks a host"), PollEnd.REFUSED),
+    ],
+)
+async def test_a_connection_that_cannot_be_had_becomes_an_event_too(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, end: PollEnd
+) -> None:
+    answer_polls(monkeypatch, error)
+    trigger = JobTrigger(ref=REF.model_dump(mode="json"), poll_interval=60, patience=0)
+    (event,) = [event async for event in trigger.run()]
+    assert parse_event(event.payload).end is end
+
+
+async def test_the_event_of_a_job_with_endless_errors_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = tuple(JobError(message="z" * 100_000) for _ in range(1_000))
+    answer_polls(monkeypatch, FakeService(JobStatus(state=JobState.FAILED, raw="failed", errors=errors)))
+    (event,) = [event async for event in JobTrigger(ref=REF.model_dump(mode="json"), poll_interval=60).run()]
+    assert len(json.dumps(event.payload)) < 25 * MAX_TEXT
+
+
+async def test_a_cancellation_without_a_connection_is_logged_and_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_polls(monkeypatch, AirflowNotFoundException("The conn_id `c` isn't defined"))
+    await JobTrigger(ref=REF.model_dump(mode="json"), poll_interval=60).on_kill()
+
+
+@given(
+    st.builds(
+        PollOutcome,
+        st.sampled_from(PollEnd),
+        st.none() | st.builds(JobStatus, state=st.sampled_from(JobState), raw=st.text()),
+        st.text(),
+        st.booleans(),
+        st.booleans(),
+    )
+)
+def test_an_event_is_read_as_it_was_written_and_a_later_versions_too(outcome: PollOutcome) -> None:
+    event = json.loads(json.dumps(to_event(outcome)))
+    assert parse_event(event) == parse_event({**event, "version": 99, "new": [1]}) == outcome
