@@ -6,7 +6,7 @@ UV := $(BIN)/uv
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test unit integration system lint format wheel lock clean
+.PHONY: help setup demo up test unit integration system coverage mutants lint format wheel lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,12 @@ integration: $(STAMP)  ## Run the tests against real servers
 system: $(STAMP)  ## Run whole DAGs in a real Airflow, and kill things
 	$(BIN)/python -m pytest tests/system
 
+coverage: $(STAMP)  ## Run the fast tests and show which lines they do not reach
+	$(BIN)/python -m pytest tests/unit -n 2 --cov --cov-report=term:skip-covered --cov-report=html:.coverage-html
+
+mutants: $(STAMP)  ## Change jobs, the pay-once core, the bulk writer and the row reader, and count what no test notices
+	$(BIN)/python tests/mutants.py $(MUTANTS)
+
 lint: $(STAMP)  ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -61,4 +67,4 @@ lock: | $(UV)  ## Renew requirements.txt from pyproject.toml
 		--output-file requirements.txt pyproject.toml
 
 clean:  ## Remove everything that was made here
-	rm -rf $(VENV) .demo .sandbox .airflow dist
+	rm -rf $(VENV) .demo .sandbox .airflow .mutants .coverage .coverage-html dist

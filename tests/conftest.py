@@ -9,7 +9,9 @@ from hypothesis import settings
 
 # Examples that first touch a disk or a compiler take longer than hypothesis' 200 ms; tests do not measure time.
 settings.register_profile("overnight", deadline=None)
-settings.load_profile("overnight")
+# Run once for every mutant; what fails fails again.
+settings.register_profile("mutants", deadline=None, max_examples=20, derandomize=True, database=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "overnight"))
 
 _PREFIXES = ("AIRFLOW_CONN_", "AWS_", "AZURE_", "LLAMA_CLOUD_", "OPENAI_", "OPENSEARCH_")
 # Where certificates lie is about the machine, not about an account.
