@@ -30,20 +30,24 @@ class OpenAIBatchInputOperator(BaseOperator):
     Turn documents into batch input, in as many parts as the service's limits ask for.
 
     The XCom is a list with one ``{"uri", "documents_uri", "requests", "bytes", …}``
-    (:class:`~overnight.services.openai.input.InputPart`) for each part, fit for ``expand``. The same documents give the
-    same files, so a retry changes nothing. What was set aside is told by the XCom ``rejected``.
+    (:class:`~overnight.services.openai.input.InputPart`) for each part, fit for ``expand_kwargs``. The same documents
+    give the same files, so a retry changes nothing. The XCom ``rejected`` has the rejected ones' ``{"count", "uri"}``.
 
     :param documents: JSONL files of one object a line: a URI, a glob, a prefix ending in ``/``, or a list of these.
     :param target: The folder, as a URI, that the parts are written to.
     :param template: How a document becomes a request: the fields of a
         :class:`~overnight.services.openai.input.RequestTemplate`.
-    :param on_bad_document: ``"refuse"`` the whole input, naming every bad line, or ``"set_aside"`` the bad documents in
-        ``<target>/rejected.jsonl``.
+    :param on_bad_document: ``"fail"`` for the whole input, naming every bad line, or ``"reject"`` the bad documents:
+        ``<target>/rejected.jsonl`` has them.
+    :param allowed_failures: How many documents may be rejected: a count (``10``), a ratio (``0.05``) or a percentage
+        (``"5%"``); ``None`` for any number.
     :param limits: What the service takes in one batch: fields of :class:`~overnight.services.openai.input.Limits`.
     :param aws_conn_id: The connection for ``s3://`` URIs.
     """
 
-    template_fields: Sequence[str] = ("documents", "target", "template", "on_bad_document", "limits", "aws_conn_id")
+    template_fields: Sequence[str] = (
+        "documents", "target", "template", "on_bad_document", "allowed_failures", "limits", "aws_conn_id",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -51,7 +55,8 @@ class OpenAIBatchInputOperator(BaseOperator):
         documents: str | Sequence[str],
         target: str,
         template: Mapping[str, Any] | RequestTemplate,
-        on_bad_document: OnBadDocument = "refuse",
+        on_bad_document: OnBadDocument = "fail",
+        allowed_failures: float | str | None = None,
         limits: Mapping[str, int] | None = None,
         aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
         **kwargs: Any,
@@ -61,12 +66,14 @@ class OpenAIBatchInputOperator(BaseOperator):
         self.target = target
         self.template = template.model_dump() if isinstance(template, RequestTemplate) else template
         self.on_bad_document = on_bad_document
+        self.allowed_failures = allowed_failures
         self.limits = limits
         self.aws_conn_id = aws_conn_id
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Write the parts and return what they are."""
         with failing_for_good():
+            allowed = Allowance.parse(self.allowed_failures) if self.allowed_failures is not None else None
             storage = connected_storage(self.aws_conn_id)
             patterns = [self.documents] if isinstance(self.documents, str) else list(self.documents)
             uris = [uri for pattern in patterns for uri in storage.matching(pattern)]
@@ -81,9 +88,13 @@ class OpenAIBatchInputOperator(BaseOperator):
                 on_bad=self.on_bad_document,
             )
         self.log.info("%d documents of %d files: %d parts.", built.documents, len(uris), len(built.parts))
-        if built.rejected:
-            self.log.warning("%d documents were set aside in %s.", built.rejected, built.rejected_uri)
         context["ti"].xcom_push(key="rejected", value={"count": built.rejected, "uri": built.rejected_uri})
+        if built.rejected:
+            text = f"{built.rejected:,} of {built.documents:,} documents were rejected; {built.rejected_uri} has them."
+            if allowed is not None and not allowed.allows(built.rejected, built.documents):
+                with failing_for_good():
+                    raise SpecError(f"{text} That is more than allowed_failures={allowed}; nothing was submitted.")
+            self.log.warning("%s", text)
         return [part.model_dump(mode="json") for part in built.parts]
 
 
@@ -96,6 +107,9 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
 
     :param input_uri: A JSONL file of batch requests on a disk or in an object store; or
     :param input_file_id: a file that is at the service already.
+    :param input_sha256: Digest of the file at ``input_uri``, with ``input_bytes`` and ``input_requests`` as
+        :class:`OpenAIBatchInputOperator` has them for each part. A try that only attaches does not read the file then;
+        one that submits does, and refuses a file that has changed.
     :param endpoint: ``/v1/embeddings``, ``/v1/chat/completions`` …; every line's ``url`` must be the same.
     :param completion_window: ``24h`` is the only one that OpenAI has.
     :param metadata: Your own tags, at most 12 pairs.
@@ -111,6 +125,9 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
     template_fields: Sequence[str] = (
         "input_uri",
         "input_file_id",
+        "input_sha256",
+        "input_bytes",
+        "input_requests",
         "endpoint",
         "metadata",
         "limits",
@@ -124,6 +141,9 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         *,
         input_uri: str | None = None,
         input_file_id: str | None = None,
+        input_sha256: str | None = None,
+        input_bytes: int | str | None = None,
+        input_requests: int | str | None = None,
         endpoint: str,
         completion_window: str = "24h",
         metadata: Mapping[str, str] | None = None,
@@ -136,6 +156,9 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         super().__init__(**kwargs)
         self.input_uri = input_uri
         self.input_file_id = input_file_id
+        self.input_sha256 = input_sha256
+        self.input_bytes = input_bytes
+        self.input_requests = input_requests
         self.endpoint = endpoint
         self.completion_window = completion_window
         self.metadata = metadata
@@ -154,16 +177,34 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         return hook.client()
 
     def build_spec(self, context: Context) -> OpenAIBatchSpec:
-        """Validate the parameters and the whole input file."""
+        """Validate the parameters and, when its digest is not known, the whole input file."""
         spec = OpenAIBatchSpec(
             input_uri=self.input_uri,
             input_file_id=self.input_file_id,
+            input_sha256=self.input_sha256,
+            input_bytes=self.input_bytes,
+            input_requests=self.input_requests,
             endpoint=self.endpoint,
             completion_window=self.completion_window,
             metadata=self.metadata or {},
             input_expires_after=self.input_expires_after,
             output_expires_after=self.output_expires_after,
         )
+        return spec if spec.input_sha256 is not None else self._measure(spec)
+
+    def prepare_submit(self, spec: OpenAIBatchSpec) -> OpenAIBatchSpec:
+        """Validate the whole input file, if that was not done by :meth:`build_spec`."""
+        if self.input_sha256 is None:
+            return spec
+        measured = self._measure(spec)
+        if measured.input_sha256 != spec.input_sha256:
+            raise SpecError(
+                f"{spec.input_uri} has changed since its digest was taken. Nothing was submitted. Clear the task that "
+                "wrote it, too, so that documents and requests belong together again."
+            )
+        return measured
+
+    def _measure(self, spec: OpenAIBatchSpec) -> OpenAIBatchSpec:
         return spec.measured(connected_storage(self.aws_conn_id), Limits.model_validate(self.limits or {}))
 
 

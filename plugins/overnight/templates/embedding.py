@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import BaseOperator, Context, task_group
+from airflow.sdk import BaseOperator, Context, XComArg, task_group
 from pydantic import Field
 
 from overnight.operators.load import OpenSearchLoadOperator
 from overnight.operators.openai import OpenAIBatchInputOperator, OpenAIBatchOperator
+from overnight.services.openai.input import OnBadDocument
 from overnight.services.openai.template import RequestTemplate
-from overnight.templates.params import TemplateConfig, run_folder
+from overnight.templates.params import AllowedFailures, TemplateConfig, run_folder
 from overnight.templates.steps import report_and_verify
 
 
@@ -57,12 +58,12 @@ class EmbeddingConfig(TemplateConfig):
     index_body: dict[str, Any] | None = Field(
         default=None, title="Settings and mappings", description="What a missing index is created with."
     )
-    set_aside: bool = Field(
-        default=False,
-        title="Set bad documents aside",
-        description="Go on without documents that cannot be sent. Otherwise they refuse the whole input.",
+    on_bad_document: OnBadDocument = Field(
+        default="fail",
+        title="Bad documents",
+        description="reject: go on without documents that cannot be sent, up to the allowed failures. fail: stop.",
     )
-    allowed_failures: int | float | str = Field(
+    allowed_failures: AllowedFailures = Field(
         default=0,
         title="Allowed failures",
         description="How many documents of a batch may fail: a count (10), a ratio (0.05) or a percentage ('5%').",
@@ -70,8 +71,10 @@ class EmbeddingConfig(TemplateConfig):
     batch_requests: int = Field(
         default=50_000, ge=1, title="Requests per batch", description="More documents than this become several batches."
     )
-    poll_seconds: float = Field(default=60.0, gt=0, title="Poll interval", description="Seconds between two looks.")
-    deadline_hours: float = Field(default=25.0, gt=0, title="Deadline", description="Hours a batch may take at most.")
+    poll_seconds: float = Field(default=60.0, ge=0.1, title="Poll interval", description="Seconds between two polls.")
+    deadline_hours: float = Field(
+        default=25.0, ge=0.01, title="Deadline", description="Hours a batch may take at most."
+    )
     openai_conn_id: str = Field(default="openai_default", title="OpenAI connection")
     opensearch_conn_id: str = Field(default="opensearch_default", title="OpenSearch connection")
     aws_conn_id: str | None = Field(default="aws_default", title="AWS connection")
@@ -108,7 +111,6 @@ class EmbeddingConfig(TemplateConfig):
             **self.model_dump(mode="json"),
             **self.joined_fields(),
             "template": self.request_template(),
-            "on_bad_document": "set_aside" if self.set_aside else "refuse",
             "deadline_seconds": self.deadline_hours * 3600,
             "limits": {"requests": self.batch_requests},
             "run_uri": run_folder(self.work_uri, context),
@@ -132,15 +134,29 @@ def embed_and_load(settings: Any, documents: Any, *, deferrable: bool) -> BaseOp
         target=settings["run_uri"],
         template=settings["template"],
         on_bad_document=settings["on_bad_document"],
+        allowed_failures=settings["allowed_failures"],
         limits=settings["limits"],
         aws_conn_id=settings["aws_conn_id"],
     )
+    loads: list[BaseOperator] = []
 
+    # The fields of an InputPart that its steps need.
     @task_group
-    def batch(uri: str, documents_uri: str) -> None:
+    def batch(  # noqa: PLR0917 - Airflow passes them by name
+        uri: str,
+        documents_uri: str,
+        dead_letter_uri: str,
+        checkpoint_uri: str,
+        sha256: str,
+        bytes: int,  # noqa: A002
+        requests: int,
+    ) -> None:
         embed = OpenAIBatchOperator(
             task_id="embed",
             input_uri=uri,
+            input_sha256=sha256,
+            input_bytes=bytes,
+            input_requests=requests,
             endpoint=settings["endpoint"],
             conn_id=settings["openai_conn_id"],
             aws_conn_id=settings["aws_conn_id"],
@@ -149,8 +165,7 @@ def embed_and_load(settings: Any, documents: Any, *, deferrable: bool) -> BaseOp
             deadline=settings["deadline_seconds"],
             deferrable=deferrable,
         )
-        part = "{{ ti.xcom_pull(task_ids='configure')['run_uri'] }}/part-{{ '%05d' % ti.map_index }}"
-        OpenSearchLoadOperator(
+        load = OpenSearchLoadOperator(
             task_id="load",
             request={
                 "index_name": settings["index_name"],
@@ -161,11 +176,14 @@ def embed_and_load(settings: Any, documents: Any, *, deferrable: bool) -> BaseOp
             conn_id=settings["opensearch_conn_id"],
             aws_conn_id=settings["aws_conn_id"],
             allowed_failures=settings["allowed_failures"],
-            dead_letter_uri=f"{part}.dead-letters.jsonl",
-            checkpoint_uri=f"{part}.checkpoint.json",
+            dead_letter_uri=dead_letter_uri,
+            checkpoint_uri=checkpoint_uri,
         )
+        loads.append(load)
 
     batches = batch.expand_kwargs(prepare.output)
-    report = report_and_verify(settings, parts_task_id="prepare", load_task_id="batch.load", set_aside_key="rejected")
+    report = report_and_verify(
+        settings, parts=prepare.output, loads=loads[0].output, not_sent=XComArg(prepare, key="rejected")
+    )
     prepare >> batches >> report
     return prepare

@@ -11,6 +11,7 @@ from pydantic import Field
 from overnight.operators.chunks import ChunkDocumentsOperator
 from overnight.operators.llamacloud import LlamaCloudBatchOperator
 from overnight.templates.embedding import EmbeddingConfig, embed_and_load
+from overnight.templates.params import AllowedFailures
 from overnight.templates.steps import TAGS, create_index, pipeline_dag
 
 
@@ -26,7 +27,7 @@ class LlamaCloudParseToIndexConfig(EmbeddingConfig):
     )
     chunk_size: int = Field(default=1_000, ge=1, title="Chunk size", description="Characters of a chunk at most.")
     chunk_overlap: int = Field(default=100, ge=0, title="Overlap", description="Characters two chunks share at most.")
-    allowed_file_failures: int | float | str = Field(
+    allowed_file_failures: AllowedFailures = Field(
         default=0,
         title="Allowed file failures",
         description="How many files may fail to parse: a count, ratio or '5%'.",

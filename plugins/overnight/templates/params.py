@@ -5,18 +5,36 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from inspect import get_annotations
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self, TypeAlias, cast
 
 from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowFailException
-from jinja2 import TemplateError
-from pydantic import BaseModel, ConfigDict
+from jinja2 import TemplateError, UndefinedError
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from overnight.hooks.executor import require_shared
 from overnight.hooks.outcome import failing_for_good
+from overnight.jobs.allowance import Allowance
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+
+def _checked(value: float | str) -> float | str:
+    Allowance.parse(value)
+    return value
+
+
+AllowedFailures: TypeAlias = Annotated[int | float | str, AfterValidator(_checked)]
+"""A count, a ratio or a percentage, refused by ``configure`` when it is none."""
+
+RUN_FACTS: Final = frozenset(
+    {
+        "ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz", "logical_date", "data_interval_start",
+        "data_interval_end", "run_id",
+    }
+)  # fmt: skip
+"""What a text that a run brings may name. Connections and variables are the author's to use."""
 
 
 class TemplateConfig(BaseModel):
@@ -24,7 +42,8 @@ class TemplateConfig(BaseModel):
     The base of a DAG template's config.
 
     Every field is a Param of the DAG, so a run can be triggered with other values. Its ``description`` is the help
-    text in the form, and texts may be Jinja templates (``s3://bucket/docs/{{ ds }}/``), rendered in the run.
+    text in the form. The author's texts are Jinja templates with all that Airflow has for them; those that a run brings
+    know its dates and id only (:data:`RUN_FACTS`), or anybody who may trigger the DAG could read every connection.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,7 +68,14 @@ class TemplateConfig(BaseModel):
 
         :raises AirflowFailException: a value does not fit, or is no template; the text names the param.
         """
-        rendered = {name: _rendered(name, value, context) for name, value in dict(context["params"]).items()}
+        brought = context["dag_run"].conf or {}
+        facts = cast("Context", {name: value for name, value in context.items() if name in RUN_FACTS})
+        own = {name: param.value for name, param in context["dag"].params.items()}
+        rendered = {
+            # A form sends the author's own values back as well.
+            name: _rendered(name, value, facts if name in brought and value != own.get(name) else context, context)
+            for name, value in dict(context["params"]).items()
+        }
         with failing_for_good():
             return cls.model_validate(rendered)
 
@@ -66,9 +92,16 @@ def run_folder(work_uri: str, context: Context) -> str:
     return f"{work_uri.rstrip('/')}/{context['dag'].dag_id}/{run_id}"
 
 
-def _rendered(name: str, value: Any, context: Context) -> Any:
+def _rendered(name: str, value: Any, known: Context, context: Context) -> Any:
     try:
-        return context["task"].render_template(value, context)
+        return context["task"].render_template(value, known)
+    except UndefinedError as error:
+        remedy = f"A text that is given to a run may name {', '.join(sorted(RUN_FACTS))}."
+        if any(f"'{fact}'" in str(error) for fact in RUN_FACTS):
+            remedy = "This run has no logical date: trigger it with one, or write the value out."
+        raise AirflowFailException(
+            f"The param {name} is a template that cannot be rendered: {error}. {remedy}"
+        ) from error
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise AirflowFailException(f"The param {name} is a template that cannot be rendered: {error}") from error
 

@@ -32,7 +32,7 @@ class PartReport(BaseModel):
         return max(self.submitted - (self.load.submitted if self.load is not None else 0), 0)
 
 
-class LeftOut(BaseModel):
+class Excluded(BaseModel):
     """
     Documents that no part has.
 
@@ -49,7 +49,7 @@ class PipelineReport(BaseModel):
     """
     The end of a pipeline. Always ``submitted = indexed + dropped + rejected + missing``.
 
-    :param set_aside: Of ``rejected``, those that never left for the service.
+    :param not_sent: Of ``rejected``, those that were not sent to the service.
     :param without_result: Of ``missing``, those of inputs that the service gave no output for.
     :param seconds: Time spent loading, all parts together.
     :param failed_parts: Parts (counted from 0) that did not get to their load, or whose load failed.
@@ -62,7 +62,7 @@ class PipelineReport(BaseModel):
     dropped: int = 0
     rejected: int
     missing: int
-    set_aside: int = 0
+    not_sent: int = 0
     without_result: int = 0
     bytes: int = 0
     seconds: float = 0.0
@@ -73,28 +73,28 @@ class PipelineReport(BaseModel):
 
     @classmethod
     def of(
-        cls, parts: Sequence[PartReport], *, set_aside: LeftOut | None = None, without_result: LeftOut | None = None
+        cls, parts: Sequence[PartReport], *, not_sent: Excluded | None = None, without_result: Excluded | None = None
     ) -> Self:
         """
         Add up the parts.
 
-        :param set_aside: Documents that were refused before the parts were made; they count as rejected.
+        :param not_sent: Documents that were rejected before the parts were made; they count as rejected.
         :param without_result: Documents that the service gave no output for; they count as missing.
         """
-        aside, absent = set_aside or LeftOut(), without_result or LeftOut()
+        unsent, absent = not_sent or Excluded(), without_result or Excluded()
         loads = [part.load for part in parts if part.load is not None]
         unaccounted = sum(part.unaccounted for part in parts)
-        reasons = Counter({"set_aside": aside.count, "without_result": absent.count})
+        reasons = Counter({"not_sent": unsent.count, "without_result": absent.count})
         for load in loads:
             reasons.update(load.reasons)
-        files = [aside.uri, absent.uri, *(load.dead_letter_uri for load in loads)]
+        files = [unsent.uri, absent.uri, *(load.dead_letter_uri for load in loads)]
         return cls(
-            submitted=aside.count + absent.count + sum(load.submitted for load in loads) + unaccounted,
+            submitted=unsent.count + absent.count + sum(load.submitted for load in loads) + unaccounted,
             indexed=sum(load.indexed for load in loads),
             dropped=sum(load.dropped for load in loads),
-            rejected=aside.count + sum(load.rejected for load in loads),
+            rejected=unsent.count + sum(load.rejected for load in loads),
             missing=absent.count + sum(load.missing for load in loads) + unaccounted,
-            set_aside=aside.count,
+            not_sent=unsent.count,
             without_result=absent.count,
             bytes=sum(load.bytes for load in loads),
             seconds=round(sum(load.seconds for load in loads), 3),

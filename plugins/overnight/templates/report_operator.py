@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, XComArg
 from airflow.sdk.exceptions import AirflowFailException
 
 from overnight.errors import JobFailedError
@@ -13,26 +13,42 @@ from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import LoadReport
 from overnight.operators.load import REPORT_KEY
-from overnight.templates.report import LeftOut, PartReport, PipelineReport
+from overnight.templates.report import Excluded, PartReport, PipelineReport
 from overnight.templates.report_page import render
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
+class _Reference(NamedTuple):
+    """An XCom by the task that pushes it."""
+
+    task_id: str
+    key: str
+
+    @classmethod
+    def of(cls, argument: XComArg) -> Self:
+        ((operator, key),) = argument.iter_references()
+        return cls(operator.task_id, key)
+
+    def pull(self, context: Context) -> Any:
+        return context["ti"].xcom_pull(task_ids=self.task_id, key=self.key)
+
+
 class PipelineReportOperator(BaseOperator):
     """
-    Add up the load reports of a pipeline's parts, write them down, and fail when a part did not land.
+    Add up the load reports of a pipeline's parts, write them down, and fail when a part was not loaded.
 
-    Give it the trigger rule ``all_done``: it has to speak of the parts that failed, too. The report is the XCom, the
+    Give it the trigger rule ``all_done``: it reports the parts that failed, too. The report is the XCom, the
     log's last line, ``report.json`` in the target folder, and for people ``report.html`` beside it.
 
-    :param parts_task_id: The step that made the parts: its XCom is a list, where each part's ``requests`` is how many
+    The XComs it is given are read when it runs, not rendered: those of a failed task may not be there.
+
+    :param parts: The output of the step that made the parts: a list, where each part's ``requests`` is how many
         documents it has. Of a part that does not say (a shard), only its load knows.
-    :param load_task_id: The mapped task that loads the parts.
-    :param set_aside_key: The XCom of the first step with the ``{"count", "uri"}`` of the documents that were refused
-        before there were parts.
-    :param without_result_key: The same for documents that the service gave no output for.
+    :param loads: The output of the mapped task that loads the parts.
+    :param not_sent: The XCom with the ``{"count", "uri"}`` of the documents that were rejected before there were parts.
+    :param without_result: The same for documents that the service gave no output for.
     :param target: The folder, as a URI, for ``report.json`` and ``report.html``.
     :param aws_conn_id: The connection for ``s3://`` URIs.
     """
@@ -42,31 +58,31 @@ class PipelineReportOperator(BaseOperator):
     def __init__(
         self,
         *,
-        parts_task_id: str,
-        load_task_id: str,
+        parts: XComArg,
+        loads: XComArg,
         target: str,
-        set_aside_key: str | None = None,
-        without_result_key: str | None = None,
+        not_sent: XComArg | None = None,
+        without_result: XComArg | None = None,
         aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.parts_task_id = parts_task_id
-        self.load_task_id = load_task_id
-        self.set_aside_key = set_aside_key
-        self.without_result_key = without_result_key
+        self.parts = _Reference.of(parts)
+        self.loads = _Reference.of(loads)
+        self.not_sent = _Reference.of(not_sent) if not_sent is not None else None
+        self.without_result = _Reference.of(without_result) if without_result is not None else None
         self.target = target
         self.aws_conn_id = aws_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Gather the reports of the parts that have one, also of those that failed for what was in them."""
-        parts = context["ti"].xcom_pull(task_ids=self.parts_task_id)
+        parts = self.parts.pull(context)
         if parts is None:
-            raise AirflowFailException(f"{self.parts_task_id} made no parts, so there is nothing to report.")
+            raise AirflowFailException(f"{self.parts.task_id} made no parts, so there is nothing to report.")
         report = PipelineReport.of(
             [self._part_report(context, number, part.get("requests", 0)) for number, part in enumerate(parts)],
-            set_aside=self._left_out(context, self.set_aside_key),
-            without_result=self._left_out(context, self.without_result_key),
+            not_sent=_get_excluded(context, self.not_sent),
+            without_result=_get_excluded(context, self.without_result),
         )
         target = self.target.rstrip("/")
         title = f"{context['dag'].dag_id}, {context['run_id']}"
@@ -81,22 +97,22 @@ class PipelineReportOperator(BaseOperator):
         with failing_for_good():
             if report.failed_parts:
                 raise JobFailedError(
-                    f"{len(report.failed_parts)} of {len(report.parts)} parts did not land: "
+                    f"{len(report.failed_parts)} of {len(report.parts)} parts were not loaded: "
                     f"{', '.join(map(str, report.failed_parts[:20]))}. Clear their failed tasks; the rest is kept."
                 )
         return summary
 
-    def _left_out(self, context: Context, key: str | None) -> LeftOut | None:
-        if key is None:
-            return None
-        return LeftOut.model_validate(context["ti"].xcom_pull(task_ids=self.parts_task_id, key=key))
-
     def _part_report(self, context: Context, number: int, submitted: int) -> PartReport:
         for key, accepted in (("return_value", True), (REPORT_KEY, False)):
-            found = context["ti"].xcom_pull(task_ids=self.load_task_id, map_indexes=number, key=key)
+            found = context["ti"].xcom_pull(task_ids=self.loads.task_id, map_indexes=number, key=key)
             if found is not None:
                 return PartReport(submitted=submitted, load=_load_report(found, submitted), accepted=accepted)
         return PartReport(submitted=submitted)
+
+
+def _get_excluded(context: Context, reference: _Reference | None) -> Excluded | None:
+    found = reference.pull(context) if reference is not None else None
+    return Excluded.model_validate(found) if found is not None else None
 
 
 def _load_report(found: Mapping[str, Any], submitted: int) -> LoadReport:

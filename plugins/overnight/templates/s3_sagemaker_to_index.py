@@ -18,7 +18,7 @@ from overnight.operators.ml_commons import (
 from overnight.operators.ml_commons_ingest import MLCommonsBatchIngestOperator
 from overnight.operators.sagemaker import SageMakerBatchTransformOperator
 from overnight.operators.transform_plan import ListTransformInputsOperator, PlanTransformLoadsOperator
-from overnight.templates.params import TemplateConfig, run_folder
+from overnight.templates.params import AllowedFailures, TemplateConfig, run_folder
 from overnight.templates.steps import TAGS, create_index, pipeline_dag, report_and_verify
 
 Via = Literal["sagemaker", "ml_commons"]
@@ -70,13 +70,15 @@ class S3SageMakerToIndexConfig(TemplateConfig):
         default="auto", title="Engine", description="Who loads: the cluster, this worker, or whichever is right."
     )
     files_per_load: int = Field(default=1, ge=1, title="Files per load", description="Output files of one mapped load.")
-    allowed_failures: int | float | str = Field(
+    allowed_failures: AllowedFailures = Field(
         default=0,
         title="Allowed failures",
         description="How many inputs may fail: a count (10), a ratio (0.05) or a percentage ('5%').",
     )
-    poll_seconds: float = Field(default=60.0, gt=0, title="Poll interval", description="Seconds between two looks.")
-    deadline_hours: float = Field(default=25.0, gt=0, title="Deadline", description="Hours the job may take at most.")
+    poll_seconds: float = Field(default=60.0, ge=0.1, title="Poll interval", description="Seconds between two polls.")
+    deadline_hours: float = Field(
+        default=25.0, ge=0.01, title="Deadline", description="Hours the job may take at most."
+    )
     opensearch_conn_id: str = Field(default="opensearch_default", title="OpenSearch connection")
     aws_conn_id: str = Field(default="aws_default", title="AWS connection")
 
@@ -164,7 +166,9 @@ def s3_sagemaker_to_index(
             poll_interval=settings["poll_seconds"],
             deferrable=deferrable,
         ).expand(request=parts.map(lambda part: part["request"]))
-        report = report_and_verify(settings, parts_task_id="plan", load_task_id="load", without_result_key="missing")
+        report = report_and_verify(
+            settings, parts=plan.output, loads=load.output, without_result=XComArg(plan, key="missing")
+        )
         settings >> create_index(settings) >> list_inputs >> transform >> plan >> load >> report
     return dag
 

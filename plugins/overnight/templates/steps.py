@@ -51,22 +51,22 @@ def create_index(settings: Any) -> BaseOperator:
     )
 
 
-def report_and_verify(settings: Any, *, parts_task_id: str, load_task_id: str, **left_out: str) -> BaseOperator:
+def report_and_verify(settings: Any, *, parts: XComArg, loads: XComArg, **excluded: XComArg) -> BaseOperator:
     """
     Add ``report → verify`` and return the first.
 
-    :param left_out: ``set_aside_key`` or ``without_result_key``, as :class:`PipelineReportOperator` takes them.
+    :param excluded: ``not_sent`` or ``without_result``, as :class:`PipelineReportOperator` takes them.
     """
     report = PipelineReportOperator(
         task_id="report",
-        parts_task_id=parts_task_id,
-        load_task_id=load_task_id,
+        parts=parts,
+        loads=loads,
         target=settings["run_uri"],
         aws_conn_id=settings["aws_conn_id"],
-        # It speaks of the parts that failed, too; then it fails, and the run with it.
+        # It reports the parts that failed, too; then it fails, and the run with it.
         trigger_rule=TriggerRule.ALL_DONE,
         multiple_outputs=True,
-        **left_out,
+        **excluded,
     )
     indexed: Any = XComArg(report, key="indexed")
     verify = OpenSearchVerifyIndexOperator(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,14 @@ CREDENTIALS = ("password", "secret", "token", "api_key", "access_key", "credenti
 def context(name: str, **params: Any) -> Any:
     dag = project_dag(name)
     given = {field: param.resolve() for field, param in ((f, dag.params.get_param(f)) for f in dag.params)} | params
-    return {"params": given, "task": dag.get_task("configure"), "dag": dag, "ds": "2026-01-05", "run_id": "r"}
+    return {
+        "dag_run": SimpleNamespace(conf=params),
+        "params": given,
+        "task": dag.get_task("configure"),
+        "dag": dag,
+        "ds": "2026-01-05",
+        "run_id": "r",
+    }
 
 
 def test_every_dag_of_the_project_is_looked_at() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 from unittest.mock import Mock
 
@@ -9,9 +10,11 @@ from airflow.sdk import DAG, BaseOperator, Param
 from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from overnight.templates.params import TemplateConfig, run_folder
+from overnight.templates.params import AllowedFailures, TemplateConfig, run_folder
+
+SECRET = "planted-secret"
 
 
 class Config(TemplateConfig):
@@ -26,11 +29,14 @@ class Config(TemplateConfig):
     create: bool = Field(default=False, title="Create")
 
 
-def context(**params: Any) -> Any:
-    with DAG("a_dag"):
+def context(config: Config | None = None, **params: Any) -> Any:
+    with DAG("a_dag", params=(config or Config()).params()):
         task = BaseOperator(task_id="task")
-    given = {name: param.resolve() for name, param in Config().params().items()} | params
+    given = {name: param.resolve() for name, param in task.dag.params.items()} | params
     return {
+        "dag_run": SimpleNamespace(conf=params),
+        "conn": SimpleNamespace(opensearch_default=SimpleNamespace(password=SECRET)),
+        "var": SimpleNamespace(value=SimpleNamespace(key=SECRET)),
         "params": given,
         "ds": "2026-01-05",
         "task": task,
@@ -114,6 +120,45 @@ def test_texts_are_templates_of_the_run_also_inside_lists_and_objects() -> None:
 def test_a_template_that_cannot_be_rendered_is_refused_for_good_and_names_the_param(template: str) -> None:
     with pytest.raises(AirflowFailException, match="uri"):
         Config.of_run(context(uri=template))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{{ conn.opensearch_default.password }}", "{{ var.value.key }}", "{{ task }}", "{{ ti }}", "{{ params.uri }}",
+     "{{ macros }}", "{{ dag_run.conf }}"],
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["text", "list", "object"])
+def test_a_text_that_a_run_brings_cannot_name_connections_variables_or_objects(text: str, place: str) -> None:
+    brought: Any = {"text": {"uri": text}, "list": {"fields": [text]}, "object": {"field_map": {"a": text}}}[place]
+    with pytest.raises(
+        AirflowFailException, match=r"is undefined. A text that is given to a run may name .*ds"
+    ) as refused:
+        Config.of_run(context(**brought))
+    assert SECRET not in str(refused.value)
+
+
+def test_the_authors_own_text_may_name_a_variable_also_when_the_form_sends_it_back() -> None:
+    config = Config(uri="s3://bucket/{{ var.value.key }}/")
+    assert Config.of_run(context(config)).uri == f"s3://bucket/{SECRET}/"
+    assert Config.of_run(context(config, uri="s3://bucket/{{ var.value.key }}/")).uri == f"s3://bucket/{SECRET}/"
+
+
+def test_a_run_without_a_logical_date_is_named_as_what_a_date_lacks() -> None:
+    without = {name: value for name, value in context().items() if name != "ds"}
+    with pytest.raises(AirflowFailException, match="'ds' is undefined. This run has no logical date"):
+        Config.of_run(without)
+
+
+class Allowing(TemplateConfig):
+    """A config with an allowance."""
+
+    allowed_failures: AllowedFailures = Field(default=0, title="Allowed failures")
+
+
+@pytest.mark.parametrize("value", ["abc", 1.5, "120%", -1])
+def test_an_allowance_that_is_none_is_refused_before_anything_is_paid_for(value: Any) -> None:
+    with pytest.raises(ValidationError, match="allowed_failures"):
+        Allowing(allowed_failures=value)
 
 
 class Special(Config):

@@ -6,12 +6,13 @@ from typing import Any
 
 import orjson
 import pytest
+from airflow.sdk import DAG, BaseOperator, XComArg
 from airflow.sdk.exceptions import AirflowFailException
 from hypothesis import given
 from hypothesis import strategies as st
 
 from overnight.ingest import LoadReport
-from overnight.templates.report import LeftOut, PartReport, PipelineReport
+from overnight.templates.report import Excluded, PartReport, PipelineReport
 from overnight.templates.report_operator import PipelineReportOperator
 
 COUNT = st.integers(0, 1_000)
@@ -35,29 +36,29 @@ def loads(draw: st.DrawFn) -> LoadReport:
 
 
 PARTS = st.lists(st.builds(PartReport, submitted=COUNT, load=st.none() | loads(), accepted=st.booleans()), max_size=8)
-LEFT_OUT = st.none() | st.builds(LeftOut, count=COUNT, uri=st.none() | st.just("s3://bucket/left-out.jsonl"))
+EXCLUDED = st.none() | st.builds(Excluded, count=COUNT, uri=st.none() | st.just("s3://bucket/left-out.jsonl"))
 
 
-@given(PARTS, LEFT_OUT, LEFT_OUT)
+@given(PARTS, EXCLUDED, EXCLUDED)
 def test_whatever_became_of_the_parts_the_counts_add_up(
-    parts: list[PartReport], aside: LeftOut | None, absent: LeftOut | None
+    parts: list[PartReport], unsent: Excluded | None, absent: Excluded | None
 ) -> None:
-    report = PipelineReport.of(parts, set_aside=aside, without_result=absent)
+    report = PipelineReport.of(parts, not_sent=unsent, without_result=absent)
     assert report.submitted == report.indexed + report.rejected + report.missing
-    assert report.set_aside <= report.rejected
+    assert report.not_sent <= report.rejected
     assert report.without_result <= report.missing
-    left_out = (aside.count if aside else 0) + (absent.count if absent else 0)
+    excluded = (unsent.count if unsent else 0) + (absent.count if absent else 0)
     # Nobody's documents are lost: a part has at least those that it was given.
-    assert report.submitted >= left_out + sum(part.submitted for part in parts)
+    assert report.submitted >= excluded + sum(part.submitted for part in parts)
     assert report.indexed == sum(part.load.indexed for part in parts if part.load)
     assert report.failed_parts == tuple(number for number, part in enumerate(parts) if not part.accepted)
     assert all(count > 0 for count in report.reasons.values())
     assert None not in report.dead_letter_uris
 
 
-@given(PARTS, LEFT_OUT)
-def test_a_report_can_be_written_and_read_again(parts: list[PartReport], aside: LeftOut | None) -> None:
-    report = PipelineReport.of(parts, set_aside=aside)
+@given(PARTS, EXCLUDED)
+def test_a_report_can_be_written_and_read_again(parts: list[PartReport], unsent: Excluded | None) -> None:
+    report = PipelineReport.of(parts, not_sent=unsent)
     assert PipelineReport.model_validate_json(report.model_dump_json()) == report
 
 
@@ -103,9 +104,13 @@ class Pulled:
         return {"ti": ti, "dag": SimpleNamespace(dag_id="nightly"), "run_id": "manual__1"}
 
 
+with DAG("nightly"):
+    PLAN, LOAD = BaseOperator(task_id="plan"), BaseOperator(task_id="load")
+
+
 def run(xcoms: Pulled, folder: Path, **options: Any) -> dict[str, Any]:
     operator = PipelineReportOperator(
-        task_id="report", parts_task_id="plan", load_task_id="load", target=str(folder / "run"), **options
+        task_id="report", parts=PLAN.output, loads=LOAD.output, target=str(folder / "run"), **options
     )
     return operator.execute(xcoms.context)
 
@@ -137,11 +142,11 @@ def test_a_part_that_failed_fails_the_run_for_good_and_the_report_is_there_all_t
     xcoms = Pulled([3, 4, 5])
     xcoms.load(0, 3)
     xcoms.load(1, 1, rejected=3, accepted=False)
-    with pytest.raises(AirflowFailException, match="2 of 3 parts did not land: 1, 2"):
+    with pytest.raises(AirflowFailException, match="2 of 3 parts were not loaded: 1, 2"):
         run(xcoms, tmp_path)
-    told = xcoms.pushed["report"]
-    assert (told["submitted"], told["indexed"], told["rejected"], told["missing"]) == (12, 4, 3, 5)
-    assert told["failed_parts"] == [1, 2]
+    report = xcoms.pushed["report"]
+    assert (report["submitted"], report["indexed"], report["rejected"], report["missing"]) == (12, 4, 3, 5)
+    assert report["failed_parts"] == [1, 2]
     assert (tmp_path / "run" / "report.json").exists()
 
 
@@ -159,9 +164,9 @@ def test_documents_that_no_part_has_are_in_the_report(tmp_path: Path) -> None:
     xcoms.load(0, 3)
     xcoms.put("plan", {"count": 2, "uri": "s3://b/refused.jsonl", "further": 1}, key="rejected")
     xcoms.put("plan", {"count": 5, "uri": "s3://b/missing.jsonl"}, key="missing")
-    summary = run(xcoms, tmp_path, set_aside_key="rejected", without_result_key="missing")
+    summary = run(xcoms, tmp_path, not_sent=XComArg(PLAN, key="rejected"), without_result=XComArg(PLAN, key="missing"))
     assert (summary["submitted"], summary["indexed"], summary["rejected"], summary["missing"]) == (10, 3, 2, 5)
-    assert summary["reasons"] == {"set_aside": 2, "without_result": 5}
+    assert summary["reasons"] == {"not_sent": 2, "without_result": 5}
     assert summary["dead_letter_uris"] == ["s3://b/refused.jsonl", "s3://b/missing.jsonl"]
 
 

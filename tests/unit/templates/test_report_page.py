@@ -3,7 +3,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 from overnight.ingest import LoadReport
-from overnight.templates.report import LeftOut, PartReport, PipelineReport
+from overnight.templates.report import Excluded, PartReport, PipelineReport
 from overnight.templates.report_page import render
 
 
@@ -34,10 +34,10 @@ def test_the_page_has_the_counts_the_reasons_and_the_parts():
     )
     report = PipelineReport.of(
         [PartReport(submitted=1_500, load=load, accepted=True), PartReport(submitted=20)],
-        set_aside=LeftOut(count=7, uri="s3://b/aside"),
+        not_sent=Excluded(count=7, uri="s3://b/aside"),
     )
     words = read(render(report, "dag d, run r")).words
-    for shown in ("1,527", "1,497", "not_json", "set_aside", "s3://b/dead", "s3://b/aside", "never"):
+    for shown in ("1,527", "1,497", "not_json", "not_sent", "s3://b/dead", "s3://b/aside", "never"):
         assert shown in words
 
 

@@ -42,8 +42,8 @@ __all__ = [
     "scan",
 ]
 
-OnBadDocument: TypeAlias = Literal["refuse", "set_aside"]
-"""Refuse the whole input, naming every bad line, or write the bad documents to a file of their own."""
+OnBadDocument: TypeAlias = Literal["fail", "reject"]
+"""Fail for the whole input, naming every bad line, or write the rejected documents to a file of their own."""
 
 LONGEST_DOCUMENT = 64 << 20
 """Bytes of one line; a longer one is no document but a file that is not JSONL."""
@@ -55,6 +55,8 @@ class InputPart(BaseModel):
 
     :param uri: The requests.
     :param documents_uri: The source documents of these requests, in the same order: what a load joins with the results.
+    :param dead_letter_uri: Where the load of this part names the documents that it did not index.
+    :param checkpoint_uri: Where the load of this part keeps its progress.
     :param first_line: Of the source, counted from 1; with ``last_line``, where this part's documents were.
     """
 
@@ -62,6 +64,8 @@ class InputPart(BaseModel):
 
     uri: str
     documents_uri: str
+    dead_letter_uri: str
+    checkpoint_uri: str
     requests: int
     bytes: int
     sha256: str
@@ -75,7 +79,7 @@ class BuiltInput(BaseModel):
     What :func:`build` wrote.
 
     :param documents: Lines that were read, good and bad: ``requests`` of all parts plus ``rejected``.
-    :param rejected_uri: A JSONL file of ``{"line", "reason", "message", "document"}``, if any was set aside.
+    :param rejected_uri: A JSONL file of ``{"line", "reason", "message", "document"}``, if any was rejected.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -98,7 +102,7 @@ def build(
     *,
     storage: Storage | None = None,
     limits: Limits | None = None,
-    on_bad: OnBadDocument = "refuse",
+    on_bad: OnBadDocument = "fail",
     max_problems: int = MAX_PROBLEMS,
 ) -> BuiltInput:
     """
@@ -114,7 +118,7 @@ def build(
     :param limits: What the service takes in one batch.
     :param on_bad: What happens to documents that cannot become requests.
     :param max_problems: How many of them an error lists.
-    :raises InputError: with ``on_bad="refuse"``, some document is bad; nothing is left in the folder.
+    :raises InputError: with ``on_bad="fail"``, some document is bad; nothing is left in the folder.
     """
     builder = _Builder(
         template,
@@ -152,8 +156,7 @@ def read_documents(uris: Iterable[str], storage: Storage | None = None) -> Itera
 
 @dataclass
 class _Part:
-    uri: str
-    documents_uri: str
+    stem: str
     requests_file: IO[bytes]
     documents_file: IO[bytes]
     first_line: int
@@ -174,8 +177,10 @@ class _Part:
 
     def done(self) -> InputPart:
         return InputPart(
-            uri=self.uri,
-            documents_uri=self.documents_uri,
+            uri=f"{self.stem}.requests.jsonl",
+            documents_uri=f"{self.stem}.documents.jsonl",
+            dead_letter_uri=f"{self.stem}.dead-letters.jsonl",
+            checkpoint_uri=f"{self.stem}.checkpoint.json",
             requests=self.requests,
             bytes=self.bytes,
             sha256=self.digest.hexdigest(),
@@ -276,7 +281,7 @@ class _Builder:
         return line, inputs
 
     def _reject(self, number: int, raw: bytes, error: DocumentError) -> None:
-        if self._on_bad == "refuse":
+        if self._on_bad == "fail":
             self.problems.add(number, error.reason, f"{error}.")
             return
         if self._rejected_file is None:
@@ -300,10 +305,8 @@ class _Builder:
             self._close_part()
         if self._part is None:
             stem = f"{self._target}/part-{len(self._parts):05d}"
-            uri, documents_uri = f"{stem}.requests.jsonl", f"{stem}.documents.jsonl"
-            self._part = _Part(
-                uri, documents_uri, self._open(uri, self._files), self._open(documents_uri, self._files), number
-            )
+            files = [self._open(f"{stem}.{kind}.jsonl", self._files) for kind in ("requests", "documents")]
+            self._part = _Part(stem, files[0], files[1], number)
         return self._part
 
     def _open(self, uri: str, files: ExitStack) -> IO[bytes]:

@@ -84,7 +84,7 @@ def test_the_same_documents_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_fewer_parts_leave_none_of_the_former_behind_and_touch_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text("keep\n")
-    build([*documents(5), {"id": "x"}], TEMPLATE, str(tmp_path), limits=Limits(requests=1), on_bad="set_aside")
+    build([*documents(5), {"id": "x"}], TEMPLATE, str(tmp_path), limits=Limits(requests=1), on_bad="reject")
     built = build(documents(1), TEMPLATE, str(tmp_path))
     assert len(built.parts) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -125,9 +125,9 @@ def test_a_bad_document_is_refused_with_its_line(tmp_path: Path, bad: Any, reaso
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_documents_are_set_aside_with_reason_and_the_rest_goes_in(tmp_path: Path) -> None:
+def test_bad_documents_are_rejected_with_reason_and_the_rest_goes_in(tmp_path: Path) -> None:
     stream = [{"id": "good", "text": "x"}, *(bad for bad, _ in BAD), {"id": "other", "text": "x"}]
-    built = build(stream, TEMPLATE, str(tmp_path), limits=Limits(bytes=2_000), on_bad="set_aside")
+    built = build(stream, TEMPLATE, str(tmp_path), limits=Limits(bytes=2_000), on_bad="reject")
     assert [request["custom_id"] for request in read(built.parts[0].uri)] == ["good", "other"]
     assert built.rejected == len(BAD)
     assert built.rejected_uri is not None
@@ -159,11 +159,11 @@ def test_an_error_in_the_stream_leaves_nothing_behind(tmp_path: Path) -> None:
     ),
     st.integers(1, 5),
 )
-def test_every_line_is_either_in_one_part_or_set_aside(
+def test_every_line_is_either_in_one_part_or_rejected(
     tmp_path_factory: pytest.TempPathFactory, stream: list[Any], per_part: int
 ) -> None:
     folder = tmp_path_factory.mktemp("build")
-    built = build(stream, TEMPLATE, str(folder), limits=Limits(requests=per_part), on_bad="set_aside")
+    built = build(stream, TEMPLATE, str(folder), limits=Limits(requests=per_part), on_bad="reject")
     assert built.documents == len(stream) == built.requests + built.rejected
     ids = [request["custom_id"] for part in built.parts for request in read(part.uri)]
     assert len(ids) == len(set(ids)) == built.requests
