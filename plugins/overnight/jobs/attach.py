@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from overnight.errors import NotFoundError, OvernightError, RequestRefusedError, ServiceError
 from overnight.jobs.client import JobClient
-from overnight.jobs.evaluate import evaluate
+from overnight.jobs.evaluate import evaluate, evaluate_results
 from overnight.jobs.identity import JobKey
 from overnight.jobs.model import JobRef, JobStatus, ResultManifest
 from overnight.jobs.poller import PollOutcome
@@ -199,6 +199,9 @@ class Attempt(Generic[SpecT]):
         evaluation = evaluate(record.job, outcome, self.settings.allowed_failures)
         if evaluation.error is None:
             results = self.client.run(self.client.service.results(record.job))
+            collected = evaluate_results(record.job, results, self.settings.allowed_failures)
+            if collected.error is not None:
+                return Conclusion(record.job, outcome.status, results, collected.error)
             self._remember(record.ended(Ending.ACCEPTED, self.owner.max_tries))
             return Conclusion(record.job, outcome.status, results)
         ended = record.ended(Ending.FINISHED, self.owner.max_tries)

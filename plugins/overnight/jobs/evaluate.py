@@ -15,7 +15,7 @@ from overnight.errors import (
     TransientError,
 )
 from overnight.jobs.allowance import Allowance
-from overnight.jobs.model import JobCounts, JobRef, JobState, JobStatus
+from overnight.jobs.model import JobCounts, JobRef, JobState, JobStatus, ResultManifest
 from overnight.jobs.poller import PollEnd, PollOutcome
 from overnight.jobs.resume import build_unknown_text
 
@@ -94,6 +94,19 @@ def evaluate_for_watcher(ref: JobRef, outcome: PollOutcome, allowed: Allowance) 
             return evaluation
         case _:
             assert_never(outcome.end)
+
+
+def evaluate_results(ref: JobRef, results: ResultManifest, allowed: Allowance) -> Evaluation:
+    """
+    Say what the results that were collected mean for the task: fewer can be there than the status promised.
+
+    :param results: Where the service counts what it collected, those counts decide.
+    """
+    counts = results.counts
+    if counts.total is None or counts.succeeded is None or _is_within(counts, allowed):
+        return Evaluation()
+    text = f"{ref} ended, and results were collected of {counts.succeeded} of its {counts.total} items."
+    return _keep_results(text, "What was collected is paid for and there", allowed)
 
 
 def _evaluate_status(ref: JobRef, status: JobStatus, allowed: Allowance) -> Evaluation:

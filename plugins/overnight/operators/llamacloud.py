@@ -12,8 +12,10 @@ from overnight.hooks.llamacloud import LlamaCloudHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.jobs import JobRef
+from overnight.jobs.allowance import Allowance
 from overnight.jobs.client import JobClient
-from overnight.operators.job import JobOperator
+from overnight.jobs.evaluate import evaluate_results
+from overnight.operators.job import XCOM_RETURN_KEY, JobOperator
 from overnight.services.llamacloud.results import Content, collect
 from overnight.services.llamacloud.service import LlamaCloudService
 from overnight.services.llamacloud.spec import JobType, Limits, LlamaCloudBatchSpec, MetadataValue
@@ -134,10 +136,11 @@ class LlamaCloudResultsOperator(BaseOperator):
         :class:`~overnight.jobs.JobRef`, or ``{"service": …, "id": …, "conn_id": …}``; templated.
     :param results_uri: The folder to write to.
     :param content: What is collected of a parse job: ``markdown``, ``text``, or both.
+    :param allowed_failures: How many files may be without a result: a count, a ratio or a percentage.
     :param aws_conn_id: The connection for ``s3://`` URIs.
     """
 
-    template_fields: Sequence[str] = ("job", "results_uri", "aws_conn_id")
+    template_fields: Sequence[str] = ("job", "results_uri", "allowed_failures", "aws_conn_id")
 
     def __init__(
         self,
@@ -145,6 +148,7 @@ class LlamaCloudResultsOperator(BaseOperator):
         job: Any,
         results_uri: str,
         content: Sequence[Content] = ("markdown",),
+        allowed_failures: float | str = 0,
         aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -152,13 +156,19 @@ class LlamaCloudResultsOperator(BaseOperator):
         self.job = job
         self.results_uri = results_uri
         self.content = content
+        self.allowed_failures = allowed_failures
         self.aws_conn_id = aws_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Collect, and return where the results are."""
         with failing_for_good():
+            allowed = Allowance.parse(self.allowed_failures)
             ref = JobRef.read(self.job)
             storage = connected_storage(self.aws_conn_id)
             with LlamaCloudHook(ref.conn_id).client() as client:
                 results = client.run(collect(ref, self.results_uri, storage, self.content))
+            evaluation = evaluate_results(ref, results, allowed)
+            if evaluation.error is not None:
+                context["ti"].xcom_push(key=XCOM_RETURN_KEY, value=results.model_dump(mode="json"))
+                raise evaluation.error
         return results.model_dump(mode="json")

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from overnight.errors import NotFoundError
-from overnight.services.llamacloud.api import JOBS_PER_CALL, Record, batched, get_files_path, get_jobs, list_all
+from overnight.errors import NotFoundError, shorten
+from overnight.services.llamacloud.api import JOBS_PER_CALL, MAX_ID, Record, batched, get_files_path, get_jobs, list_all
 from overnight.services.llamacloud.sources import FILE_TAG, URI_TAG
 from overnight.services.llamacloud.spec import TAG_PREFIX
 from overnight.transport.flow import Flow
@@ -105,13 +105,13 @@ def _outcome(
     file_id: str, file: Record, result: Record | None, batch: Record, jobs: Mapping[str, Record]
 ) -> FileOutcome:
     state, job_id, error = _end(result, batch, jobs)
-    metadata = file.get("metadata") or {}
+    metadata = read_metadata(file)
     return FileOutcome(
         file_id=file_id,
-        name=str(file.get("display_name") or file_id),
+        name=shorten(str(file.get("display_name") or file_id), MAX_ID),
         state=state,
-        source_uri=metadata.get(URI_TAG),
-        source_file_id=metadata.get(FILE_TAG),
+        source_uri=_get_text(metadata, URI_TAG),
+        source_file_id=_get_text(metadata, FILE_TAG),
         metadata={key: value for key, value in metadata.items() if not key.startswith(TAG_PREFIX)},
         job_id=job_id,
         error=error,
@@ -124,7 +124,7 @@ def _end(result: Record | None, batch: Record, jobs: Mapping[str, Record]) -> tu
     reference = result.get("job_reference")
     if not reference:
         if result.get("error_message"):
-            return FileState.FAILED, None, str(result["error_message"])
+            return FileState.FAILED, None, shorten(str(result["error_message"]))
         return FileState.MISSING, None, f"{batch['id']} ended {batch['status']} without a job for this file"
     job_id = str(reference["id"])
     job = jobs.get(job_id)
@@ -133,7 +133,18 @@ def _end(result: Record | None, batch: Record, jobs: Mapping[str, Record]) -> tu
     if job["status"] == "COMPLETED":
         return FileState.SUCCEEDED, job_id, None
     state = FileState.CANCELLED if job["status"] == "CANCELLED" else FileState.FAILED
-    return state, job_id, str(job.get("error_message") or f"{job_id} ended {job['status']}")
+    return state, job_id, shorten(str(job.get("error_message") or f"{job_id} ended {job['status']}"))
+
+
+def read_metadata(file: Record) -> dict[str, Any]:
+    """Return the metadata of a directory's file; none where the service gives none."""
+    metadata = file.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _get_text(metadata: Mapping[str, Any], name: str) -> str | None:
+    value = metadata.get(name)
+    return value if isinstance(value, str) else None
 
 
 def _results(batch: Record) -> list[Record]:

@@ -9,13 +9,13 @@ from typing import Any, Final, Literal, TypeAlias
 
 import orjson
 
-from overnight.errors import NotFoundError, SpecError
+from overnight.errors import NotFoundError, SpecError, shorten
 from overnight.jobs import JobRef, ResultFile, ResultManifest
 from overnight.services.llamacloud.api import AT_ONCE, JOBS, batched, get_batches, path, raising
 from overnight.services.llamacloud.outcomes import FileOutcome, FileState, job_ids, look_at_jobs, outcomes
 from overnight.services.llamacloud.status import is_over, lacks_results, to_counts
 from overnight.storage import Storage
-from overnight.transport.flow import Flow, Gather
+from overnight.transport.flow import Flow, Gather, Pause
 from overnight.transport.http import HttpCall
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,8 @@ Content: TypeAlias = Literal["markdown", "text"]
 FETCHED_AT_ONCE: Final = 32
 """Files whose contents are in memory together."""
 RESULT_TIMEOUT: Final = 300.0
+RESULT_WAITS: Final = (1.0, 3.0, 8.0)
+"""Seconds before asking again for the result of a COMPLETED job that is not there, or cannot be read."""
 PAGE_BREAK: Final = "\n\n"
 """Between the pages of a document."""
 
@@ -66,7 +68,7 @@ def collect(
             for some in batched(files, FETCHED_AT_ONCE):
                 bodies = yield from _fetch(some, job_type, content)
                 for file in some:
-                    state, line = _line(file, bodies.get(file.file_id), job_type, content)
+                    state, line = _line(file, bodies.get(file.file_id))
                     tally[state] += 1
                     target = output if state is FileState.SUCCEEDED else errors
                     target.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
@@ -83,18 +85,32 @@ def collect(
 
 
 def _fetch(files: Sequence[FileOutcome], job_type: str, content: Sequence[Content]) -> Flow[dict[str, Any]]:
-    """Return the bodies of the succeeded files' jobs; for a job that is gone, the error."""
-    good = [file for file in files if file.state is FileState.SUCCEEDED]
+    """
+    Return what the succeeded files' jobs read as, :func:`_read_body` has the forms.
+
+    A result that is not there, or cannot be read, of a job that the service calls COMPLETED is asked for again.
+    """
+    left = [file for file in files if file.state is FileState.SUCCEEDED]
     params = {"expand": list(content)} if job_type == "parse_v2" else None
-    calls = [
-        HttpCall("GET", path(JOBS[job_type], str(file.job_id)), params=params, timeout=RESULT_TIMEOUT) for file in good
-    ]
-    answers = yield Gather(calls, AT_ONCE)
-    raising([answer for answer in answers if not isinstance(answer, NotFoundError)])
-    return dict(zip((file.file_id for file in good), answers, strict=True))
+    read: dict[str, Any] = {}
+    for wait in (0.0, *RESULT_WAITS):
+        if wait:
+            yield Pause(wait)
+        calls = [
+            HttpCall("GET", path(JOBS[job_type], str(file.job_id)), params=params, timeout=RESULT_TIMEOUT)
+            for file in left
+        ]
+        answers = yield Gather(calls, AT_ONCE)
+        raising([answer for answer in answers if not isinstance(answer, NotFoundError)])
+        for file, answer in zip(left, answers, strict=True):
+            read[file.file_id] = answer if isinstance(answer, NotFoundError) else _read_body(answer, job_type, content)
+        left = [file for file in left if not isinstance(read[file.file_id], dict)]
+        if not left:
+            break
+    return read
 
 
-def _line(file: FileOutcome, body: Any, job_type: str, content: Sequence[Content]) -> tuple[FileState, dict[str, Any]]:
+def _line(file: FileOutcome, read: Any) -> tuple[FileState, dict[str, Any]]:
     line: dict[str, Any] = {
         "file_id": file.file_id,
         "name": file.name,
@@ -104,14 +120,20 @@ def _line(file: FileOutcome, body: Any, job_type: str, content: Sequence[Content
         "job_id": file.job_id,
     }
     state, error = file.state, file.error
-    if isinstance(body, NotFoundError):
+    if isinstance(read, dict):
+        return state, line | read
+    if isinstance(read, NotFoundError):
         state, error = FileState.MISSING, f"the service no longer has the result of {file.job_id}"
-    elif body is not None:
-        read = _parsed(body, content) if job_type == "parse_v2" else _extracted(body)
-        if not isinstance(read, str):
-            return state, line | read
-        state, error = FileState.FAILED, read
+    elif read is not None:
+        state, error = FileState.FAILED, str(read)
     return state, line | {"state": state.value, "error": error}
+
+
+def _read_body(body: Any, job_type: str, content: Sequence[Content]) -> dict[str, Any] | str:
+    """Return what a job's result adds to a line, or why there is nothing in it."""
+    if not isinstance(body, dict):
+        return "the service says COMPLETED and its result cannot be read"
+    return _parsed(body, content) if job_type == "parse_v2" else _extracted(body)
 
 
 def _parsed(body: Mapping[str, Any], content: Sequence[Content]) -> dict[str, Any] | str:
@@ -119,17 +141,29 @@ def _parsed(body: Mapping[str, Any], content: Sequence[Content]) -> dict[str, An
     read: dict[str, Any] = {}
     failed: dict[int, Any] = {}
     for kind in content:
-        pages = (body.get(kind) or {}).get("pages")
+        whole = body.get(kind)
+        pages = whole.get("pages") if isinstance(whole, dict) else None
         if not isinstance(pages, list):
             return f"the service says COMPLETED and gives no {kind}"
-        failed |= {page["page_number"]: page.get("error") for page in pages if page.get("success") is False}
-        good = [page[kind] for page in pages if page.get("success") is not False]
+        good: list[str] = []
+        for number, page in enumerate(pages, 1):
+            if isinstance(page, dict) and page.get("success") is False:
+                failed[_get_number(page, number)] = shorten(str(page.get("error")))
+            elif isinstance(page, dict) and isinstance(page.get(kind), str):
+                good.append(page[kind])
+            else:
+                return f"the service says COMPLETED and gives no {kind} of page {number}"
         if pages and not good:
             return f"all {len(pages)} pages failed: {next(iter(failed.values()))}"
         read |= {kind: PAGE_BREAK.join(good), "pages": len(pages)}
     if failed:
         read["failed_pages"] = [{"page": page, "error": error} for page, error in sorted(failed.items())]
     return read
+
+
+def _get_number(page: Mapping[str, Any], position: int) -> int:
+    number = page.get("page_number")
+    return number if isinstance(number, int) and 0 <= number < 2**31 else position
 
 
 def _extracted(body: Mapping[str, Any]) -> dict[str, Any] | str:

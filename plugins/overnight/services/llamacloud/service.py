@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import ClassVar, Final, cast
 
-from overnight.errors import NotFoundError, RequestRefusedError, SpecError, UnavailableError
+from overnight.errors import NotFoundError, RequestRefusedError, SpecError
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobState, JobStatus, ResultManifest, choose_found
 from overnight.jobs.identity import JobName
 from overnight.jobs.service import MAX_OTHER_PAGES, Service
+from overnight.services.create import CLOCK_SKEW, create_object_once
 from overnight.services.llamacloud.api import (
     AT_ONCE,
     BATCHES,
@@ -29,7 +30,7 @@ from overnight.services.llamacloud.api import (
     list_all,
     path,
     raising,
-    record,
+    read_record,
 )
 from overnight.services.llamacloud.outcomes import FileOutcome, Jobs, job_ids, look_at_jobs, outcomes
 from overnight.services.llamacloud.results import Content, batch_ids, collect
@@ -40,25 +41,21 @@ from overnight.services.llamacloud.status import (
     is_over,
     lacks_results,
     mapping_state,
-    moment,
+    parse_moment,
     raw_word,
     working_status,
 )
 from overnight.services.llamacloud.upload import (
-    CREATE_TRIES,
-    LOOKUP_WAITS,
     provide_configuration,
     provide_directory,
     provide_files,
 )
 from overnight.storage import Storage
-from overnight.transport.flow import Flow, Gather, Pause
+from overnight.transport.flow import Flow, Gather
 from overnight.transport.http import HttpCall, Retry
 
 log = logging.getLogger(__name__)
 
-CLOCK_SKEW: Final = timedelta(hours=1)
-"""How far the service's clock may be behind ours; it only makes a listing longer."""
 _DIRECTORY_TYPES: Final = ["ephemeral", "user"]
 
 
@@ -116,7 +113,7 @@ class LlamaCloudService(Service[LlamaCloudBatchSpec]):
         names = yield from _directory_names(batches)
         jobs: dict[tuple[str, int], dict[int, Record]] = defaultdict(dict)
         for batch in _oldest_first(batches):
-            part = parse_part_name(names.get(str(batch["source_directory_id"])))
+            part = parse_part_name(names.get(str(batch.get("source_directory_id"))))
             if part is not None:
                 jobs[part.name, part.total].setdefault(part.number, batch)
         candidates = [(name, total, parts) for (name, total), parts in jobs.items() if name.split("-")[1] == key.tag]
@@ -240,29 +237,26 @@ class LlamaCloudService(Service[LlamaCloudBatchSpec]):
             ref=self.ref("+".join(str(batch["id"]) for batch in batches)),
             generation=tagged.generation,
             fingerprint=tagged.fingerprint,
-            created_at=min((at for batch in batches if (at := moment(batch.get("created_at")))), default=since),
+            created_at=min((at for batch in batches if (at := parse_moment(batch.get("created_at")))), default=since),
             state=mapping_state(batches),
         )
 
 
 def _create(spec: LlamaCloudBatchSpec, directory_id: str, configuration_id: str) -> Flow[str]:
-    """Create a batch and return its id; when the answer is lost, look for it before creating it again."""
+    """Create the batch over a directory of ours, once, and return its id."""
     job = {"type": spec.job_type, "configuration_id": configuration_id}
     body = {"source_directory_id": directory_id, "config": {"job": job}}
-    for attempt in range(1, CREATE_TRIES + 1):
-        try:
-            answer = yield HttpCall("POST", BATCHES, json=body, retry=Retry.REJECTED)
-            return str(record(answer, "the created batch")["id"])
-        except UnavailableError as error:
-            log.warning("The answer to a batch's creation is lost; looking for the batch. %s", error)
-            for seconds in LOOKUP_WAITS:
-                yield Pause(seconds)
-                found = yield from _batch_over(directory_id)
-                if found is not None:
-                    return found
-            if attempt == CREATE_TRIES:
-                raise
-    raise AssertionError("unreachable")
+
+    def create() -> Flow[str]:
+        answer = yield HttpCall("POST", BATCHES, json=body, retry=Retry.REJECTED)
+        return str(read_record(answer, "the created batch")["id"])
+
+    def find(since: datetime) -> Flow[str | None]:
+        # The directory is of this job alone, so that any batch over it is ours.
+        del since
+        return (yield from _batch_over(directory_id))
+
+    return (yield from create_object_once(create, find, f"the batch over the directory {directory_id}"))
 
 
 def _batch_over(directory_id: str) -> Flow[str | None]:
@@ -273,7 +267,7 @@ def _batch_over(directory_id: str) -> Flow[str | None]:
 
 
 def _directory_names(batches: Sequence[Record]) -> Flow[dict[str, str]]:
-    wanted = {str(batch["source_directory_id"]) for batch in batches}
+    wanted = {str(batch.get("source_directory_id")) for batch in batches}
     if not wanted:
         return {}
 

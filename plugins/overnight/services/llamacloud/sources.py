@@ -130,7 +130,12 @@ def _stored(file: StoredFile, metadata: Mapping[str, MetadataValue]) -> SourceFi
 
 
 def _referred(file: Mapping[str, Any], metadata: Mapping[str, MetadataValue]) -> SourceFile:
-    own = {key: value for key, value in (file.get("metadata") or {}).items() if not key.startswith(TAG_PREFIX)}
+    there = file.get("metadata")
+    own = (
+        {key: value for key, value in there.items() if not key.startswith(TAG_PREFIX)}
+        if isinstance(there, dict)
+        else {}
+    )
     file_id, name = str(file["file_id"]), str(file.get("display_name") or file["id"])
     ours: dict[str, MetadataValue] = {FILE_TAG: str(file["id"])}
     return SourceFile(_identity(str(file["id"]), file_id), name, {**own, **metadata, **ours}, file_id=file_id)

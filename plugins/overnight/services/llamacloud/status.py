@@ -28,7 +28,7 @@ def lacks_results(batch: Record) -> bool:
     return batch.get("status") == "COMPLETED" and not isinstance(batch.get("results"), list)
 
 
-def moment(value: Any) -> datetime | None:
+def parse_moment(value: Any) -> datetime | None:
     """Read a date and time; one without a zone is in UTC."""
     try:
         read = datetime.fromisoformat(str(value))

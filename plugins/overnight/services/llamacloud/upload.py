@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, BinaryIO, Final, cast
 
 import orjson
 
-from overnight.errors import RequestRefusedError, ServiceError, SpecError, TransientError, UnavailableError
+from overnight.errors import RequestRefusedError, ServiceError, SpecError, TransientError
+from overnight.services.create import create_object_once
 from overnight.services.llamacloud.api import (
     CONFIGURATIONS,
     DIRECTORIES,
@@ -17,7 +19,7 @@ from overnight.services.llamacloud.api import (
     batched,
     get_files_path,
     list_all,
-    record,
+    read_record,
 )
 from overnight.services.llamacloud.sources import SourceFile
 from overnight.services.llamacloud.spec import Limits, LlamaCloudBatchSpec
@@ -33,9 +35,6 @@ IDLE_TRIES: Final = 4
 """Passes over the missing files in which not one more arrives, before giving up."""
 RETRY_WAIT: Final = 5.0
 """Seconds before another pass; the service counts uploads in windows of this length."""
-CREATE_TRIES: Final = 3
-LOOKUP_WAITS: Final = (1.0, 3.0, 8.0)
-"""Seconds before each look for something whose creation got no answer: lists can lag behind."""
 UPLOAD_TIMEOUT: Final = 600.0
 
 
@@ -47,30 +46,23 @@ def find_directory(name: str) -> Flow[Record | None]:
 
 
 def provide_directory(name: str, spec: LlamaCloudBatchSpec, description: str) -> Flow[str]:
-    """
-    Return the id of our directory of a name, which is made when it is missing.
-
-    When the answer to the making is lost, it is looked for before it is made again.
-    """
+    """Return the id of our directory of a name, which is created, once, when it is missing."""
     found = yield from find_directory(name)
     if found is not None:
         log.info("Using the directory %s, which an earlier try made.", found["id"])
         return str(found["id"])
     body = {"name": name, "type": spec.directory_type, "description": description}
-    for attempt in range(1, CREATE_TRIES + 1):
-        try:
-            made = yield HttpCall("POST", DIRECTORIES, json=body, retry=Retry.REJECTED)
-            return str(record(made, "the new directory")["id"])
-        except UnavailableError as error:
-            log.warning("The answer to the making of a directory is lost; looking for it. %s", error)
-            for seconds in LOOKUP_WAITS:
-                yield Pause(seconds)
-                found = yield from find_directory(name)
-                if found is not None:
-                    return str(found["id"])
-            if attempt == CREATE_TRIES:
-                raise
-    raise AssertionError("unreachable")
+
+    def create() -> Flow[Record]:
+        return read_record((yield HttpCall("POST", DIRECTORIES, json=body, retry=Retry.REJECTED)), "the new directory")
+
+    def find(since: datetime) -> Flow[Record | None]:
+        # The name has the job's generation and fingerprint, so that any directory of it is ours.
+        del since
+        return (yield from find_directory(name))
+
+    made = yield from create_object_once(create, find, f"the directory {name}")
+    return str(made["id"])
 
 
 def provide_files(directory_id: str, files: Sequence[SourceFile], storage: Storage, limits: Limits) -> Flow[None]:
@@ -123,7 +115,7 @@ def provide_configuration(spec: LlamaCloudBatchSpec) -> Flow[str]:
         # The service updates a configuration of the same name, so a lost answer is no second one.
         body = {"name": name, "parameters": {**spec.parameters, "product_type": job_type}}
         made = yield HttpCall("POST", CONFIGURATIONS, json=body)
-        return str(record(made, "the new configuration")["id"])
+        return str(read_record(made, "the new configuration")["id"])
     if spec.parameters is not None and not _has(found.get("parameters"), spec.parameters):
         raise SpecError(
             f"The {job_type} configuration {name!r} ({found['id']}) has other parameters. It was left as it is, for "

@@ -11,7 +11,7 @@ from overnight.services.llamacloud.status import (
     MAX_ERRORS,
     ended_status,
     mapping_state,
-    moment,
+    parse_moment,
     raw_word,
     working_status,
 )
@@ -94,5 +94,5 @@ def test_files_at_work_count_what_was_seen() -> None:
 
 def test_times_are_read_with_and_without_a_zone() -> None:
     expected = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    assert moment("2026-01-02T03:04:05Z") == moment("2026-01-02T03:04:05") == expected
-    assert moment(None) is None
+    assert parse_moment("2026-01-02T03:04:05Z") == parse_moment("2026-01-02T03:04:05") == expected
+    assert parse_moment(None) is None
