@@ -14,8 +14,10 @@ What can go wrong with a remote job, by who can mend it.
     │   ├── CreatedUnknownError    something was created, or may have been, and cannot be found
     │   └── TransientError         worth another try
     │       ├── RateLimitedError   429
+    │       │   └── QueueFullError     the service's queue has no room for a job
     │       └── UnavailableError   5xx, time-outs, broken connections and bodies
     └── JobEndedError              the job itself ended badly
+        ├── QueueDeadlineError     it never began: the service's queue had no room for it in time
         ├── JobFailedError         FAILED, or PARTIAL beyond ``allowed_failures``
         ├── JobLostError           EXPIRED, or gone from the service: a retry starts a new generation
         ├── JobCancelledError      cancelled by somebody else
@@ -114,6 +116,14 @@ class RateLimitedError(TransientError):
     """Too many requests; the call was not carried out."""
 
 
+class QueueFullError(RateLimitedError):
+    """
+    The service's queue of jobs has no room for one more; the job was not created.
+
+    Only the end of other jobs makes room, so the call is not repeated: the job waits for its turn.
+    """
+
+
 class UnavailableError(TransientError):
     """
     No usable answer came.
@@ -138,6 +148,10 @@ class JobLostError(JobEndedError):
 
 class JobCancelledError(JobEndedError):
     """The job was cancelled, and not by this task."""
+
+
+class QueueDeadlineError(JobEndedError):
+    """A job waited for room in its service's queue until ``queue_deadline``; it was never submitted."""
 
 
 class DeadlineExceededError(JobEndedError):

@@ -52,7 +52,9 @@ def get_provider_info() -> dict[str, Any]:
             },
         ],
         "sensors": [{"integration-name": "Overnight", "python-modules": ["overnight.sensors.job"]}],
-        "triggers": [{"integration-name": "Overnight", "python-modules": ["overnight.triggers.job"]}],
+        "triggers": [
+            {"integration-name": "Overnight", "python-modules": ["overnight.triggers.job", "overnight.triggers.room"]}
+        ],
         "extra-links": ["overnight.links.job.JobLink"],
         "connection-types": [
             {

@@ -21,11 +21,18 @@ class Shop:
     orders: list[dict[str, Any]] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     status_after_order: str = "waiting"
+    capacity: int | None = None
+    """How many orders may wait; one more is answered with 429."""
     lose_answers: int = 0
     """How many orders are taken without an answer."""
     forget_polls: int = 0
     """How many polls of a single order are answered with 404."""
     hide_from_list: bool = False
+
+    @property
+    def is_full(self) -> bool:
+        waiting = sum(order["status"] == "waiting" for order in self.orders)
+        return self.capacity is not None and waiting >= self.capacity
 
     def order(self, order_id: str) -> dict[str, Any] | None:
         return next((order for order in self.orders if order["id"] == order_id), None)
@@ -59,6 +66,9 @@ def open_shop() -> Iterator[Shop]:
         def do_POST(self) -> None:
             shop.requests.append(("POST", self.path))
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "null")
+            if self.path == "/orders" and shop.is_full:
+                self.answer(429, {"message": f"we take {shop.capacity} orders at a time"})
+                return
             if self.path == "/orders":
                 order = {"id": f"p{len(shop.orders)}", "status": shop.status_after_order, "spoiled": 0, **body}
                 shop.orders.append(order)

@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
 
-from overnight.errors import NotFoundError, OvernightError, RequestRefusedError, ServiceError
+from overnight.errors import NotFoundError, OvernightError, QueueDeadlineError, RequestRefusedError, ServiceError
 from overnight.jobs.client import JobClient
 from overnight.jobs.evaluate import evaluate, evaluate_results
 from overnight.jobs.identity import JobKey
-from overnight.jobs.model import JobRef, JobStatus, ResultManifest
+from overnight.jobs.model import JobRef, JobState, JobStatus, ResultManifest
 from overnight.jobs.poller import PollOutcome
+from overnight.jobs.queue import QueueRequest, Refusal
 from overnight.jobs.record import Ending, JobRecord
 from overnight.jobs.record_store import RecordStore
 from overnight.jobs.resume import Submit, adopt, resume
+from overnight.jobs.room import wait_for_room
 from overnight.jobs.service import JobSpec
 from overnight.jobs.wait import CANCEL_SECONDS, Logger, poll, request_cancellation, wait_for_end
 from overnight.jobs.wait_settings import WaitSettings
@@ -69,6 +71,8 @@ class Conclusion:
     """
     How the job ended for its task: a success when there is no ``error``.
 
+    :param refusal: Set when the job failed because the service's queue was full: it goes out again when there is room
+        (:meth:`Attempt.queue_again`), and is neither a success nor a failure.
     :param results: Where the results are; of a job that ended badly, where those are that it has, if that is known.
     """
 
@@ -76,6 +80,7 @@ class Conclusion:
     status: JobStatus | None
     results: ResultManifest | None
     error: OvernightError | None = None
+    refusal: Refusal | None = None
 
 
 class Attempt(Generic[SpecT]):
@@ -108,21 +113,28 @@ class Attempt(Generic[SpecT]):
         self.log = log
         self.connect = connect
 
-    def attach_or_submit(self, spec: SpecT, prepare: Callable[[SpecT], SpecT] | None = None) -> JobRecord:
+    def attach_or_submit(
+        self, spec: SpecT, prepare: Callable[[SpecT], SpecT] | None = None, admitted: QueueRequest | None = None
+    ) -> JobRecord:
         """
         Go on with the owner's job if there is one, else submit it; return its record.
+
+        Where the service's queue, or the user's budget, has no room for it, nothing is submitted, and the record
+        :attr:`~overnight.jobs.record.JobRecord.is_waiting`. After the wait for room this is called once more.
 
         The order is what makes a job paid for once: recall, poll, resume, find, adopt, write the intent, submit, write
         the reference.
 
         :param prepare: Called with the spec immediately before a submit, and only then: for checks that cost too much
             to repeat when a try only attaches. It must leave the fingerprint as it is.
+        :param admitted: What the wait for room returned: it is this job's turn.
         :raises ChangedSpecError: the job runs with another spec.
         :raises ServiceError: a call failed; nothing is submitted on a guess.
         """
         fingerprint = spec.fingerprint(self.client.service.conn_id)
         if self.records is None:
-            return self._submit(_prepare(spec, prepare), JobRecord.intent(self.owner.key(0, fingerprint)))
+            intent = JobRecord.intent(self.owner.key(0, fingerprint))
+            return self._submit_or_queue(_prepare(spec, prepare), intent, admitted)
         record = self.records.get()
         seen = self._poll_recorded(record)
         try:
@@ -146,11 +158,46 @@ class Attempt(Generic[SpecT]):
                 for abandoned in dict.fromkeys(filter(None, (first.abandon, step.abandon))):
                     self.log.warning("%s", self._run_at(abandoned, request_cancellation))
                 intent = JobRecord.intent(self.owner.key(step.generation, fingerprint), record)
-                self._remember(intent)
-                return self._submit(ready, intent)
+                return self._submit_or_queue(ready, self._remember(intent), admitted)
         self.log.info("Attaching: %s.", step.why)
         attached = JobRecord.attached(step.ref, self.owner.key(step.generation, fingerprint), step.submitted_at)
         return self._remember(attached.with_answer())
+
+    def wait_for_room(self, record: JobRecord) -> QueueRequest:
+        """
+        Wait, blocking, for room in the service's queue.
+
+        :raises QueueDeadlineError: there was none until ``queue_deadline``.
+        """
+        request = _get_request(record)
+        try:
+            return self.client.run(
+                wait_for_room(
+                    self.client.service,
+                    request,
+                    until=self.settings.get_queue_deadline(request),
+                    interval=self.settings.poll_interval,
+                    log=self.log,
+                )
+            )
+        except QueueDeadlineError:
+            self.stop_waiting(record)
+            raise
+
+    def stop_waiting(self, record: JobRecord) -> None:
+        """Write down that the job waits no more: the next try of the task begins to wait anew."""
+        self._remember(record.model_copy(update={"queued": None, "deferred_with": None}))
+
+    def queue_again(self, record: JobRecord, refusal: Refusal, spec: SpecT) -> JobRecord:
+        """
+        Return the waiting record of the generation that follows a job which failed for a full queue.
+
+        :raises RequestRefusedError: nothing else was in the queue: the job is too large by itself.
+        """
+        following = JobRecord.intent(
+            self.owner.key(record.generation + 1, spec.fingerprint(self.client.service.conn_id))
+        ).model_copy(update={"queued": record.queued})
+        return self._queue(spec, following, refusal)
 
     def poll_first(self, record: JobRecord) -> JobRecord:
         """Poll a job that was just submitted, so that a later 404 is known for a loss; a failing poll is no matter."""
@@ -196,6 +243,10 @@ class Attempt(Generic[SpecT]):
         """
         if outcome.answered:
             record = record.with_answer()
+        refusal = self._find_refusal(outcome)
+        if refusal is not None:
+            self._remember(record.ended(Ending.FINISHED, self.owner.max_tries))
+            return Conclusion(record.job, outcome.status, None, refusal=refusal)
         evaluation = evaluate(record.job, outcome, self.settings.allowed_failures)
         if evaluation.error is None:
             results = self.client.run(self.client.service.results(record.job))
@@ -207,6 +258,52 @@ class Attempt(Generic[SpecT]):
         ended = record.ended(Ending.FINISHED, self.owner.max_tries)
         self._remember(ended if evaluation.releases_job else record)
         return Conclusion(record.job, outcome.status, self._find_results(record.job, outcome), evaluation.error)
+
+    def _submit_or_queue(self, spec: SpecT, intent: JobRecord, admitted: QueueRequest | None) -> JobRecord:
+        """Submit the job, unless there is no room for it in the queue: then the record waits."""
+        name = self.owner.key(intent.generation, intent.fingerprint).name
+        if admitted is not None and admitted.name == name:
+            intent = intent.model_copy(update={"queued": admitted})
+        elif self.settings.budget.is_set or intent.queued is not None:
+            return self._queue(spec, intent)
+        try:
+            return self._submit(spec, intent)
+        except ServiceError as error:
+            refusal = self.client.service.find_refusal(error)
+            if refusal is None:
+                raise
+            return self._queue(spec, intent, refusal)
+
+    def _queue(self, spec: SpecT, intent: JobRecord, refusal: Refusal | None = None) -> JobRecord:
+        """Write down that the job waits for room in the queue, and since when."""
+        service = self.client.service
+        queue, amount = service.get_queue(spec)
+        cleared = intent.deferred_with is not None and self.owner.max_tries > intent.deferred_with
+        former = intent.queued if not cleared else None
+        request = QueueRequest(
+            service=service.name,
+            conn_id=service.conn_id,
+            queue=queue,
+            name=self.owner.key(intent.generation, intent.fingerprint).name,
+            amount=amount,
+            since=former.since if former is not None else datetime.now(UTC),
+            budget=self.settings.budget,
+        )
+        request.check_budget()
+        if former is not None:
+            kept = ("learnt", "reason", "refusals", "alone", "not_before")
+            request = request.model_copy(update={name: getattr(former, name) for name in kept})
+        if refusal is not None:
+            request = request.with_refusal(refusal, time.time())
+            self.log.info("The %s has no room for %s: %s", request.where, request.name, request.reason)
+        return self._remember(intent.queued_as(request, self.owner.max_tries))
+
+    def _find_refusal(self, outcome: PollOutcome) -> Refusal | None:
+        """Return what the service said when the job failed because its queue was full."""
+        if outcome.status is None or outcome.status.state is not JobState.FAILED:
+            return None
+        refusal: Refusal | None = self.client.service.find_refusal(outcome.status)
+        return refusal
 
     def _submit(self, spec: SpecT, intent: JobRecord) -> JobRecord:
         key = self.owner.key(intent.generation, intent.fingerprint)
@@ -281,6 +378,12 @@ def _get_search_start(owner: JobOwner, record: JobRecord | None) -> datetime:
     """Return the time before which no orphan of this owner can have been created."""
     # A cleared run gets a new start; an intent that was kept is older than that.
     return min(owner.started_at, record.intent_at) if record is not None else owner.started_at
+
+
+def _get_request(record: JobRecord) -> QueueRequest:
+    if record.queued is None:
+        raise ValueError("this record does not wait for room")
+    return record.queued
 
 
 def _pause(seconds: float) -> Flow[None]:

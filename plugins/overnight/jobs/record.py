@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from overnight.jobs.identity import JobKey
 from overnight.jobs.model import JobRef, JobStatus, Stored
+from overnight.jobs.queue import QueueRequest
 
 
 class Ending(StrEnum):
@@ -39,6 +40,8 @@ class JobRecord(Stored):
     """Whether the service has answered a poll of this job: then a later 404 means that it is gone."""
     deferred_with: int | None = None
     """Airflow's ``max_tries`` of the task while it is deferred: clearing a task raises it, a retry does not."""
+    queued: QueueRequest | None = None
+    """Set while the job waits at our side for room in the service's queue: it is not submitted yet."""
     ended_with: int | None = None
     """The same when the job had its ending."""
 
@@ -51,7 +54,14 @@ class JobRecord(Stored):
         """
         carried = former is not None and former.ref is None and former.generation == key.generation
         intent_at = former.intent_at if former is not None and carried else datetime.now(UTC)
-        return cls(generation=key.generation, fingerprint=key.fingerprint, intent_at=intent_at, key=key)
+        return cls(
+            generation=key.generation,
+            fingerprint=key.fingerprint,
+            intent_at=intent_at,
+            key=key,
+            queued=former.queued if former is not None and carried else None,
+            deferred_with=former.deferred_with if former is not None and carried else None,
+        )
 
     @classmethod
     def attached(cls, ref: JobRef, key: JobKey, submitted_at: datetime) -> JobRecord:
@@ -72,9 +82,18 @@ class JobRecord(Stored):
             raise ValueError("this record holds an intent only")
         return self.ref
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the job waits for room in the service's queue, and is not submitted yet."""
+        return self.ref is None and self.queued is not None
+
     def submitted(self, ref: JobRef, at: datetime) -> JobRecord:
         """Return the record of the intent carried out."""
-        return self.model_copy(update={"ref": ref, "submitted_at": at})
+        return self.model_copy(update={"ref": ref, "submitted_at": at, "deferred_with": None})
+
+    def queued_as(self, request: QueueRequest, max_tries: int) -> JobRecord:
+        """Return the record of an intent that waits for room in the service's queue."""
+        return self.model_copy(update={"queued": request, "deferred_with": max_tries})
 
     def with_answer(self) -> JobRecord:
         """Return the record of a job that the service has answered a poll of."""

@@ -22,6 +22,22 @@ SEARCHED: Final = timedelta(days=7)
 SpecT = TypeVar("SpecT", bound=JobSpec)
 
 
+def run_attempt(
+    attempt: Attempt[SpecT],
+    spec: SpecT,
+    prepare: Callable[[SpecT], SpecT] | None = None,
+) -> Conclusion:
+    """Carry out one attempt to its end, blocking; while the service's queue is full, it waits for room."""
+    record = attempt.attach_or_submit(spec, prepare)
+    while True:
+        while record.is_waiting:
+            record = attempt.attach_or_submit(spec, prepare, attempt.wait_for_room(record))
+        conclusion = attempt.conclude(record, attempt.wait(record))
+        if conclusion.refusal is None:
+            return conclusion
+        record = attempt.queue_again(record, conclusion.refusal, spec)
+
+
 def run(
     spec: SpecT,
     *,
@@ -47,7 +63,8 @@ def run(
     :param prepare: As for :meth:`~overnight.jobs.attach.Attempt.attach_or_submit`.
     :param connect: As for :class:`~overnight.jobs.attach.Attempt`.
     :param wait: The fields of :class:`~overnight.jobs.wait_settings.WaitSettings` that matter here: ``poll_interval``,
-        ``deadline``, ``patience``, ``cancel_on_deadline``, ``allowed_failures``, ``on_changed_spec``.
+        ``deadline``, ``patience``, ``cancel_on_deadline``, ``allowed_failures``, ``on_changed_spec``, ``budget``,
+        ``queue_deadline``.
     :raises SpecError: a parameter or the input is wrong; nothing was submitted.
     :raises ServiceError: a call failed for good, or the service was silent for ``patience``; start again.
     :raises JobEndedError: the job ended badly; ``retryable`` says whether another start submits it again.
@@ -65,8 +82,7 @@ def run(
         max_tries=former + 1 if again and delivered else former,
     )
     attempt: Attempt[SpecT] = Attempt(owner, client, records, settings=settings, log=log, connect=connect)
-    attached = attempt.attach_or_submit(spec, prepare)
-    conclusion = attempt.conclude(attached, attempt.wait(attached))
+    conclusion = run_attempt(attempt, spec, prepare)
     if conclusion.error is not None:
         raise conclusion.error
     return conclusion

@@ -9,8 +9,9 @@ from typing import ClassVar, Final, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from overnight.errors import UnsupportedError
+from overnight.errors import RateLimitedError, ServiceError, UnsupportedError
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultManifest, compute_fingerprint
+from overnight.jobs.queue import Amount, ListedJob, Refusal
 from overnight.transport.flow import Flow
 
 MAX_OTHER_PAGES: Final = 5
@@ -115,6 +116,36 @@ class Service(ABC, Generic[SpecT]):
     @abstractmethod
     def results(self, ref: JobRef) -> Flow[ResultManifest]:
         """Say where the results of a job are. Called for SUCCEEDED, PARTIAL, EXPIRED and CANCELLED jobs."""
+
+    def get_queue(self, spec: SpecT) -> tuple[str, Amount]:
+        """
+        Return which of the service's queues a job goes through, and what it takes up there.
+
+        One queue for each connection, counted in jobs, unless a service says otherwise.
+        """
+        del spec
+        return "", Amount()
+
+    def list_queue(self, queue: str) -> Flow[Collection[ListedJob]]:
+        """
+        List the jobs in a queue that are not over, whoever submitted them. Those that are over take up nothing.
+
+        :raises UnsupportedError: the service cannot list them.
+        """
+        raise UnsupportedError(f"{self.name} cannot list the jobs in its queue {queue!r}.")
+        yield  # pragma: no cover - makes this a flow
+
+    def find_refusal(self, answer: ServiceError | JobStatus) -> Refusal | None:
+        """
+        Say whether a submit that failed, or a job that failed, found the service's queue full.
+
+        :param answer: What :meth:`submit` raised, or the status of a job that is over.
+        :return: ``None``: it failed for another reason. Without an override that is all but a
+            :class:`~overnight.errors.RateLimitedError`, which says that nothing was created.
+        """
+        if isinstance(answer, RateLimitedError):
+            return Refusal(str(answer), retry_after=answer.retry_after)
+        return None
 
     def console_url(self, ref: JobRef) -> str | None:
         """Return the address of the service's own page about a job, for the link in Airflow's UI."""

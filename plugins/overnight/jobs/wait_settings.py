@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from overnight.errors import SpecError, shorten
 from overnight.jobs.allowance import Allowance
+from overnight.jobs.queue import Budget, QueueRequest
 from overnight.jobs.record import JobRecord
 from overnight.jobs.resume import OnChangedSpec
 
@@ -48,6 +49,10 @@ def _parse_allowance(value: Any) -> Any:
     return value if isinstance(value, Allowance) else Allowance.parse(value)
 
 
+def _parse_budget(value: Any) -> Any:
+    return Budget.parse(value)
+
+
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]
 
 
@@ -64,6 +69,8 @@ class WaitSettings(BaseModel):
     :param wait_for_completion: ``False``: return once the job is submitted.
     :param deferrable: Wait in the triggerer.
     :param durable: ``False``: every try submits and pays anew.
+    :param budget: What the service's queue may hold, of all jobs that are not over; without it, what the service takes.
+    :param queue_deadline: Seconds that a job waits for room in the queue, from its first refusal; ``None`` for ever.
     :param on_changed_spec: What is done with a job of the task that runs with another spec.
     """
 
@@ -81,6 +88,10 @@ class WaitSettings(BaseModel):
     deferrable: bool = False
     durable: bool = True
     on_changed_spec: OnChangedSpec = "fail"
+    budget: Annotated[Budget, BeforeValidator(_parse_budget)] = Budget()
+    queue_deadline: Annotated[
+        Annotated[Seconds, Field(gt=0, allow_inf_nan=False)] | None, BeforeValidator(_parse_optional)
+    ] = 24 * 3600.0
 
     @classmethod
     def parse(cls, **parameters: Any) -> Self:
@@ -98,6 +109,10 @@ class WaitSettings(BaseModel):
                 for fault in error.errors(include_url=False, include_input=False)
             )
             raise SpecError(f"{faults}. Nothing was submitted.") from None
+
+    def get_queue_deadline(self, request: QueueRequest) -> float | None:
+        """Return the end of a job's waiting for room, in epoch seconds."""
+        return request.since.timestamp() + self.queue_deadline if self.queue_deadline is not None else None
 
     def get_deadline(self, record: JobRecord) -> float | None:
         """Return the deadline of a job in epoch seconds: it counts from the submit, whatever the try."""

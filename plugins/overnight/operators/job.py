@@ -13,6 +13,7 @@ from airflow.sdk import BaseOperator, conf
 from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
+from overnight.errors import QueueDeadlineError
 from overnight.hooks.job import JobHook, hook_for
 from overnight.hooks.outcome import build_outcome, failing_for_good
 from overnight.hooks.record_store import RECORD, TaskStateRecordStore
@@ -25,6 +26,7 @@ from overnight.jobs.wait import request_cancellation
 from overnight.jobs.wait_settings import WaitSettings
 from overnight.links.job import CONSOLE_URL_KEY, JobLink
 from overnight.triggers.job import JobTrigger, get_context, parse_event
+from overnight.triggers.room import ROOM, RoomTrigger, parse_admission
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -61,6 +63,11 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
     :param cancel_on_kill: Cancel the job when the task is killed, marked, or cleared while it waits.
     :param allowed_failures: How many of the job's items may fail: a count (``10``), a ratio (``0.05``) or a percentage
         (``"5%"``).
+    :param budget: What the service's queue may hold at most, of all jobs that are not over: ``{"tokens": 3_000_000}``,
+        ``{"jobs": 5}``, ``{"records": 50_000}``, or several of these. A job that does not fit waits at our side,
+        deferred, for its turn. Without it the job is submitted at once, and waits only when the service refuses it.
+    :param queue_deadline: How long a job may wait for room, from the first time that there was none; ``None`` waits for
+        ever. ``deadline`` counts from the submit.
     :param on_changed_spec: When a try finds the task's job running with another spec: ``"fail"``, or
         ``"restart"``, which cancels it and submits the new one.
     """
@@ -74,6 +81,8 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         "cancel_on_deadline",
         "cancel_on_kill",
         "on_changed_spec",
+        "budget",
+        "queue_deadline",
     )
     operator_extra_links = (JobLink(),)
     hook_class: ClassVar[type[JobHook[Any]]]
@@ -92,6 +101,8 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         cancel_on_kill: bool | str = True,
         allowed_failures: float | str = 0,
         on_changed_spec: OnChangedSpec | str = "fail",
+        budget: Mapping[str, int] | str | None = None,
+        queue_deadline: timedelta | float | str | None = timedelta(hours=24),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -106,6 +117,8 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         self.cancel_on_kill = cancel_on_kill
         self.allowed_failures = allowed_failures
         self.on_changed_spec = on_changed_spec
+        self.budget = budget
+        self.queue_deadline = queue_deadline
         self._waiting_for: tuple[JobClient[Any], JobRef, bool] | None = None
 
     @abstractmethod
@@ -147,19 +160,8 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
             settings = self.parse_settings()
             with self.make_client() as client:
                 attempt = self.begin_attempt(context, client, settings)
-                record = attempt.attach_or_submit(self.build_spec(context), self.prepare_submit)
-                context["ti"].xcom_push(key=CONSOLE_URL_KEY, value=client.service.console_url(record.job) or "")
-                if not settings.wait_for_completion:
-                    attempt.hand_over(record)
-                    return build_outcome(record.job)
-                self.log.info("Waiting for %s; %s of its items may fail.", record.job, settings.allowed_failures)
-                if settings.deferrable:
-                    self._defer(attempt.defer(attempt.poll_first(record)), settings)
-                # Ready-made: a signal handler should neither look up a connection nor share one in use.
-                self._waiting_for = (self.make_client(), record.job, settings.cancel_on_kill)
-                outcome = attempt.wait(record)
-                self._waiting_for = None
-                return self._finish(context, attempt.conclude(record, outcome))
+                spec = self.build_spec(context)
+                return self._go_on(context, attempt, spec, attempt.attach_or_submit(spec, self.prepare_submit))
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Go on after the trigger's event, on whichever worker and in a fresh instance of the operator."""
@@ -168,7 +170,13 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
             record = JobRecord.model_validate(get_context(event))
             with self.make_client() as client:
                 attempt = self.begin_attempt(context, client, settings)
-                return self._finish(context, attempt.conclude(record, parse_event(event)))
+                if ROOM in event:
+                    return self._submit_in_turn(context, attempt, record, event)
+                conclusion = attempt.conclude(record, parse_event(event))
+                if conclusion.refusal is None:
+                    return self._finish(context, conclusion)
+                spec = self.build_spec(context)
+                return self._go_on(context, attempt, spec, attempt.queue_again(record, conclusion.refusal, spec))
 
     def on_kill(self) -> None:
         """
@@ -205,6 +213,56 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
             settings=settings,
             log=self.log,
             connect=lambda ref: hook_for(ref).client(),
+        )
+
+    def _go_on(self, context: Context, attempt: Attempt[SpecT], spec: SpecT, record: JobRecord) -> dict[str, Any]:
+        """Wait for room if there was none, and for the end of the job; a deferrable task defers for either."""
+        settings = attempt.settings
+        if record.is_waiting and settings.deferrable:
+            self._defer_for_room(record, settings)
+        while record.is_waiting:
+            record = attempt.attach_or_submit(spec, self.prepare_submit, attempt.wait_for_room(record))
+        console_url = attempt.client.service.console_url(record.job)
+        context["ti"].xcom_push(key=CONSOLE_URL_KEY, value=console_url or "")
+        if not settings.wait_for_completion:
+            attempt.hand_over(record)
+            return build_outcome(record.job)
+        self.log.info("Waiting for %s; %s of its items may fail.", record.job, settings.allowed_failures)
+        if settings.deferrable:
+            self._defer(attempt.defer(attempt.poll_first(record)), settings)
+        # Ready-made: a signal handler should neither look up a connection nor share one in use.
+        self._waiting_for = (self.make_client(), record.job, settings.cancel_on_kill)
+        outcome = attempt.wait(record)
+        self._waiting_for = None
+        conclusion = attempt.conclude(record, outcome)
+        if conclusion.refusal is None:
+            return self._finish(context, conclusion)
+        return self._go_on(context, attempt, spec, attempt.queue_again(record, conclusion.refusal, spec))
+
+    def _submit_in_turn(
+        self, context: Context, attempt: Attempt[SpecT], record: JobRecord, event: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Submit the job now that it was admitted, or fail when there was no room in time."""
+        try:
+            admitted = parse_admission(event)
+        except QueueDeadlineError:
+            attempt.stop_waiting(record)
+            raise
+        spec = self.build_spec(context)
+        return self._go_on(context, attempt, spec, attempt.attach_or_submit(spec, self.prepare_submit, admitted))
+
+    def _defer_for_room(self, record: JobRecord, settings: WaitSettings) -> NoReturn:
+        if record.queued is None:
+            raise ValueError("this record does not wait for room")
+        self.log.info("Queued here: the %s has no room yet. %s", record.queued.where, record.queued.reason)
+        self.defer(
+            trigger=RoomTrigger(
+                request=record.queued.model_dump(mode="json"),
+                interval=settings.poll_interval,
+                until=settings.get_queue_deadline(record.queued),
+                context=record.model_dump(mode="json"),
+            ),
+            method_name="execute_complete",
         )
 
     def _defer(self, record: JobRecord, settings: WaitSettings) -> NoReturn:

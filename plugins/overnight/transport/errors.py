@@ -14,6 +14,7 @@ import orjson
 from overnight.errors import (
     CredentialsError,
     NotFoundError,
+    QueueFullError,
     RateLimitedError,
     RequestRefusedError,
     ServiceError,
@@ -42,6 +43,7 @@ class Errors:
     :param reader: Reads the server's error bodies.
     :param remedies: What a user can do about a status, by status; added to the error's text.
     :param final_codes: Error codes that no waiting mends, whatever the status.
+    :param queue_codes: Error codes of a queue that has no room for one more job, whatever the status.
     :param secrets: What no text may quote, beside the credentials in a request's headers: a part of one, say.
     """
 
@@ -50,13 +52,16 @@ class Errors:
         service: str,
         reader: ErrorReader | None = None,
         remedies: Mapping[int, str] | None = None,
+        *,
         final_codes: Collection[str] = (),
+        queue_codes: Collection[str] = (),
         secrets: Collection[str] = (),
     ) -> None:
         self._service = service
         self._reader = reader or read_error
         self._remedies = {**_REMEDIES, **(remedies or {})}
         self._final_codes = frozenset(final_codes)
+        self._queue_codes = frozenset(queue_codes)
         self._secrets = tuple(secrets)
 
     def answered(self, response: httpx.Response) -> ServiceError:
@@ -102,6 +107,8 @@ class Errors:
     def _kind(self, status: int, code: str | None) -> type[ServiceError]:
         if code in self._final_codes:
             return RequestRefusedError
+        if code in self._queue_codes:
+            return QueueFullError
         if status in _KINDS:
             return _KINDS[status]
         return UnavailableError if status >= httpx.codes.INTERNAL_SERVER_ERROR else RequestRefusedError

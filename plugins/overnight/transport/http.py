@@ -21,7 +21,7 @@ from tenacity import (
     stop_after_attempt,
 )
 
-from overnight.errors import RateLimitedError, SpecError, TransientError
+from overnight.errors import QueueFullError, RateLimitedError, SpecError, TransientError
 from overnight.transport.errors import SECRET_NAME, ErrorReader, Errors, retry_after
 from overnight.transport.flow import Transport
 from overnight.transport.resume import Reading
@@ -106,6 +106,7 @@ class HttpTransport(Transport[HttpCall, Any]):
     :param error_reader: Picks ``(code, message)`` out of a decoded error body.
     :param remedies: What a user can do about a status, by status; added to the error's text.
     :param final_codes: Error codes that no waiting mends, whatever the status (a used-up quota that answers 429).
+    :param queue_codes: Error codes of a queue that has no room for one more job; such a call is not repeated.
     :param secrets: What no error may quote although no header of a request is equal to it.
     :raises SpecError: the base URL or a header cannot be sent as it is.
     """
@@ -125,6 +126,7 @@ class HttpTransport(Transport[HttpCall, Any]):
         error_reader: ErrorReader | None = None,
         remedies: Mapping[int, str] | None = None,
         final_codes: Collection[str] = (),
+        queue_codes: Collection[str] = (),
         secrets: Collection[str] = (),
     ) -> None:
         self.service = service
@@ -142,7 +144,9 @@ class HttpTransport(Transport[HttpCall, Any]):
         }
         self._attempts = attempts
         self._backoff = backoff
-        self._errors = Errors(service, error_reader, remedies, final_codes, secrets)
+        self._errors = Errors(
+            service, error_reader, remedies, final_codes=final_codes, queue_codes=queue_codes, secrets=secrets
+        )
         self._client: httpx.Client | None = None
         # A gathered flow's calls come from several threads.
         self._making_client = threading.Lock()
@@ -324,7 +328,9 @@ class HttpTransport(Transport[HttpCall, Any]):
             return self._delay(state.attempt_number, error)
 
         return {
-            "retry": retry_if_exception(lambda error: isinstance(error, kinds)),
+            "retry": retry_if_exception(
+                lambda error: isinstance(error, kinds) and not isinstance(error, QueueFullError)
+            ),
             "stop": stop_after_attempt(self._attempts),
             "wait": wait,
             "before_sleep": _log_retry,
