@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from typing import Any
 
 from overnight.errors import SpecError
+from overnight.ingest.formats import choose_formats
 from overnight.ingest.map.documents import Cursor, ReadItem, SingleSource
 from overnight.ingest.map.field_map import SourceMap, compile_field_map
 from overnight.ingest.map.join import JoinedSources
@@ -38,6 +40,7 @@ from overnight.ingest.write.target import OpenSearchTarget
 from overnight.ingest.write.write_mode import choose_operation
 from overnight.jobs import compute_fingerprint
 from overnight.jsonpath import JsonBytes
+from overnight.services.result_formats import find_result_format
 from overnight.storage import Storage, get_scheme
 
 log = logging.getLogger(__name__)
@@ -119,8 +122,13 @@ class _Load:
         self._has_ids = any(source_map.id is not None for source_map in self._maps)
         if len(uris) > 1 and options.duplicates != "reject":
             raise SpecError("A join writes each id once, so duplicates must be 'reject'.")
-        if "openai" not in reader.openers and any(_is_openai(part) for part in uris):
-            raise SpecError("No OpenAI key: put it into credential.openAI_key, or give an opener for 'openai' sources.")
+        self._formats = choose_formats(options.format, uris)
+        for scheme in {get_scheme(uri) for part in uris for uri in part} - reader.openers.keys():
+            if (needed := find_result_format(scheme)) is not None:
+                raise SpecError(
+                    f"Nothing reads {scheme}:// here: put the key of {needed.service} into the request's credential, "
+                    f"or give an opener for {scheme!r}."
+                )
         self._sources = [reader.resolve(number, part) for number, part in enumerate(uris)]
 
     def run(self) -> LoadReport:
@@ -254,7 +262,7 @@ class _Load:
     def _rows(self, source: Source, source_map: SourceMap) -> RowReader:
         return RowReader(
             source_map,
-            is_openai=_is_openai(self._request.data_source.uris[source.index]),
+            result_format=self._formats[source.index],
             omit_missing=self._options.missing_path == "omit",
         )
 
@@ -268,11 +276,23 @@ class _Load:
         return compute_fingerprint(
             {
                 "field_map": self._request.model_dump(mode="json", include={"field_map", "ingest_fields"}),
-                "files": [[[file.name, file.identity] for file in source.files] for source in self._sources],
+                "files": [
+                    # What may have changed unseen is never gone on with.
+                    [[file.name, file.identity or uuid.uuid4().hex] for file in source.files]
+                    for source in self._sources
+                ],
                 "target": [self._sink.address, index.uuid],
                 "options": options.model_dump(
                     mode="json",
-                    include={"unmatched", "missing_path", "duplicates", "write", "max_line_bytes", "dead_letter_uri"},
+                    include={
+                        "unmatched",
+                        "missing_path",
+                        "duplicates",
+                        "write",
+                        "max_line_bytes",
+                        "dead_letter_uri",
+                        "format",
+                    },
                 ),
             }
         )
@@ -288,7 +308,3 @@ def _peek(items: Iterator[ReadItem]) -> tuple[Sequence[JsonBytes] | None, Iterat
         if len(before) >= _MAX_PEEKED:
             break
     return None, chain(before, items)
-
-
-def _is_openai(uris: Sequence[str]) -> bool:
-    return any(get_scheme(uri) == "openai" for uri in uris)

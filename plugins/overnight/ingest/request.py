@@ -182,6 +182,9 @@ class LoadOptions(_Strict):
     :param verify: Whether the index is held against the report at the end: some of the documents by id, and their
         number.
     :param allow_empty: Whether sources without a single line are fine.
+    :param format: The service whose batch results the sources are (``openai``, ``sagemaker``, ``llamacloud`` …), so
+        that its error lines are rejected with the service's own words; a list has one for each source. Left out, a
+        source is read as results where its URI says so (``openai://``); ``plain`` reads those as documents, too.
     :param spool_dir: Folder for temporary files (ids seen, the side of a join that is read at random); the system's
         when ``None``.
     """
@@ -205,6 +208,7 @@ class LoadOptions(_Strict):
     verify: bool = True
     allow_empty: bool = False
     spool_dir: str | None = None
+    format: str | tuple[str | None, ...] | None = None
 
     @field_validator("allowed_failures", mode="before")
     @classmethod

@@ -17,6 +17,7 @@ from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import IngestRequest, LoadOptions, load
 from overnight.jobs import ResultManifest
 from overnight.services.openai.service import OpenAIBatchService, content
+from overnight.services.result_formats import load_result_formats
 from overnight.transport.http import HttpTransport
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class OpenSearchLoadOperator(BaseOperator):
             return load_and_judge(
                 context,
                 parse_request(self.request),
-                parse_options(self.options, allowed_failures=self.allowed_failures, **own),
+                parse_options(with_formats(self.options, self.request), allowed_failures=self.allowed_failures, **own),
                 conn_id=self.conn_id,
                 aws_conn_id=self.aws_conn_id,
                 openai_conn_id=self.openai_conn_id or _get_conn_id(self.request),
@@ -148,6 +149,21 @@ def parse_options(given: Mapping[str, Any] | None, **own: Any) -> LoadOptions:
     if twice:
         raise SpecError(f"{', '.join(twice)}: give it as the operator's own parameter, not in options.")
     return LoadOptions.of({**own, **given})
+
+
+def with_formats(options: Mapping[str, Any] | None, request: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return an operator's ``options`` with the result formats of the jobs among the request's sources.
+
+    The job's own XCom says which service wrote its files. A ``format`` that the user gives goes before that.
+    """
+    known = load_result_formats()
+    jobs = [
+        item["ref"]["service"] if isinstance(item, Mapping) and isinstance(item.get("ref"), Mapping) else None
+        for item in request.get("data_source", {}).get("source", ())
+    ]
+    formats = [service if service in known else None for service in jobs]
+    return {**({"format": formats} if any(formats) else {}), **(options or {})}
 
 
 def parse_request(given: Mapping[str, Any]) -> IngestRequest:

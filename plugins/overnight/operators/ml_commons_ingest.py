@@ -17,7 +17,7 @@ from overnight.ingest.map.field_map import compile_field_map
 from overnight.ingest.read.byte_range import split_range
 from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator
-from overnight.operators.load import load_and_judge, parse_options, parse_request
+from overnight.operators.load import load_and_judge, parse_options, parse_request, with_formats
 from overnight.services.ml_commons.connection import transport
 from overnight.services.ml_commons.ingest import Choice, Engine, MLCommonsIngestSpec, choose_engine, has_endpoint
 
@@ -146,7 +146,7 @@ class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
         return load_and_judge(
             context,
             request,
-            parse_options(self.options, allowed_failures=self.allowed_failures),
+            parse_options(with_formats(self.options, self.request), allowed_failures=self.allowed_failures),
             conn_id=self.conn_id,
             aws_conn_id=self.aws_conn_id,
             openai_conn_id=self.openai_conn_id,

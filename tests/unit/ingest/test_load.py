@@ -45,7 +45,6 @@ def test_every_line_becomes_a_document(opensearch: FakeOpenSearch, target: OpenS
 
 
 BAD = {
-    "blank_line": b"  ",
     "invalid_line": b'{"id":"x","t":',
     "missing_value": b'{"id":"x"}',
     "missing_id": b'{"t":"x"}',
@@ -251,7 +250,7 @@ def test_what_is_not_there_is_refused(target: OpenSearchTarget, tmp_path: Path) 
     for source in (tmp_path / "no.jsonl", f"{tmp_path}/*.jsonl", f"{tmp_path}/none/"):
         with pytest.raises(SpecError, match=r"source\[0\]"):
             load(request(source), target=target)
-    with pytest.raises(SpecError, match="openAI_key"):
+    with pytest.raises(SpecError, match="key of openai into the request's credential"):
         load(request("openai://file-1"), target=target)
 
 
@@ -305,7 +304,7 @@ def test_an_error_line_that_python_cannot_hold_is_a_rejected_document_too(
 ) -> None:
     good = b'{"custom_id":"b","response":{"status_code":200,"body":{"x":1}}}'
     path = write(tmp_path / "a.jsonl", [b'{"custom_id":"a",%b}' % member, good])
-    options = LoadOptions(dead_letter_uri=str(tmp_path / "letters.jsonl"))
+    options = LoadOptions(dead_letter_uri=str(tmp_path / "letters.jsonl"), format="openai")
     wanted = request(path, field_map={"_id": "$.custom_id", "x": "$.response.body.x"})
     assert counts(load(wanted, target=target, options=options)) == (2, 1, 1, 0)
     (letter,) = read_dead_letters(str(tmp_path / "letters.jsonl"))
@@ -318,10 +317,81 @@ def test_an_error_line_is_a_rejected_document_in_the_services_words(
 ) -> None:
     good = {"custom_id": "b", "response": {"status_code": 200, "body": {"x": 1}}, "error": None}
     path = write(tmp_path / "a.jsonl", [line, good])
-    report = load(request(path, field_map={"_id": "$.custom_id", "x": "$.response.body.x"}), target=target)
+    wanted = request(path, field_map={"_id": "$.custom_id", "x": "$.response.body.x"})
+    report = load(wanted, target=target, options=LoadOptions(format="openai"))
     assert opensearch.documents == {"b": {"x": 1}}
     (sample,) = report.rejected_sample
     assert (sample.code, sample.reason, sample.id, sample.line) == (code, "slow", "a", 1)
+
+
+LOG = {"id": "r1", "error": "upstream", "response": {"status_code": 503, "body": {"error": {"code": "x"}}}}
+
+
+@pytest.mark.parametrize(
+    ("field_map", "document"),
+    [
+        ({"_id": "$.id", "status": "$.response.status_code", "error": "$.error"}, {"status": 503, "error": "upstream"}),
+        ({"_id": "$.id", "answer": "$.response.body"}, {"answer": {"error": {"code": "x"}}}),
+    ],
+)
+def test_members_of_documents_are_the_users_own_whatever_they_are_called(
+    field_map: dict[str, str],
+    document: dict[str, Any],
+    opensearch: FakeOpenSearch,
+    target: OpenSearchTarget,
+    tmp_path: Path,
+) -> None:
+    path = write(tmp_path / "http.jsonl", [LOG])
+    load(request(path, field_map=field_map), target=target)
+    assert opensearch.documents == {"r1": document}
+
+
+def test_plain_reads_the_lines_of_an_openai_file_as_documents(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    def read(uri: str, start: int) -> Iterator[bytes]:
+        yield json.dumps(LOG).encode()[start:]
+
+    wanted = request("openai://file-1", field_map={"_id": "$.id", "error": "$.error"})
+    for options, documents in ((LoadOptions(), {}), (LoadOptions(format="plain"), {"r1": {"error": "upstream"}})):
+        load(wanted, target=target, openers={"openai": read}, options=options)
+        assert opensearch.documents == documents
+
+
+def test_blank_lines_are_counted_on_their_own_and_are_no_documents(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.jsonl", [{"id": "a", "t": 1}, b"  ", {"id": "b", "t": 2}, b"", b"\t\r", b""])
+    report = load(request(path), target=target)
+    assert opensearch.documents == {"a": {"text": 1}, "b": {"text": 2}}
+    assert counts(report) == (2, 2, 0, 0)
+    assert (report.sources[0].lines, report.sources[0].blank) == (6, 4)
+
+
+def test_nothing_but_blank_lines_is_nothing_to_load(target: OpenSearchTarget, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [b"", b"  "])
+    with pytest.raises(SpecError, match="nothing to load"):
+        load(request(path), target=target)
+    assert load(request(path), target=target, options=LoadOptions(allow_empty=True)).sources[0].blank == 2
+
+
+def test_an_unknown_format_is_refused(target: OpenSearchTarget, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"id": "a", "t": 1}])
+    with pytest.raises(SpecError, match="no result format 'nobody'.*openai"):
+        load(request(path), target=target, options=LoadOptions(format="nobody"))
+    with pytest.raises(SpecError, match="one for each"):
+        load(request(path), target=target, options=LoadOptions(format=("openai", None)))
+
+
+def test_a_line_that_lacks_a_value_and_holds_an_error_is_rejected_in_its_words(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    bedrock = {"recordId": "a", "modelInput": {"inputText": "x"}, "error": {"errorCode": 400, "errorMessage": "slow"}}
+    path = write(tmp_path / "a.jsonl", [bedrock])
+    report = load(request(path, field_map={"_id": "$.recordId", "v": "$.modelOutput.embedding"}), target=target)
+    (sample,) = report.rejected_sample
+    assert (sample.code, sample.id) == ("400", "a")
+    assert sample.reason == "the line has no value at $.modelOutput.embedding; its error: slow"
 
 
 def test_settings_are_changed_for_the_load_and_restored_when_it_fails(

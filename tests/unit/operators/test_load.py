@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from overnight.operators.load import REPORT_KEY, OpenSearchLoadOperator
+from overnight.operators.load import REPORT_KEY, OpenSearchLoadOperator, with_formats
 from overnight.operators.ml_commons_ingest import MLCommonsBatchIngestOperator
 from overnight.operators.shards import CutShardsOperator
 from unit.ingest.fake_opensearch import FakeOpenSearch
@@ -104,3 +104,19 @@ def test_a_join_is_not_cut(tmp_path: Path) -> None:
     wanted["data_source"]["source"] *= 2
     with pytest.raises(AirflowFailException, match="joins them"):
         CutShardsOperator(task_id="cut", request=wanted).execute({})
+
+
+def test_the_xcom_of_a_job_says_how_its_lines_are_read() -> None:
+    xcom = {
+        "ref": {"service": "openai", "id": "batch_1", "conn_id": "openai_default"},
+        "status": None,
+        "results": {
+            "ref": {"service": "openai", "id": "batch_1", "conn_id": "openai_default"},
+            "files": [{"kind": "output", "uri": "s3://bucket/out.jsonl"}],
+        },
+    }
+    other = {**xcom, "ref": {**xcom["ref"], "service": "ml_commons_predict"}}
+    given = {"data_source": {"source": ["s3://bucket/texts.jsonl", xcom, other]}}
+    assert with_formats({"refresh": False}, given) == {"format": [None, "openai", None], "refresh": False}
+    assert with_formats({"format": "plain"}, given) == {"format": "plain"}
+    assert with_formats(None, {"data_source": {"source": ["s3://bucket/texts.jsonl"]}}) == {}

@@ -58,6 +58,7 @@ class ReadItem:
     :param cursor: Where a later attempt may go on when everything up to here is done; ``None``: not here.
     :param source: The source whose line was read; ``None`` when none was.
     :param bytes: Of that line.
+    :param is_blank: The line is blank: counted, and no document.
     :param lacking: The sources that have no row for this id, when it is missing.
     """
 
@@ -67,6 +68,7 @@ class ReadItem:
     document: Document | None = None
     dead_letter: DeadLetter | None = None
     lacking: tuple[int, ...] = ()
+    is_blank: bool = False
 
 
 class SingleSource:
@@ -118,7 +120,9 @@ class SingleSource:
                 yield self._read_item(cursor, file.name, prefix, line, row)
 
     def _read_item(self, cursor: Cursor, uri: str, prefix: str, line: Line, row: Row) -> ReadItem:
-        item = ReadItem(cursor, 0, line.end - line.offset)
+        item = ReadItem(cursor, 0, line.end - line.offset, is_blank=row.is_blank)
+        if row.is_blank:
+            return item
         if row.key is not None and self._ids is not None and not self._ids.see(row.key):
             row.rejection = Rejection(Reason.DUPLICATE_ID, "an earlier line of this source has the same id")
         if row.rejection is not None:

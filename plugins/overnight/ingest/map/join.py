@@ -98,7 +98,10 @@ class JoinedSources:
             for line in self._reader.lines(file, tee=spool):
                 item = ReadItem(None, source.index, line.end - line.offset)
                 row = self._rows[source.index].read(line)
-                if row.key is None:
+                item.is_blank = row.is_blank
+                if row.is_blank:
+                    pass
+                elif row.key is None:
                     rejection = row.rejection or Rejection(Reason.MISSING_ID, "the line has no id")
                     item.dead_letter = build_dead_letter("rejected", rejection, source.index, file.name, line, row)
                 elif not self._index.add(source.index, row.key, Place(number, line.number, line.offset, line.end)):
@@ -117,7 +120,10 @@ class JoinedSources:
                         self._index.see(row.key)
                     continue
                 item = ReadItem(Cursor(number, Position(line.end, line.number)), self._driver, line.end - line.offset)
-                if row.key is None:
+                item.is_blank = row.is_blank
+                if row.is_blank:
+                    yield item
+                elif row.key is None:
                     rejection = row.rejection or Rejection(Reason.MISSING_ID, "the line has no id")
                     item.dead_letter = build_dead_letter("rejected", rejection, self._driver, file.name, line, row)
                     yield item

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 import msgspec
 
@@ -13,7 +12,8 @@ from overnight.errors import SpecError
 from overnight.ingest.map.decoder import LineDecoder, MalformedLineError
 from overnight.ingest.map.field_map import SourceMap
 from overnight.ingest.read.lines import Line
-from overnight.jsonpath import JsonBytes, JsonPath, decode_text
+from overnight.jobs.result_format import ResultFormat, to_rejection
+from overnight.jsonpath import JsonBytes, decode_text
 from overnight.rejection import Rejection
 
 MAX_ID_BYTES = 512
@@ -23,7 +23,6 @@ MAX_ID_BYTES = 512
 class Reason(StrEnum):
     """Why a document was not written, where OpenSearch or the AI service did not say it themselves."""
 
-    BLANK_LINE = "blank_line"
     INVALID_LINE = "invalid_line"
     LINE_TOO_LONG = "line_too_long"
     MISSING_ID = "missing_id"
@@ -44,12 +43,14 @@ class Row:
     :param id: The id as JSON.
     :param values: One for each mapped field, ``None`` where the line has none.
     :param rejection: Set when the line gives no document.
+    :param is_blank: The line has nothing but white space: it is counted, and is no document.
     """
 
     key: bytes | None = None
     id: JsonBytes | None = None
     values: list[JsonBytes | None] | None = None
     rejection: Rejection | None = None
+    is_blank: bool = False
 
     @property
     def text_id(self) -> str | None:
@@ -61,25 +62,22 @@ class RowReader:
     """
     Turns the lines of one source into rows.
 
-    A source that is an OpenAI batch's output or error file (it is read from OpenAI, or its map looks into
-    ``$.response`` or for ``$.custom_id``) has error lines: those with ``error`` or a ``response.status_code`` other
-    than 200 are refused with the service's own code and message.
-
     :param source_map: What is taken from a line.
-    :param is_openai: Whether the source is read from OpenAI.
+    :param result_format: Of a source that is a batch's result: its error lines are rejected with the service's own code
+        and message. ``None`` for a source of documents, whose members are the user's own, whatever they are called.
     :param omit_missing: Whether a line without one of the mapped values is fine.
     """
 
-    def __init__(self, source_map: SourceMap, *, is_openai: bool = False, omit_missing: bool = False) -> None:
+    def __init__(
+        self, source_map: SourceMap, *, result_format: ResultFormat | None = None, omit_missing: bool = False
+    ) -> None:
         self._fields = tuple(source_map.fields.items())
         self._has_id = source_map.id is not None
         self._omit_missing = omit_missing
+        self._format = result_format
         paths = [path for _, path in self._fields]
         if source_map.id is not None:
             paths.append(source_map.id)
-        self._watches_errors = is_openai or any(_is_openai_path(path) for path in paths)
-        if self._watches_errors:
-            paths += [_ERROR, _STATUS]
         self._decoder = LineDecoder(paths)
 
     def read(self, line: Line) -> Row:
@@ -88,22 +86,21 @@ class RowReader:
         if data is None:
             size = line.end - line.offset
             return _reject(Reason.LINE_TOO_LONG, f"the line has {size:,} bytes, more than max_line_bytes")
+        row = Row()
+        if self._format is not None and (result := self._format.read(data)) is not None:
+            data = result.data
+            row.rejection = result.rejection
         try:
             values = self._decoder.decode(data)
         except MalformedLineError as error:
             if not data.strip():
-                return _reject(Reason.BLANK_LINE, "the line is blank")
+                return Row(is_blank=True)
             return _reject(Reason.INVALID_LINE, str(error))
-        row = Row()
-        if self._watches_errors:
-            status, fault = values.pop(), values.pop()
-            if fault is not None or status is not None:
-                row.rejection = self._service_error(data, fault, status)
         if self._has_id:
             self._take_id(row, values.pop())
         row.values = values
         if None in values and row.rejection is None:
-            self._check_values(row, values)
+            self._check_values(row, values, data)
         return row
 
     def _take_id(self, row: Row, value: JsonBytes | None) -> None:
@@ -131,52 +128,39 @@ class RowReader:
                 else Rejection(Reason.INVALID_ID, "the id is empty")
             )
 
-    def _check_values(self, row: Row, values: list[JsonBytes | None]) -> None:
+    def _check_values(self, row: Row, values: list[JsonBytes | None], data: bytes) -> None:
         if self._omit_missing and any(value is not None for value in values):
             return
         absent = [path.text for (_, path), value in zip(self._fields, values, strict=True) if value is None]
-        row.rejection = Rejection(Reason.MISSING_VALUE, f"the line has no value at {', '.join(absent)}")
-
-    @staticmethod
-    def _service_error(data: bytes, error: JsonBytes | None, status: JsonBytes | None) -> Rejection | None:
-        if error is not None and bytes(error) != b"null":
-            return _parse_rejection(_read(error), Reason.SERVICE_ERROR)
-        if status is None or bytes(status) in (b"200", b"null"):
-            return None
-        code = bytes(status).decode()
-        body = _BODY.find(data)
-        answer = _read(body) if body is not None else None
-        if isinstance(answer, str) and answer.startswith("{"):
-            answer = _read(answer.encode())  # the text of an error page can start like this, too
-        if isinstance(answer, dict) and answer.get("error"):
-            answer = answer["error"]
-        return _parse_rejection(answer, f"status_{code}")
+        reason = f"the line has no value at {', '.join(absent)}"
+        error = find_error(data)
+        if error is None:
+            row.rejection = Rejection(Reason.MISSING_VALUE, reason)
+        else:
+            # A line of some service's that nobody named: what it says explains what it lacks.
+            row.rejection = Rejection(error.code, f"{reason}; its error: {error.reason}")
 
 
-_ERROR = JsonPath.parse("$.error")
-_STATUS = JsonPath.parse("$.response.status_code")
-_BODY = JsonPath.parse("$.response.body")
+_ERROR_NAMES = ("error", "errorMessage", "error_message", "errors")
+_ERROR_DEPTH = 3
 
 
-def _is_openai_path(path: JsonPath) -> bool:
-    return path.text.startswith("$.response.") or path.segments == ("custom_id",)
-
-
-def _parse_rejection(answer: Any, code: str) -> Rejection:
-    """Read ``{"code", "message"}``, the text of one, or whatever a compatible server wrote."""
-    if isinstance(answer, dict):
-        code = str(answer.get("code") or answer.get("type") or code)
-        text = answer.get("message")
-        return Rejection(code, str(text) if text else _excerpt(msgspec.json.encode(answer)))
-    return Rejection(code, _excerpt(str(answer).encode()) if answer else "the service gave no message")
-
-
-def _read(raw: JsonBytes) -> Any:
-    """Return what JSON says, or its text where Python cannot hold it (1e400) or it is none."""
+def find_error(data: bytes) -> Rejection | None:
+    """Return the words of an error that a line of an unknown service holds, at most three objects deep."""
     try:
-        return msgspec.json.decode(raw)
+        levels = [msgspec.json.decode(data)]
     except (msgspec.DecodeError, RecursionError):
-        return bytes(raw).decode(errors="replace")
+        return None
+    for _ in range(_ERROR_DEPTH):
+        objects = [value for value in levels if isinstance(value, dict)]
+        for value in objects:
+            for name in _ERROR_NAMES:
+                error = value.get(name)
+                if error:
+                    error = error[0] if isinstance(error, list) else error
+                    return to_rejection(value if isinstance(error, str) else error, Reason.SERVICE_ERROR)
+        levels = [member for value in objects for member in value.values()]
+    return None
 
 
 def _reject(code: Reason, text: str) -> Row:

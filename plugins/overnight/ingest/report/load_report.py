@@ -22,6 +22,7 @@ class SourceReport(_Frozen):
     One source.
 
     :param lines: Lines read, blank and broken ones too.
+    :param blank: Lines among them with nothing but white space, which are no documents.
     :param bytes: Bytes read, uncompressed.
     :param rejected: Lines that gave no document for what is wrong with them themselves.
     :param missing: Ids of documents that this source lacks the row of.
@@ -29,6 +30,7 @@ class SourceReport(_Frozen):
 
     uri: str
     lines: int = 0
+    blank: int = 0
     bytes: int = 0
     rejected: int = 0
     missing: int = 0
@@ -48,9 +50,9 @@ class LoadReport(_Frozen):
     """
     The end of a load. Always ``submitted = indexed + dropped + rejected + missing``.
 
-    :param submitted: Documents. Without a join that is the number of lines. With one it is the number of different
-        ids in all the sources, and each line whose id cannot be read or that repeats one counts as a document of
-        its own.
+    :param submitted: Documents. Without a join: the lines that are not blank. With one it is the number of
+        different ids in all the sources, and each line whose id cannot be read or that repeats one counts as a document
+        of its own.
     :param indexed: Documents that OpenSearch acknowledged.
     :param dropped: Documents that an ingest pipeline of the index dropped. They are no failures: the pipeline's author
         wanted it so.

@@ -28,6 +28,7 @@ class SourceTally(msgspec.Struct):
 
     uri: str
     lines: int = 0
+    blank: int = 0
     bytes: int = 0
     rejected: int = 0
     missing: int = 0
@@ -57,10 +58,17 @@ class Tally(msgspec.Struct):
         """Bytes read, of all sources."""
         return sum(source.bytes for source in self.sources)
 
-    def read(self, lines: Mapping[int, int], sizes: Mapping[int, int], lacking: Mapping[int, int]) -> None:
-        """Count what was read, by source: lines, their bytes, and ids that were looked for in vain."""
+    def read(
+        self,
+        lines: Mapping[int, int],
+        blank: Mapping[int, int],
+        sizes: Mapping[int, int],
+        lacking: Mapping[int, int],
+    ) -> None:
+        """Count what was read, by source: lines, the blank ones, bytes, and ids that were looked for in vain."""
         for number, source in enumerate(self.sources):
             source.lines += lines.get(number, 0)
+            source.blank += blank.get(number, 0)
             source.bytes += sizes.get(number, 0)
             source.missing += lacking.get(number, 0)
 

@@ -43,6 +43,7 @@ class DeliveryBatch:
     cursor: Cursor | None = None
     lines: Counter[int] = field(default_factory=Counter)
     line_bytes: Counter[int] = field(default_factory=Counter)
+    blank: Counter[int] = field(default_factory=Counter)
     lacking: Counter[int] = field(default_factory=Counter)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     places: list[DocumentPlace] = field(default_factory=list)
@@ -58,6 +59,7 @@ class DeliveryBatch:
         if item.source is not None:
             self.lines[item.source] += 1
             self.line_bytes[item.source] += item.bytes
+            self.blank[item.source] += item.is_blank
         if item.dead_letter is not None:
             self.dead_letters.append(item.dead_letter)
             self.lacking.update(item.lacking)
@@ -258,7 +260,7 @@ class Delivery:
     def _count(self, batch: DeliveryBatch, sent: SentBatch) -> None:
         """Count a batch whose documents' outcomes are all known."""
         tally = self._checkpoint.tally
-        tally.read(batch.lines, batch.line_bytes, batch.lacking)
+        tally.read(batch.lines, batch.blank, batch.line_bytes, batch.lacking)
         tally.indexed += len(batch.ends) - len(sent.dead_letters)
         records = batch.dead_letters + sent.dead_letters
         for record in records:

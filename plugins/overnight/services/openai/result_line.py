@@ -65,6 +65,15 @@ class _Body(msgspec.Struct):
     error: msgspec.Raw = msgspec.Raw()
     message: Any = None
     detail: Any = None
+    # Where the endpoints put their results (embeddings, chat and completions, responses, moderations) …
+    data: msgspec.Raw = msgspec.Raw()
+    choices: msgspec.Raw = msgspec.Raw()
+    output: msgspec.Raw = msgspec.Raw()
+    results: msgspec.Raw = msgspec.Raw()
+    # … and what a request has.
+    input: msgspec.Raw = msgspec.Raw()
+    messages: msgspec.Raw = msgspec.Raw()
+    prompt: msgspec.Raw = msgspec.Raw()
 
 
 class Result(NamedTuple):
@@ -100,6 +109,8 @@ def read_result(line: bytes, source: str, number: int) -> Result:
     code, message = _first_error(parsed.error, body, body_text)
     # A server can say 200 about a request that it then finds an error for.
     good = source == "output" and code is None and message is None and _is_success(status) and body is not None
+    if good and body is not None and (missing := _explain_empty(parsed.response, body, body_text)) is not None:
+        good, code, message = False, "empty_result", missing
     usable = (line if body_text is None else _unpacked(line, body_text)) if good else None
     outcome = LineOutcome(
         Outcome.EXPIRED if code in EXPIRED_CODES else Outcome.FAILED if usable is None else Outcome.SUCCEEDED,
@@ -150,6 +161,33 @@ def _first_error(raw: msgspec.Raw, body: _Body | None, body_text: str | None) ->
         return None, body_text or None
     text = body.message or body.detail
     return None, str(text) if text else None
+
+
+def is_result(line: bytes) -> bool:
+    """Whether a line has a ``response`` or an ``error``, as all result lines do and no input line does."""
+    try:
+        parsed = _decode_line(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return bytes(parsed.response) != b"" or bytes(parsed.error) != b""
+
+
+def _explain_empty(response: msgspec.Raw, body: _Body, body_text: str | None) -> str | None:
+    """Say why a body without an error is no result, either; ``None`` for one that is."""
+    text = body_text.encode() if body_text is not None else bytes(_decode_response(response).body)
+    if not text.strip()[1:-1].strip():
+        return "the response is an empty object"
+    results = {name: raw for name in ("data", "choices", "output", "results") if bytes(raw := getattr(body, name))}
+    if results and all(_is_nothing(raw) for raw in results.values()):
+        return f"the response has no result: {', '.join(results)} is empty"
+    if not results and any(_holds(raw) for raw in (body.input, body.messages, body.prompt)):
+        return "the response is the request again, without a result"
+    return None
+
+
+def _is_nothing(raw: msgspec.Raw) -> bool:
+    text = bytes(raw)
+    return len(text) < 64 and b"".join(text.split()) in (b"[]", b"null", b"{}", b'""')
 
 
 def _holds(raw: msgspec.Raw) -> bool:

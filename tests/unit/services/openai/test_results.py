@@ -274,7 +274,8 @@ RESULT = st.one_of(
     IDS.map(failed),
     IDS.map(expired),
     IDS.map(lambda custom_id: {"custom_id": custom_id, "error": None}),
-    IDS.map(lambda custom_id: done(custom_id, '{"data": []}')),
+    IDS.map(lambda custom_id: done(custom_id, '{"data": [1]}')),
+    IDS.map(lambda custom_id: done(custom_id, {"data": []})),
     st.sampled_from([b"broken\n", b"\n", b'{"custom_id": 5}\n', b"{}\n"]),
 )
 
@@ -335,4 +336,5 @@ def test_no_result_line_breaks_the_join(tmp_path_factory: pytest.TempPathFactory
 
 
 def good(line: dict[str, Any]) -> bool:
-    return "response" in line and line["response"] is not None and line["response"]["status_code"] == 200
+    response = line.get("response")
+    return response is not None and response["status_code"] == 200 and response["body"] != {"data": []}
