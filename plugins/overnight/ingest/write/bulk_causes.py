@@ -48,8 +48,8 @@ _QUEUE: Final = ItemCause(Scope.BUSY, "Lower max_in_flight or bulk_bytes, or giv
 _MEMORY: Final = ItemCause(Scope.BUSY, "Lower max_in_flight or bulk_bytes, or give the cluster more memory.")
 _PIPELINE: Final = ItemCause(
     Scope.BUSY,
-    "The ingest pipeline's remote model or service limits the rate: lower max_in_flight and bulk_bytes, or raise that "
-    "limit.",
+    "The ingest pipeline's remote model or service is overloaded or limits the rate: lower max_in_flight and "
+    "bulk_bytes, or raise that limit.",
 )
 
 _FORBIDDEN: Final = ItemCause(
@@ -107,8 +107,12 @@ _INDEX_REASONS: Final = (
 )
 
 _QUEUE_CODES: Final = re.compile(r"rejected_execution_exception|search_backpressure")
-# ML Commons passes throttling of AWS on as 400.
-_THROTTLED: Final = re.compile(r"remote server throttling|ThrottlingException|TooManyRequestsException", re.IGNORECASE)
+# ML Commons passes throttling of AWS on as 400, and a connection to a remote model that broke as 500.
+_THROTTLED: Final = re.compile(
+    r"remote server throttling|ThrottlingException|TooManyRequestsException|Error communicating with remote model|"
+    r"Acquire operation took longer",
+    re.IGNORECASE,
+)
 _TOO_MANY, _UNAVAILABLE, _CONFLICTS = 429, 503, 409
 
 

@@ -166,17 +166,17 @@ def is_empty(target: OpenSearchTarget, name: str) -> bool | None:
     A count sees only what was refreshed, and an index with ``refresh_interval: -1`` is not. So it is refreshed first;
     where that is not allowed, the operations in its transaction log count as documents.
 
-    :return: ``None`` when the user has the right for neither.
+    :return: ``None`` when the user has the right for neither, or the index is closed.
     """
     try:
         refresh(target, name)
         return count_documents(target, name) == 0
-    except NOT_ALLOWED as error:
+    except (*NOT_ALLOWED, RequestRefusedError) as error:
         log.info("Whether %s is empty cannot be counted: %s", name, error)
     try:
         stats = target.get(f"{quote_index_name(name)}/_stats/docs,translog")["_all"]["primaries"]
         return int(stats["docs"]["count"]) == 0 and int(stats["translog"]["operations"]) == 0
-    except NOT_ALLOWED as error:
+    except (*NOT_ALLOWED, RequestRefusedError) as error:
         log.info("Whether %s is empty cannot be seen from its statistics: %s", name, error)
     except (KeyError, TypeError):
         log.info("The statistics of %s do not say whether it is empty.", name)

@@ -40,8 +40,14 @@ def choose_operation(
     :param is_complete: Whether each document has a value for each of the fields.
     :param is_empty: Looks whether the index is empty; ``None`` when that cannot be found out.
     :param made_fields: Looks which fields the index's ingest pipelines make of a document of this load.
-    :raises SpecError: a partial update is needed and would destroy something.
+    :raises SpecError: a partial update is needed and would destroy something, or the index requires routing.
     """
+    if index.needs_routing and index.routing is None:
+        raise SpecError(
+            f"{index.name!r} asks for a routing value for each document, which a load cannot give. Nothing was "
+            "written. Load through an alias with an index_routing, or into an index whose mapping does not require "
+            "routing."
+        )
     if index.is_data_stream:
         if mode == "update":
             raise SpecError(

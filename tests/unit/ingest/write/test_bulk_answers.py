@@ -222,6 +222,7 @@ BUSY = [
     (429, "circuit_breaking_exception", "Data too large", "more memory"),
     (429, "status_exception", "Error from remote service: slow down", "remote model"),
     (400, "status_exception", "The request was denied due to remote server throttling", "remote model"),
+    (500, "status_exception", "Error communicating with remote model: Connection reset by peer", "remote model"),
     (503, "unavailable_shards_exception", "primary shard is not active", "healthy again"),
     (409, "version_conflict_engine_exception", "[a]: version conflict", "Something else writes"),
 ]

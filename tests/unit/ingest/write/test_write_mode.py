@@ -211,3 +211,19 @@ def test_a_data_stream_gets_its_documents_created(
     report = load(request(path, field_map={"_id": "$.id", "@timestamp": "$.t"}), target=target)
     assert report.indexed == 1
     assert json.loads(bodies[0].split(b"\n")[0]) == {"create": {"_id": "a"}}
+
+
+def test_required_routing_is_met_by_an_alias_or_refused(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
+    shape(opensearch, {"_routing": {"required": True}})
+    with pytest.raises(SpecError, match=r"routing value.*alias with an index_routing"):
+        choose(target)
+    opensearch.indices["docs"]["aliases"] = {"routed": {"index_routing": "7"}}
+    opensearch.indices["routed"] = {}
+    found = Answer(200, {"docs": opensearch.indices["docs"]})
+    opensearch.on_request = lambda _method, path: found if path == "/routed" else None
+    index = inspect_index(target, "routed")
+    assert (index.name, index.routing, index.is_alias) == ("docs", "7", True)
+    operation = choose_operation(
+        "index", index, ["text"], has_ids=True, is_complete=True, is_empty=lambda: False, made_fields=set
+    )
+    assert operation == "index"

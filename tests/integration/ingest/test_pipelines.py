@@ -1,0 +1,152 @@
+"""Loads through real ingest pipelines and into special indices. The judge is the index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overnight.errors import SpecError
+from overnight.ingest import LoadOptions, OpenSearchTarget, load, read_dead_letters
+from overnight.ingest.write.bulk import IndexRefusedError
+from overnight.ingest.write.index import create_index, swap_alias
+
+
+@pytest.fixture
+def target(opensearch_url: str) -> Iterator[OpenSearchTarget]:
+    with OpenSearchTarget(opensearch_url) as target:
+        yield target
+
+
+def _load(target: OpenSearchTarget, index: str, path: Path, rows: list[dict[str, Any]], **options: Any) -> Any:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = {name: f"$.{name}" for name in dict.fromkeys(name for row in rows for name in row)}
+    request = {"index_name": index, "field_map": fields, "data_source": {"source": [str(path)]}}
+    return load(request, target=target, options=LoadOptions(**options))
+
+
+def test_the_right_documents_are_named_whatever_order_the_pipeline_answers_in(
+    target: OpenSearchTarget, index_name: str, tmp_path: Path
+) -> None:
+    pipeline = [{"drop": {"if": "ctx.n % 3 == 1"}}, {"fail": {"if": "ctx.n % 5 == 2", "message": "no"}}]
+    target.put(f"_ingest/pipeline/{index_name}", {"processors": pipeline})
+    create_index(target, index_name, {"settings": {"number_of_replicas": 0, "default_pipeline": index_name}})
+    rows = [{"_id": f"d{n}", "n": n} for n in range(200)]
+    dead_letters = str(tmp_path / "dead.jsonl")
+    with pytest.raises(SpecError, match="pipeline"):
+        _load(target, index_name, tmp_path / "a.jsonl", rows, write="update")
+    report = _load(target, index_name, tmp_path / "a.jsonl", rows, dead_letter_uri=dead_letters)
+    dropped = {f"d{n}" for n in range(200) if n % 3 == 1}
+    failed = {f"d{n}" for n in range(200) if n % 5 == 2} - dropped
+    assert _ids_of(target, index_name) == {row["_id"] for row in rows} - dropped - failed
+    records = list(read_dead_letters(dead_letters))
+    assert {record.id for record in records if record.outcome == "dropped"} == dropped
+    assert {record.id for record in records if record.outcome == "rejected"} == failed
+    assert (report.indexed, report.dropped, report.rejected) == (200 - len(dropped | failed), len(dropped), len(failed))
+
+
+def test_a_pipeline_that_makes_fields_of_the_whole_document_is_not_run_on_a_part_of_it(
+    target: OpenSearchTarget, index_name: str, tmp_path: Path
+) -> None:
+    processor = {"script": {"source": "ctx.full = ctx.first + ' ' + ctx.last"}}
+    target.put(f"_ingest/pipeline/{index_name}", {"processors": [processor]})
+    create_index(target, index_name, {"settings": {"number_of_replicas": 0, "default_pipeline": index_name}})
+    rows = [{"_id": "ada", "first": "Ada", "last": "Low"}]
+    whole = {"ada": {"first": "Ada", "last": "Low", "full": "Ada Low"}}
+    for _ in range(2):  # the same load again is harmless: the pipeline makes again what it has made
+        assert _load(target, index_name, tmp_path / "a.jsonl", rows).indexed == 1
+        assert _documents(target, index_name) == whole
+    with pytest.raises(SpecError, match=r"pipeline.*Nothing was written"):
+        _load(target, index_name, tmp_path / "a.jsonl", [{"_id": "ada", "last": "King"}])
+    assert _documents(target, index_name) == whole
+
+
+def test_texts_that_no_search_sees_yet_outlive_their_vectors(
+    target: OpenSearchTarget, index_name: str, tmp_path: Path
+) -> None:
+    create_index(target, index_name, {"settings": {"number_of_replicas": 0, "refresh_interval": "-1"}})
+    _load(target, index_name, tmp_path / "a.jsonl", [{"_id": "a", "text": "kept"}], refresh=False)
+    _load(target, index_name, tmp_path / "a.jsonl", [{"_id": "a", "size": 3}], refresh=False)
+    assert _documents(target, index_name) == {"a": {"text": "kept", "size": 3}}
+
+
+@pytest.mark.parametrize(
+    "mappings",
+    [
+        {"_source": {"excludes": ["v"]}},
+        {"_source": {"enabled": False}},
+        {"properties": {"meta": {"properties": {"title": {"type": "text"}}}}},
+    ],
+)
+def test_an_update_that_would_lose_something_is_refused(
+    mappings: dict[str, Any], target: OpenSearchTarget, index_name: str, tmp_path: Path
+) -> None:
+    create_index(target, index_name, {"settings": {"number_of_replicas": 0}, "mappings": mappings})
+    _load(target, index_name, tmp_path / "a.jsonl", [{"_id": "a", "text": "kept"}])
+    with pytest.raises(SpecError, match="Nothing was written"):
+        _load(target, index_name, tmp_path / "a.jsonl", [{"_id": "a", "meta.title": "new"}])
+
+
+def test_a_data_stream_is_loaded_and_loaded_again(target: OpenSearchTarget, index_name: str, tmp_path: Path) -> None:
+    template = {
+        "index_patterns": [index_name],
+        "data_stream": {},
+        "template": {"settings": {"number_of_replicas": 0}},
+    }
+    target.put(f"_index_template/{index_name}", template)
+    target.put(f"_data_stream/{index_name}", {})
+    try:
+        rows = [{"_id": f"d{n}", "@timestamp": "2026-11-26T00:00:00Z", "n": n} for n in range(50)]
+        report = _load(target, index_name, tmp_path / "a.jsonl", rows)
+        assert (report.indexed, len(_ids_of(target, index_name))) == (50, 50)
+        again = _load(target, index_name, tmp_path / "a.jsonl", rows)
+        assert (again.indexed, again.reasons) == (0, {"document_exists": 50})
+        with pytest.raises(SpecError, match="@timestamp"):
+            _load(target, index_name, tmp_path / "a.jsonl", [{"_id": "x", "n": 1}])
+    finally:
+        target.delete(f"_data_stream/{index_name}")
+        target.delete(f"_index_template/{index_name}")
+
+
+def test_an_alias_keeps_its_filter_and_routing_when_it_is_swapped(target: OpenSearchTarget, index_name: str) -> None:
+    for number in (1, 2):
+        create_index(target, f"{index_name}-{number}", {"settings": {"number_of_replicas": 0}})
+    alias = {"filter": {"term": {"n": 1}}, "index_routing": "a", "search_routing": "a,b", "is_write_index": True}
+    target.put(f"{index_name}-1/_alias/{index_name}", alias)
+    assert swap_alias(target, index_name, f"{index_name}-2") == [f"{index_name}-1"]
+    assert target.get(f"_alias/{index_name}") == {f"{index_name}-2": {"aliases": {index_name: alias}}}
+
+
+def test_an_index_that_takes_no_documents_says_why_once(
+    target: OpenSearchTarget, index_name: str, tmp_path: Path
+) -> None:
+    create_index(target, index_name, {"settings": {"number_of_replicas": 0}})
+    rows = [{"_id": f"d{n}", "n": n} for n in range(5)]
+    dead_letters = tmp_path / "dead.jsonl"
+    for setting, value, remedy in (
+        ("index.blocks.write", True, "blocks.write"),
+        ("index.default_pipeline", "nowhere", "Create the ingest pipeline"),
+    ):
+        target.put(f"{index_name}/_settings", {setting: value})
+        with pytest.raises(IndexRefusedError, match=remedy):
+            _load(target, index_name, tmp_path / "a.jsonl", rows, dead_letter_uri=str(dead_letters))
+        target.put(f"{index_name}/_settings", {setting: None})
+    target.post(f"{index_name}/_close")
+    with pytest.raises(IndexRefusedError, match="is closed"):
+        _load(target, index_name, tmp_path / "a.jsonl", rows, dead_letter_uri=str(dead_letters))
+    target.post(f"{index_name}/_open")
+    assert not dead_letters.exists()
+    assert _load(target, index_name, tmp_path / "a.jsonl", rows).indexed == 5
+
+
+def _documents(target: OpenSearchTarget, index: str) -> dict[str, Any]:
+    target.post(f"{index}/_refresh")
+    return {hit["_id"]: hit["_source"] for hit in target.post(f"{index}/_search", {"size": 1_000})["hits"]["hits"]}
+
+
+def _ids_of(target: OpenSearchTarget, index: str) -> set[str]:
+    target.post(f"{index}/_refresh")
+    return {hit["_id"] for hit in target.post(f"{index}/_search", {"size": 1_000})["hits"]["hits"]}
