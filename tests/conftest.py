@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Examples that first touch a disk or a compiler take longer than hypothesis' 200 ms; tests do not measure time.
 settings.register_profile("overnight", deadline=None)
 # Run once for every mutant; what fails fails again.
-settings.register_profile("mutants", deadline=None, max_examples=20, derandomize=True, database=None)
+settings.register_profile(
+    "mutants",
+    deadline=None,
+    max_examples=20,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.differing_executors],
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "overnight"))
 
 _PREFIXES = ("AIRFLOW_CONN_", "AWS_", "AZURE_", "LLAMA_CLOUD_", "OPENAI_", "OPENSEARCH_")

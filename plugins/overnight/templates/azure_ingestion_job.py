@@ -75,7 +75,7 @@ def azure_ingestion_job(
         @task
         def configure() -> dict[str, Any]:
             """Check the run's params before anything is paid for."""
-            run = type(defaults).of_run(get_current_context())
+            run = defaults.render(get_current_context())
             return {**run.model_dump(mode="json"), "deadline_seconds": run.deadline_hours * 3_600}
 
         @task

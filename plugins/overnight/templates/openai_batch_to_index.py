@@ -49,7 +49,7 @@ def openai_batch_to_index(
         def configure() -> dict[str, Any]:
             """Check the run's params and work out what follows from them, before anything is paid for."""
             context = get_current_context()
-            return type(config).of_run(context).settings(context)
+            return config.render(context).settings(context)
 
         # An operator's arguments are typed by what they are in the run; until then they are references to XComs.
         settings: Any = configure()

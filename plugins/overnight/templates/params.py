@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from inspect import get_annotations
-from typing import TYPE_CHECKING, Annotated, Any, Final, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self, TypeAlias
 
 from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowFailException
-from jinja2 import TemplateError, UndefinedError
+from jinja2 import StrictUndefined, TemplateError, UndefinedError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from overnight.hooks.executor import require_shared
@@ -61,23 +62,22 @@ class TemplateConfig(BaseModel):
             if name in schema["properties"]
         }
 
-    @classmethod
-    def of_run(cls, context: Context) -> Self:
+    def render(self, context: Context) -> Self:
         """
         Return the config of one run: its params, rendered and validated.
 
         :raises AirflowFailException: a value does not fit, or is no template; the text names the param.
         """
-        brought = context["dag_run"].conf or {}
-        facts = cast("Context", {name: value for name, value in context.items() if name in RUN_FACTS})
-        own = {name: param.value for name, param in context["dag"].params.items()}
+        given = context["dag_run"].conf or {}
+        # Airflow overwrites the DAG's own Params with what a run is given, so only the config knows the author's texts.
+        written = self.model_dump(mode="json")
         rendered = {
             # A form sends the author's own values back as well.
-            name: _rendered(name, value, facts if name in brought and value != own.get(name) else context, context)
+            name: _render(name, value, context, as_author=name not in given or value == written.get(name))
             for name, value in dict(context["params"]).items()
         }
         with failing_for_good():
-            return cls.model_validate(rendered)
+            return self.model_validate(rendered)
 
 
 def run_folder(work_uri: str, context: Context) -> str:
@@ -92,9 +92,11 @@ def run_folder(work_uri: str, context: Context) -> str:
     return f"{work_uri.rstrip('/')}/{context['dag'].dag_id}/{run_id}"
 
 
-def _rendered(name: str, value: Any, known: Context, context: Context) -> Any:
+def _render(name: str, value: Any, context: Context, *, as_author: bool) -> Any:
     try:
-        return context["task"].render_template(value, known)
+        if as_author:
+            return context["task"].render_template(value, context)
+        return _render_with_facts(value, {key: fact for key, fact in context.items() if key in RUN_FACTS})
     except UndefinedError as error:
         remedy = f"A text that is given to a run may name {', '.join(sorted(RUN_FACTS))}."
         if any(f"'{fact}'" in str(error) for fact in RUN_FACTS):
@@ -104,6 +106,21 @@ def _rendered(name: str, value: Any, known: Context, context: Context) -> Any:
         ) from error
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise AirflowFailException(f"The param {name} is a template that cannot be rendered: {error}") from error
+
+
+def _render_with_facts(value: Any, facts: Mapping[str, Any]) -> Any:
+    """
+    Render every text in a value in an environment that has nothing of the DAG's: no macros, no files to include.
+
+    A DAG's own environment may also be one without a sandbox (``render_template_as_native_obj``).
+    """
+    if isinstance(value, str):
+        return ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(value).render(facts)
+    if isinstance(value, list):
+        return [_render_with_facts(element, facts) for element in value]
+    if isinstance(value, dict):
+        return {key: _render_with_facts(element, facts) for key, element in value.items()}
+    return value
 
 
 def _resolved(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:

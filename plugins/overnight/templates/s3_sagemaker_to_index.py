@@ -122,7 +122,7 @@ def s3_sagemaker_to_index(
         def configure() -> dict[str, Any]:
             """Check the run's params and work out what follows from them, before anything is paid for."""
             context = get_current_context()
-            run = type(config).of_run(context)
+            run = config.render(context)
             run_uri = run_folder(run.work_uri, context)
             return {
                 **run.model_dump(mode="json"),

@@ -36,3 +36,9 @@ def project_dag(name: str) -> DAG:
     dag = module.dag
     assert isinstance(dag, DAG)
     return dag
+
+
+def project_config(name: str) -> TemplateConfig:
+    """Return the config that the DAG of a file in ``dags/`` was made of."""
+    params = project_dag(name).params
+    return CONFIGS[name].model_validate({field: params.get_param(field).value for field in params})

@@ -8,7 +8,7 @@ from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 
-from .dags import CONFIGS, DAGS, project_dag
+from .dags import CONFIGS, DAGS, project_config, project_dag
 
 FIELDS = [(name, field) for name in CONFIGS for field in CONFIGS[name].model_fields]
 CREDENTIALS = ("password", "secret", "token", "api_key", "access_key", "credential")
@@ -38,7 +38,7 @@ def test_the_form_has_a_field_for_everything_in_the_config(name: str) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_defaults_make_a_run(name: str) -> None:
-    run = CONFIGS[name].of_run(context(name))
+    run = project_config(name).render(context(name))
     assert "{{" not in run.model_dump_json()
 
 
@@ -63,7 +63,7 @@ def test_a_value_of_no_kind_that_it_takes_is_refused_by_the_form_and_by_the_run(
     with pytest.raises(ParamValidationError):
         Param(wrong, **param.schema).resolve()
     with pytest.raises(AirflowFailException, match=field):
-        CONFIGS[name].of_run(context(name, **{field: wrong}))
+        project_config(name).render(context(name, **{field: wrong}))
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
