@@ -188,7 +188,9 @@ class Attempt(Generic[SpecT]):
         """Write down that the job waits no more: the next try of the task begins to wait anew."""
         self._remember(record.model_copy(update={"queued": None, "deferred_with": None}))
 
-    def queue_again(self, record: JobRecord, refusal: Refusal, spec: SpecT) -> JobRecord:
+    def queue_again(
+        self, record: JobRecord, refusal: Refusal, spec: SpecT, prepare: Callable[[SpecT], SpecT] | None = None
+    ) -> JobRecord:
         """
         Return the waiting record of the generation that follows a job which failed for a full queue.
 
@@ -197,7 +199,7 @@ class Attempt(Generic[SpecT]):
         following = JobRecord.intent(
             self.owner.key(record.generation + 1, spec.fingerprint(self.client.service.conn_id))
         ).model_copy(update={"queued": record.queued})
-        return self._queue(spec, following, refusal)
+        return self._queue(_prepare(spec, prepare), following, refusal)
 
     def poll_first(self, record: JobRecord) -> JobRecord:
         """Poll a job that was just submitted, so that a later 404 is known for a loss; a failing poll is no matter."""

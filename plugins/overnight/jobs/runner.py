@@ -35,7 +35,7 @@ def run_attempt(
         conclusion = attempt.conclude(record, attempt.wait(record))
         if conclusion.refusal is None:
             return conclusion
-        record = attempt.queue_again(record, conclusion.refusal, spec)
+        record = attempt.queue_again(record, conclusion.refusal, spec, prepare)
 
 
 def run(

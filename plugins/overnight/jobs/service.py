@@ -126,7 +126,7 @@ class Service(ABC, Generic[SpecT]):
         del spec
         return "", Amount()
 
-    def list_queue(self, queue: str) -> Flow[Collection[ListedJob]]:
+    def list_queue(self, queue: str, /) -> Flow[Collection[ListedJob]]:
         """
         List the jobs in a queue that are not over, whoever submitted them. Those that are over take up nothing.
 

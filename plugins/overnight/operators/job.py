@@ -176,7 +176,9 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
                 if conclusion.refusal is None:
                     return self._finish(context, conclusion)
                 spec = self.build_spec(context)
-                return self._go_on(context, attempt, spec, attempt.queue_again(record, conclusion.refusal, spec))
+                return self._go_on(
+                    context, attempt, spec, attempt.queue_again(record, conclusion.refusal, spec, self.prepare_submit)
+                )
 
     def on_kill(self) -> None:
         """
@@ -237,7 +239,9 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         conclusion = attempt.conclude(record, outcome)
         if conclusion.refusal is None:
             return self._finish(context, conclusion)
-        return self._go_on(context, attempt, spec, attempt.queue_again(record, conclusion.refusal, spec))
+        return self._go_on(
+            context, attempt, spec, attempt.queue_again(record, conclusion.refusal, spec, self.prepare_submit)
+        )
 
     def _submit_in_turn(
         self, context: Context, attempt: Attempt[SpecT], record: JobRecord, event: Mapping[str, Any]

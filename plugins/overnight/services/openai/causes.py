@@ -39,7 +39,6 @@ CAUSES: Final[Mapping[str, Cause]] = {
     "quota_exceeded": _QUOTA,
     # Limits that lift when other batches end
     "token_limit_exceeded": _QUEUE,
-    "too_many_tasks": _QUEUE,
     # The service's own failures
     "rate_limit_exceeded": _BUSY,
     "rate_limit_error": _BUSY,
@@ -110,6 +109,7 @@ CAUSES: Final[Mapping[str, Cause]] = {
     "422": _INPUT,
     "file_too_large": _TOO_LARGE,
     "too_many_requests_in_batch": _TOO_LARGE,
+    "too_many_tasks": _TOO_LARGE,
     "mismatched_model": _ONE_MODEL,
     "model_mismatch": _ONE_MODEL,
     "deploymentnotfound": _MODEL,
@@ -125,6 +125,9 @@ CAUSES: Final[Mapping[str, Cause]] = {
     "string_above_max_length": _CONTENT,
 }
 """By lower-case code, or HTTP status where a line or a batch has that alone."""
+
+QUEUE_CODES: Final = frozenset(code for code, row in CAUSES.items() if row is _QUEUE)
+"""Codes of a queue that is full, whatever HTTP status they come with: the batch waits for its turn."""
 
 FINAL_CODES: Final = frozenset(
     code for code, row in CAUSES.items() if row.cause is FailureCause.LIMITS and not row.retryable

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from overnight.errors import SpecError
-from overnight.services.openai.causes import FINAL_CODES
+from overnight.services.openai.causes import FINAL_CODES, QUEUE_CODES
 from overnight.transport.errors import read_error
 from overnight.transport.http import HttpTransport
 
@@ -88,6 +88,7 @@ class OpenAIConnection:
             error_reader=read_openai_error,
             remedies=_REMEDIES,
             final_codes=FINAL_CODES,
+            queue_codes=QUEUE_CODES,
         )
 
 

@@ -36,8 +36,10 @@ from overnight.jobs import (
     ResultManifest,
     choose_found,
 )
+from overnight.jobs.queue import Amount, ListedJob, Refusal
 from overnight.jobs.service import MAX_OTHER_PAGES, Service
 from overnight.services.create import CLOCK_SKEW, create_once
+from overnight.services.openai import queue
 from overnight.services.openai.causes import get_cause
 from overnight.services.openai.connection import read_openai_error
 from overnight.services.openai.files import (
@@ -70,7 +72,6 @@ __all__ = ["CONSOLE_URL", "OpenAIBatchService", "OpenAIBatchSpec", "content", "t
 log = logging.getLogger(__name__)
 
 CONSOLE_URL: Final = "https://platform.openai.com/batches/"
-NAME_TAG: Final = "overnight_name"
 ERROR_FILE_BYTES: Final = 1 << 20
 """How much of an error file is read to find out whether, and why, lines of a completed batch failed."""
 
@@ -120,9 +121,10 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         :raises InputError: the input would be rejected; nothing was uploaded.
         :raises SpecError: the metadata is over the service's limits, or the input changed since it was measured.
         """
-        metadata = self._metadata(spec, key)
         if spec.input_uri is None:
+            metadata = self._metadata(spec, key)
             return (yield from self._create(spec, key, metadata, cast("str", spec.input_file_id), is_ours=False))
+        self._metadata(spec, key)  # refuses before the input is read
         check_size(self.storage, spec)
         measured = spec.measured(self.storage, self.limits)
         if spec.input_sha256 not in (None, measured.input_sha256):
@@ -132,6 +134,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
                 "complete. Nothing was submitted."
             )
         spec = measured
+        metadata = self._metadata(spec, key)
         wanted = InputFile(
             uri=cast("str", spec.input_uri),
             name=f"{key.name}.{cast('str', spec.input_sha256)[:16]}.jsonl",
@@ -197,6 +200,18 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
             query = {**query, "after": fresh[-1]["id"]}
         return statuses
 
+    def get_queue(self, spec: OpenAIBatchSpec) -> tuple[str, Amount]:
+        """Return the queue of enqueued tokens of the batch's model, and what the batch takes up there."""
+        return queue.get_queue(spec)
+
+    def list_queue(self, queue_name: str, /) -> Flow[Collection[ListedJob]]:
+        """List the batches in a model's queue, whoever submitted them."""
+        return (yield from queue.list_queue(queue_name))
+
+    def find_refusal(self, answer: ServiceError | JobStatus) -> Refusal | None:
+        """Say whether the model's queue was full."""
+        return queue.find_refusal(answer)
+
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:
         """
         Ask for the batch's end.
@@ -260,7 +275,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         bare: list[dict[str, Any]] = []
         for batch in (yield from list_all("batches", {"limit": PAGE}, since - CLOCK_SKEW)):
             metadata = batch.get("metadata")
-            name = metadata.get(NAME_TAG) if isinstance(metadata, dict) else None
+            name = metadata.get(queue.NAME_TAG) if isinstance(metadata, dict) else None
             if file_id is not None and batch.get("input_file_id") == file_id:
                 name = key.name
             if (found := self._found(batch, name, key, since)) is not None:
@@ -305,7 +320,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
     def _metadata(self, spec: OpenAIBatchSpec, key: JobKey) -> dict[str, str]:
         limits = self.limits
         task = key.task_id if key.map_index < 0 else f"{key.task_id}[{key.map_index}]"
-        ours = {NAME_TAG: key.name}
+        ours = {queue.NAME_TAG: key.name}
         for name, value in {"dag": key.dag_id, "run": key.run_id, "task": task}.items():
             ours[TAG_PREFIX + name] = value[: limits.metadata_value_chars]
         room = limits.metadata_pairs - len(ours)
@@ -320,6 +335,10 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
                     f"metadata {name[:80]!r} is too long: the service takes keys of {limits.metadata_key_chars} and "
                     f"values of {limits.metadata_value_chars} characters."
                 )
+        size = queue.build_size_tag(spec)
+        if size is not None and len(spec.metadata) < room and len(size) <= limits.metadata_value_chars:
+            # Where the user's own pairs leave no room, the list says less of the queue.
+            ours[queue.SIZE_TAG] = size
         return {**spec.metadata, **ours}
 
     def _get(self, ref: JobRef) -> Flow[dict[str, Any]]:
@@ -357,7 +376,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
             answer = yield HttpCall("POST", "batches", json=body, retry=Retry.REJECTED)
             batch = parse_object(answer, "the created batch")
             kept = batch.get("metadata")
-            if not isinstance(kept, dict) or kept.get(NAME_TAG) != key.name:
+            if not isinstance(kept, dict) or kept.get(queue.NAME_TAG) != key.name:
                 log.warning("This server drops a batch's metadata; a lost job is found by its input file only.")
             return self.ref(batch["id"])
 

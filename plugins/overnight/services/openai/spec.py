@@ -30,6 +30,7 @@ class OpenAIBatchSpec(JobSpec):
     :param output_expires_after: The same for the result files, counted from their creation.
     :param input_sha256: With ``input_bytes`` and ``input_requests``, what :meth:`measured` fills in, or what the step
         that wrote the input says of it. The input is measured again, and compared, when it is submitted.
+    :param input_tokens: With ``model``, what the batch takes up in which queue; :meth:`measured` fills both in.
     """
 
     input_uri: str | None = Field(default=None, min_length=1)
@@ -42,6 +43,8 @@ class OpenAIBatchSpec(JobSpec):
     input_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     input_bytes: int | None = Field(default=None, ge=1)
     input_requests: int | None = Field(default=None, ge=1)
+    input_tokens: int | None = Field(default=None, ge=0)
+    model: str | None = None
 
     @field_validator("metadata")
     @classmethod
@@ -76,10 +79,13 @@ class OpenAIBatchSpec(JobSpec):
                 "input_sha256": found.sha256,
                 "input_bytes": found.bytes,
                 "input_requests": found.requests,
+                "input_tokens": found.tokens,
+                "model": found.model,
             }
         )
 
     def fingerprint(self, conn_id: str) -> str:
         """Return the digest of the spec; of a measured file, the content counts and not where it lies."""
-        excluded = {"input_uri"} if self.input_sha256 is not None else set[str]()
+        # What follows from the content, or is an estimate of it, does not decide.
+        excluded = {"input_tokens", "model"} | ({"input_uri"} if self.input_sha256 is not None else set())
         return compute_fingerprint({"spec": self.model_dump(mode="json", exclude=excluded), "conn_id": conn_id})

@@ -10,7 +10,7 @@ EXPECTED: dict[tuple[FailureCause, bool], set[str]] = {
     (FailureCause.LIMITS, False): {
         "access_terminated", "billing_hard_limit_reached", "billing_not_active", "insufficient_quota", "quota_exceeded",
     },
-    (FailureCause.LIMITS, True): {"token_limit_exceeded", "too_many_tasks"},
+    (FailureCause.LIMITS, True): {"token_limit_exceeded"},
     (FailureCause.SERVICE, True): {
         "rate_limit_exceeded", "rate_limit_error", "too_many_requests", "overloaded", "overloaded_error",
         "engine_overloaded", "service_unavailable", "serviceunavailable", "capacity_exceeded", "429", "503",
@@ -31,6 +31,7 @@ EXPECTED: dict[tuple[FailureCause, bool], set[str]] = {
         "too_many_requests_in_batch", "mismatched_model", "model_mismatch", "deploymentnotfound", "model_not_found",
         "model_not_supported", "content_filter", "content_policy_violation", "context_length_exceeded",
         "invalid_image", "invalid_prompt", "responsibleaipolicyviolation", "string_above_max_length",
+        "too_many_tasks",
     },
 }  # fmt: skip
 ROWS = [(code, cause, retryable) for (cause, retryable), codes in EXPECTED.items() for code in sorted(codes)]

@@ -41,7 +41,12 @@ def problems(folder: Path, content: bytes, endpoint: str = EMBED, **options: Any
 def test_a_good_file_is_measured(tmp_path: Path) -> None:
     content = lines(request("a"), request("b", body={"model": "m", "input": ["x", "y", "z"]}))
     assert scanned(tmp_path, content) == InputScan(
-        requests=2, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), embedding_inputs=4, model="m"
+        requests=2,
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        embedding_inputs=4,
+        model="m",
+        tokens=1 + 3,
     )
 
 

@@ -303,6 +303,8 @@ def test_submit_uploads_and_creates_with_our_tags(fake: Fake, spec: OpenAIBatchS
     assert fake.files[0]["filename"].startswith(f"{key.name}.")
     assert fake.files[0]["filename"].endswith(".jsonl")
     (create,) = fake.sent("POST batches")
+    measured = spec.measured()
+    assert measured.input_tokens
     assert create.retry is Retry.REJECTED
     assert create.json == {
         "input_file_id": "file-0",
@@ -315,6 +317,7 @@ def test_submit_uploads_and_creates_with_our_tags(fake: Fake, spec: OpenAIBatchS
             "overnight_dag": "d",
             "overnight_run": "r" * 512,
             "overnight_task": "t[3]",
+            "overnight_size": f"{measured.input_tokens} tokens, {measured.input_requests} requests, model m",
         },
     }
 
