@@ -15,11 +15,14 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from overnight.errors import OvernightError, SpecError
+from overnight.errors import OvernightError, ServiceError, SpecError, shorten
 from overnight.ingest.load import load as run_load
 from overnight.ingest.read.openers import OPENAI_URL, openai_opener
 from overnight.ingest.report.load_report import Progress
 from overnight.ingest.request import IngestRequest, LoadOptions
+from overnight.ingest.write.bulk import IndexRefusedError
+from overnight.ingest.write.opensearch_sink import OpenSearchSink
+from overnight.ingest.write.sink import VerificationError
 from overnight.ingest.write.target import OpenSearchTarget
 
 NOT_COMPLETE = 1
@@ -52,6 +55,7 @@ def load(  # noqa: PLR0917 - typer calls it by name
         list[str] | None,
         typer.Option("--option", "-o", help="A field of LoadOptions, such as bulk_bytes=1000000; repeatable."),
     ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """
     Load JSON Lines into an OpenSearch index, and report on every document.
@@ -62,6 +66,7 @@ def load(  # noqa: PLR0917 - typer calls it by name
     the load broke off, 2 when it was refused before anything was written.
     """
     errors = Console(stderr=True, soft_wrap=True)
+    sinks: list[OpenSearchSink] = []
     try:
         wanted = IngestRequest.of(_read(request))
         options = LoadOptions.of(
@@ -80,13 +85,16 @@ def load(  # noqa: PLR0917 - typer calls it by name
         base_url = os.environ.get("OPENAI_BASE_URL")
         openers = {"openai": openai_opener(key, base_url or OPENAI_URL)} if key or base_url else {}
         with OpenSearchTarget(url, auth=auth, verify=trust) as target, _progress(errors) as on_progress:
-            report = run_load(wanted, target=target, openers=openers, options=options, on_progress=on_progress)
-    except SpecError as error:
-        errors.print(f"Refused: {error}", markup=False, highlight=False)
-        raise typer.Exit(REFUSED) from None
-    except (OvernightError, OSError) as error:
-        errors.print(f"{error} Start the same load again to go on where it stopped.", markup=False, highlight=False)
-        raise typer.Exit(NOT_COMPLETE) from None
+            sinks.append(OpenSearchSink(target))
+            report = run_load(wanted, target=sinks[0], openers=openers, options=options, on_progress=on_progress)
+    except Exception as error:
+        if debug:
+            raise
+        if isinstance(error, VerificationError) and error.report is not None:
+            typer.echo(json.dumps(error.report, indent=2))
+        status, text = explain(error, has_written=any(sink.has_written for sink in sinks))
+        errors.print(text, markup=False, highlight=False)
+        raise typer.Exit(status) from None
     typer.echo(report.model_dump_json(indent=2))
     excess = report.excess(options.allowed_failures)
     if excess is not None:
@@ -94,17 +102,48 @@ def load(  # noqa: PLR0917 - typer calls it by name
         raise typer.Exit(NOT_COMPLETE)
 
 
+def explain(error: Exception, *, has_written: bool) -> tuple[int, str]:
+    """
+    Return the exit status for an error and what the user is told.
+
+    :param has_written: Whether a document was written before the error.
+    """
+    if isinstance(error, SpecError):
+        return REFUSED, f"Refused: {error}"
+    if isinstance(error, VerificationError):
+        return NOT_COMPLETE, str(error)
+    if isinstance(error, IndexRefusedError) and has_written:
+        return NOT_COMPLETE, f"{error} Then start the same load again to go on where it stopped."
+    if isinstance(error, OvernightError):
+        if error.retryable:
+            return NOT_COMPLETE, f"{error} Start the same load again to go on where it stopped."
+        if isinstance(error, ServiceError) and not has_written:
+            return REFUSED, f"Refused: {error} Nothing was written."
+        return NOT_COMPLETE, str(error)
+    if isinstance(error, OSError):
+        named = f"{error.filename}: " if error.filename else ""
+        return NOT_COMPLETE, f"{named}{error.strerror or shorten(str(error))}."
+    return NOT_COMPLETE, (
+        f"Something failed that should not: {type(error).__name__}: {shorten(str(error))}. With --debug the load shows "
+        "where; please report it."
+    )
+
+
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise SpecError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path} is not UTF-8 (byte {error.start} is not). Save it as UTF-8.") from error
 
 
 def _parse_json(path: Path) -> Any:
     try:
         return json.loads(_read(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, SpecError):
+            raise
         raise SpecError(f"{path} is not JSON: {error}.") from error
 
 

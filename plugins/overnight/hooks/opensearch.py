@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
-from airflow.providers.amazon.aws.hooks.base_aws import resolve_session_factory
-from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
 from airflow.sdk import BaseHook
 from asgiref.sync import sync_to_async
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -211,6 +209,10 @@ def _get_scheme(connection: Connection, extra: OpenSearchExtra) -> str:
 
 
 def _signer(aws: Connection | None, extra: OpenSearchExtra) -> SigV4Auth:
+    # The amazon provider loads boto3, up to a second for each task that never signs anything.
+    from airflow.providers.amazon.aws.hooks.base_aws import resolve_session_factory  # noqa: PLC0415
+    from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper  # noqa: PLC0415
+
     wrapped = AwsConnectionWrapper(conn=aws, region_name=extra.region_name)
     session = resolve_session_factory()(conn=wrapped, region_name=wrapped.region_name).create_session()
     credentials, region = session.get_credentials(), extra.region_name or session.region_name

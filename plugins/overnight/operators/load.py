@@ -14,7 +14,7 @@ from overnight.hooks.openai import OpenAIHook
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
-from overnight.ingest import IngestRequest, LoadOptions, load
+from overnight.ingest import IngestRequest, LoadOptions, VerificationError, load
 from overnight.jobs import ResultManifest
 from overnight.services.openai.service import OpenAIBatchService, content
 from overnight.services.result_formats import load_result_formats
@@ -35,8 +35,8 @@ class OpenSearchLoadOperator(BaseOperator):
     """
     Load JSON Lines into an OpenSearch index, on every OpenSearch there is.
 
-    The XCom, and the log's last line, is the :class:`~overnight.ingest.LoadReport`: submitted = indexed + rejected +
-    missing. A retry goes on at the checkpoint, and stable ids make a second run harmless.
+    The XCom, and the log's last line, is the :class:`~overnight.ingest.LoadReport`: submitted = indexed +
+    dropped + rejected + missing. A retry goes on at the checkpoint, and stable ids make a second run harmless.
 
     :param request: The body of ``POST _plugins/_ml/_batch_ingestion``: ``index_name``, ``field_map``,
         ``ingest_fields``, ``data_source``; without ``credential``, which comes from the connections. An item of
@@ -113,6 +113,7 @@ def load_and_judge(
     Carry out a request through Airflow's connections, and return the report.
 
     :raises JobFailedError: more failed than ``options.allowed_failures``; the report is the XCom :data:`REPORT_KEY`.
+    :raises VerificationError: the index does not hold what it has acknowledged; the report is that XCom, too.
     """
 
     def read_openai(uri: str, start: int) -> Iterator[bytes]:
@@ -120,14 +121,20 @@ def load_and_judge(
             yield from content(cast("HttpTransport", client.transport), uri.removeprefix("openai://"), start)
 
     with closing(OpenSearchHook(conn_id).target()) as target:
-        report = load(
-            request,
-            target=target,
-            storage=connected_storage(aws_conn_id),
-            openers={"openai": read_openai},
-            options=options,
-            on_progress=lambda progress: log.info("%s", progress),
-        )
+        try:
+            report = load(
+                request,
+                target=target,
+                storage=connected_storage(aws_conn_id),
+                openers={"openai": read_openai},
+                options=options,
+                on_progress=lambda progress: log.info("%s", progress),
+            )
+        except VerificationError as error:
+            if error.report is not None:
+                log.info("Load report: %s", error.report)
+                context["ti"].xcom_push(key=REPORT_KEY, value=error.report)
+            raise
     log.info("Load report: %s", report.model_dump_json())
     found = report.model_dump(mode="json")
     excess = report.excess(options.allowed_failures)

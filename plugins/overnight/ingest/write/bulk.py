@@ -64,6 +64,8 @@ class BulkSender:
         self._options = options
         self._name = index.requested or index.name
         self._throttle = options.throttle
+        self.has_written = False
+        """Whether a document was acknowledged through this object."""
         # A pipeline or a data stream can put a document into another index.
         self._can_differ = bool(index.pipelines) or index.is_data_stream
         self._params = {"filter_path": f"{_FILTER},items.*._index" if self._can_differ else _FILTER}
@@ -155,6 +157,7 @@ class BulkSender:
         busy: TransientError | None = None
         for number, item in sorted(found.items()):
             if item.status in _OK:
+                self.has_written = True
                 if item.is_dropped:
                     outcome.dropped.append(number)
                 elif self._can_differ and item.index != self._index.name:

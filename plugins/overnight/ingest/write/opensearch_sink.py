@@ -26,6 +26,12 @@ class OpenSearchSink:
 
     def __init__(self, target: OpenSearchTarget) -> None:
         self.target = target
+        self._senders: list[BulkSender] = []
+
+    @property
+    def has_written(self) -> bool:
+        """Whether a document was acknowledged through this object."""
+        return any(sender.has_written for sender in self._senders)
 
     @property
     def address(self) -> str:
@@ -60,7 +66,9 @@ class OpenSearchSink:
 
     def writer(self, index: IndexInfo, options: WriteOptions) -> BulkSender:
         """Return what sends the ``_bulk`` bodies of one load."""
-        return BulkSender(self.target, index, options)
+        sender = BulkSender(self.target, index, options)
+        self._senders.append(sender)
+        return sender
 
     def refresh(self, index: IndexInfo) -> str | None:
         """Refresh the index; return why it was not done."""

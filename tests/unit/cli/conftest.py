@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from unit.ingest.conftest import opensearch
+
+__all__ = ["opensearch"]
