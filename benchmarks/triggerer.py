@@ -207,7 +207,7 @@ def measure(airflow: Airflow, url: str, ids: list[str], *, classpath: str, inter
         began, cpu = time.monotonic(), triggerer.cpu
         time.sleep(3 * interval)
         steady = (triggerer.cpu - cpu) / (time.monotonic() - began)
-        calls = len(httpx.get(f"{url}/_sandbox/requests", params={"path": "/v1/batches"}, timeout=60).json()["data"])
+        calls = len(httpx.get(f"{url}/_sandbox/requests", params={"method": "GET"}, timeout=60).json()["data"])
         memory = triggerer.memory
         delays = sorted(event_delays(airflow, url, ids[:: max(1, len(ids) // 100)], interval))
     finally:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from overnight.errors import OvernightError, RateLimitedError, ServiceError, TransientError, UnavailableError
@@ -33,6 +34,8 @@ class _Waiter:
     log: Logger
     record: JobRecord | None
     outcome: asyncio.Future[PollOutcome]
+    context: Context = field(default_factory=copy_context)
+    """The waiter's own, in which its lines are logged: Airflow tells triggers' logs apart by context variables."""
     due: float = 0.0
 
 
@@ -127,7 +130,7 @@ class SharedPoller:
         for waiter in list(self._waiters):
             status = listed.get(waiter.poller.ref.id)
             if status is not None and not status.state.is_terminal:
-                self._go_on(waiter, take_status(waiter.poller, status, waiter.log))
+                self._go_on(waiter, waiter.context.run(take_status, waiter.poller, status, waiter.log))
             elif status is not None or waiter.due <= now:
                 singly.append(waiter)
         await self._ask_singly(client, singly)
@@ -158,12 +161,13 @@ class SharedPoller:
                 if self._not_before > time.monotonic() or waiter.outcome.done():
                     return
                 ref, seconds = waiter.poller.ref, waiter.poller.get_seconds_left(time.time())
+                call = client.arun(bound(poll(client.service, ref, waiter.log, waiter.record), seconds))
                 try:
-                    status = await client.arun(bound(poll(client.service, ref, waiter.log, waiter.record), seconds))
+                    status = await asyncio.create_task(call, context=waiter.context)
                 except Exception as error:  # one job's odd answer must not end the others' rounds
                     self._deliver_error([waiter], to_service_error(ref, error))
                 else:
-                    self._go_on(waiter, take_status(waiter.poller, status, waiter.log))
+                    self._go_on(waiter, waiter.context.run(take_status, waiter.poller, status, waiter.log))
 
         await asyncio.gather(*map(ask, waiters))
 
@@ -172,7 +176,7 @@ class SharedPoller:
             # The limit is the account's, not the job's.
             self._not_before = time.monotonic() + error.retry_after
         for waiter in waiters:
-            self._go_on(waiter, take_error(waiter.poller, error, waiter.log))
+            self._go_on(waiter, waiter.context.run(take_error, waiter.poller, error, waiter.log))
 
     def _go_on(self, waiter: _Waiter, step: Wait | PollOutcome) -> None:
         if isinstance(step, Wait):

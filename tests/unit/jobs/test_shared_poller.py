@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
@@ -240,4 +241,41 @@ async def test_a_line_is_logged_when_something_changed_and_not_for_each_poll(cap
         await asyncio.gather(*(bench.wait(f"job-{number}") for number in range(5)))
     lines = [record.getMessage() for record in caplog.records if "job-0 is" in record.getMessage()]
     assert lines == ["listing job job-0 is running.", "listing job job-0 is succeeded."]
+    await bench.poller.aclose()
+
+
+OWNER: ContextVar[str] = ContextVar("OWNER", default="nobody")
+
+
+class OwnedLog:
+    """Notes in whose context a line was logged, as Airflow does to find the trigger's own log."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+
+    def info(self, event: str, *args: Any) -> None:
+        self.lines.append((OWNER.get(), event % args))
+
+    warning = info
+
+
+@pytest.mark.parametrize("service", [Listing, Silent])
+async def test_a_line_is_logged_in_the_context_of_the_trigger_that_it_is_about(service: type[Listing]) -> None:
+    bench = Bench(service)
+    log = OwnedLog()
+
+    async def wait(job: str) -> None:
+        OWNER.set(job)
+        ref = JobRef(service="listing", id=job, conn_id="c")
+        await bench.poller.wait(Poller(ref, poll_interval=0.001), log)
+
+    jobs = [f"job-{number}" for number in range(6)]
+    bench.account.states = dict.fromkeys(jobs, JobState.SUCCEEDED)
+    bench.account.errors["job-3"] = UnavailableError("down")
+    waits = [asyncio.create_task(wait(job)) for job in jobs]
+    await asyncio.gather(*(waits[number] for number in range(6) if number != 3))
+    waits[3].cancel()
+    await asyncio.gather(waits[3], return_exceptions=True)
+    about = {(owner, owner in line) for owner, line in log.lines if "one by one" not in line}
+    assert about == {(job, True) for job in jobs}
     await bench.poller.aclose()
