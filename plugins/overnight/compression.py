@@ -98,12 +98,12 @@ def uncompress(chunks: Iterator[bytes], uri: str) -> Iterator[bytes]:
     if recognise(head, uri) is None:
         yield from stream
         return
-    with open_plain(io.BufferedReader(_ChunkReader(stream), PIECE_BYTES), uri) as file:
+    with open_plain(io.BufferedReader(ChunkReader(stream), PIECE_BYTES), uri) as file:
         while piece := file.read(PIECE_BYTES):
             yield piece
 
 
-class _ChunkReader(io.RawIOBase):
+class ChunkReader(io.RawIOBase):
     """An iterator of bytes as a file."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
@@ -111,9 +111,11 @@ class _ChunkReader(io.RawIOBase):
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
+        """Return true."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill a buffer from the next chunks."""
         while not self._rest:
             chunk = next(self._chunks, None)
             if chunk is None:

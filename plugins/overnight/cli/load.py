@@ -176,7 +176,7 @@ def _progress(console: Console) -> Iterator[Callable[[Progress], None]]:
         task = bar.add_task("load", total=None, counts="starting")
 
         def show(progress: Progress) -> None:
-            bar.update(task, completed=progress.bytes, total=progress.total_bytes, counts=str(progress))
+            bar.update(task, completed=progress.stored_bytes, total=progress.total_bytes, counts=str(progress))
 
         yield show
 

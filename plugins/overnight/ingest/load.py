@@ -169,6 +169,7 @@ class _Load:
                 preflight=Preflight(index) if checkpoint.cursor is None else None,
                 ordered=self._has_ids and options.duplicates == "overwrite",
                 total_bytes=self._total_bytes(),
+                stored_bytes=lambda: self._reader.stored.count,
                 on_progress=self._on_progress,
             )
             delivery.run(items)

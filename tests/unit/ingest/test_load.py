@@ -44,6 +44,39 @@ def test_every_line_becomes_a_document(opensearch: FakeOpenSearch, target: OpenS
     assert opensearch.most_running <= 3
 
 
+def test_an_id_of_512_bytes_is_taken_and_one_of_513_is_not(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    longest = "é" * 256
+    path = write(tmp_path / "a.jsonl", [{"id": longest, "t": 1}, {"id": f"{longest}x", "t": 2}])
+    report = load(request(path), target=target)
+    assert opensearch.documents == {longest: {"text": 1}}
+    assert report.reasons == {"id_too_long": 1}
+
+
+@pytest.mark.parametrize(
+    "compress", [bytes, gzip.compress, lambda data: b"".join(map(gzip.compress, data.splitlines(True)))]
+)
+def test_the_progress_is_that_of_the_stored_bytes(
+    compress: Any, opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    data = b"".join(b'{"id":"%d","t":"%d"}\n' % (n, n * 7919 % 1000) for n in range(40_000))
+    paths = [tmp_path / f"{part}.jsonl" for part in "abcd"]
+    for path in paths:
+        path.write_bytes(compress(data))
+        data = data.replace(b'"id":"', b'"id":"x')
+    seen: list[Progress] = []
+    options = LoadOptions(bulk_bytes=50_000, progress_seconds=0)
+    load(request(f"{tmp_path}/*.jsonl"), target=target, options=options, on_progress=seen.append)
+    total = sum(path.stat().st_size for path in paths)
+    shares = [progress.stored_bytes / total for progress in seen]
+    assert {progress.total_bytes for progress in seen} == {total}
+    assert shares == sorted(shares)
+    assert shares[0] < 0.5
+    assert shares[-1] == 1
+    assert "100% read" in str(seen[-1])
+
+
 BAD = {
     "invalid_line": b'{"id":"x","t":',
     "missing_value": b'{"id":"x"}',

@@ -57,16 +57,28 @@ def web_openers(storage: Storage) -> dict[str, Opener]:
 
 
 def look_at_http(uri: str) -> tuple[int | None, str]:
-    """Ask a web server for a file's size and version; many do not say, and presigned URLs take no such question."""
+    """
+    Ask a web server for a file's size and version.
+
+    Where it refuses ``HEAD``, as it does for an address that was signed for ``GET``, it is asked for one byte.
+
+    :return: The size, ``None`` when it is not known; the version, empty when it is not known.
+    """
     try:
         response = httpx.head(uri, headers=_AS_STORED, follow_redirects=True, timeout=10.0)
-    except httpx.HTTPError:
+        size = response.headers.get("Content-Length", "")
+        if response.is_error:
+            headers = {**_AS_STORED, "Range": "bytes=0-0"}
+            with httpx.stream("GET", uri, headers=headers, follow_redirects=True, timeout=10.0) as response:
+                is_part = response.status_code == httpx.codes.PARTIAL_CONTENT
+                size = response.headers.get("Content-Range", "").rpartition("/")[2] if is_part else ""
+                size = size or response.headers.get("Content-Length", "")
+    except (httpx.HTTPError, httpx.InvalidURL):
         return None, ""  # reading it will say what is wrong
     if response.is_error:
         return None, ""
-    length = response.headers.get("Content-Length", "")
     version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-    return (int(length) if length.isdecimal() else None), f"{length}:{version}"
+    return (int(size) if size.isdecimal() else None), f"{size}:{version}" if version else ""
 
 
 def with_s3(storage: Storage, credential: dict[str, str]) -> Storage:

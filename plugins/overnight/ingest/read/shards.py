@@ -70,9 +70,9 @@ def _cut(file: SourceFile, shard_bytes: int, reader: SourceReader) -> list[Shard
     end = start + size
     if size <= shard_bytes:
         return [Shard(file.uri, file.part, size)]
-    if file.part is None and (name := reader.get_compression(file)) is not None:
+    if file.part is None and (name := reader.get_encoding(file)) is not None:
         raise SpecError(
-            f"{file.name} cannot be cut: it is compressed, and {name} cannot be read from the middle. Load it "
+            f"{file.name} cannot be cut: it is {name}, which cannot be read from the middle. Load it "
             "whole, or have it written uncompressed, or as many smaller files below one prefix."
         )
     cuts = [start]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any, BinaryIO, TypeAlias
+from itertools import chain
+from typing import IO, Any, BinaryIO, TypeAlias, cast
 
 from overnight.compression import DamagedStreamError, recognise, uncompress
 from overnight.errors import OvernightError, SpecError
+from overnight.ingest.read import file_formats
 from overnight.ingest.read.byte_range import ByteRange, UnevenRangeError, first_byte, split_range, within
+from overnight.ingest.read.file_formats import check_json_lines, read_csv, read_parquet, recognise_table
 from overnight.ingest.read.lines import START, Line, Position, skip, split_lines
 from overnight.storage import Storage, StoredFile, get_scheme, is_pattern, redact
 
@@ -93,6 +97,13 @@ class Source:
         return all(file.local_path is not None for file in self.files)
 
 
+@dataclass
+class StoredBytes:
+    """How many bytes of sources were read, as they are stored: what a progress is measured in."""
+
+    count: int = 0
+
+
 @dataclass(frozen=True)
 class SourceReader:
     """
@@ -102,12 +113,14 @@ class SourceReader:
     :param openers: By scheme, for what is no file system; ``openai`` is one.
     :param looks: By scheme, for those of the openers whose content can change; of the others a URI is the identity.
     :param max_line_bytes: Longer lines come without their data.
+    :param stored: Counts the bytes that were read for lines.
     """
 
     storage: Storage = field(default_factory=Storage)
     openers: Mapping[str, Opener] = field(default_factory=dict)
     looks: Mapping[str, Look] = field(default_factory=dict)
     max_line_bytes: int = 32 << 20
+    stored: StoredBytes = field(default_factory=StoredBytes)
 
     def resolve(self, index: int, uris: Sequence[str]) -> Source:
         """
@@ -129,10 +142,9 @@ class SourceReader:
             return files
         if len(files) > 1 or uri.endswith("/"):
             raise SpecError(f"source[{index}]: a byte range is a part of one file, and {redact(uri)} names several.")
-        if (name := self.get_compression(files[0])) is not None:
+        if (name := self.get_encoding(files[0])) is not None:
             raise SpecError(
-                f"source[{index}]: {redact(uri)} is compressed, and {name} cannot be read from the middle. "
-                "Load it whole."
+                f"source[{index}]: {redact(uri)} is {name}, which cannot be read from the middle. Load it whole."
             )
         return [replace(files[0], part=part)]
 
@@ -167,14 +179,15 @@ class SourceReader:
             except UnevenRangeError as error:
                 raise SourceError(f"{file.name}: {error}. It has changed since it was cut; cut it again.") from error
 
-    def get_compression(self, file: SourceFile) -> str | None:
+    def get_encoding(self, file: SourceFile) -> str | None:
         """
-        Return how a file is compressed, by its first bytes; ``None`` when it is not.
+        Return what a file's lines are made from (``gzip``, ``Parquet`` …); ``None`` when they are its own bytes.
 
-        :raises SpecError: in a way that is not read here.
+        :raises SpecError: it is compressed in a way that is not read here.
         """
         with closing(self.read(file, 0, HEAD_BYTES)) as chunks:
-            return recognise(next(chunks, b""), file.origin)
+            head = next(chunks, b"")
+        return recognise(head, file.origin) or recognise_table(head, file.origin)
 
     def read(self, file: SourceFile, offset: int, chunk_bytes: int | None = None) -> Generator[bytes]:
         """
@@ -187,13 +200,47 @@ class SourceReader:
 
     def _chunks(self, file: SourceFile, offset: int) -> Generator[bytes]:
         if file.part is not None:
-            yield from within(self.read(file, first_byte(file.part, offset)), file.part, offset)
+            self.stored.count += max(offset - file.part.start, 0)
+            yield from within(self._stored(file, first_byte(file.part, offset)), file.part, offset)
         elif not offset:
-            yield from uncompress(self.read(file, 0), file.origin)
-        elif self.get_compression(file) is not None:
-            yield from skip(uncompress(self.read(file, 0), file.origin), offset)
+            yield from self._whole(file)
+        elif self.get_encoding(file) is not None:
+            yield from skip(self._whole(file), offset)
         else:
-            yield from self.read(file, offset)
+            self.stored.count += offset
+            yield from self._stored(file, offset)
+
+    def _whole(self, file: SourceFile) -> Generator[bytes]:
+        """Yield a whole file as JSON Lines."""
+        chunks = uncompress(self._stored(file, 0), file.origin)
+        head = next(chunks, b"")
+        chunks = chain([head] if head else [], chunks)
+        match recognise_table(head, file.origin):
+            case file_formats.PARQUET:
+                counted = self.stored.count
+                with self._open_table(file, chunks) as table:
+                    yield from read_parquet(table, file.origin)
+                self.stored.count = max(counted - len(head) + (file.size or 0), self.stored.count)
+            case file_formats.CSV:
+                yield from read_csv(chunks, file.origin)
+            case _:
+                yield from check_json_lines(chunks, file.origin)
+
+    def _open_table(self, file: SourceFile, chunks: Iterator[bytes]) -> IO[bytes]:
+        """Open a file that is read at random; a copy where it was made for reading from its start."""
+        if get_scheme(file.uri) not in self.openers and self.get_encoding(file) == file_formats.PARQUET:
+            return cast("IO[bytes]", self.storage.open(file.uri))
+        copy = tempfile.TemporaryFile()  # noqa: SIM115 - the caller's
+        for chunk in chunks:
+            copy.write(chunk)
+        copy.seek(0)
+        return copy
+
+    def _stored(self, file: SourceFile, offset: int) -> Generator[bytes]:
+        """Yield a file's bytes, and count them."""
+        for chunk in self.read(file, offset):
+            self.stored.count += len(chunk)
+            yield chunk
 
     def _read(self, file: SourceFile, offset: int, chunk_bytes: int | None) -> Iterator[bytes]:
         is_local = get_scheme(file.uri) == "file"
@@ -209,7 +256,7 @@ class SourceReader:
     def _file(self, stored: StoredFile) -> SourceFile:
         identity = f"{stored.size}:{stored.version}" if stored.version else ""
         file = SourceFile(stored.uri, stored.size, identity)
-        if get_scheme(stored.uri) != "file" or self.get_compression(file) is not None:
+        if get_scheme(stored.uri) != "file" or self.get_encoding(file) is not None:
             return file
         return replace(file, local_path=self.storage.resolve(stored.uri)[1])
 

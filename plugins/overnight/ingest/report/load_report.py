@@ -116,8 +116,9 @@ class Progress(_Frozen):
     """
     How far a load is.
 
-    :param bytes: Read so far, uncompressed.
-    :param total_bytes: Of the sources, as stored; ``None`` when a server does not say.
+    :param bytes: Of the lines that came to an end so far, uncompressed.
+    :param stored_bytes: Read so far, as they are stored.
+    :param total_bytes: Of the sources, as they are stored; ``None`` when a server does not say.
     """
 
     submitted: int
@@ -126,6 +127,7 @@ class Progress(_Frozen):
     rejected: int
     missing: int
     bytes: int
+    stored_bytes: int = 0
     total_bytes: int | None
 
     def __str__(self) -> str:
@@ -133,5 +135,4 @@ class Progress(_Frozen):
         counts = f"{self.indexed:,} indexed, {dropped}{self.rejected:,} rejected, {self.missing:,} missing"
         if not self.total_bytes:
             return f"{counts}, {self.bytes / 1e6:,.0f} MB read"
-        # A compressed source is larger when it is read than when it is stored.
-        return f"{counts}, {min(self.bytes / self.total_bytes, 1):.0%} read"
+        return f"{counts}, {min(self.stored_bytes / self.total_bytes, 1):.0%} read"

@@ -98,6 +98,7 @@ class Delivery:
     :param preflight: Looks at the documents of the first body before it is sent; ``None`` when that was done.
     :param ordered: Whether the same id can come again, and the later line must win.
     :param total_bytes: Of the sources, for the progress.
+    :param stored_bytes: Returns how many of them were read.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Delivery:
         preflight: Preflight | None,
         ordered: bool,
         total_bytes: int | None,
+        stored_bytes: Callable[[], int],
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         self._writer = writer
@@ -124,6 +126,7 @@ class Delivery:
         self._dead_letters = dead_letters
         self._preflight = preflight
         self._total_bytes = total_bytes
+        self._stored_bytes = stored_bytes
         self._on_progress = on_progress
         self._pool = ThreadPoolExecutor(options.max_in_flight, thread_name_prefix="overnight-bulk")
         self._batch = DeliveryBatch()
@@ -319,6 +322,7 @@ class Delivery:
                 rejected=tally.rejected,
                 missing=tally.missing,
                 bytes=tally.bytes,
+                stored_bytes=self._stored_bytes(),
                 total_bytes=self._total_bytes,
             )
         )

@@ -24,6 +24,7 @@ class FileServer:
         self.content = b""
         self.etag = '"1"'
         self.cuts = 0
+        self.refuses_head = False
         self.needs: dict[str, str] = {}
         self.path = "/a.jsonl"
         self.starts: list[int] = []
@@ -33,6 +34,9 @@ class FileServer:
             protocol_version = "HTTP/1.1"
 
             def do_HEAD(self) -> None:
+                if fake.refuses_head:
+                    self.send_error(403)
+                    return
                 self.reply(is_head=True)
 
             def do_GET(self) -> None:
@@ -45,12 +49,13 @@ class FileServer:
                     status, body = 404, b"nothing here"
                 start = 0
                 if status == 200 and "Range" in self.headers:
-                    start, status = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-")), 206
+                    start, status = int(self.headers["Range"].removeprefix("bytes=").partition("-")[0]), 206
                 self.send_response(status)
                 if status == 206:
                     self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
                 self.send_header("Content-Length", str(len(body) - start))
-                self.send_header("ETag", fake.etag)
+                if fake.etag:
+                    self.send_header("ETag", fake.etag)
                 self.end_headers()
                 if is_head:
                     return
@@ -144,7 +149,51 @@ def test_a_presigned_address_is_read_and_never_redact(
     assert not [text for text in shown_to_users if "5ecre7" in text]
 
 
+def test_a_server_that_refuses_head_is_asked_for_one_byte(files: FileServer) -> None:
+    files.content, files.refuses_head = b"{}\n", True
+    before = look_at_http(f"{files.url}/a.jsonl")
+    assert before == (3, '3:"1"')
+    files.etag = '"2"'
+    assert look_at_http(f"{files.url}/a.jsonl") != before
+
+
+class StopHereError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("etag", ['"2"', ""])
+def test_a_load_never_goes_on_in_a_file_that_changed_or_may_have_changed(
+    etag: str, files: FileServer, opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    files.refuses_head, files.etag = True, '"1"' if etag else ""
+    files.content = b"".join(b'{"id":"old%03d","t":1}\n' % n for n in range(200))
+    wanted = {
+        "index_name": "docs",
+        "field_map": {"_id": "$.id", "text": "$.t"},
+        "data_source": {"type": "http", "source": [f"{files.url}/a.jsonl"]},
+    }
+    options = LoadOptions(
+        checkpoint_uri=str(tmp_path / "checkpoint.json"), checkpoint_seconds=0, progress_seconds=0, bulk_bytes=1_000
+    )
+
+    def stop(progress: Any) -> None:
+        if progress.indexed:
+            raise StopHereError
+
+    with pytest.raises(StopHereError):
+        load(wanted, target=target, options=options, on_progress=stop)
+    assert (tmp_path / "checkpoint.json").exists()
+    opensearch.documents.clear()
+    files.etag = etag
+    files.content = files.content.replace(b"old", b"new")  # of the same size
+    report = load(wanted, target=target, options=options)
+    assert not report.resumed
+    assert set(opensearch.documents) == {f"new{n:03d}" for n in range(200)}
+
+
 def test_what_a_server_does_not_say_is_not_known(files: FileServer) -> None:
+    files.content, files.etag = b"{}\n", ""
+    assert look_at_http(f"{files.url}/a.jsonl") == (3, "")
     assert look_at_http(f"{files.url}/none") == (None, "")
     files.server.shutdown()
     files.server.server_close()
