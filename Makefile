@@ -31,13 +31,17 @@ demo: $(STAMP)  ## Run the pipelines on this machine, over real text
 up: $(STAMP)  ## Start the sandbox and Airflow with the DAGs; Ctrl-C stops everything
 	$(BIN)/python -m overnight.sandbox.up
 
-test: unit integration system  ## Run all the tests
+test: $(STAMP)  ## Run all the tests, and print how long each part took
+	@set -e; for part in unit integration system; do \
+		start=$$(date +%s); $(MAKE) --no-print-directory $$part; \
+		times="$$times$$part $$(( $$(date +%s) - start )) s  "; echo "$$times"; \
+	done
 
 unit: $(STAMP)  ## Run the fast tests
 	$(BIN)/python -m pytest tests/unit -n 2
 
 integration: $(STAMP)  ## Run the tests against real servers
-	$(BIN)/python -m pytest tests/integration -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests/integration -n 2 --dist loadgroup
 
 system: $(STAMP)  ## Run whole DAGs in a real Airflow, and kill things
 	$(BIN)/python -m pytest tests/system

@@ -8,11 +8,13 @@ While developing, a server that already runs is used instead when its variable i
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -20,6 +22,18 @@ import pytest
 from overnight.sandbox.airflow import Airflow
 from overnight.sandbox.opensearch import Node
 from overnight.sandbox.services import running
+
+# Areas whose tests start servers of their own; those of one group run in one process, which starts them once.
+_GROUPS = {"sandbox": "ingest", "services": "ingest", "jobs": "ingest"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of one area in one process: two would start an OpenSearch each."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            area = item.path.relative_to(here).parts[0]
+            item.add_marker(pytest.mark.xdist_group(_GROUPS.get(area, area)))
 
 
 @contextmanager
@@ -75,11 +89,20 @@ def openai_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def migrated_airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
-    """An Airflow whose database was made once, for :meth:`~overnight.sandbox.airflow.Airflow.copy`."""
-    home = tmp_path_factory.mktemp("migrated-airflow")
+def migrated_airflow(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Airflow:
+    """
+    An Airflow whose database was made once, for :meth:`~overnight.sandbox.airflow.Airflow.copy`.
+
+    The processes of one test run share it: the first to ask makes it, while the others wait.
+    """
+    home = tmp_path_factory.getbasetemp().parent / f"migrated-airflow-{testrun_uid}"
+    home.mkdir(exist_ok=True)
     made = Airflow(home, home / "dags")
-    made.migrate()
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "migrated").exists():
+            made.migrate()
+            (home / "migrated").touch()
     return made
 
 

@@ -69,7 +69,7 @@ class TemplateConfig(BaseModel):
         :raises AirflowFailException: a value does not fit, or is no template; the text names the param.
         """
         given = context["dag_run"].conf or {}
-        # Airflow overwrites the DAG's own Params with what a run is given, so only the config knows the author's texts.
+        # The config has the author's texts; a DAG's Params hold whatever value they were last validated with.
         written = self.model_dump(mode="json")
         rendered = {
             # A form sends the author's own values back as well.

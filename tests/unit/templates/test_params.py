@@ -32,7 +32,7 @@ class Config(TemplateConfig):
 def context(config: Config | None = None, **params: Any) -> Any:
     with DAG("a_dag", params=(config or Config()).params()):
         task = BaseOperator(task_id="task")
-    # Airflow's own merge, which overwrites the DAG's Params; what the form would refuse comes past it here.
+    # A Param holds the value that it was last validated with.
     given = {name: param.resolve() for name, param in task.dag.params.items()} | params
     for name in params.keys() & set(task.dag.params):
         task.dag.params.get_param(name).value = params[name]
