@@ -30,7 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "silent": HELD,
     "rotated": HELD,
     "forgetful": HELD,
-    "expiring": {"faults": {"batch_expired": {"share": 1, "times": 1}}},
+    "expiring": {"faults": {"batch_expired": {"share": 1, "times": 1}, "batch_expired_after": 0.0}},
     "broken": {"faults": {"batch_failed": {"share": 1, "times": 1}}},
     "aging": {},
     "lossy": {

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from airflow.sdk.exceptions import AirflowFailException
 from pydantic import ValidationError
 
-from overnight.errors import OvernightError
+from overnight.errors import OvernightError, shorten
 from overnight.jobs import JobRef, JobStatus, ResultManifest
+
+MAX_REFUSAL: Final = 8_000
+"""Characters of a refusal: more than one quoted text, since it may name many faulty lines."""
 
 
 def build_outcome(
@@ -32,4 +35,4 @@ def failing_for_good() -> Iterator[None]:
     except (OvernightError, ValidationError) as error:
         if isinstance(error, OvernightError) and error.retryable:
             raise
-        raise AirflowFailException(str(error)) from error
+        raise AirflowFailException(shorten(str(error), MAX_REFUSAL)) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from overnight.errors import SpecError
+from overnight.errors import SpecError, shorten
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Allowance:
         :raises SpecError: when it is neither.
         """
         refusal = SpecError(
-            f"allowed_failures={value!r} is neither a count (10), nor a ratio from 0.0 to 1.0 (0.05), "
-            "nor a percentage ('5%')."
+            f"allowed_failures={shorten(repr(value), 200)} is neither a count (10), nor a ratio from 0.0 to 1.0 "
+            "(0.05), nor a percentage ('5%')."
         )
         if isinstance(value, bool):
             raise refusal

@@ -110,7 +110,9 @@ def adopt(
         found.ref,
         found.generation,
         found.created_at,
-        f"{found.ref} was created by an earlier try and is {found.state}, though it is not on record",
+        f"{found.ref} was created by an earlier try that died before recording it"
+        if found.generation >= generation
+        else f"{found.ref} of an earlier generation is not on record, and {found.state}",
     )
 
 

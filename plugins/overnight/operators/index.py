@@ -12,6 +12,7 @@ from overnight.errors import SpecError
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.ingest.write import index
+from overnight.operators.parameters import require_mapping
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -54,7 +55,9 @@ class OpenSearchCreateIndexOperator(BaseOperator):
             if self.create:
                 if not self.body:
                     raise SpecError("To create the index, give its settings and mappings (index_body).")
-                index.create_index(target, self.index_name, with_dimension(self.body, self.dimension))
+                index.create_index(
+                    target, self.index_name, with_dimension(require_mapping(self.body, "body"), self.dimension)
+                )
             found = index.inspect_index(target, self.index_name)
             if self.dimension is not None and found.dimensions and self.dimension not in found.dimensions.values():
                 raise SpecError(

@@ -16,6 +16,7 @@ from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import IngestRequest, LoadOptions, VerificationError, load
 from overnight.jobs import ResultManifest
+from overnight.operators.parameters import require_mapping
 from overnight.services.openai.service import OpenAIBatchService, content
 from overnight.services.result_formats import load_result_formats
 from overnight.transport.http import HttpTransport
@@ -179,12 +180,13 @@ def parse_request(given: Mapping[str, Any]) -> IngestRequest:
 
     :raises SpecError: it does not fit, or holds credentials.
     """
+    given = require_mapping(given, "request")
     if given.get("credential"):
         raise SpecError(
             "The request holds a credential. DAG code, rendered templates and XComs are no place for one: remove it, "
             "and put it into the Airflow connections that conn_id, aws_conn_id and openai_conn_id name."
         )
-    source = given.get("data_source", {})
+    source = require_mapping(given.get("data_source", {}), "data_source")
     sources = [_get_uris(item) for item in source.get("source", ())]
     return IngestRequest.of({**given, "data_source": {**source, "source": sources}})
 

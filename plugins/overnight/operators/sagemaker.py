@@ -11,6 +11,7 @@ from overnight.hooks.job import JobHook
 from overnight.hooks.sagemaker import SageMakerHook
 from overnight.hooks.storage import connected_storage
 from overnight.operators.job import JobOperator
+from overnight.operators.parameters import require_mapping
 from overnight.services.sagemaker.service import SageMakerTransformSpec, write_manifest
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class SageMakerBatchTransformOperator(JobOperator[SageMakerTransformSpec]):
     def build_spec(self, context: Context) -> SageMakerTransformSpec:
         """Validate the parameters, and write the manifest of listed inputs."""
         fields: dict[str, Any] = {
-            **(self.options or {}),
+            **require_mapping(self.options or {}, "options"),
             "model_name": self.model_name,
             "output_uri": self.output_uri,
             "instance_type": self.instance_type,

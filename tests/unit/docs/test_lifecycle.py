@@ -31,6 +31,7 @@ def test_every_row_is_held() -> None:
     held = {int(number) for number in re.findall(r"^(\d+)\. ", services, re.MULTILINE)}
     rows = [row.rstrip("| ").rpartition("|")[2] for row in exits.splitlines() if row.startswith("| ")][1:]
     shares = [row for row in services.splitlines() if row.startswith("| Held by")]
-    numbers = [int(number) for row in [*rows, *shares] for number in re.findall(r"\d+", row)]
+    said = re.findall(r"\((\d\d)\)", PAGE)
+    numbers = [int(number) for row in [*rows, *shares, *said] for number in re.findall(r"\d+", row)]
     assert all(re.search(r"\d", row) for row in rows)
     assert set(numbers) == held
