@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -217,18 +216,6 @@ class Splicer:
                 opening = b","
         parts.append(b"}" if parts else b"{}")
         return parts
-
-    def vectors(self, names: AbstractSet[str], rows: list[Row | None]) -> list[tuple[str, int]]:
-        """Return the length of each of the named fields that is an array of numbers in this document."""
-        found = []
-        for name in names & self._slots.keys():
-            for source, position in self._slots[name]:
-                row = rows[source]
-                value = row.values[position] if row is not None and row.values is not None else None
-                raw = bytes(value).strip() if value is not None else b""
-                if raw.startswith(b"["):
-                    found.append((name, raw.count(b",") + 1 if raw[1:-1].strip() else 0))
-        return found
 
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
