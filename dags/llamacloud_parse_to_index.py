@@ -7,7 +7,6 @@ Airflow looks for DAGs only in files that have the words "airflow" and "dag" in 
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from pathlib import Path
 
 from overnight.templates.llamacloud_parse_to_index import LlamaCloudParseToIndexConfig, llamacloud_parse_to_index
@@ -26,7 +25,6 @@ dag = llamacloud_parse_to_index(
         create_index=True,
         index_body=json.loads(MAPPING.read_text()),
     ),
-    schedule="@daily",
-    start_date=datetime(2026, 1, 1),
-    catchup=False,
+    # Give it a schedule when it is yours: a DAG with one starts a run of its own as soon as it is unpaused.
+    schedule=None,
 )

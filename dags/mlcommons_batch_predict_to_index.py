@@ -7,7 +7,6 @@ Airflow looks for DAGs only in files that have the words "airflow" and "dag" in 
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from pathlib import Path
 
 from overnight.templates.s3_sagemaker_to_index import S3SageMakerToIndexConfig, s3_sagemaker_to_index
@@ -28,7 +27,6 @@ dag = s3_sagemaker_to_index(
     ),
     via="ml_commons",
     blueprint=INCLUDE / "connectors" / "sagemaker_batch_transform.json",
-    schedule="@daily",
-    start_date=datetime(2026, 1, 1),
-    catchup=False,
+    # Give it a schedule when it is yours: a DAG with one starts a run of its own as soon as it is unpaused.
+    schedule=None,
 )

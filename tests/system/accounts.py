@@ -120,7 +120,7 @@ class Account:
         self._call("POST", f"/v1/batches/{batch_id}/cancel")
 
     def requests(self) -> list[dict[str, Any]]:
-        """Return the requests that the server saw, each with the fault that hit it."""
+        """Return the requests that the server received, each with the fault that hit it."""
         return list(self._call("GET", "/_sandbox/requests")["data"])
 
     def let_go(self) -> None:

@@ -138,7 +138,7 @@ class Run:
         return dict(found["value"])
 
     def log(self, task_id: str = "job", number: int | None = None, map_index: int = -1) -> str:
-        """Return the log of one try, the latest unless told, with what the trigger wrote."""
+        """Return the log of one try, the latest by default, with what the trigger wrote."""
         number = number or self.task(task_id)["try_number"]
         answer = self.console.get(
             f"{self.path}/taskInstances/{task_id}/logs/{number}", full_content="true", map_index=map_index

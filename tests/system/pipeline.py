@@ -15,6 +15,8 @@ import orjson
 from overnight.sandbox.corpus import documents
 
 PIPELINE = "openai_batch_to_index"
+NIGHTLY = "nightly"
+"""The same with a schedule."""
 BUCKET = "overnight"
 BACKFILLED = date(2026, 1, 5)
 A_DAY = 40

@@ -14,7 +14,7 @@ from overnight.ingest.report.dead_letters import read_dead_letters
 from .accounts import FAILED, MISSING
 from .conftest import Services, Standalone
 from .console import Run, eventually
-from .pipeline import A_DAY, BACKFILLED, PIPELINE, first
+from .pipeline import A_DAY, BACKFILLED, NIGHTLY, PIPELINE, first
 
 COUNT = 120
 PLAIN = {"account": "quick", "index": "plain", "count": COUNT, "parts": 2}
@@ -27,9 +27,9 @@ def counts(report: dict[str, Any]) -> tuple[int, int, int, int]:
 def of_type(airflow: Standalone, kind: str) -> Run:
     """Wait for the DAG's only run of a type."""
     (found,) = eventually(
-        lambda: airflow.console.get(f"/dags/{PIPELINE}/dagRuns", run_type=kind)["dag_runs"], why=f"a {kind} run"
+        lambda: airflow.console.get(f"/dags/{NIGHTLY}/dagRuns", run_type=kind)["dag_runs"], why=f"a {kind} run"
     )
-    return Run(airflow.console, PIPELINE, found["dag_run_id"])
+    return Run(airflow.console, NIGHTLY, found["dag_run_id"])
 
 
 @pytest.mark.dag_run(PIPELINE, PLAIN)
@@ -95,7 +95,7 @@ def test_lines_that_are_not_allowed_to_fail_fail_the_run_and_the_report_says_so(
 
 
 def test_a_scheduled_run_takes_the_documents_of_its_day(services: Services, airflow: Standalone) -> None:
-    airflow.console.unpause(PIPELINE)
+    airflow.console.unpause(NIGHTLY)
     scheduled = of_type(airflow, "scheduled")
     assert scheduled.finish() == "success", [(task["task_id"], task["state"]) for task in scheduled.tasks()]
     day = scheduled.facts()["logical_date"][:10]
@@ -105,12 +105,12 @@ def test_a_scheduled_run_takes_the_documents_of_its_day(services: Services, airf
 
 def test_a_backfill_takes_the_documents_of_the_day_that_it_fills(services: Services, airflow: Standalone) -> None:
     body = {
-        "dag_id": PIPELINE,
+        "dag_id": NIGHTLY,
         "from_date": f"{BACKFILLED}T00:00:00Z",
         "to_date": f"{BACKFILLED}T00:00:00Z",
         "dag_run_conf": {"index_name": "backfilled", "poll_seconds": 1.0},
     }
-    airflow.console.unpause(PIPELINE)
+    airflow.console.unpause(NIGHTLY)
     airflow.console.post("/backfills", body)
     backfilled = of_type(airflow, "backfill")
     assert backfilled.finish() == "success", [(task["task_id"], task["state"]) for task in backfilled.tasks()]
