@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from airflow.sdk import BaseOperator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from overnight.errors import SpecError
 from overnight.hooks.opensearch import OpenSearchHook
@@ -16,6 +17,41 @@ from overnight.operators.parameters import require_mapping
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+
+def _parse_none(value: Any) -> Any:
+    """Return ``None`` for what Jinja makes of it."""
+    return None if value in ("None", "") else value
+
+
+OptionalCount: TypeAlias = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_parse_none)]
+
+
+class _Arguments(BaseModel):
+    """Templated arguments after rendering, when they may be texts: ``"False"``, ``"10"``."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class CreateArguments(_Arguments):
+    """Arguments of :class:`OpenSearchCreateIndexOperator`."""
+
+    create: bool
+    dimension: OptionalCount
+
+
+class VerifyArguments(_Arguments):
+    """Arguments of :class:`OpenSearchVerifyIndexOperator`."""
+
+    at_least: int = Field(ge=0)
+    count: OptionalCount
+    dimensions: dict[str, int] | None
+
+
+class SwapArguments(_Arguments):
+    """Arguments of :class:`OpenSearchSwapAliasOperator`."""
+
+    drop_old: bool
 
 
 class OpenSearchCreateIndexOperator(BaseOperator):
@@ -51,18 +87,20 @@ class OpenSearchCreateIndexOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Create the index if asked to, and return its name and vector dimensions."""
+        with failing_for_good():
+            given = CreateArguments.model_validate({"create": self.create, "dimension": self.dimension})
         with failing_for_good(), closing(OpenSearchHook(self.conn_id).target()) as target:
-            if self.create:
+            if given.create:
                 if not self.body:
                     raise SpecError("To create the index, give its settings and mappings (index_body).")
                 index.create_index(
-                    target, self.index_name, with_dimension(require_mapping(self.body, "body"), self.dimension)
+                    target, self.index_name, with_dimension(require_mapping(self.body, "body"), given.dimension)
                 )
             found = index.inspect_index(target, self.index_name)
-            if self.dimension is not None and found.dimensions and self.dimension not in found.dimensions.values():
+            if given.dimension is not None and found.dimensions and given.dimension not in found.dimensions.values():
                 raise SpecError(
                     f"The vectors of {self.index_name!r} have the dimensions {dict(found.dimensions)}, not "
-                    f"{self.dimension}. Load into a new index, or ask the model for the dimension of this one."
+                    f"{given.dimension}. Load into a new index, or ask the model for the dimension of this one."
                 )
         return {"index": found.name, "dimensions": dict(found.dimensions)}
 
@@ -102,13 +140,17 @@ class OpenSearchVerifyIndexOperator(BaseOperator):
 
     def execute(self, context: Context) -> int:
         """Verify, and return how many documents the index holds."""
+        with failing_for_good():
+            given = VerifyArguments.model_validate(
+                {"at_least": self.at_least, "count": self.count, "dimensions": self.dimensions}
+            )
         with failing_for_good(), closing(OpenSearchHook(self.conn_id).target()) as target:
             found = index.verify(
                 target,
                 self.index_name,
-                count=self.count,
-                at_least=self.at_least,
-                dimensions=self.dimensions,
+                count=given.count,
+                at_least=given.at_least,
+                dimensions=given.dimensions,
                 query=self.query,
             )
         self.log.info("%s holds %d documents.", self.index_name, found)
@@ -144,8 +186,10 @@ class OpenSearchSwapAliasOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Swap, and return the indices that the alias stood for."""
+        with failing_for_good():
+            given = SwapArguments.model_validate({"drop_old": self.drop_old})
         with failing_for_good(), closing(OpenSearchHook(self.conn_id).target()) as target:
-            old = index.swap_alias(target, self.alias, self.index_name, drop_old=self.drop_old)
+            old = index.swap_alias(target, self.alias, self.index_name, drop_old=given.drop_old)
         self.log.info("%s stands for %s now; before: %s.", self.alias, self.index_name, ", ".join(old) or "nothing")
         return old
 
