@@ -34,5 +34,6 @@ def failing_for_good() -> Iterator[None]:
         yield
     except (OvernightError, ValidationError) as error:
         if isinstance(error, OvernightError) and error.retryable:
+            error.args = (shorten(str(error), MAX_REFUSAL), *error.args[1:])
             raise
         raise AirflowFailException(shorten(str(error), MAX_REFUSAL)) from error
