@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -25,6 +27,8 @@ class Shop:
     """How many orders may wait; one more is answered with 429."""
     lose_answers: int = 0
     """How many orders are taken without an answer."""
+    clock_behind: float = 0.0
+    """Seconds that the shop's clock is behind."""
     forget_polls: int = 0
     """How many polls of a single order are answered with 404."""
     hide_from_list: bool = False
@@ -33,6 +37,12 @@ class Shop:
     def is_full(self) -> bool:
         waiting = sum(order["status"] == "waiting" for order in self.orders)
         return self.capacity is not None and waiting >= self.capacity
+
+    def page(self, query: dict[str, list[str]]) -> list[dict[str, Any]]:
+        """Newest first, after an order, at most so many."""
+        ids = [order["id"] for order in reversed(self.orders)]
+        start = ids.index(query["after"][0]) + 1 if "after" in query else 0
+        return self.orders[::-1][start : start + int(query["limit"][0])] if "limit" in query else self.orders[::-1]
 
     def order(self, order_id: str) -> dict[str, Any] | None:
         return next((order for order in self.orders if order["id"] == order_id), None)
@@ -51,11 +61,12 @@ def open_shop() -> Iterator[Shop]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            shop.requests.append(("GET", self.path))
+            url = urlsplit(self.path)
+            shop.requests.append(("GET", url.path))
             if self.headers.get("Authorization") != "Bearer ink":
                 self.answer(401, {"message": "no such customer"})
-            elif self.path == "/orders":
-                self.answer(200, {"orders": [] if shop.hide_from_list else shop.orders})
+            elif url.path == "/orders":
+                self.answer(200, {"orders": [] if shop.hide_from_list else shop.page(parse_qs(url.query))})
             elif shop.forget_polls:
                 shop.forget_polls -= 1
                 self.answer(404, {"message": "no such order"})
@@ -70,7 +81,13 @@ def open_shop() -> Iterator[Shop]:
                 self.answer(429, {"message": f"we take {shop.capacity} orders at a time"})
                 return
             if self.path == "/orders":
-                order = {"id": f"p{len(shop.orders)}", "status": shop.status_after_order, "spoiled": 0, **body}
+                order = {
+                    "id": f"p{len(shop.orders)}",
+                    "status": shop.status_after_order,
+                    "spoiled": 0,
+                    "created_at": time.time() - shop.clock_behind,
+                    **body,
+                }
                 shop.orders.append(order)
                 if shop.lose_answers:
                     shop.lose_answers -= 1
