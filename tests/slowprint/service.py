@@ -71,7 +71,7 @@ class PrintService(Service[PrintSpec]):
         def create() -> Flow[JobRef | None]:
             body = {"name": key.name, "text": spec.text_uri, "pages": spec.pages}
             order = yield HttpCall("POST", "orders", json=body, retry=Retry.REJECTED)
-            return self.ref(order["id"]) if isinstance(order, dict) and "id" in order else None
+            return self.ref(order["id"]) if isinstance(order, dict) and _is_id(order.get("id")) else None
 
         return (yield from create_once(create, lambda since: self.find(key, since), key))
 
@@ -86,8 +86,9 @@ class PrintService(Service[PrintSpec]):
     def results(self, ref: JobRef) -> Flow[ResultManifest]:
         """Say where the pages lie."""
         order = yield HttpCall("GET", f"orders/{quote(ref.id, safe='')}")
-        file = ResultFile(kind="output", uri=f"{order['text']}.printed")
-        return ResultManifest(ref=ref, files=(file,), counts=_read(order).counts)
+        status = _read(order)
+        file = ResultFile(kind="output", uri=f"{shorten(str(order.get('text')))}.printed")
+        return ResultManifest(ref=ref, files=(file,), counts=status.counts)
 
     def _found(self, order: dict[str, Any], key: JobKey) -> FoundJob | None:
         ref, state = self.ref(order["id"]), _read(order).state
@@ -99,7 +100,7 @@ def _read(order: Any) -> JobStatus:
         raise UnavailableError("The print shop's answer is not an order.", status=200)
     word = order["status"]
     state = STATES.get(word, JobState.RUNNING)
-    pages, spoiled = order.get("pages") or 0, order.get("spoiled") or 0
+    pages, spoiled = (number if isinstance(number := order.get(name), int) else 0 for name in ("pages", "spoiled"))
     if state is JobState.SUCCEEDED and spoiled:
         state = JobState.PARTIAL
     cause, warnings = None, []
@@ -122,7 +123,11 @@ def _read_list(answer: Any) -> list[dict[str, Any]]:
     orders = answer.get("orders") if isinstance(answer, dict) else None
     if not isinstance(orders, list):
         raise UnavailableError("The print shop's answer is not a list of orders.", status=200)
-    return [order for order in orders if isinstance(order, dict) and isinstance(order.get("id"), str)]
+    return [order for order in orders if isinstance(order, dict) and _is_id(order.get("id"))]
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 200
 
 
 def _created_at(order: dict[str, Any]) -> datetime:
