@@ -17,8 +17,8 @@ from overnight.jobs.allowance import Allowance
 from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator
 from overnight.services.openai.input import Limits, OnBadDocument, RequestTemplate, build, read_documents
-from overnight.services.openai.results import join_results
-from overnight.services.openai.service import OpenAIBatchService, OpenAIBatchSpec, content
+from overnight.services.openai.results import chunks_from, join_results
+from overnight.services.openai.service import OpenAIBatchService, OpenAIBatchSpec
 from overnight.transport.http import HttpTransport
 
 if TYPE_CHECKING:
@@ -215,15 +215,18 @@ class OpenAIBatchResultsOperator(BaseOperator):
     The XCom is the counts and the URIs. ``retry.jsonl`` is batch input again: give it to another
     :class:`OpenAIBatchOperator` to pay for the lines that failed, and only for those.
 
+    What the service refused for its content is not in it, since it would be refused again.
+
     :param job: The job: the XCom of the task that ran it (its ``output``), templated.
     :param target: The folder, as a URI, for ``outcomes.jsonl`` (one line for each input line without a usable result,
         with the service's code and message), ``retry.jsonl`` (those input lines, byte for byte) and
         ``succeeded.jsonl`` (the usable result lines, which outlive the service's own files).
     :param allowed_failures: How many lines may be without a usable result: a count, a ratio or a percentage.
+    :param input_uri: The batch's input, where the service has deleted its copy, or to read it from nearer by.
     :param aws_conn_id: The connection for ``s3://`` URIs.
     """
 
-    template_fields: Sequence[str] = ("job", "target", "allowed_failures", "aws_conn_id")
+    template_fields: Sequence[str] = ("job", "target", "allowed_failures", "input_uri", "aws_conn_id")
 
     def __init__(
         self,
@@ -231,6 +234,7 @@ class OpenAIBatchResultsOperator(BaseOperator):
         job: Any,
         target: str,
         allowed_failures: float | str = 0,
+        input_uri: str | None = None,
         aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -238,6 +242,7 @@ class OpenAIBatchResultsOperator(BaseOperator):
         self.job = job
         self.target = target
         self.allowed_failures = allowed_failures
+        self.input_uri = input_uri
         self.aws_conn_id = aws_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -250,20 +255,23 @@ class OpenAIBatchResultsOperator(BaseOperator):
             with hook_for(ref).client() as client:
                 status = client.run(client.service.status(ref))
                 manifest: ResultManifest = client.run(client.service.results(ref))
+                storage = connected_storage(self.aws_conn_id)
                 counts = join_results(
                     manifest,
-                    lambda uri: content(cast("HttpTransport", client.transport), uri.removeprefix("openai://")),
+                    chunks_from(cast("HttpTransport", client.transport), storage),
                     outcomes_uri=uris["outcomes"],
                     retry_uri=uris["retry"],
                     succeeded_uri=uris["succeeded"],
                     ended=JobState(status.state),
-                    storage=connected_storage(self.aws_conn_id),
+                    input_uri=self.input_uri,
+                    storage=storage,
                 )
             self.log.info("%s: %s", ref, counts)
             if not allowed.allows(counts.unsuccessful, counts.submitted):
                 raise JobFailedError(
                     f"{counts.unsuccessful} of the {counts.submitted} lines of {ref} have no usable result, more than "
                     f"allowed_failures={allowed} lets pass. {uris['outcomes']} names each with its reason, and "
-                    f"{uris['retry']} is the input to submit them again."
+                    f"{uris['retry']} is the input to submit {'all' if not counts.refused else 'the others'} again"
+                    + (f"; {counts.refused} were refused for their content." if counts.refused else ".")
                 )
         return {"ref": ref.model_dump(mode="json"), "counts": counts.model_dump(), "uris": uris}

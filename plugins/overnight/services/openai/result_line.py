@@ -8,6 +8,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import orjson
 
+from overnight.jobs.model import FailureCause
+from overnight.services.openai.causes import get_cause
+
 EXPIRED_CODES: Final = frozenset({"batch_expired", "request_expired"})
 MAX_MESSAGE: Final = 2_000
 
@@ -48,6 +51,26 @@ class LineOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
     status: int | None = None
     code: str | None = None
     message: str | None = None
+
+
+def is_refused(outcome: LineOutcome) -> bool:
+    """
+    Whether a failed request was refused for what is in it: the service would refuse it again.
+
+    What it failed for the account (a quota, a key) or for the service can be sent again, as can what nobody knows.
+    """
+    if outcome.outcome != Outcome.FAILED:
+        return False
+    row = get_cause(outcome.code)
+    if row is None and outcome.status is not None:
+        row = get_cause(None, outcome.status)
+        if row is None:
+            return 400 <= outcome.status < 500 and outcome.status not in _PASSING
+    return row is not None and row.cause is FailureCause.INPUT
+
+
+_PASSING: Final = frozenset({408, 409, 423, 425, 429})
+"""Statuses of the 4xx that pass by themselves."""
 
 
 class _Line(msgspec.Struct):
@@ -155,7 +178,9 @@ def _first_error(raw: msgspec.Raw, body: _Body | None, body_text: str | None) ->
             value = bytes(error).decode("utf-8", "backslashreplace")
         if isinstance(value, dict):
             code = value.get("code") or value.get("type")
-            return (str(code) if code else None), str(value.get("message") or code or value)
+            code = code or value.get("errorCode")
+            message = value.get("message") or value.get("errorMessage") or code or value
+            return (str(code) if code else None), str(message)
         return None, str(value)
     if body is None:
         return None, body_text or None
@@ -215,4 +240,5 @@ def input_id(line: bytes) -> str | None:
         custom_id = _decode_line(line).custom_id
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return custom_id if isinstance(custom_id, str) else None
+    # A service may take whole numbers, and answers with them or with their text.
+    return str(custom_id) if isinstance(custom_id, str | int) and not isinstance(custom_id, bool) else None

@@ -19,7 +19,7 @@ import msgspec
 from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict
 
-from overnight.errors import SpecError
+from overnight.errors import SpecError, UnavailableError
 from overnight.jobs import JobState, ResultManifest
 from overnight.services.openai.files import FILE_SCHEME, content
 from overnight.services.openai.result_line import (
@@ -28,6 +28,7 @@ from overnight.services.openai.result_line import (
     Result,
     decode_outcome,
     input_id,
+    is_refused,
     read_result,
 )
 from overnight.services.openai.scan import id_digest
@@ -67,6 +68,8 @@ class OutcomeCounts(BaseModel):
     unknown_id: int = 0
     repeated: int = 0
     broken: int = 0
+    refused: int = 0
+    """Of the failed ones, those that the service would refuse again: they are not in the retry file."""
 
     @property
     def unsuccessful(self) -> int:
@@ -97,11 +100,14 @@ def join_results(
     :param outcomes_uri: Gets a :class:`LineOutcome` as JSON for every failed, expired and missing line, and for
         every result line that belongs to no input line.
     :param retry_uri: Gets the input lines of the failed, expired and missing ones, byte for byte: a batch input again.
+        What the service refuses for its content is left out, since it would be refused again.
     :param succeeded_uri: Gets the usable result lines, each line once, with ``response.body`` as an object.
     :param ended: How the batch ended; a line without a result in an EXPIRED one has expired.
     :param input_uri: The input where the service has deleted it, or for reading it from nearer by.
     :return: The counts.
     :raises ServiceError: a file cannot be read.
+    :raises UnavailableError: the files hold fewer results than the service counts: they were cut, or something else
+        answered. There is no retry file then: it would pay for the same lines again.
     """
     storage = storage or Storage()
     inputs = [input_uri] if input_uri is not None else manifest.uris("input")
@@ -119,6 +125,7 @@ def join_results(
                 spool.write(_encode(outcome))
             elif succeeded is not None:
                 succeeded.write(result.usable)
+        ledger.check(manifest)
         spool.seek(0)
         outcomes = files.enter_context(storage.open(outcomes_uri, "wb"))
         for line in spool:
@@ -128,7 +135,7 @@ def join_results(
             outcome = ledger.close(number, input_id(line), ended)
             if outcome is not None:
                 outcomes.write(_encode(outcome))
-            if not ledger.has_succeeded(number):
+            if ledger.can_be_retried(number):
                 retry.write(line + b"\n")
     return ledger.counts()
 
@@ -177,6 +184,9 @@ class _Ledger:
         self._first: dict[bytes, int] = {}
         self._others: dict[bytes, list[int]] = {}
         self._strays: Counter[str] = Counter()
+        self._refused: set[int] = set()
+        self._unreadable = {"output": 0, "error": 0}
+        self._spoilt = 0
         for place, custom_id in enumerate(custom_ids):
             self._states.append(_State.OPEN)
             if custom_id is None:
@@ -188,8 +198,13 @@ class _Ledger:
     def enter(self, result: Result) -> LineOutcome | None:
         """Give a result to its line; return what to write down, ``None`` for a line's first success."""
         outcome = result.outcome
+        source = outcome.source or "output"
         if outcome.custom_id is None:
+            self._unreadable[source] += 1
             return outcome
+        # A line that cannot be read in the middle of good ones is the service's own; at the end the file was cut.
+        self._spoilt += self._unreadable[source]
+        self._unreadable[source] = 0
         digest = id_digest(outcome.custom_id)
         first = self._first.get(digest)
         if first is None:
@@ -200,7 +215,10 @@ class _Ledger:
             return replace(outcome, outcome=Outcome.REPEATED)
         if outcome.outcome == Outcome.SUCCEEDED:
             self._states[place] = _State.SUCCEEDED
+            self._refused.discard(place)
             return None
+        if is_refused(outcome):
+            self._refused.add(place)
         self._states[place] = _STATE_OF[Outcome(outcome.outcome)]
         return replace(outcome, line=place + 1)
 
@@ -225,6 +243,24 @@ class _Ledger:
     def has_succeeded(self, number: int) -> bool:
         return self._states[number - 1] == _State.SUCCEEDED
 
+    def can_be_retried(self, number: int) -> bool:
+        return not self.has_succeeded(number) and number - 1 not in self._refused
+
+    def check(self, manifest: ResultManifest) -> None:
+        """Compare what was read with what the service counts."""
+        if not manifest.uris("output"):
+            # Some servers count what they finished before a batch expired, and have no file of it.
+            return
+        counts = manifest.counts
+        counted = (counts.succeeded or 0) + (counts.failed or 0)
+        read = len(self._states) - self._states.count(_State.OPEN)
+        if read + self._spoilt < min(counted, len(self._states)):
+            raise UnavailableError(
+                f"{manifest.ref} has results of {counted:,} requests by the service's count, and its files hold "
+                f"{read:,} that can be read. They were cut, or something else answered; they are read again by a "
+                "retry. Nothing was written for another batch."
+            )
+
     def counts(self) -> OutcomeCounts:
         return OutcomeCounts(
             submitted=len(self._states),
@@ -235,6 +271,7 @@ class _Ledger:
             unknown_id=self._strays[Outcome.UNKNOWN_ID],
             repeated=self._strays[Outcome.REPEATED],
             broken=self._strays[Outcome.BROKEN],
+            refused=len(self._refused),
         )
 
     def _free(self, places: list[int], *, takes_failed: bool) -> int | None:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overnight.errors import SpecError
-from overnight.jobs import JobRef, JobState, ResultFile, ResultManifest
+from overnight.errors import SpecError, UnavailableError
+from overnight.jobs import JobCounts, JobRef, JobState, ResultFile, ResultManifest
 from overnight.services.openai.results import (
     LineOutcome,
     Outcome,
@@ -61,6 +61,7 @@ class Joined:
         error: bytes | None = None,
         ended: JobState = JobState.SUCCEEDED,
         chunk: int = 7,
+        counts: JobCounts | None = None,
     ) -> None:
         contents = {"input": input_, "output": output, "error": error}
         files = tuple(
@@ -74,7 +75,7 @@ class Joined:
 
         uris = {name: str(folder / f"{name}.jsonl") for name in ("outcomes", "retry", "succeeded")}
         self.counts: OutcomeCounts = join_results(
-            ResultManifest(ref=REF, files=files),
+            ResultManifest(ref=REF, files=files, counts=counts or JobCounts()),
             chunks,
             outcomes_uri=uris["outcomes"],
             retry_uri=uris["retry"],
@@ -338,3 +339,68 @@ def test_no_result_line_breaks_the_join(tmp_path_factory: pytest.TempPathFactory
 def good(line: dict[str, Any]) -> bool:
     response = line.get("response")
     return response is not None and response["status_code"] == 200 and response["body"] != {"data": []}
+
+
+THREE = dump(*(asked(name) for name in "abc"))
+COUNTS = JobCounts(total=3, succeeded=3, failed=0)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        b'{"error": {"message": "internal"}}',
+        b"<html>\n<body>\nBad gateway\n</body>",
+        b"",
+        dump(done("a"), done("b"), done("c"))[:-30],
+        dump(done("a"), done("b")),
+    ],
+    ids=["an error with 200", "HTML", "nothing", "cut in a line", "cut after a line"],
+)
+def test_files_with_fewer_results_than_the_service_counts_give_no_retry_file(tmp_path: Path, output: bytes) -> None:
+    with pytest.raises(UnavailableError, match="3 requests by the service's count"):
+        Joined(tmp_path, THREE, output, counts=COUNTS)
+    assert not (tmp_path / "retry.jsonl").exists()
+
+
+def test_a_broken_line_among_good_ones_is_the_services_own(tmp_path: Path) -> None:
+    joined = Joined(tmp_path, THREE, dump(done("a")) + b"{broken\n" + dump(done("c")), counts=COUNTS)
+    assert (joined.counts.succeeded, joined.counts.missing, joined.counts.broken) == (2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_sent_again"),
+    [
+        (failed("a", "content_filter", 400), False),
+        (failed("a", "context_length_exceeded", 400), False),
+        (failed("a", "odd", 400), False),
+        (failed("a", "odd", 418), False),
+        (done("a", None, 200, {"code": "content_policy_violation", "message": "m"}), False),
+        (failed("a", "rate_limit_exceeded", 429), True),
+        (failed("a", "insufficient_quota", 429), True),
+        (failed("a", "invalid_api_key", 401), True),
+        (failed("a", "server_error", 500), True),
+        (failed("a", "odd", 409), True),
+        (done("a", None, 0), True),
+        (done("a", {}), True),
+        (done("a", {"data": []}), True),
+        (expired("a"), True),
+    ],
+)
+def test_what_is_refused_for_its_content_is_not_paid_for_again(
+    tmp_path: Path, line: dict[str, Any], is_sent_again: bool
+) -> None:
+    joined = Joined(tmp_path, dump(asked("a"), asked("b")), dump(line, done("b")))
+    assert joined.retry == (dump(asked("a")) if is_sent_again else b"")
+    assert (joined.counts.unsuccessful, joined.counts.refused) == (1, 0 if is_sent_again else 1)
+
+
+def test_whole_numbers_as_ids_join_by_their_text(tmp_path: Path) -> None:
+    asked_for = [{**asked("x"), "custom_id": number} for number in (1, 2)]
+    joined = Joined(tmp_path, dump(*asked_for), dump(done("2"), done(1)))
+    assert (joined.counts.succeeded, joined.counts.missing, joined.counts.unknown_id) == (2, 0, 0)
+
+
+def test_an_error_in_another_services_words_is_kept(tmp_path: Path) -> None:
+    line = done("a", None, None, {"errorCode": 400, "errorMessage": "The model refuses."})
+    (outcome,) = Joined(tmp_path, dump(asked("a")), dump(line)).outcomes
+    assert (outcome.code, outcome.message) == ("400", "The model refuses.")
