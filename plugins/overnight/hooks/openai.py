@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from overnight.errors import SpecError
 from overnight.hooks.job import JobHook
 from overnight.jobs.client import JobClient
-from overnight.services.openai.connection import DEFAULT_BASE_URL, AuthStyle, OpenAIConnection
+from overnight.services.openai.connection import ATTEMPTS, DEFAULT_BASE_URL, AuthStyle, OpenAIConnection
 from overnight.services.openai.scan import Limits
 from overnight.services.openai.service import CONSOLE_URL, OpenAIBatchService
 from overnight.storage import Storage
@@ -20,15 +21,34 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
 
+class OpenAIClientArguments(BaseModel):
+    """
+    What the openai provider's connections hold as ``openai_client_kwargs``: arguments of OpenAI's own client.
+
+    Those that are not here are refused: left out, they could send documents to the wrong place.
+    """
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    api_key: str | None = Field(default=None, repr=False)
+    base_url: str | None = None
+    organization: str | None = None
+    project: str | None = None
+    timeout: float | None = None
+    max_retries: int | None = Field(default=None, ge=0)
+    default_headers: dict[str, str] = Field(default_factory=dict, repr=False)
+
+
 class OpenAIExtra(BaseModel):
     """
     What an OpenAI connection's extra may hold.
 
     :param auth_style: ``bearer``, ``api-key`` (Azure OpenAI) or ``none``.
     :param verify: ``false``, or the path of a CA bundle.
+    :param openai_client_kwargs: As the openai provider reads them; they go before the connection's own fields.
     """
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
     organization: str | None = None
     project: str | None = None
@@ -37,6 +57,7 @@ class OpenAIExtra(BaseModel):
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
     timeout: float = 60.0
     verify: bool | str = True
+    openai_client_kwargs: OpenAIClientArguments = OpenAIClientArguments()
 
 
 class OpenAIHook(JobHook[OpenAIBatchService]):
@@ -69,28 +90,42 @@ class OpenAIHook(JobHook[OpenAIBatchService]):
 
     def client_from(self, connection: Connection, extra: Mapping[str, Any]) -> JobClient[OpenAIBatchService]:
         """Return a client for the connection's account."""
-        facts = OpenAIExtra.model_validate(extra)
-        reach = OpenAIConnection(
-            api_key=connection.password,
-            base_url=_base_url(connection),
-            organization=facts.organization,
-            project=facts.project,
+        facts = _read_extra(extra)
+        given = facts.openai_client_kwargs
+        config = OpenAIConnection(
+            api_key=given.api_key or connection.password,
+            base_url=(given.base_url or "").rstrip("/") or _base_url(connection),
+            organization=given.organization or facts.organization,
+            project=given.project or facts.project,
             auth_style=facts.auth_style,
             api_version=facts.api_version,
-            headers=facts.headers,
-            timeout=facts.timeout,
+            headers={**facts.headers, **given.default_headers},
+            timeout=given.timeout or facts.timeout,
+            attempts=given.max_retries + 1 if given.max_retries is not None else ATTEMPTS,
             verify=facts.verify,
         )
-        console_url_prefix = CONSOLE_URL if reach.base_url == DEFAULT_BASE_URL else None
+        console_url_prefix = CONSOLE_URL if config.base_url == DEFAULT_BASE_URL else None
         service = OpenAIBatchService(
             self.conn_id, storage=self.storage, limits=self.limits, console_url_prefix=console_url_prefix
         )
-        return JobClient(service, reach.transport())
+        return JobClient(service, config.transport())
 
     def probe(self, service: OpenAIBatchService) -> Flow[str]:
         """List one batch, which costs nothing and needs the same rights as submitting."""
         yield HttpCall("GET", "batches", params={"limit": 1})
         return f"The batch API of {service.conn_id} answers."
+
+
+def _read_extra(extra: Mapping[str, Any]) -> OpenAIExtra:
+    try:
+        return OpenAIExtra.model_validate(extra)
+    except ValidationError as error:
+        # Places and reasons only: a value may be a key.
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise SpecError(
+            f"OpenAI: the connection's extra cannot be used: {wrong}. Of openai_client_kwargs, "
+            f"{', '.join(OpenAIClientArguments.model_fields)} are read."
+        ) from None
 
 
 def _base_url(connection: Connection) -> str:

@@ -13,6 +13,9 @@ from overnight.transport.http import HttpTransport
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
+ATTEMPTS = 6
+"""How often a call is sent at most when it may be repeated."""
+
 AuthStyle: TypeAlias = Literal["bearer", "api-key", "none"]
 """``Authorization: Bearer …``, Azure's ``api-key: …``, or nothing (a server inside one's own network)."""
 
@@ -51,7 +54,7 @@ class OpenAIConnection:
     api_version: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout: float = 60.0
-    attempts: int = 6
+    attempts: int = ATTEMPTS
     verify: bool | str = True
 
     def transport(self, *, backoff: float = 0.5) -> HttpTransport:

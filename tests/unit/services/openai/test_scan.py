@@ -156,3 +156,13 @@ def test_every_repeated_id_is_found_and_no_other(tmp_path_factory: pytest.TempPa
 def test_no_content_breaks_the_scan(tmp_path_factory: pytest.TempPathFactory, content: list[bytes]) -> None:
     named = {line for line, _ in problems(tmp_path_factory.mktemp("scan"), lines(*content))}
     assert named == set(range(1, len(content) + 1))
+
+
+def test_a_moderation_needs_no_model(tmp_path: Path) -> None:
+    file = tmp_path / "in.jsonl"
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/moderations", "body": {"input": "x"}}
+    file.write_bytes(orjson.dumps(line) + b"\n")
+    assert scan(str(file), "/v1/moderations").model is None
+    file.write_bytes(orjson.dumps({**line, "url": "/v1/embeddings"}) + b"\n")
+    with pytest.raises(InputError, match="must name a model"):
+        scan(str(file), "/v1/embeddings")
