@@ -19,7 +19,7 @@ from overnight.jobs.evaluate import evaluate, evaluate_results
 from overnight.jobs.identity import JobKey
 from overnight.jobs.model import JobRef, JobState, JobStatus, ResultManifest
 from overnight.jobs.poller import PollOutcome
-from overnight.jobs.queue import QueueRequest, Refusal
+from overnight.jobs.queue import QueueFull, QueueRequest
 from overnight.jobs.record import Ending, JobRecord
 from overnight.jobs.record_store import RecordStore
 from overnight.jobs.resume import Submit, adopt, resume
@@ -80,7 +80,7 @@ class Conclusion:
     status: JobStatus | None
     results: ResultManifest | None
     error: OvernightError | None = None
-    refusal: Refusal | None = None
+    refusal: QueueFull | None = None
 
 
 class Attempt(Generic[SpecT]):
@@ -189,7 +189,7 @@ class Attempt(Generic[SpecT]):
         self._remember(record.model_copy(update={"queued": None, "deferred_with": None}))
 
     def queue_again(
-        self, record: JobRecord, refusal: Refusal, spec: SpecT, prepare: Callable[[SpecT], SpecT] | None = None
+        self, record: JobRecord, refusal: QueueFull, spec: SpecT, prepare: Callable[[SpecT], SpecT] | None = None
     ) -> JobRecord:
         """
         Return the waiting record of the generation that follows a job which failed for a full queue.
@@ -276,7 +276,7 @@ class Attempt(Generic[SpecT]):
                 raise
             return self._queue(spec, intent, refusal)
 
-    def _queue(self, spec: SpecT, intent: JobRecord, refusal: Refusal | None = None) -> JobRecord:
+    def _queue(self, spec: SpecT, intent: JobRecord, refusal: QueueFull | None = None) -> JobRecord:
         """Write down that the job waits for room in the queue, and since when."""
         service = self.client.service
         queue, amount = service.get_queue(spec)
@@ -300,11 +300,11 @@ class Attempt(Generic[SpecT]):
             self.log.info("The %s has no room for %s: %s", request.where, request.name, request.reason)
         return self._remember(intent.queued_as(request, self.owner.max_tries))
 
-    def _find_refusal(self, outcome: PollOutcome) -> Refusal | None:
+    def _find_refusal(self, outcome: PollOutcome) -> QueueFull | None:
         """Return what the service said when the job failed because its queue was full."""
         if outcome.status is None or outcome.status.state is not JobState.FAILED:
             return None
-        refusal: Refusal | None = self.client.service.find_refusal(outcome.status)
+        refusal: QueueFull | None = self.client.service.find_refusal(outcome.status)
         return refusal
 
     def _submit(self, spec: SpecT, intent: JobRecord) -> JobRecord:

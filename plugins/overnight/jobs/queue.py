@@ -113,7 +113,7 @@ class Budget(BaseModel):
         return ", ".join(parts) or f"{used.jobs:,} jobs"
 
 
-class Refusal(NamedTuple):
+class QueueFull(NamedTuple):
     """
     What a service says when its queue has no room for a job.
 
@@ -179,7 +179,7 @@ class QueueRequest(Stored):
         name = f" {self.queue!r}" if self.queue else ""
         return f"{self.service} queue{name} of {self.conn_id}"
 
-    def with_refusal(self, refusal: Refusal, now: float) -> QueueRequest:
+    def with_refusal(self, refusal: QueueFull, now: float) -> QueueRequest:
         """
         Return the request after the service refused the job.
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from overnight.errors import RateLimitedError, ServiceError, UnsupportedError
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultManifest, compute_fingerprint
-from overnight.jobs.queue import Amount, ListedJob, Refusal
+from overnight.jobs.queue import Amount, ListedJob, QueueFull
 from overnight.transport.flow import Flow
 
 MAX_OTHER_PAGES: Final = 5
@@ -135,7 +135,7 @@ class Service(ABC, Generic[SpecT]):
         raise UnsupportedError(f"{self.name} cannot list the jobs in its queue {queue!r}.")
         yield  # pragma: no cover - makes this a flow
 
-    def find_refusal(self, answer: ServiceError | JobStatus) -> Refusal | None:
+    def find_refusal(self, answer: ServiceError | JobStatus) -> QueueFull | None:
         """
         Say whether a submit that failed, or a job that failed, found the service's queue full.
 
@@ -144,7 +144,7 @@ class Service(ABC, Generic[SpecT]):
             :class:`~overnight.errors.RateLimitedError`, which says that nothing was created.
         """
         if isinstance(answer, RateLimitedError):
-            return Refusal(str(answer), retry_after=answer.retry_after)
+            return QueueFull(str(answer), retry_after=answer.retry_after)
         return None
 
     def console_url(self, ref: JobRef) -> str | None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from overnight.errors import RequestRefusedError, SpecError
 from overnight.jobs.governor import ADMISSION_SECONDS, PROBE_SECONDS, Governor
-from overnight.jobs.queue import NOTHING, Amount, Budget, ListedJob, QueueRequest, Refusal
+from overnight.jobs.queue import NOTHING, Amount, Budget, ListedJob, QueueFull, QueueRequest
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = BEGIN.timestamp()
@@ -76,7 +76,7 @@ def test_room_that_is_reserved_for_a_job_that_never_comes_is_given_up():
 def test_an_admitted_job_that_comes_back_refused_holds_no_room():
     governor = govern(request("a", 90, age=9, budget=BUDGET), request("b", 90, budget=BUDGET))
     assert list(governor.decide(listed(1), NOW).admitted) == ["a"]
-    governor.join(request("a", 90, age=9, budget=BUDGET).with_refusal(Refusal("full", BUDGET), NOW), NOW)
+    governor.join(request("a", 90, age=9, budget=BUDGET).with_refusal(QueueFull("full", BUDGET), NOW), NOW)
     # It is still the oldest.
     assert list(governor.decide(listed(1), NOW).admitted) == ["a"]
 
@@ -88,7 +88,7 @@ def test_other_peoples_jobs_count():
 
 
 def test_a_learnt_limit_is_kept_to_as_the_users_own():
-    refused = request("w", 30).with_refusal(Refusal("Limit: 100", BUDGET), NOW)
+    refused = request("w", 30).with_refusal(QueueFull("Limit: 100", BUDGET), NOW)
     assert refused.refusals == 1
     governor = govern(refused)
     assert governor.decide(listed(80), NOW).admitted == {}
@@ -96,14 +96,14 @@ def test_a_learnt_limit_is_kept_to_as_the_users_own():
 
 
 def test_the_lower_limit_of_user_and_service_counts():
-    refused = request("w", 30, budget=Budget(tokens=50, jobs=3)).with_refusal(Refusal("", BUDGET), NOW)
+    refused = request("w", 30, budget=Budget(tokens=50, jobs=3)).with_refusal(QueueFull("", BUDGET), NOW)
     assert refused.limit == Budget(tokens=50, jobs=3)
 
 
 def test_a_second_refusal_in_spite_of_room_waits_for_a_job_to_end():
     twice = request("w", 30)
     for _ in range(2):
-        twice = twice.with_refusal(Refusal("", BUDGET), NOW)
+        twice = twice.with_refusal(QueueFull("", BUDGET), NOW)
     governor = govern(twice)
     assert governor.decide(listed(10, 10), NOW).admitted == {}
     assert governor.decide(listed(10, 10), NOW + PROBE_SECONDS - 1).admitted == {}
@@ -111,7 +111,7 @@ def test_a_second_refusal_in_spite_of_room_waits_for_a_job_to_end():
 
 
 def test_without_a_named_limit_one_at_a_time_goes_when_a_job_has_ended():
-    refused = [request(f"w{n}", age=9 - n).with_refusal(Refusal("busy"), NOW) for n in range(2)]
+    refused = [request(f"w{n}", age=9 - n).with_refusal(QueueFull("busy"), NOW) for n in range(2)]
     governor = govern(*refused)
     assert governor.decide(listed(1, 1), NOW).admitted == {}
     assert list(governor.decide(listed(1), NOW).admitted) == ["w0"]
@@ -121,7 +121,7 @@ def test_without_a_named_limit_one_at_a_time_goes_when_a_job_has_ended():
 
 
 def test_without_a_list_one_at_a_time_asks_again():
-    refused = [request(f"w{n}", age=9 - n).with_refusal(Refusal("busy"), NOW) for n in range(2)]
+    refused = [request(f"w{n}", age=9 - n).with_refusal(QueueFull("busy"), NOW) for n in range(2)]
     governor = govern(*refused)
     assert governor.decide(None, NOW).admitted == {}
     assert list(governor.decide(None, NOW + PROBE_SECONDS).admitted) == ["w0"]
@@ -130,19 +130,19 @@ def test_without_a_list_one_at_a_time_asks_again():
 
 
 def test_retry_after_is_honoured():
-    refused = request("w").with_refusal(Refusal("busy", BUDGET, retry_after=30), NOW)
+    refused = request("w").with_refusal(QueueFull("busy", BUDGET, retry_after=30), NOW)
     governor = govern(refused)
     assert governor.decide(listed(), NOW + 29).admitted == {}
     assert list(governor.decide(listed(), NOW + 30).admitted) == ["w"]
 
 
 def test_a_job_over_the_whole_limit_may_try_alone_and_that_is_the_end():
-    large = request("w", 120, age=1).with_refusal(Refusal("", BUDGET), NOW)
+    large = request("w", 120, age=1).with_refusal(QueueFull("", BUDGET), NOW)
     governor = govern(large)
     assert governor.decide(listed(1), NOW).admitted == {}
     assert governor.decide(listed(), NOW).admitted == {"w": True}
     with pytest.raises(RequestRefusedError, match="Cut the input into smaller parts"):
-        large.model_copy(update={"alone": True}).with_refusal(Refusal("Limit reached.", BUDGET), NOW)
+        large.model_copy(update={"alone": True}).with_refusal(QueueFull("Limit reached.", BUDGET), NOW)
 
 
 def test_a_job_over_the_users_budget_is_refused_before_anything_is_submitted():

@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from overnight.errors import ServiceError, TransientError
 from overnight.jobs import FileRecordStore, JobState, JobStatus, run
 from overnight.jobs.governor import Governor
-from overnight.jobs.queue import NOTHING, Amount, ListedJob, Refusal
+from overnight.jobs.queue import NOTHING, Amount, ListedJob, QueueFull
 from overnight.operators.job import RECORD
 from overnight.transport.flow import Flow
 from overnight.transport.http import HttpCall
@@ -44,9 +44,9 @@ def _counting(monkeypatch: pytest.MonkeyPatch) -> None:
 
     default = PrintService.find_refusal
 
-    def find_refusal(service: PrintService, answer: ServiceError | JobStatus) -> Refusal | None:
+    def find_refusal(service: PrintService, answer: ServiceError | JobStatus) -> QueueFull | None:
         if isinstance(answer, JobStatus):
-            return Refusal("the press was busy") if answer.raw == "jammed" else None
+            return QueueFull("the press was busy") if answer.raw == "jammed" else None
         return default(service, answer)
 
     monkeypatch.setattr(PrintService, "get_queue", get_queue)

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from overnight.errors import MAX_TEXT, RateLimitedError, ServiceError, shorten
 from overnight.jobs import JobStatus
-from overnight.jobs.queue import NOTHING, Amount, Budget, ListedJob, Refusal
+from overnight.jobs.queue import NOTHING, Amount, Budget, ListedJob, QueueFull
 from overnight.services.create import CLOCK_SKEW
 from overnight.services.openai.causes import QUEUE_CODES
 from overnight.services.openai.files import PAGE, list_all
@@ -80,7 +80,7 @@ def list_queue(queue: str) -> Flow[list[ListedJob]]:
     return listed
 
 
-def find_refusal(answer: ServiceError | JobStatus) -> Refusal | None:
+def find_refusal(answer: ServiceError | JobStatus) -> QueueFull | None:
     """
     Say whether a submit, or a batch, failed because the queue of its model is full, and what the limit is.
 
@@ -90,10 +90,10 @@ def find_refusal(answer: ServiceError | JobStatus) -> Refusal | None:
     if isinstance(answer, ServiceError):
         if not isinstance(answer, RateLimitedError):
             return None
-        return Refusal(str(answer), _parse_limit(str(answer)), answer.retry_after)
+        return QueueFull(str(answer), _parse_limit(str(answer)), answer.retry_after)
     for error in answer.errors:
         if error.code is not None and error.code.casefold() in QUEUE_CODES:
-            return Refusal(shorten(error.message, MAX_TEXT), _parse_limit(error.message))
+            return QueueFull(shorten(error.message, MAX_TEXT), _parse_limit(error.message))
     return None
 
 

@@ -36,7 +36,7 @@ from overnight.jobs import (
     ResultManifest,
     choose_found,
 )
-from overnight.jobs.queue import Amount, ListedJob, Refusal
+from overnight.jobs.queue import Amount, ListedJob, QueueFull
 from overnight.jobs.service import MAX_OTHER_PAGES, Service
 from overnight.services.create import CLOCK_SKEW, create_once
 from overnight.services.openai import queue
@@ -208,7 +208,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         """List the batches in a model's queue, whoever submitted them."""
         return (yield from queue.list_queue(queue_name))
 
-    def find_refusal(self, answer: ServiceError | JobStatus) -> Refusal | None:
+    def find_refusal(self, answer: ServiceError | JobStatus) -> QueueFull | None:
         """Say whether the model's queue was full."""
         return queue.find_refusal(answer)
 
