@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -21,9 +22,13 @@ from overnight.errors import (
     TransientError,
     UnavailableError,
     UnsupportedError,
+    shorten,
 )
 
-MAX_ERROR_TEXT: Final = 2_000
+MAX_PATH: Final = 500
+"""Characters of a call's path that an error quotes."""
+MAX_CHAIN: Final = 10
+"""How deep an error's causes are looked through."""
 MAX_RETRY_AFTER: Final = 300.0
 """Seconds; a server that asks for more gets asked again after this."""
 
@@ -44,24 +49,27 @@ class Errors:
     :param remedies: What a user can do about a status, by status; added to the error's text.
     :param final_codes: Error codes that no waiting mends, whatever the status.
     :param queue_codes: Error codes of a queue that has no room for one more job, whatever the status.
+    :param throttled_codes: Error codes that say "not carried out, try later", whatever the status.
     :param secrets: What no text may quote, beside the credentials in a request's headers: a part of one, say.
     """
 
     def __init__(
         self,
         service: str,
+        *,
         reader: ErrorReader | None = None,
         remedies: Mapping[int, str] | None = None,
-        *,
         final_codes: Collection[str] = (),
         queue_codes: Collection[str] = (),
         secrets: Collection[str] = (),
+        throttled_codes: Collection[str] = (),
     ) -> None:
         self._service = service
         self._reader = reader or read_error
         self._remedies = {**_REMEDIES, **(remedies or {})}
         self._final_codes = frozenset(final_codes)
         self._queue_codes = frozenset(queue_codes)
+        self._throttled_codes = frozenset(throttled_codes)
         self._secrets = tuple(secrets)
 
     def answered(self, response: httpx.Response) -> ServiceError:
@@ -73,7 +81,10 @@ class Errors:
             remedy = f"It redirects to {_target(response)}; put that address into the connection."
         message = f"{self._service} answered {request.method} {get_path(response)} with {status}: "
         # Cut last: of a secret that is cut in two, no half would be recognised.
-        text = without(self._secrets, _redact(request.headers, text))[:MAX_ERROR_TEXT]
+        text = without(self._secrets, _redact(request.headers, text))
+        text = shorten(text).strip()
+        if remedy and not text.endswith((".", "!", "?", "…")):
+            text += "."
         message = f"{message}{text} {remedy}".strip()
         kind = self._kind(status, code)
         if issubclass(kind, TransientError):
@@ -90,7 +101,7 @@ class Errors:
 
     def unanswered(self, method: str, path: str, error: httpx.RequestError | httpx.InvalidURL) -> ServiceError:
         """Return the error for a call that could not be sent, or got no whole answer."""
-        path = path.partition("?")[0]
+        path = shorten(path.partition("?")[0], MAX_PATH)
         if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol | httpx.InvalidURL):
             # Its text quotes the header or address that cannot be sent.
             return RequestRefusedError(
@@ -101,7 +112,18 @@ class Errors:
             return RequestRefusedError(
                 f"{self._service} redirects {method} {path} in a circle. Check the connection's address."
             )
-        why = f"{type(error).__name__}: {error}".rstrip(": ")
+        why = shorten(f"{type(error).__name__}: {error}".rstrip(": "))
+        if _find_certificate_error(error) is not None:
+            # The same certificate is refused at every attempt.
+            return RequestRefusedError(
+                f"{self._service}: the certificate of the server is not trusted ({why}). Name the CA's file in the "
+                "connection, or in SSL_CERT_FILE; where the connection's address is wrong, correct it."
+            )
+        if isinstance(error, httpx.ProxyError):
+            return UnavailableError(
+                f"{self._service}: the proxy gave no whole answer to {method} {path} ({why}). Check HTTP_PROXY, "
+                "HTTPS_PROXY and NO_PROXY in the task's environment."
+            )
         return UnavailableError(f"{self._service} gave no whole answer to {method} {path} ({why}).")
 
     def _kind(self, status: int, code: str | None) -> type[ServiceError]:
@@ -109,6 +131,8 @@ class Errors:
             return RequestRefusedError
         if code in self._queue_codes:
             return QueueFullError
+        if code in self._throttled_codes:
+            return RateLimitedError
         if status in _KINDS:
             return _KINDS[status]
         return UnavailableError if status >= httpx.codes.INTERNAL_SERVER_ERROR else RequestRefusedError
@@ -121,6 +145,16 @@ class Errors:
         if read is None:
             return None, response.text.strip() or response.reason_phrase
         return read
+
+
+def _find_certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """Return the verification failure that an error of httpx was caused by, if it was one."""
+    seen = 0
+    while error is not None and seen < MAX_CHAIN:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error
+        error, seen = error.__cause__ or error.__context__, seen + 1
+    return None
 
 
 def retry_after(response: httpx.Response) -> float | None:

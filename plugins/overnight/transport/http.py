@@ -1,4 +1,4 @@
-"""The transport of every service that speaks JSON over HTTP: httpx in both colours, with the same manners."""
+"""The transport of every service that speaks JSON over HTTP: httpx, sync and async, with the same retries."""
 
 from __future__ import annotations
 
@@ -107,6 +107,7 @@ class HttpTransport(Transport[HttpCall, Any]):
     :param remedies: What a user can do about a status, by status; added to the error's text.
     :param final_codes: Error codes that no waiting mends, whatever the status (a used-up quota that answers 429).
     :param queue_codes: Error codes of a queue that has no room for one more job; such a call is not repeated.
+    :param throttled_codes: Error codes that say "not carried out, try later", whatever the status.
     :param secrets: What no error may quote although no header of a request is equal to it.
     :raises SpecError: the base URL or a header cannot be sent as it is.
     """
@@ -128,6 +129,7 @@ class HttpTransport(Transport[HttpCall, Any]):
         final_codes: Collection[str] = (),
         queue_codes: Collection[str] = (),
         secrets: Collection[str] = (),
+        throttled_codes: Collection[str] = (),
     ) -> None:
         self.service = service
         self.base_url = base_url.rstrip("/") + "/"
@@ -145,7 +147,13 @@ class HttpTransport(Transport[HttpCall, Any]):
         self._attempts = attempts
         self._backoff = backoff
         self._errors = Errors(
-            service, error_reader, remedies, final_codes=final_codes, queue_codes=queue_codes, secrets=secrets
+            service,
+            reader=error_reader,
+            remedies=remedies,
+            final_codes=final_codes,
+            queue_codes=queue_codes,
+            secrets=secrets,
+            throttled_codes=throttled_codes,
         )
         self._client: httpx.Client | None = None
         # A gathered flow's calls come from several threads.

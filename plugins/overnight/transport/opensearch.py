@@ -1,10 +1,11 @@
-"""How to reach an OpenSearch cluster, what it says of itself, and how it words its errors."""
+"""The connection config of an OpenSearch cluster, its version, and the reader of its errors."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -76,6 +77,7 @@ class OpenSearchConnection:
         attempts: int = 6,
         error_reader: ErrorReader | None = None,
         final_codes: Collection[str] = (),
+        throttled_codes: Collection[str] = (),
     ) -> HttpTransport:
         """
         Return a transport for these facts. Does no I/O.
@@ -83,6 +85,7 @@ class OpenSearchConnection:
         :param remedies: What a user can do about a status, beside :data:`REMEDIES`.
         :param error_reader: Reads error bodies; :func:`read_opensearch_error` when left out.
         :param final_codes: What the reader calls errors that no waiting mends.
+        :param throttled_codes: What the reader calls errors that say "not carried out, try later".
         :raises SpecError: the address or a header cannot be sent as it is.
         """
         return HttpTransport(
@@ -96,6 +99,7 @@ class OpenSearchConnection:
             error_reader=error_reader or read_opensearch_error,
             remedies={**REMEDIES, **(remedies or {})},
             final_codes=final_codes,
+            throttled_codes=throttled_codes,
         )
 
     def version(self) -> Flow[ServerVersion]:
@@ -120,7 +124,7 @@ class OpenSearchConnection:
 def index_exists(index: str) -> Flow[bool]:
     """Ask whether an index, an alias or a data stream of this name is there."""
     try:
-        yield HttpCall("GET", f"{index}/_mapping")
+        yield HttpCall("GET", f"{quote(index, safe='')}/_mapping")
     except NotFoundError:
         return False
     return True

@@ -84,7 +84,7 @@ def test_airflow_keeps_no_credential_that_the_service_repeats(azure: Any, home: 
 def test_no_error_and_no_log_quotes_a_credential_that_a_refusal_repeats(
     azure: Any, key: JobKey, caplog: pytest.LogCaptureFixture, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("overnight.services.azure_ingestion.service.LOOKUP_WAIT", 0.01)
+    monkeypatch.setattr("overnight.services.create.LOOKUP_WAITS", (0.01,))
     azure.set(
         "faults", refused={"share": 1, "methods": ["PUT"]}, refused_code=code, retry_after=0, repeat_credentials=True
     )

@@ -27,8 +27,8 @@ from overnight.jobs.evaluate import evaluate
 from overnight.jobs.poller import PollEnd, PollOutcome
 from overnight.jobs.wait import wait_for_end
 from overnight.sandbox.azure.errors import Code
+from overnight.services.azure_ingestion.causes import CAUSES
 from overnight.services.azure_ingestion.service import AzureIngestionSpec
-from overnight.services.azure_ingestion.status import MEANINGS
 from overnight.transport.flow import Pause
 
 DAY = 86_400
@@ -56,7 +56,7 @@ RETRYABLE = {"internalFailure", "serviceUnavailable", "tooManyRequests"}
 
 @pytest.fixture(autouse=True)
 def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("overnight.services.azure_ingestion.service.LOOKUP_WAIT", 0.01)
+    monkeypatch.setattr("overnight.services.create.LOOKUP_WAITS", (0.01,))
 
 
 def test_documents_become_a_searchable_index(azure: Any, key: JobKey) -> None:
@@ -129,7 +129,7 @@ def test_each_refusal_is_its_exception_with_its_remedy(azure: Any, key: JobKey, 
         client.run(client.service.find(key, NOW))
     assert type(caught.value) is REFUSED[code]
     assert caught.value.code == code
-    assert MEANINGS[code].remedy in str(caught.value)
+    assert CAUSES[code.lower()].remedy in str(caught.value)
 
 
 @pytest.mark.parametrize("code", get_args(Code))
@@ -140,7 +140,7 @@ def test_each_failure_of_a_job_is_its_verdict_with_its_remedy(azure: Any, key: J
     error = evaluate(ref, PollOutcome(PollEnd.ENDED, status), Allowance(count=0)).error
     assert isinstance(error, JobEndedError)
     assert type(error) is (JobLostError if code in RETRYABLE else JobFailedError)
-    assert MEANINGS[code].remedy in str(error)
+    assert CAUSES[code.lower()].remedy in str(error)
 
 
 def test_the_service_is_asked_again_when_it_says(azure: Any, key: JobKey) -> None:

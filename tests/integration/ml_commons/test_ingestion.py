@@ -19,7 +19,7 @@ from overnight.jobs import FailureCause, JobKey, JobRecord, JobState
 from overnight.jobs.client import JobClient
 from overnight.operators.job import RECORD
 from overnight.operators.ml_commons_ingest import MLCommonsBatchIngestOperator
-from overnight.services.ml_commons.errors import ask
+from overnight.services.ml_commons.causes import ask
 from overnight.services.ml_commons.ingest import MLCommonsIngestService, MLCommonsIngestSpec
 from overnight.transport.http import HttpCall
 

@@ -465,7 +465,7 @@ def test_a_transform_job_goes_from_its_connector_into_the_index(
 def test_a_transform_job_is_found_by_its_name_and_never_made_twice(
     cluster: Cluster, sagemaker: str, task_run: TaskRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("overnight.services.ml_commons.predict.LOOKUP_WAITS", (1.5,))
+    monkeypatch.setattr("overnight.services.create.LOOKUP_WAITS", (1.5,))
     operator = MLCommonsBatchPredictOperator(
         task_id="predict", model_id=sagemaker, parameters=_transform(cluster, "b"), poll_interval=0.2
     )

@@ -38,7 +38,7 @@ PENDING = {
     "services/llamacloud/spec.py",
     "services/llamacloud/status.py",
     "services/ml_commons/connection.py",
-    "services/ml_commons/errors.py",
+    "services/ml_commons/causes.py",
     "services/ml_commons/ingest.py",
     "services/openai/template.py",
     "services/sagemaker/objects.py",

@@ -14,6 +14,7 @@ import pytest
 
 from http_server import Answer, Server, json_answer
 from overnight.errors import (
+    MAX_TEXT,
     CredentialsError,
     NotFoundError,
     RateLimitedError,
@@ -24,7 +25,7 @@ from overnight.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from overnight.transport.errors import MAX_ERROR_TEXT, MAX_RETRY_AFTER, retry_after
+from overnight.transport.errors import MAX_RETRY_AFTER, retry_after
 from overnight.transport.http import HttpCall, HttpTransport, Retry
 
 KEY = "sk-very-secret-4711"
@@ -152,7 +153,7 @@ def test_what_cannot_be_mended_is_told_at_once(
         send(transport_to(server, remedies={status: "Do this."}), GET)
     assert len(server.requests) == 1
     assert (caught.value.status, caught.value.code) == (status, "x")
-    assert str(caught.value) == f"Test answered GET /v1/things with {status}: no such luck Do this."
+    assert str(caught.value) == f"Test answered GET /v1/things with {status}: no such luck. Do this."
 
 
 def test_a_used_up_quota_is_not_waited_for(server: Server, send: Send) -> None:
@@ -245,12 +246,12 @@ def test_a_key_that_the_server_repeats_is_not_told(
 @pytest.mark.parametrize("is_json", [True, False])
 @pytest.mark.parametrize("kept", range(len(KEY) + 1))
 def test_no_part_of_a_key_is_told_where_a_long_message_is_cut(server: Server, kept: int, is_json: bool) -> None:
-    message = "x" * (MAX_ERROR_TEXT - kept) + KEY + " and more"
+    message = "x" * (MAX_TEXT - 1 - kept) + KEY + " and more"
     server.answers = [json_answer({"error": {"message": message}}, 400) if is_json else Answer(400, message.encode())]
     with pytest.raises(ServiceError) as caught:
         blocking(transport_to(server), GET)
     told = str(caught.value)
-    assert "x" * (MAX_ERROR_TEXT - kept) in told
+    assert "x" * (MAX_TEXT - 1 - kept) in told
     assert not any(KEY[:length] in told for length in range(2, len(KEY) + 1))
 
 

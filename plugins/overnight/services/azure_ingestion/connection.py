@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from overnight.errors import SpecError
-from overnight.services.azure_ingestion.status import FINAL_CODES, MEANINGS
+from overnight.services.azure_ingestion.causes import CAUSES, FINAL_CODES, read_azure_error
 from overnight.transport.errors import without
 from overnight.transport.http import HttpTransport, check_headers
 
@@ -83,10 +83,11 @@ class AzureIngestionConnection:
             timeout=self.timeout,
             attempts=self.attempts,
             backoff=backoff,
+            error_reader=read_azure_error,
             remedies={
-                401: MEANINGS["unauthorized"].remedy,
-                403: MEANINGS["forbidden"].remedy,
-                404: MEANINGS["notFound"].remedy,
+                401: CAUSES["unauthorized"].remedy,
+                403: CAUSES["forbidden"].remedy,
+                404: CAUSES["notfound"].remedy,
             },
             final_codes=FINAL_CODES,
             secrets=self.secrets(),

@@ -18,23 +18,24 @@ from pydantic import Field
 from overnight.errors import (
     ChangedSpecError,
     NotFoundError,
-    RequestRefusedError,
     ServiceError,
     UnavailableError,
     UnsupportedError,
+    shorten,
 )
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultManifest, choose_found
 from overnight.jobs.service import JobSpec, Service
+from overnight.services.azure_ingestion.causes import explain, is_taken
 from overnight.services.azure_ingestion.connection import JOBS, AzureIngestionConnection
-from overnight.services.azure_ingestion.status import explained, read_state, read_status, stages
-from overnight.transport.flow import Flow, Pause
+from overnight.services.azure_ingestion.status import read_state, read_status, stages
+from overnight.services.create import create_once
+from overnight.transport.flow import Flow
 from overnight.transport.http import HttpAnswer, HttpCall, Retry
 
 log = logging.getLogger(__name__)
 
-CREATE_TRIES: Final = 3
-LOOKUP_WAIT: Final = 2.0
-"""Seconds before the look for a job whose creation got no answer."""
+MAX_ID: Final = 256
+"""Characters of a listed id that is looked at; ours are far shorter."""
 STATUS_KEPT_HOURS: Final = 48
 """How long the service knows a job after its end."""
 
@@ -94,23 +95,15 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
         The service does not say when a job was created: ``since`` stands for it, and a deadline counts from there.
         """
         listed = yield from self.list_jobs()
-        jobs = {str(job.get("id")): job for job in listed}
+        jobs = {job["id"]: job for job in listed}
         if key.name not in jobs and (job := (yield from self._existing(key.name))) is not None:
             # The list is told to be paged, without a way to the next page.
             jobs[key.name] = job
         ours = []
         for job_id, job in jobs.items():
-            parts = JobKey.parse_name(job_id)
-            if parts is not None and parts.tag == key.tag:
-                ours.append(
-                    FoundJob(
-                        ref=self.ref(job_id),
-                        generation=parts.generation,
-                        fingerprint=parts.fingerprint,
-                        created_at=since,
-                        state=read_state(job),
-                    )
-                )
+            found = FoundJob.from_name(job_id, key, ref=self.ref(job_id), created_at=since, state=read_state(job))
+            if found is not None:
+                ours.append(found)
         return choose_found(ours, key)
 
     def submit(self, spec: AzureIngestionSpec, key: JobKey) -> Flow[JobRef]:
@@ -125,22 +118,20 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
         if existing is not None:
             return self._attached(existing, spec, key)
         call = HttpCall("PUT", _job(key.name), json=spec.body(), headers=headers, retry=Retry.REJECTED)
-        for attempt in range(1, CREATE_TRIES + 1):
-            try:
-                yield from self._call(call)
-            except (UnavailableError, RequestRefusedError) as error:
-                # A refusal may mean that the job is there: put by a try whose answer was lost.
-                if isinstance(error, UnavailableError):
-                    log.warning("The answer to the job's creation is lost; looking for the job. %s", error)
-                    yield Pause(LOOKUP_WAIT)
-                existing = yield from self._existing(key.name)
-                if existing is not None:
-                    return self._attached(existing, spec, key)
-                if attempt == CREATE_TRIES or isinstance(error, RequestRefusedError):
-                    raise
-            else:
-                return self.ref(key.name)
-        raise AssertionError("unreachable")
+
+        def create() -> Flow[JobRef]:
+            # The id is ours, so whatever a success says, this is the job.
+            yield from self._call(call)
+            return self.ref(key.name)
+
+        def find(since: datetime) -> Flow[FoundJob | None]:
+            job = yield from self._existing(key.name)
+            if job is None:
+                return None
+            ref = self._attached(job, spec, key)
+            return FoundJob.from_name(key.name, key, ref=ref, created_at=since, state=read_state(job))
+
+        return (yield from create_once(create, find, key, is_taken=is_taken))
 
     def status(self, ref: JobRef) -> Flow[JobStatus]:
         """
@@ -155,7 +146,7 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
         """Read the list of ingestion jobs, which has no pages."""
         del wanted
         listed = yield from self.list_jobs()
-        return {str(job.get("id")): read_status(job, scrub=self.account.scrub) for job in listed}
+        return {job["id"]: read_status(job, scrub=self.account.scrub) for job in listed}
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:
         """
@@ -180,12 +171,13 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
     def results(self, ref: JobRef) -> Flow[ResultManifest]:
         """Name the index that holds the chunks: there are no result files. ``detail`` has the stages, too."""
         job, _ = yield from self._get(ref)
+        minutes = job.get("dataRefreshIntervalInMinutes")
         return ResultManifest(
             ref=ref,
             counts=read_status(job).counts,
             detail={
                 "index": ref.id,
-                "refresh_minutes": job.get("dataRefreshIntervalInMinutes"),
+                "refresh_minutes": minutes if type(minutes) is int else None,
                 "stages": [
                     {"name": stage.name, "total": stage.total, "processed": stage.processed} for stage in stages(job)
                 ],
@@ -196,18 +188,21 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
         """Return the jobs that are running or ended in the last 48 hours."""
         answer = yield from self._call(HttpCall("GET", JOBS))
         value = answer.get("value") if isinstance(answer, dict) else None
+        if isinstance(answer, dict) and "value" in answer and value is None:
+            # An empty list, as some serializers write it.
+            return []
         if not isinstance(value, list):
             raise UnavailableError(
                 "The list of ingestion jobs has no value; does something else answer at this address?"
             )
-        return [job for job in value if isinstance(job, dict)]
+        return [job for job in value if isinstance(job, dict) and _is_id(job.get("id"))]
 
     def _call(self, call: HttpCall) -> Flow[Any]:
         try:
             return (yield call)
         except ServiceError as error:
             # Not chained: the text has it all, and the code decides what kind of error it is.
-            raise explained(error) from None
+            raise explain(error) from None
 
     def _existing(self, job_id: str) -> Flow[dict[str, Any] | None]:
         try:
@@ -229,14 +224,14 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
                 status=error.status,
                 code=error.code,
             ) from None
-        if not isinstance(answer.body, dict) or "status" not in answer.body:
+        if not isinstance(answer.body, dict) or not isinstance(answer.body.get("status"), str):
             raise UnavailableError(f"The service's answer about {ref} is not a job.")
         return answer.body, answer.retry_after
 
     def _attached(self, job: Mapping[str, Any], spec: AzureIngestionSpec, key: JobKey) -> JobRef:
         """Return the reference to a job that has our id, if it is what was asked for."""
         other = [
-            f"{name} is {job[name]!r} there and {value!r} here"
+            f"{name} is {shorten(repr(job[name]), 100)} there and {value!r} here"
             for name, value in spec.body().items()
             if job.get(name) is not None and str(job[name]).lower() != str(value).lower()
         ]
@@ -248,6 +243,10 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
             )
         log.info("The job %s is there already; attaching to it.", key.name)
         return self.ref(key.name)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID
 
 
 def _job(job_id: str) -> str:

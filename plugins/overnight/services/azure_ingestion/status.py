@@ -6,21 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from overnight.errors import (
-    CredentialsError,
-    NotFoundError,
-    RateLimitedError,
-    RequestRefusedError,
-    ServiceError,
-    TransientError,
-    UnavailableError,
-)
+from overnight.errors import shorten
 from overnight.jobs import FailureCause, JobCounts, JobError, JobState, JobStatus
+from overnight.services.azure_ingestion.causes import get_cause
 
 MAX_ERRORS: Final = 20
 MAX_WARNINGS: Final = 20
 """How many are carried along; a status travels by XCom."""
-MAX_TEXT: Final = 1_000
 
 _STATES = {
     "notrunning": JobState.QUEUED,
@@ -32,115 +24,6 @@ _STATES = {
 }
 _LAST_STAGE = "indexing"
 _ENDED_WELL = frozenset({JobState.SUCCEEDED, JobState.PARTIAL})
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """
-    What an error code of the service comes to.
-
-    :param error: The exception when a call is refused with it.
-    :param blame: Who can mend a job that failed with it.
-    :param remedy: What a user can do.
-    """
-
-    error: type[ServiceError]
-    cause: FailureCause
-    remedy: str
-
-
-MEANINGS: Final[Mapping[str, Meaning]] = {
-    "conflict": Meaning(
-        RequestRefusedError,
-        FailureCause.INPUT,
-        "Something of this name is in use: look for an index or indexer named after the job in the search service.",
-    ),
-    "contentFilter": Meaning(
-        RequestRefusedError, FailureCause.INPUT, "The safety system refuses the content; take it out of the container."
-    ),
-    "fileImportFailed": Meaning(
-        RequestRefusedError,
-        FailureCause.INPUT,
-        "A document could not be read: check its format, and that the connection's storage credentials may read it.",
-    ),
-    "forbidden": Meaning(
-        CredentialsError,
-        FailureCause.CREDENTIALS,
-        "Give the key, or the managed identity, of the connection its role at Azure OpenAI, the search service and the "
-        "storage account.",
-    ),
-    "internalFailure": Meaning(UnavailableError, FailureCause.SERVICE, "The service broke; a retry may succeed."),
-    "invalidPayload": Meaning(
-        RequestRefusedError,
-        FailureCause.INPUT,
-        "Check the operator's parameters and the connection's fields against the Ingestion Jobs reference.",
-    ),
-    "itemDoesAlreadyExist": Meaning(
-        RequestRefusedError,
-        FailureCause.INPUT,
-        "Delete the index or indexer named after the job from the search service, and clear the task.",
-    ),
-    "jsonlValidationFailed": Meaning(RequestRefusedError, FailureCause.INPUT, "Mend the JSON Lines in the container."),
-    "notFound": Meaning(
-        NotFoundError,
-        FailureCause.INPUT,
-        "Check the endpoint, the storage container, the search service and the embedding deployment of the connection.",
-    ),
-    "quotaExceeded": Meaning(
-        RequestRefusedError,
-        FailureCause.LIMITS,
-        "No waiting mends it: raise the embedding deployment's quota or the search service's tier, or ingest less.",
-    ),
-    "serviceUnavailable": Meaning(
-        UnavailableError, FailureCause.SERVICE, "The service is down for now; a retry may succeed."
-    ),
-    "tooManyRequests": Meaning(
-        RateLimitedError,
-        FailureCause.SERVICE,
-        "The account's rate limit is reached; a retry after a while may succeed.",
-    ),
-    "unauthorized": Meaning(
-        CredentialsError,
-        FailureCause.CREDENTIALS,
-        "Check the API key in the connection, and that it belongs to the endpoint.",
-    ),
-    "unexpectedEntityState": Meaning(
-        RequestRefusedError,
-        FailureCause.INPUT,
-        "A resource is not in a state that allows this: see whether the search service and the storage account are "
-        "running, and clear the task.",
-    ),
-}
-"""The error codes of 2023-10-01-preview: https://learn.microsoft.com/rest/api/azureopenai/ingestion-jobs/create."""
-
-_BY_CODE = {code.lower(): meaning for code, meaning in MEANINGS.items()} | {
-    # The gateway in front of the service puts the status where the code belongs.
-    "401": MEANINGS["unauthorized"],
-    "403": MEANINGS["forbidden"],
-    "404": MEANINGS["notFound"],
-    "429": MEANINGS["tooManyRequests"],
-}
-FINAL_CODES: Final = frozenset({"quotaExceeded"})
-"""Codes that no waiting mends even when they come with a 429 or 503."""
-
-
-def get_meaning(code: str | None) -> Meaning | None:
-    """Return what an error code means, however it is capitalised; ``None`` for one that is not in the reference."""
-    return _BY_CODE.get(code.lower()) if code else None
-
-
-def explained(error: ServiceError) -> ServiceError:
-    """Return the error that the service's code asks for, whatever status came with it, with its remedy."""
-    meaning = get_meaning(error.code)
-    if meaning is None:
-        return error
-    text = str(error) if meaning.remedy in str(error) else f"{error} {meaning.remedy}"
-    kind = meaning.error
-    if issubclass(kind, TransientError):
-        wait = error.retry_after if isinstance(error, TransientError) else None
-        return kind(text, status=error.status, code=error.code, retry_after=wait)
-    status = 404 if kind is NotFoundError else error.status
-    return kind(text, status=status, code=error.code)
 
 
 def read_state(job: Mapping[str, Any]) -> JobState:
@@ -167,11 +50,11 @@ def read_status(
     """
     state = read_state(job)
     errors = _errors(job.get("error"), scrub)
-    blames = (meaning.cause for error in errors if (meaning := get_meaning(error.code)))
+    blames = (known.cause for error in errors if (known := get_cause(error.code)))
     # A failure that says nothing is none of the input's.
     cause = next(blames, None) if errors else FailureCause.SERVICE
     warnings = job.get("warnings")
-    texts = [scrub(str(text))[:MAX_TEXT] for text in warnings] if isinstance(warnings, list) else []
+    texts = [shorten(scrub(str(text))) for text in warnings] if isinstance(warnings, list) else []
     return JobStatus(
         state=state,
         raw=str(job.get("status")),
@@ -231,14 +114,14 @@ def _errors(error: Any, scrub: Callable[[str], str]) -> list[JobError]:
     if not isinstance(error, dict):
         return []
     code = str(error["code"]) if error.get("code") else None
-    text = scrub(str(error.get("message") or code or "no message"))[:MAX_TEXT]
+    text = shorten(scrub(str(error.get("message") or code or "no message")))
     inner = _inner_codes(error.get("innererror"))
     if inner:
         text = f"{text} ({' > '.join(inner)})"
-    meaning = get_meaning(code)
-    if meaning is not None:
-        text = f"{text} {meaning.remedy}"
-    target = scrub(str(error["target"]))[:MAX_TEXT] if error.get("target") else None
+    known = get_cause(code)
+    if known is not None:
+        text = f"{text} {known.remedy}"
+    target = shorten(scrub(str(error["target"]))) if error.get("target") else None
     details = error.get("details")
     found = [JobError(code=code, message=text, param=target)]
     for detail in details if isinstance(details, list) else []:

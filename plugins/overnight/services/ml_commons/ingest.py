@@ -18,6 +18,7 @@ from pydantic import Field, JsonValue
 from overnight.errors import ServiceError, SpecError, UnavailableError, UnsupportedError
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobState, JobStatus, ResultManifest
 from overnight.jobs.service import JobSpec, Service
+from overnight.services.ml_commons.causes import NO_HANDLER, NO_TASK_INDEX, ask
 from overnight.services.ml_commons.connection import (
     ML,
     SEARCH_LAG,
@@ -25,9 +26,10 @@ from overnight.services.ml_commons.connection import (
     get_task,
     get_tasks,
     make_task_index,
+    quote_answer,
+    read_task_id,
     tasks_since,
 )
-from overnight.services.ml_commons.errors import NO_HANDLER, NO_TASK_INDEX, ask
 from overnight.services.ml_commons.status import read_ingestion
 from overnight.transport.flow import Flow, Pause
 from overnight.transport.http import HttpCall, Retry
@@ -42,6 +44,8 @@ SINCE: Final = (2, 17)
 SWAPPED_SINCE: Final = (2, 19)
 UNTIL: Final = (3, 0)
 CURE_TRIES: Final = 5
+MAX_MILLISECONDS: Final = 10**14
+"""Of a time that Python can hold."""
 SETTLE_INTERVAL: Final = 15.0
 SETTLE_FOR: Final = timedelta(hours=1)
 """How long a submit waits for ingestions that may be its own earlier try's."""
@@ -181,10 +185,13 @@ class MLCommonsIngestService(Service[MLCommonsIngestSpec]):
             yield Pause(SEARCH_LAG)
             yield from self._settle(spec, began)
             answer = yield from self._cured(call)
-        task_id = answer.get("task_id") if isinstance(answer, dict) else None
-        if not task_id:
-            raise UnavailableError("The cluster answered a _batch_ingestion without a task id.")
-        return self.ref(str(task_id))
+        task_id = read_task_id(answer)
+        if task_id is None:
+            raise UnavailableError(
+                f"The cluster answered a _batch_ingestion without a task id: {quote_answer(answer)}. A retry waits for "
+                "the ingestions that began since before it starts another."
+            )
+        return self.ref(task_id)
 
     def status(self, ref: JobRef) -> Flow[JobStatus]:
         """Look at the task once; an old one also at whether any node is left that could be working on it."""
@@ -216,7 +223,7 @@ class MLCommonsIngestService(Service[MLCommonsIngestSpec]):
     def results(self, ref: JobRef) -> Flow[ResultManifest]:
         """Return a manifest without files: the results are documents in the index, and the server counts none."""
         task = yield from get_task(ref.id)
-        detail = {name: task[name] for name in ("create_time", "last_update_time") if name in task}
+        detail = {name: task[name] for name in ("create_time", "last_update_time") if type(task.get(name)) is int}
         return ResultManifest(ref=ref, detail=detail)
 
     def _body(self, spec: MLCommonsIngestSpec, version: ServerVersion) -> dict[str, Any]:
@@ -397,5 +404,13 @@ def _boots() -> Flow[tuple[datetime, ...]]:
     except ServiceError as error:
         log.debug("The nodes' start times are not to be had: %s", error)
         return ()
-    nodes = answer.get("nodes", {}) if isinstance(answer, dict) else {}
-    return tuple(datetime.fromtimestamp(node["jvm"]["start_time_in_millis"] / 1000, UTC) for node in nodes.values())
+    nodes = answer.get("nodes") if isinstance(answer, dict) else None
+    boots = []
+    for node in nodes.values() if isinstance(nodes, dict) else ():
+        jvm = node.get("jvm") if isinstance(node, dict) else None
+        started = jvm.get("start_time_in_millis") if isinstance(jvm, dict) else None
+        if type(started) is not int or not 0 <= started < MAX_MILLISECONDS:
+            # One unknown node may be the one that works on the task.
+            return ()
+        boots.append(datetime.fromtimestamp(started / 1000, UTC))
+    return tuple(boots)

@@ -14,8 +14,8 @@ from urllib.parse import quote
 import orjson
 
 from overnight.errors import JobFailedError, RequestRefusedError, ServiceError, SpecError, UnavailableError
+from overnight.services.ml_commons.causes import ask
 from overnight.services.ml_commons.connection import ML, SEARCH_LAG, get_task
-from overnight.services.ml_commons.errors import ask
 from overnight.transport.flow import Flow, Pause
 from overnight.transport.http import HttpCall, Retry
 

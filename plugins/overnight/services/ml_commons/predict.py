@@ -6,41 +6,47 @@ API: https://docs.opensearch.org/latest/ml-commons-plugin/api/model-apis/batch-p
 
 from __future__ import annotations
 
-import logging
+import json
 import re
 from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
 import orjson
 from pydantic import Field, JsonValue, field_validator
 
-from overnight.errors import RequestRefusedError, ServiceError, SpecError, UnavailableError, UnsupportedError
+from overnight.errors import (
+    MAX_TEXT,
+    RequestRefusedError,
+    ServiceError,
+    SpecError,
+    UnavailableError,
+    UnsupportedError,
+    shorten,
+)
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultFile, ResultManifest, choose_found
 from overnight.jobs.service import JobSpec, Service
+from overnight.services.create import create_once
+from overnight.services.ml_commons.causes import NAME_TAKEN, NO_ACTION, NO_HANDLER, ask
 from overnight.services.ml_commons.connection import (
     ML,
-    SEARCH_LAG,
     created_at,
     get_task,
     get_tasks,
-    plain,
+    quote_answer,
+    read_task_id,
     task_path,
     tasks_since,
 )
-from overnight.services.ml_commons.errors import NAME_TAKEN, NO_HANDLER, ask
-from overnight.services.ml_commons.status import read_prediction
-from overnight.transport.flow import Flow, Pause
+from overnight.services.ml_commons.status import get_remote, read_prediction
+from overnight.transport.flow import Flow
 from overnight.transport.http import HttpCall, Retry
-
-log = logging.getLogger(__name__)
 
 NAME_TAG: Final = "overnight_name"
 """The key of a job's name in OpenAI's metadata; the same as the one of a batch that is submitted directly."""
 IDENTITIES: Final = ("TransformJobName", "metadata", "jobName", "name")
 """Parameters that carry a job's name to the remote service, as SageMaker, OpenAI, Bedrock and Cohere call theirs."""
-LOOKUP_WAITS: Final = (SEARCH_LAG, 3.0, 8.0)
 _SECRET = re.compile(r"(access|secret|api|openai|cohere)_?key|session_?token|password|authorization", re.IGNORECASE)
 
 RemoteLookup = Callable[[JobKey, datetime], FoundJob | None]
@@ -54,10 +60,14 @@ class MLCommonsPredictSpec(JobSpec):
     :param model_id: A deployed remote model, whose connector has the actions ``batch_predict`` and
         ``batch_predict_status``.
     :param parameters: What overrides the connector's own parameters for this job. Objects are given as objects.
+    :param allow_unnamed: Submit also through a connector that passes no name on to its service. A job without a name
+        is not found again when the worker dies before it has recorded the task's id: a retry then pays twice.
     """
 
     model_id: str = Field(min_length=1)
     parameters: Mapping[str, JsonValue] = Field(default_factory=dict)
+    # It does not change the work, and so not the fingerprint.
+    allow_unnamed: bool = Field(default=False, exclude=True)
 
     @field_validator("parameters")
     @classmethod
@@ -94,7 +104,12 @@ class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
         found = yield from self._listed(key, since)
         if found is None and self.look_up_remote is not None:
             orphan = self.look_up_remote(key, since)
-            if orphan is not None and not orphan.state.is_stopped and orphan.generation >= key.generation:
+            # A job of an earlier generation counts while it runs: it is billed, and nothing else would stop it.
+            if (
+                orphan is not None
+                and not orphan.state.is_stopped
+                and (orphan.generation >= key.generation or not orphan.state.is_terminal)
+            ):
                 raise _build_orphan_error(orphan.ref)
         return found
 
@@ -106,29 +121,25 @@ class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
             and would pay for it again.
         """
         body = {"parameters": (yield from self._named(spec, key))}
-        call = HttpCall("POST", f"{ML}/models/{_quoted(spec.model_id)}/_batch_predict", json=body, retry=Retry.REJECTED)
+        path = f"{ML}/models/{_quoted(spec.model_id)}/_batch_predict"
+        has_name = spec.allow_unnamed is False or _get_identity(body["parameters"]) is not None
+
+        def create() -> Flow[JobRef | None]:
+            task_id = read_task_id((yield from ask(HttpCall("POST", path, json=body, retry=Retry.REJECTED))))
+            return self.ref(task_id) if task_id is not None else None
+
+        def find(since: datetime) -> Flow[FoundJob | None]:
+            if not has_name:
+                raise UnsupportedError("Its connector passes no name on to the remote service.")
+            return (yield from self._listed(key, since))
+
         try:
-            answer = yield from ask(call)
-        except (UnavailableError, RequestRefusedError) as error:
-            if isinstance(error, RequestRefusedError) and error.code != NAME_TAKEN:
+            return (yield from create_once(create, find, key, is_taken=lambda error: error.code == NAME_TAKEN))
+        except ServiceError as error:
+            if error.code != NAME_TAKEN:
                 raise
-            # The answer may be lost, or it is an earlier try's job that has the name: is there a task of it?
-            for seconds in LOOKUP_WAITS:
-                yield Pause(seconds)
-                found = yield from self._listed(key, None)
-                if found is not None and (found.generation, found.fingerprint) == (key.generation, key.fingerprint):
-                    log.info("%s had been submitted.", found.ref)
-                    return found.ref
-            if error.code == NAME_TAKEN:
-                raise _build_orphan_error(JobRef(service="sagemaker", id=key.name, conn_id="aws_default")) from error
-            raise
-        task_id = answer.get("task_id") if isinstance(answer, dict) else None
-        if not task_id:
-            raise UnavailableError(
-                "The cluster answered a _batch_predict without a task id. Versions before 2.16 keep no task of it; "
-                "such a job can only be followed at the remote service."
-            )
-        return self.ref(str(task_id))
+            # The name is an earlier try's job's, and the cluster has no task of it.
+            raise _build_orphan_error(JobRef(service="sagemaker", id=key.name, conn_id="aws_default")) from error
 
     def status(self, ref: JobRef) -> Flow[JobStatus]:
         """Have the cluster ask the remote service once."""
@@ -155,6 +166,12 @@ class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
                 if error.code == NO_HANDLER:
                     continue
             break
+        if refused is not None and refused.code == NO_ACTION:
+            raise UnsupportedError(
+                f"The connector of {ref.id}'s model has no action 'cancel_batch_predict', so the cluster cannot cancel "
+                f"the job; it runs on at the remote service. Stop it there, or add the action. {refused}",
+                code=NO_ACTION,
+            )
         if refused is not None and refused.code == NO_HANDLER:
             raise UnsupportedError(f"This OpenSearch cannot cancel batch predictions; {ref.id} runs on. {refused}")
         if isinstance(refused, UnsupportedError):
@@ -173,64 +190,73 @@ class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
         write to, too: give each run its own.
         """
         task = yield from get_task(ref.id)
-        remote = plain(task.get("remote_job") or {})
+        remote = get_remote(task)
         return ResultManifest(
             ref=ref,
             files=tuple(_files(remote)),
             counts=read_prediction(task).counts,
-            detail={name: remote[name] for name in _DETAILS if remote.get(name) is not None},
+            detail={name: _bound(remote[name]) for name in _DETAILS if remote.get(name) is not None},
         )
 
-    def _listed(self, key: JobKey, since: datetime | None) -> Flow[FoundJob | None]:
-        oldest = since or datetime.fromtimestamp(0, UTC)
+    def _listed(self, key: JobKey, oldest: datetime) -> Flow[FoundJob | None]:
         found = []
         for task in (yield from tasks_since("BATCH_PREDICTION", oldest)):
-            parts = JobKey.parse_name(_get_name(task.get("remote_job") or {}))
-            if parts is not None and parts.tag == key.tag:
-                found.append(
-                    FoundJob(
-                        ref=self.ref(task["task_id"]),
-                        generation=parts.generation,
-                        fingerprint=parts.fingerprint,
-                        created_at=created_at(task, oldest),
-                        state=read_prediction(task).state,
-                    )
-                )
+            job = FoundJob.from_name(
+                _get_name(get_remote(task)),
+                key,
+                ref=self.ref(task["task_id"]),
+                created_at=created_at(task, oldest),
+                state=read_prediction(task).state,
+            )
+            if job is not None:
+                found.append(job)
         return choose_found(found, key)
 
     def _named(self, spec: MLCommonsPredictSpec, key: JobKey) -> Flow[dict[str, JsonValue]]:
         """Return the parameters with the job's name in the one that the connector passes on."""
-        model = yield from ask(HttpCall("GET", f"{ML}/models/{_quoted(spec.model_id)}"))
+        model = yield from self._read_object(f"{ML}/models/{_quoted(spec.model_id)}", "model")
         connector = model.get("connector")
-        if connector is None and model.get("connector_id"):
-            connector = yield from ask(HttpCall("GET", f"{ML}/connectors/{_quoted(model['connector_id'])}"))
-        parameter = identity_parameter(connector or {})
+        if not isinstance(connector, dict) and model.get("connector_id"):
+            connector = yield from self._read_object(f"{ML}/connectors/{_quoted(model['connector_id'])}", "connector")
+        connector = connector if isinstance(connector, dict) else {}
+        parameter = identity_parameter(connector)
+        if parameter is None and spec.allow_unnamed:
+            return dict(spec.parameters)
         if parameter is None:
             raise SpecError(
                 f"The connector of the model {spec.model_id} passes none of {', '.join(IDENTITIES)} on to its service "
                 "in the request_body of its action 'batch_predict'. A job without a name cannot be found again, and a "
-                "retry would pay twice: add the placeholder, as the blueprints in include/connectors have it."
+                "retry could pay twice. Add the placeholder, as the blueprints in include/connectors have it, or set "
+                "allow_unnamed=True."
             )
         parameters = dict(spec.parameters)
         if parameter != "metadata":
             if parameter in parameters:
                 raise SpecError(f"Leave {parameter} out of the parameters: it is how a retry finds the job again.")
             return {**parameters, parameter: key.name}
-        metadata = _metadata(parameters.get("metadata"), connector or {})
+        metadata = _metadata(parameters.get("metadata"), connector)
         return {**parameters, "metadata": {**metadata, NAME_TAG: key.name}}
+
+    def _read_object(self, path: str, what: str) -> Flow[dict[str, Any]]:
+        answer = yield from ask(HttpCall("GET", path))
+        if not isinstance(answer, dict):
+            raise UnavailableError(f"OpenSearch's answer about a {what} is not one: {quote_answer(answer)}.")
+        return answer
 
 
 def identity_parameter(connector: Mapping[str, Any]) -> str | None:
     """Return the parameter in which a connector passes a job's name on to its service."""
-    for action in connector.get("actions") or ():
-        if str(action.get("action_type")).lower() == "batch_predict":
+    actions = connector.get("actions")
+    for action in actions if isinstance(actions, list) else ():
+        if isinstance(action, dict) and str(action.get("action_type")).lower() == "batch_predict":
             body = str(action.get("request_body"))
             return next((name for name in IDENTITIES if f"${{parameters.{name}}}" in body), None)
     return None
 
 
 def _metadata(given: JsonValue, connector: Mapping[str, Any]) -> dict[str, JsonValue]:
-    value = given if given is not None else (connector.get("parameters") or {}).get("metadata")
+    defaults = connector.get("parameters")
+    value = given if given is not None else defaults.get("metadata") if isinstance(defaults, dict) else None
     if isinstance(value, str):
         try:
             value = orjson.loads(value)
@@ -261,15 +287,30 @@ _DETAILS = (
 def _files(remote: Mapping[str, Any]) -> list[ResultFile]:
     files = []
     for kind, field in (("output", "output_file_id"), ("error", "error_file_id"), ("input", "input_file_id")):
-        if remote.get(field):
-            files.append(ResultFile(kind=kind, uri=f"openai://{remote[field]}"))
-    output = (remote.get("TransformOutput") or {}).get("S3OutputPath")
-    if output:
-        files.append(ResultFile(kind="output", uri=f"{str(output).rstrip('/')}/"))
-    source = ((remote.get("TransformInput") or {}).get("DataSource") or {}).get("S3DataSource") or {}
-    if source.get("S3Uri"):
-        files.append(ResultFile(kind="input", uri=str(source["S3Uri"])))
+        if (file_id := _get_text(remote, field)) is not None:
+            files.append(ResultFile(kind=kind, uri=f"openai://{file_id}"))
+    if (output := _get_text(remote, "TransformOutput", "S3OutputPath")) is not None:
+        files.append(ResultFile(kind="output", uri=f"{output.rstrip('/')}/"))
+    if (source := _get_text(remote, "TransformInput", "DataSource", "S3DataSource", "S3Uri")) is not None:
+        files.append(ResultFile(kind="input", uri=source))
     return files
+
+
+def _get_text(value: Any, *names: str) -> str | None:
+    """Return the text at a path of names; ``None`` where there is none, or one too long to be a URI."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_TEXT else None
+
+
+def _bound(value: Any) -> Any:
+    """Return a value of the remote service's answer, as shortened text when it is a long one."""
+    text = json.dumps(value)
+    return value if len(text) <= MAX_TEXT else shorten(value if isinstance(value, str) else text)
+
+
+def _get_identity(parameters: Mapping[str, Any]) -> str | None:
+    return next((name for name in IDENTITIES if name in parameters), None)
 
 
 def _build_orphan_error(ref: JobRef) -> RequestRefusedError:

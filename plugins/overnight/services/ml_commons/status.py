@@ -1,4 +1,4 @@
-"""From ML Commons' tasks, and the remote jobs inside of them, to the states of the lifecycle."""
+"""Parse ML Commons' tasks, and the remote jobs in them, into statuses."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from overnight.errors import MAX_TEXT, shorten
 from overnight.jobs import FailureCause, JobCounts, JobError, JobState, JobStatus
+from overnight.jobs.cause import Cause
+from overnight.services.ml_commons.causes import get_cause
 from overnight.services.ml_commons.connection import created_at, plain
 from overnight.services.openai.status import read_status
 
 STUCK_AFTER: Final = timedelta(minutes=15)
 """How long a batch prediction may be CREATED without a remote job before it counts as lost."""
+
+UNKNOWN: Final = "(Overnight does not know this error; its text is the service's.)"
+PARTLY_INDEXED: Final = (
+    "A part of the documents may be in the index already. With an _id in the field_map another run writes them again; "
+    "without one it doubles them, so delete them first."
+)
 
 _ML_STATES: Final = {
     "CREATED": JobState.QUEUED,
@@ -50,27 +59,11 @@ _REMOTE_STATES: Final = {
     "expired": JobState.EXPIRED,
 }
 
-# Of the first pattern that is found in an error.
-_BLAMES: Final = (
-    (
-        FailureCause.CREDENTIALS,
-        r"access key|secret|credential|signature|access ?denied|not authorized|region must not be null",
-    ),
-    (FailureCause.CREDENTIALS, r"status code: 40[13]|expired ?token|invalid_api_key|incorrect api key"),
-    (FailureCause.LIMITS, r"rejected execution|indexing pressure|circuit_breaking|data too large|limit exceeded|quota"),
-    (
-        FailureCause.SERVICE,
-        r"internal ?server ?error|capacityerror|status code: 5\d\d|connect timed out|connection refused",
-    ),
-    (
-        FailureCause.INPUT,
-        r"does not exist|no ?such ?key|no results for path|missing property|json|parse|field_?map|mapper",
-    ),
-    (
-        FailureCause.INPUT,
-        r"can't find class|connection pool shut down|version conflict|cannot be null|null value|algorithmerror",
-    ),
-)
+
+def get_remote(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a task's remote job with whole numbers as ints; empty while, or where, there is none."""
+    remote = task.get("remote_job")
+    return plain(remote) if isinstance(remote, dict) else {}
 
 
 def read_prediction(task: Mapping[str, Any], now: datetime | None = None) -> JobStatus:
@@ -80,7 +73,7 @@ def read_prediction(task: Mapping[str, Any], now: datetime | None = None) -> Job
     What the remote service says counts before the task's own state, which stays RUNNING after a cancel, reads COMPLETED
     over failed lines, and stays UNREACHABLE when the service is back.
     """
-    remote = plain(task.get("remote_job") or {})
+    remote = get_remote(task)
     word = str(task.get("state"))
     if remote.get("object") == "batch":
         return read_status(remote)
@@ -91,7 +84,7 @@ def read_prediction(task: Mapping[str, Any], now: datetime | None = None) -> Job
         age = (now or datetime.now(UTC)) - created_at(task, datetime.now(UTC))
         if age > STUCK_AFTER:
             text = f"The task has been CREATED for {age}, and no remote job came of it."
-            return _failed(word, text, FailureCause.SERVICE)
+            return _failed(word, text, Cause(FailureCause.SERVICE, True, ""))
     return _with_errors(_ML_STATES.get(word, JobState.RUNNING), word, remote, task)
 
 
@@ -107,14 +100,19 @@ def read_ingestion(task: Mapping[str, Any], boots: tuple[datetime, ...] = ()) ->
         since = created_at(task, datetime.now(UTC))
         if boots and since < min(boots):
             text = "Every node was restarted since the ingestion began: it died with its node. A part may be indexed."
-            return _failed(word, text, FailureCause.SERVICE)
+            return _failed(word, text, Cause(FailureCause.SERVICE, True, ""))
         return JobStatus(state=JobState.RUNNING, raw=word)
-    return _with_errors(_ML_STATES.get(word, JobState.RUNNING), word, {}, task)
+    status = _with_errors(_ML_STATES.get(word, JobState.RUNNING), word, {}, task)
+    if status.state is JobState.FAILED:
+        # Bulks are sent one after the other, and what the first ones indexed stays.
+        return status.model_copy(update={"warnings": (*status.warnings, PARTLY_INDEXED)})
+    return status
 
 
 def parse_cause(text: str) -> FailureCause | None:
-    """Say who can mend a failed task, from its error's words; ``None`` when they do not tell."""
-    return next((cause for cause, pattern in _BLAMES if re.search(pattern, text, re.IGNORECASE)), None)
+    """Say who can mend a failed task, from its error's words; ``None`` when the table of causes has none of them."""
+    known = get_cause(text)
+    return known.cause if known is not None else None
 
 
 def _with_errors(state: JobState, word: str, remote: Mapping[str, Any], task: Mapping[str, Any]) -> JobStatus:
@@ -122,26 +120,31 @@ def _with_errors(state: JobState, word: str, remote: Mapping[str, Any], task: Ma
         (str(value) for name in ("FailureReason", "message", "Message", "error") if (value := remote.get(name))),
         str(task.get("error") or ""),
     )
+    text = shorten(text)
     counts = _counts(remote)
     if state is JobState.SUCCEEDED and counts.failed:
         state = JobState.PARTIAL
     if state is JobState.FAILED:
-        return _failed(word, text or "The service does not say why.", parse_cause(text), counts)
+        return _failed(word, text or "The service does not say why.", counts=counts)
     return JobStatus(state=state, raw=word, counts=counts, errors=(JobError(message=text),) if text else ())
 
 
-def _failed(word: str, text: str, cause: FailureCause | None, counts: JobCounts | None = None) -> JobStatus:
+def _failed(word: str, text: str, known: Cause | None = None, counts: JobCounts | None = None) -> JobStatus:
+    known = known or get_cause(text)
+    remedy = known.remedy if known is not None else UNKNOWN
     return JobStatus(
         state=JobState.FAILED,
         raw=word,
         counts=counts or JobCounts(),
-        errors=(JobError(message=text),),
-        cause=cause,
+        errors=(JobError(message=f"{shorten(text, MAX_TEXT - len(remedy) - 1)} {remedy}".strip()),),
+        cause=known.cause if known is not None else None,
     )
 
 
 def _counts(remote: Mapping[str, Any]) -> JobCounts:
     counts = remote.get("request_counts")
-    if not isinstance(counts, dict) or not isinstance(counts.get("total"), int):
+    if not isinstance(counts, dict):
         return JobCounts()
-    return JobCounts(total=counts["total"], succeeded=counts.get("completed"), failed=counts.get("failed"))
+    names = {"total": "total", "completed": "succeeded", "failed": "failed"}
+    read = {ours: value for name, ours in names.items() if type(value := counts.get(name)) is int and value >= 0}
+    return JobCounts(**read) if "total" in read else JobCounts()

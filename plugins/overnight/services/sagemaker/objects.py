@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from overnight.errors import UnavailableError
+from overnight.services.sagemaker.answers import list_object_pages
 from overnight.services.sagemaker.spec import read_manifest
 from overnight.transport.aws import AwsCall
 from overnight.transport.flow import Flow
@@ -60,19 +62,16 @@ class Yield:
 def list_objects(prefix: str) -> Flow[list[S3Object]]:
     """List everything whose key begins with a prefix, without the empty objects that consoles make for folders."""
     bucket, key = bucket_and_key(prefix)
-    arguments: dict[str, Any] = {"Bucket": bucket, "Prefix": key}
+    following: Mapping[str, Any] | None = {"Bucket": bucket, "Prefix": key}
     found: list[S3Object] = []
-    while True:
-        page = yield AwsCall("ListObjectsV2", arguments, "s3")
+    while following is not None:
+        items, following = yield from list_object_pages(following)
         found += [
-            S3Object(f"s3://{bucket}/{item['Key']}", int(item["Size"]), item["LastModified"])
-            for item in page.get("Contents", ())
+            S3Object(f"s3://{bucket}/{item['Key']}", item["Size"], item["LastModified"])
+            for item in items
             if not item["Key"].endswith("/")
         ]
-        token = page.get("NextContinuationToken")
-        if not page.get("IsTruncated") or not token:
-            return found
-        arguments = {**arguments, "ContinuationToken": token}
+    return found
 
 
 def find_inputs(kind: str, uri: str, *, listed: bool = True) -> Flow[Inputs]:
@@ -85,7 +84,10 @@ def find_inputs(kind: str, uri: str, *, listed: bool = True) -> Flow[Inputs]:
     if kind == "ManifestFile":
         bucket, key = bucket_and_key(uri)
         answer = yield AwsCall("GetObject", {"Bucket": bucket, "Key": key}, "s3")
-        prefix, uris = read_manifest(uri, answer["Body"])
+        body = answer.get("Body") if isinstance(answer, dict) else None
+        if not isinstance(body, bytes):
+            raise UnavailableError(f"s3 GetObject: the answer about {uri} has no body.")
+        prefix, uris = read_manifest(uri, body)
         objects = (yield from list_objects(prefix)) if listed else []
     else:
         prefix = uri

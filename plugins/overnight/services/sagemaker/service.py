@@ -21,9 +21,11 @@ from overnight.errors import (
     SpecError,
     TransientError,
     UnavailableError,
+    shorten,
 )
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultFile, ResultManifest, choose_found
 from overnight.jobs.service import MAX_OTHER_PAGES, Service
+from overnight.services.sagemaker.answers import describe_job, list_job_pages
 from overnight.services.sagemaker.objects import Yield, find_inputs, find_yield, too_large
 from overnight.services.sagemaker.spec import SageMakerTransformSpec, tag_text, write_manifest
 from overnight.services.sagemaker.status import read_state, read_status
@@ -62,13 +64,11 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
             "MaxResults": PAGE,
         }
         found: list[FoundJob] = []
-        while True:
-            page = yield AwsCall("ListTransformJobs", arguments)
-            found += [job for item in page["TransformJobSummaries"] if (job := self._found(item, key)) is not None]
-            token = page.get("NextToken")
-            if not token:
-                return choose_found(found, key)
-            arguments = {**arguments, "NextToken": token}
+        following: Mapping[str, Any] | None = arguments
+        while following is not None:
+            items, following = yield from list_job_pages(following)
+            found += [job for item in items if (job := self._found(item, key)) is not None]
+        return choose_found(found, key)
 
     def submit(self, spec: SageMakerTransformSpec, key: JobKey) -> Flow[JobRef]:
         """
@@ -104,7 +104,7 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
 
         SageMaker tells nothing of a running job's progress.
         """
-        job = yield from self._describe(ref.id)
+        job = yield from describe_job(ref.id)
         state = read_state(job.get("TransformJobStatus"))
         if not state.is_terminal or state.is_stopped:
             return read_status(job)
@@ -124,15 +124,13 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
         if all(JobKey.parse_name(name) is not None for name in wanted):
             arguments["NameContains"] = "overnight-"
         others = 0
-        while missing and others < MAX_OTHER_PAGES:
-            page = yield AwsCall("ListTransformJobs", arguments)
-            listed = {str(item["TransformJobName"]): item for item in page["TransformJobSummaries"]}
+        following: Mapping[str, Any] | None = arguments
+        while following is not None and missing and others < MAX_OTHER_PAGES:
+            items, following = yield from list_job_pages(following)
+            listed = {item["TransformJobName"]: item for item in items}
             seen.update((name, read_status(item)) for name, item in listed.items())
             others = 0 if missing & listed.keys() else others + 1
             missing -= listed.keys()
-            if not page.get("NextToken"):
-                break
-            arguments = {**arguments, "NextToken": page["NextToken"]}
         return seen
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:
@@ -157,7 +155,7 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
 
         :raises CredentialsError: the connection may not list the objects.
         """
-        job = yield from self._describe(ref.id)
+        job = yield from describe_job(ref.id)
         made: Yield = yield from find_yield(job)
         files = [
             *(ResultFile(kind="output", uri=output) for _, output in made.outputs),
@@ -170,7 +168,7 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
             "model": job.get("ModelName"),
             "input_prefix": made.prefix[: made.prefix.rfind("/") + 1],
             "output_uri": job["TransformOutput"]["S3OutputPath"],
-            "failure_reason": job.get("FailureReason"),
+            "failure_reason": shorten(job.get("FailureReason") or ""),
         }
         return ResultManifest(
             ref=ref,
@@ -183,13 +181,9 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
         """Return the address of the job in the AWS console."""
         return f"{self._console}#/transform-jobs/{quote(ref.id, safe='')}" if self._console else None
 
-    def _describe(self, name: str) -> Flow[dict[str, Any]]:
-        answer: dict[str, Any] = yield AwsCall("DescribeTransformJob", {"TransformJobName": name})
-        return answer
-
     def _attach(self, request: Mapping[str, Any]) -> Flow[JobRef]:
         name = request["TransformJobName"]
-        job = yield from self._describe(name)
+        job = yield from describe_job(name)
         if _identity(job) != _identity(request):
             raise RequestRefusedError(
                 f"The name {name} is taken by a transform job with another model, input or output, and SageMaker never "
@@ -200,13 +194,10 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
         return self.ref(name)
 
     def _found(self, item: Mapping[str, Any], key: JobKey) -> FoundJob | None:
-        parts = JobKey.parse_name(item["TransformJobName"])
-        if parts is None or parts.tag != key.tag:
-            return None
-        return FoundJob(
+        return FoundJob.from_name(
+            item["TransformJobName"],
+            key,
             ref=self.ref(item["TransformJobName"]),
-            generation=parts.generation,
-            fingerprint=parts.fingerprint,
             created_at=item["CreationTime"],
             state=read_state(item["TransformJobStatus"]),
         )
@@ -244,13 +235,13 @@ def _tags(key: JobKey) -> dict[str, str]:
     return {f"overnight:{name}": tag_text(value) for name, value in facts.items()}
 
 
-def _identity(job: Mapping[str, Any]) -> tuple[str, ...]:
+def _identity(job: Mapping[str, Any]) -> tuple[Any, ...]:
     """What a request and the description of a job have in common when they are the same work."""
     source = job["TransformInput"]["DataSource"]["S3DataSource"]
     return (
-        job["ModelName"],
+        job.get("ModelName"),
         source["S3DataType"],
         source["S3Uri"],
         job["TransformOutput"]["S3OutputPath"].rstrip("/"),
-        job["TransformResources"]["InstanceType"],
+        (job.get("TransformResources") or {}).get("InstanceType"),
     )

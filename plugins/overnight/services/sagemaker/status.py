@@ -6,9 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from overnight.errors import shorten
 from overnight.jobs import FailureCause, JobCounts, JobError, JobState, JobStatus
+from overnight.services.sagemaker.causes import get_cause
 from overnight.services.sagemaker.objects import Yield
 
+UNKNOWN: Final = "Overnight does not know this reason; its text is SageMaker's."
 MAX_NAMED: Final = 10
 """How many inputs without an output a status names; the results name all of them."""
 
@@ -21,17 +24,6 @@ STATES: Final[Mapping[str, JobState]] = {
 }
 
 _REASON = re.compile(r"(?P<code>[A-Za-z]+(?:Error|Exception|Exceeded))\s*:\s*(?P<message>.+)", re.DOTALL)
-_CREDENTIALS = re.compile(
-    r"access\s?denied|not authorized|(?:expired|invalid)\s?token|\bpermissions?\b|unable to assume|assume the role",
-    re.IGNORECASE,
-)
-_LIMITS = re.compile(r"limit\s?exceeded|service limit|\bquota\b", re.IGNORECASE)
-_SERVICE = re.compile(
-    r"internal\s?(?:server|service)?\s?error|internal failure|capacity\s?error|insufficient.*capacity|"
-    r"unable to provision|please try again",
-    re.IGNORECASE,
-)
-_INPUT = re.compile(r"\b(?:client|algorithm)\s?error\b|unable to get response from algorithm", re.IGNORECASE)
 
 
 def read_state(word: object) -> JobState:
@@ -58,37 +50,27 @@ def read_status(job: Mapping[str, Any], made: Yield | None = None, note: str | N
             state = JobState.FAILED
         errors += _missing(made)
     unsuccessful = state in (JobState.FAILED, JobState.PARTIAL)
+    reason = str(job.get("FailureReason") or "")
+    known = get_cause(reason) if unsuccessful else None
     return JobStatus(
         state=state,
         raw=word,
         counts=counts,
         progress=1.0 if state is JobState.SUCCEEDED else None,
         errors=tuple(errors),
-        cause=parse_cause(str(job.get("FailureReason") or "")) if unsuccessful else None,
+        cause=known.cause if known is not None else None,
+        warnings=(known.remedy if known is not None else UNKNOWN,) if unsuccessful and reason else (),
     )
 
 
 def parse_cause(reason: str) -> FailureCause | None:
-    """
-    Say who can mend a failed job, from its ``FailureReason``; ``None`` when it does not tell.
-
-    A ClientError is what the container answered with a 4xx, or what could not be read; an AlgorithmError is a container
-    that broke: the input or the model, which no retry mends.
-    https://docs.aws.amazon.com/sagemaker/latest/dg/batch-transform-errors.html
-    """
-    for pattern, cause in (
-        (_CREDENTIALS, FailureCause.CREDENTIALS),
-        (_LIMITS, FailureCause.LIMITS),
-        (_SERVICE, FailureCause.SERVICE),
-        (_INPUT, FailureCause.INPUT),
-    ):
-        if pattern.search(reason):
-            return cause
-    return None
+    """Say who can mend a failed job, from its ``FailureReason``; ``None`` when the table of causes has none of it."""
+    known = get_cause(reason)
+    return known.cause if known is not None else None
 
 
 def _reason(job: Mapping[str, Any]) -> list[JobError]:
-    reason = str(job.get("FailureReason") or "").strip()
+    reason = shorten(str(job.get("FailureReason") or "").strip())
     if not reason:
         return []
     found = _REASON.fullmatch(reason)

@@ -20,7 +20,8 @@ from overnight.jobs import FailureCause, JobRef, JobState
 from overnight.jobs.allowance import Allowance
 from overnight.jobs.evaluate import evaluate
 from overnight.jobs.poller import PollEnd, PollOutcome
-from overnight.services.azure_ingestion.status import MEANINGS, explained, get_meaning, read_state, read_status
+from overnight.services.azure_ingestion.causes import CAUSES, explain, get_cause
+from overnight.services.azure_ingestion.status import read_state, read_status
 
 # By error code of the API's reference: what a refused call raises, and what a job that failed with it comes to.
 CODES: dict[str, tuple[type[ServiceError], FailureCause]] = {
@@ -53,16 +54,16 @@ def progress(*stages: tuple[str, int, int]) -> dict[str, Any]:
 
 
 def test_every_code_of_the_reference_is_known_and_no_other() -> None:
-    assert set(MEANINGS) == set(CODES)
+    assert set(CAUSES) == {code.lower() for code in CODES}
 
 
 @pytest.mark.parametrize("code", CODES)
 def test_a_refused_call_raises_what_its_code_says_with_a_remedy(code: str) -> None:
-    error = explained(RequestRefusedError("Azure OpenAI answered PUT /x with 418: no.", status=418, code=code))
+    error = explain(RequestRefusedError("Azure OpenAI answered PUT /x with 418: no.", status=418, code=code))
     assert type(error) is CODES[code][0]
     assert error.code == code
     assert str(error).startswith("Azure OpenAI answered PUT /x with 418: no. ")
-    assert str(error).endswith(MEANINGS[code].remedy)
+    assert str(error).endswith(CAUSES[code.lower()].remedy)
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -71,17 +72,17 @@ def test_a_failed_job_is_blamed_on_who_can_mend_it(code: str) -> None:
     assert status.state is JobState.FAILED
     assert status.cause is CODES[code][1]
     assert status.errors[0].code == code
-    assert MEANINGS[code].remedy in str(status.errors[0])
+    assert CAUSES[code.lower()].remedy in str(status.errors[0])
     error = evaluate(REF, PollOutcome(PollEnd.ENDED, status), Allowance(count=0)).error
     assert type(error) is (JobLostError if CODES[code][1] is FailureCause.SERVICE else JobFailedError)
-    assert MEANINGS[code].remedy in str(error)
+    assert CAUSES[code.lower()].remedy in str(error)
 
 
 @given(st.sampled_from(sorted(CODES)), st.data())
 def test_a_code_is_known_however_it_is_capitalised(code: str, data: st.DataObject) -> None:
     flips = data.draw(st.lists(st.booleans(), min_size=len(code), max_size=len(code)))
     written = "".join(letter.swapcase() if flip else letter for letter, flip in zip(code, flips, strict=True))
-    assert get_meaning(written) is MEANINGS[code]
+    assert get_cause(written) is CAUSES[code.lower()]
 
 
 @pytest.mark.parametrize(
@@ -89,23 +90,23 @@ def test_a_code_is_known_however_it_is_capitalised(code: str, data: st.DataObjec
     [("401", CredentialsError), ("403", CredentialsError), ("404", NotFoundError), ("429", RateLimitedError)],
 )
 def test_the_gateways_numbers_are_codes_too(code: str, kind: type[ServiceError]) -> None:
-    assert type(explained(RequestRefusedError("no", status=400, code=code))) is kind
+    assert type(explain(RequestRefusedError("no", status=400, code=code))) is kind
 
 
 def test_a_code_out_of_no_reference_leaves_the_error_as_it_is() -> None:
     error = RequestRefusedError("no", status=400, code="BadRequest")
-    assert explained(error) is error
+    assert explain(error) is error
 
 
 def test_the_wait_that_the_service_asked_for_is_kept() -> None:
-    error = explained(RateLimitedError("no", status=429, code="tooManyRequests", retry_after=7))
+    error = explain(RateLimitedError("no", status=429, code="tooManyRequests", retry_after=7))
     assert isinstance(error, RateLimitedError)
     assert error.retry_after == 7
 
 
 def test_a_remedy_is_not_said_twice() -> None:
-    remedy = MEANINGS["unauthorized"].remedy
-    error = explained(CredentialsError(f"no. {remedy}", status=401, code="unauthorized"))
+    remedy = CAUSES["unauthorized"].remedy
+    error = explain(CredentialsError(f"no. {remedy}", status=401, code="unauthorized"))
     assert str(error).count(remedy) == 1
 
 

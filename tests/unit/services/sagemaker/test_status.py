@@ -122,8 +122,9 @@ def test_a_listing_is_bounded_and_by_name() -> None:
     call = next(flow)
     assert call.arguments["NameContains"] == key.tag
     assert call.arguments["CreationTimeAfter"] < datetime(2026, 11, 23, tzinfo=UTC)
+    summary = {"TransformJobStatus": "InProgress", "CreationTime": datetime.now(UTC)}
     with pytest.raises(StopIteration) as stop:
-        flow.send({"TransformJobSummaries": [{"TransformJobName": f"not-ours-{key.tag}"}]})
+        flow.send({"TransformJobSummaries": [{"TransformJobName": f"not-ours-{key.tag}", **summary}]})
     assert stop.value.value is None
 
 

@@ -13,9 +13,11 @@ from overnight.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from overnight.jobs import FailureCause
 from overnight.jobs.poller import PollEnd, Poller, PollOutcome, Wait
+from overnight.services.ml_commons.causes import TEXT_CAUSES, ask, get_cause
 from overnight.services.ml_commons.connection import transport
-from overnight.services.ml_commons.errors import ask
+from overnight.services.ml_commons.status import read_ingestion
 from overnight.transport.http import HttpCall
 from overnight.transport.opensearch import OpenSearchConnection
 
@@ -60,6 +62,31 @@ CASES: list[tuple[int, Any, type[ServiceError], str]] = [
     (503, _refusal(503, REMOTE), UnavailableError, "remote service"),
     (500, _refusal(500, "System Error"), UnavailableError, "System Error"),
     (400, _refusal(400, 'Error from remote service: {"__type":"ResourceInUse"}'), RequestRefusedError, "already"),
+    # AWS's throttling, passed on with a status that says something else.
+    (400, _refusal(400, f"{REMOTE} denied due to remote server throttling"), RateLimitedError, "not carried out"),
+    (
+        400,
+        _refusal(400, 'Error from remote service: {"__type":"ThrottlingException"}'),
+        RateLimitedError,
+        "not carried",
+    ),
+    (
+        500,
+        _refusal(500, 'Error from remote service: {"__type":"ThrottlingException"}'),
+        RateLimitedError,
+        "not carried",
+    ),
+    (400, _refusal(400, "Request is denied due to remote server throttling."), RateLimitedError, "not carried out"),
+    (400, _refusal(400, f"{REMOTE} ResourceLimitExceeded: limit is 4 Instances"), RateLimitedError, "not carried out"),
+    (400, _refusal(400, f"{REMOTE} ResourceLimitExceeded: limit is 0 Instances"), RequestRefusedError, "quota there"),
+    (400, _refusal(400, f"{REMOTE} Rate exceeded"), RateLimitedError, "not carried out"),
+    (
+        500,
+        _refusal(500, "Please configure the action type to get the batch job details in the connector"),
+        UnsupportedError,
+        "batch_predict_status",
+    ),
+    (500, _refusal(500, "PKIX path building failed: unable to find"), RequestRefusedError, "trust store"),
 ]
 
 
@@ -90,3 +117,56 @@ def test_an_outage_of_the_remote_service_is_borne() -> None:
 
     watch = Poller(JobRef(service="s", id="i", conn_id="c"), poll_interval=1)
     assert isinstance(watch.on_error(_answer(502, _refusal(502, REMOTE)), 0.0), Wait)
+
+
+def test_throttling_in_disguise_is_waited_for_in_a_watch() -> None:
+    from overnight.jobs import JobRef
+
+    watch = Poller(JobRef(service="s", id="i", conn_id="c"), poll_interval=1)
+    throttled = _answer(400, _refusal(400, 'Error from remote service: {"__type":"ThrottlingException"}'))
+    assert isinstance(watch.on_error(throttled, 0.0), Wait)
+    unconfigured = _answer(500, _refusal(500, "Please configure the action type to get the batch job details"))
+    over = watch.on_error(unconfigured, 0.0)
+    assert isinstance(over, PollOutcome)
+    assert over.end is PollEnd.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("PKIX path building failed", FailureCause.CREDENTIALS),
+        ("Server returned HTTP response code: 429 for URL: https://api.openai.com/v1/files", FailureCause.SERVICE),
+        ("Server returned HTTP response code: 503 for URL: https://x", FailureCause.SERVICE),
+        ("Please reduce your request rate. SlowDown", FailureCause.SERVICE),
+        ("region must not be null.", FailureCause.CREDENTIALS),
+        ("Server returned HTTP response code: 401 for URL: https://x", FailureCause.CREDENTIALS),
+        ("rejected execution of coordinating operation", FailureCause.LIMITS),
+        ("You exceeded your current quota", FailureCause.LIMITS),
+        ("Read timed out", FailureCause.SERVICE),
+        ("java.net.SocketException: Connection reset", FailureCause.SERVICE),
+        ("Premature EOF", FailureCause.SERVICE),
+        ("Server returned HTTP response code: 500 for URL: https://x", FailureCause.SERVICE),
+        ("Connection pool shut down", FailureCause.INPUT),
+        ("The specified key does not exist", FailureCause.INPUT),
+        ("No results for path: $['x']", FailureCause.INPUT),
+        ("version conflict, current version [2]", FailureCause.INPUT),
+        ("AlgorithmError: See job logs", FailureCause.INPUT),
+    ],
+)
+def test_each_text_of_a_failed_task_has_a_row(text: str, cause: FailureCause) -> None:
+    row = get_cause(text)
+    assert row is not None
+    assert (row.cause, row.retryable) == (cause, cause is FailureCause.SERVICE)
+    status = read_ingestion({"state": "FAILED", "error": text})
+    assert status.cause is cause
+    assert row.remedy in str(status.errors[0])
+    assert text in str(status.errors[0])
+    assert any("may be in the index" in warning for warning in status.warnings)
+
+
+def test_each_row_is_reached_and_has_a_sentence_as_its_remedy() -> None:
+    assert all(row.cause.remedy.endswith(".") for row in TEXT_CAUSES)
+    unknown = read_ingestion({"state": "FAILED", "error": "We are out of ideas"})
+    assert unknown.cause is None
+    assert "We are out of ideas" in str(unknown.errors[0])
+    assert "does not know" in str(unknown.errors[0])

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+
+from overnight.jobs import FailureCause
+from overnight.services.sagemaker.causes import TEXT_CAUSES, get_cause
+from overnight.services.sagemaker.status import read_status
+
+
+@pytest.mark.parametrize(
+    ("reason", "cause", "row"),
+    [
+        ("ClientError: AccessDenied when reading s3://b/k", FailureCause.CREDENTIALS, 0),
+        ("Unable to assume the role arn:x", FailureCause.CREDENTIALS, 0),
+        ("ThrottlingException: Rate exceeded", FailureCause.SERVICE, 1),
+        ("ResourceLimitExceeded: the account-level service limit", FailureCause.LIMITS, 2),
+        ("InternalServerError: We encountered an internal error. Please try again.", FailureCause.SERVICE, 3),
+        ("CapacityError: Unable to provision requested ML compute capacity.", FailureCause.SERVICE, 3),
+        ("ClientError: See job logs for more information", FailureCause.INPUT, 4),
+        ("AlgorithmError: See job logs for more information", FailureCause.INPUT, 4),
+    ],
+)
+def test_each_reason_has_its_row(reason: str, cause: FailureCause, row: int) -> None:
+    known = get_cause(reason)
+    assert known is TEXT_CAUSES[row].cause
+    assert known.cause is cause
+    status = read_status({"TransformJobStatus": "Failed", "FailureReason": reason})
+    assert status.cause is cause
+    assert status.warnings == (known.remedy,)
+
+
+def test_an_unknown_reason_is_quoted_and_said_to_be_unknown() -> None:
+    status = read_status({"TransformJobStatus": "Failed", "FailureReason": "The moon is full"})
+    assert status.cause is None
+    assert "The moon is full" in str(status.errors[0])
+    assert "does not know" in status.warnings[0]
