@@ -76,7 +76,7 @@ class LlamaCloudHook(JobHook[LlamaCloudService]):
     def client_from(self, connection: Connection, extra: Mapping[str, Any]) -> JobClient[LlamaCloudService]:
         """Return a client for the connection's project."""
         facts = LlamaCloudExtra.model_validate(extra)
-        reach = LlamaCloudConnection(
+        config = LlamaCloudConnection(
             api_key=connection.password,
             base_url=_base_url(connection) or BASE_URLS[facts.region],
             project_id=facts.project_id,
@@ -91,7 +91,7 @@ class LlamaCloudHook(JobHook[LlamaCloudService]):
             results_uri=self.results_uri,
             content=self.content,
         )
-        return JobClient(service, reach.transport())
+        return JobClient(service, config.transport())
 
     def probe(self, service: LlamaCloudService) -> Flow[str]:
         """List one batch, which costs nothing and needs the same rights as submitting."""

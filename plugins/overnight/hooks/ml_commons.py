@@ -38,7 +38,7 @@ class _MLCommonsHook(JobHook[ServiceT]):
     hook_name: ClassVar[str] = OpenSearchHook.hook_name
 
     @abstractmethod
-    def service(self, reach: OpenSearchConnection) -> ServiceT:
+    def service(self, config: OpenSearchConnection) -> ServiceT:
         """Return the service for a cluster."""
 
     def client_from(self, connection: Connection, extra: Mapping[str, Any]) -> JobClient[ServiceT]:
@@ -47,7 +47,7 @@ class _MLCommonsHook(JobHook[ServiceT]):
 
     async def aclient(self) -> JobClient[ServiceT]:
         """Look the connections up on the event loop and return a client. For triggerers."""
-        return self._client(await OpenSearchHook(self.conn_id).areach())
+        return self._client(await OpenSearchHook(self.conn_id).aget_config())
 
     def probe(self, service: ServiceT) -> Flow[str]:
         """List one ML task, which needs the plugin and the right to use it."""
@@ -56,8 +56,8 @@ class _MLCommonsHook(JobHook[ServiceT]):
         yield from ask(HttpCall("POST", f"{ML}/tasks/_search", json=body))
         return "ML Commons answers."
 
-    def _client(self, reach: OpenSearchConnection) -> JobClient[ServiceT]:
-        return JobClient(self.service(reach), transport(reach))
+    def _client(self, config: OpenSearchConnection) -> JobClient[ServiceT]:
+        return JobClient(self.service(config), transport(config))
 
 
 class MLCommonsPredictHook(_MLCommonsHook[MLCommonsPredictService]):
@@ -74,9 +74,9 @@ class MLCommonsPredictHook(_MLCommonsHook[MLCommonsPredictService]):
         super().__init__(conn_id, **kwargs)
         self.look_up_remote = look_up_remote
 
-    def service(self, reach: OpenSearchConnection) -> MLCommonsPredictService:
+    def service(self, config: OpenSearchConnection) -> MLCommonsPredictService:
         """Return the service for a cluster."""
-        del reach
+        del config
         return MLCommonsPredictService(self.conn_id, self.look_up_remote)
 
 
@@ -104,9 +104,9 @@ class MLCommonsIngestHook(_MLCommonsHook[MLCommonsIngestService]):
         self.openai_conn_id = openai_conn_id
         self.give_credential = give_credential
 
-    def service(self, reach: OpenSearchConnection) -> MLCommonsIngestService:
+    def service(self, config: OpenSearchConnection) -> MLCommonsIngestService:
         """Return the service for a cluster."""
-        return MLCommonsIngestService(self.conn_id, reach, self._credential if self.give_credential else None)
+        return MLCommonsIngestService(self.conn_id, config, self._credential if self.give_credential else None)
 
     def _credential(self, source_type: str) -> Credential:
         if source_type == "openAI":

@@ -53,7 +53,7 @@ class OpenSearchExtra(BaseModel):
 
     @field_validator("url_prefix", "timeout", "verify_certs", "headers", mode="before")
     @classmethod
-    def _blank_is_left_out(cls, value: Any, info: Any) -> Any:
+    def _blank_is_absent(cls, value: Any, info: Any) -> Any:
         # A form that was left empty saves null or an empty text.
         return (
             cls.model_fields[info.field_name].get_default(call_default_factory=True) if value in (None, "") else value
@@ -90,17 +90,17 @@ class OpenSearchHook(BaseHook):
         super().__init__(**kwargs)
         self.conn_id = conn_id or self.default_conn_name
 
-    def reach(self) -> OpenSearchConnection:
+    def get_config(self) -> OpenSearchConnection:
         """
-        Look the connection up, blocking, and return how to reach the cluster. For workers.
+        Look the connection up, blocking, and return the cluster's configuration. For workers.
 
         :raises SpecError: the connection lacks something; the text says which field.
         """
         connection = self.get_connection(self.conn_id)
         return parse_connection(connection, connection.extra_dejson, self.get_connection)
 
-    async def areach(self) -> OpenSearchConnection:
-        """Look the connection up on the event loop and return how to reach the cluster. For triggerers."""
+    async def aget_config(self) -> OpenSearchConnection:
+        """Look the connection up on the event loop and return the cluster's configuration. For triggerers."""
         connection = await self.aget_connection(self.conn_id)
         extra = _read_extra(await connection.aextra_dejson())
         auth: httpx.Auth | None = None
@@ -108,11 +108,11 @@ class OpenSearchHook(BaseHook):
             aws = await self.aget_connection(extra.aws_conn_id) if extra.aws_conn_id else None
             # Making an AWS session reads files and masks secrets, both blocking.
             auth = await sync_to_async(_signer)(aws, extra)
-        return _reach(connection, extra, auth)
+        return _build_config(connection, extra, auth)
 
     def transport(self) -> HttpTransport:
         """Look the connection up, blocking, and return a transport for calls of any API of the cluster."""
-        return self.reach().transport()
+        return self.get_config().transport()
 
     def get_conn(self) -> HttpTransport:
         """Return :meth:`transport`, under the name that every Airflow hook has."""
@@ -120,23 +120,23 @@ class OpenSearchHook(BaseHook):
 
     def target(self) -> OpenSearchTarget:
         """Look the connection up, blocking, and return the cluster as :func:`overnight.ingest.load` takes it."""
-        reach = self.reach()
+        config = self.get_config()
         return OpenSearchTarget(
-            reach.url, auth=reach.auth, verify=reach.verify, headers=reach.headers, timeout=reach.timeout
+            config.url, auth=config.auth, verify=config.verify, headers=config.headers, timeout=config.timeout
         )
 
     def server_version(self) -> ServerVersion:
         """Ask the server for its distribution and number."""
-        reach = self.reach()
-        with reach.transport() as transport:
-            return transport.run(reach.version())
+        config = self.get_config()
+        with config.transport() as transport:
+            return transport.run(config.version())
 
     def test_connection(self) -> tuple[bool, str]:
         """Try the connection with one cheap call, for the button in Airflow's UI."""
         try:
-            reach = self.reach()
-            with reach.transport(attempts=1) as transport:
-                return True, transport.run(reach.probe())
+            config = self.get_config()
+            with config.transport(attempts=1) as transport:
+                return True, transport.run(config.probe())
         except OvernightError as error:
             return False, str(error)
 
@@ -145,7 +145,7 @@ def parse_connection(
     connection: Connection, extra: Mapping[str, Any], look_up: Callable[[str], Connection]
 ) -> OpenSearchConnection:
     """
-    Return how to reach the cluster of a connection that has been looked up.
+    Return the configuration of the cluster of a connection that has been looked up.
 
     :param extra: The connection's extra, decoded.
     :param look_up: Finds the AWS connection, if there is one, by its id.
@@ -154,7 +154,7 @@ def parse_connection(
     auth: httpx.Auth | None = None
     if facts.is_signed:
         auth = _signer(look_up(facts.aws_conn_id) if facts.aws_conn_id else None, facts)
-    return _reach(connection, facts, auth)
+    return _build_config(connection, facts, auth)
 
 
 def _read_extra(extra: Mapping[str, Any]) -> OpenSearchExtra:
@@ -165,7 +165,7 @@ def _read_extra(extra: Mapping[str, Any]) -> OpenSearchExtra:
         raise SpecError(f"The OpenSearch connection's extra is wrong: {wrong}.") from None
 
 
-def _reach(connection: Connection, extra: OpenSearchExtra, auth: httpx.Auth | None) -> OpenSearchConnection:
+def _build_config(connection: Connection, extra: OpenSearchExtra, auth: httpx.Auth | None) -> OpenSearchConnection:
     if auth is None and connection.login:
         auth = httpx.BasicAuth(connection.login, connection.password or "")
     return OpenSearchConnection(

@@ -33,7 +33,7 @@ def connected_storage(aws_conn_id: str | None = DEFAULT_AWS_CONN_ID) -> Storage:
 def _connect(scheme: str, conn_id: str | None) -> AbstractFileSystem:
     try:
         if conn_id not in (None, DEFAULT_AWS_CONN_ID):
-            # The amazon provider would go on without credentials, and be told that access is denied.
+            # The amazon provider would go on without credentials, and report that access is denied.
             BaseHook.get_connection(conn_id)
         return get_fs(scheme, conn_id=conn_id)
     except AirflowNotFoundException:

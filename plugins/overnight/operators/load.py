@@ -91,7 +91,7 @@ class OpenSearchLoadOperator(BaseOperator):
         """Load, and fail for good when more was rejected or is missing than was allowed."""
         with failing_for_good():
             own = {"dead_letter_uri": self.dead_letter_uri, "checkpoint_uri": self.checkpoint_uri}
-            return load_and_judge(
+            return load_and_evaluate(
                 context,
                 parse_request(self.request),
                 parse_options(with_formats(self.options, self.request), allowed_failures=self.allowed_failures, **own),
@@ -101,7 +101,7 @@ class OpenSearchLoadOperator(BaseOperator):
             )
 
 
-def load_and_judge(
+def load_and_evaluate(
     context: Context,
     request: IngestRequest,
     options: LoadOptions,

@@ -35,7 +35,7 @@ class _MLCommonsOperator(BaseOperator):
         self.conn_id = conn_id
 
     def _run(self, flow: Any) -> Any:
-        with transport(OpenSearchHook(self.conn_id).reach()) as plugin:
+        with transport(OpenSearchHook(self.conn_id).get_config()) as plugin:
             return plugin.run(flow)
 
 
@@ -205,7 +205,7 @@ class MLCommonsBatchPredictOperator(JobOperator[MLCommonsPredictSpec]):
         return MLCommonsPredictSpec(model_id=self.model_id, parameters=self.parameters or {})
 
     def make_client(self) -> JobClient[Any]:
-        """Return a client that also knows where the remote jobs are, if it was told."""
+        """Return a client that also knows where the remote jobs are, if it was given them."""
         if (self.remote_service is None) != (self.remote_conn_id is None):
             raise SpecError("Give remote_service and remote_conn_id together, or neither.")
         look_up = self._look_up_remote if self.remote_conn_id is not None else None

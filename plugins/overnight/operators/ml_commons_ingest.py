@@ -17,7 +17,7 @@ from overnight.ingest.map.field_map import compile_field_map
 from overnight.ingest.read.byte_range import split_range
 from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator
-from overnight.operators.load import load_and_judge, parse_options, parse_request, with_formats
+from overnight.operators.load import load_and_evaluate, parse_options, parse_request, with_formats
 from overnight.services.ml_commons.connection import transport
 from overnight.services.ml_commons.ingest import Choice, Engine, MLCommonsIngestSpec, choose_engine, has_endpoint
 
@@ -129,9 +129,9 @@ class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
             if self.engine == "server":
                 raise SpecError("The server reads whole files; use engine='client' for a part (#bytes=…) of one.")
             return Choice("client", "the server reads whole files, not parts of them")
-        reach = OpenSearchHook(self.conn_id).reach()
-        with transport(reach) as plugin:
-            version = plugin.run(reach.version())
+        config = OpenSearchHook(self.conn_id).get_config()
+        with transport(config) as plugin:
+            version = plugin.run(config.version())
             there = version.distribution == "opensearch" and plugin.run(has_endpoint())
         source = request.data_source
         mapped = [
@@ -143,7 +143,7 @@ class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
     def _load(self, context: Context, request: IngestRequest) -> dict[str, Any]:
         if request.connector_id:
             self.log.info("connector_id is not used here: what it stands for is kept inside of the cluster.")
-        return load_and_judge(
+        return load_and_evaluate(
             context,
             request,
             parse_options(with_formats(self.options, self.request), allowed_failures=self.allowed_failures),

@@ -141,23 +141,23 @@ class PlanTransformLoadsOperator(BaseOperator):
             ]
 
     def _tell_missing(self, context: Context, storage: Storage, missing: list[str], total: int) -> None:
-        told: dict[str, Any] = {"count": 0, "uri": None, "inputs": len(missing)}
+        missing_documents: dict[str, Any] = {"count": 0, "uri": None, "inputs": len(missing)}
         if missing:
             uri = f"{self.output_uri.rstrip('/')}/{MANIFESTS}/missing.jsonl"
             with storage.open(uri, "wb") as file:
                 for source in missing:
                     documents = count_lines(storage, source)
-                    told["count"] += documents
+                    missing_documents["count"] += documents
                     line = {"uri": source, "documents": documents, "reason": "the transform job made no output of it"}
                     file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-            told["uri"] = uri
+            missing_documents["uri"] = uri
             self.log.warning("%d of %d inputs have no output: %s", len(missing), total, ", ".join(missing[:20]))
-        context["ti"].xcom_push(key="missing", value=told)
+        context["ti"].xcom_push(key="missing", value=missing_documents)
         allowed = Allowance.parse(self.allowed_failures)
         if not allowed.allows(len(missing), total):
             raise JobFailedError(
                 f"{len(missing)} of {total} inputs have no output, more than allowed_failures={allowed} lets pass; "
-                f"{told['uri']} names them."
+                f"{missing_documents['uri']} names them."
             )
 
 

@@ -1,4 +1,4 @@
-"""Calls to AWS through boto3, in either colour, with this package's errors."""
+"""Calls to AWS through boto3, blocking or on an event loop, with this package's errors."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def to_service_error(error: Exception, call: AwsCall) -> ServiceError:
     """
     if isinstance(error, ClientError):
         return _refusal(error, call)
-    told = f"{call.service} {call.operation}: {_first_line(str(error))}"
+    text = f"{call.service} {call.operation}: {_first_line(str(error))}"
     match error:
         case (
             NoCredentialsError()
@@ -184,11 +184,11 @@ def to_service_error(error: Exception, call: AwsCall) -> ServiceError:
             | SSOError()
             | ProfileNotFound()
         ):
-            return CredentialsError(f"{told} Give the AWS connection credentials, or the machine a role.")
+            return CredentialsError(f"{text} Give the AWS connection credentials, or the machine a role.")
         case NoRegionError() | InvalidRegionError():
-            return CredentialsError(f"{told} Set region_name in the AWS connection's extra.")
+            return CredentialsError(f"{text} Set region_name in the AWS connection's extra.")
         case ParamValidationError():
-            return RequestRefusedError(told)
+            return RequestRefusedError(text)
         case (
             BotoConnectionError()
             | HTTPClientError()
@@ -197,8 +197,8 @@ def to_service_error(error: Exception, call: AwsCall) -> ServiceError:
             | ResponseStreamingError()
             | ResponseParserError()
         ):
-            return UnavailableError(told)
-    return RequestRefusedError(told)
+            return UnavailableError(text)
+    return RequestRefusedError(text)
 
 
 def _refusal(error: ClientError, call: AwsCall) -> ServiceError:
@@ -207,28 +207,28 @@ def _refusal(error: ClientError, call: AwsCall) -> ServiceError:
     message = _first_line(str(facts.get("Message") or "no message"))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     status = status if isinstance(status, int) else None
-    told = f"{call.service} {call.operation}: {code}: {message}"
+    text = f"{call.service} {call.operation}: {code}: {message}"
     if code in _THROTTLED or status == 429:
-        return RateLimitedError(told, status=429, code=code)
+        return RateLimitedError(text, status=429, code=code)
     if status is not None and status >= 500:
-        return UnavailableError(told, status=status, code=code)
+        return UnavailableError(text, status=status, code=code)
     if code in _CREDENTIALS or status in (401, 403):
         # A refused signature's further lines repeat the request's headers, the session token among them.
         action = "s3:ListBucket" if call.operation == "ListObjectsV2" else f"{call.service}:{call.operation}"
         remedy = f"Check the AWS connection's keys, and that its role may {action}."
-        return CredentialsError(f"{told} {remedy}", status=status or 403, code=code)
+        return CredentialsError(f"{text} {remedy}", status=status or 403, code=code)
     if call.operation in _OF_A_JOB and (code == "ResourceNotFound" or _NOT_FOUND.search(message)):
-        return NotFoundError(told, status=404, code=code)
+        return NotFoundError(text, status=404, code=code)
     if code == "ResourceLimitExceeded":
         if _NO_QUOTA.search(message):
             return RequestRefusedError(
-                f"{told} Raise the quota in AWS Service Quotas, or take another instance type.",
+                f"{text} Raise the quota in AWS Service Quotas, or take another instance type.",
                 status=status,
                 code=code,
             )
         # Others hold the instances just now; nothing was created.
-        return RateLimitedError(told, status=status, code=code)
-    return RequestRefusedError(told, status=status, code=code)
+        return RateLimitedError(text, status=status, code=code)
+    return RequestRefusedError(text, status=status, code=code)
 
 
 def _first_line(message: str) -> str:

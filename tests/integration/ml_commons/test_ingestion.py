@@ -268,9 +268,9 @@ def test_too_many_tasks_are_a_matter_of_time(cluster: Cluster, key: JobKey, monk
     from overnight.services.ml_commons.connection import transport
 
     cluster.set(max_batch_ingestion_tasks=0)
-    service = MLCommonsIngestHook().service(OpenSearchHook().reach())
+    service = MLCommonsIngestHook().service(OpenSearchHook().get_config())
     with (
-        transport(OpenSearchHook().reach(), attempts=1) as plugin,
+        transport(OpenSearchHook().get_config(), attempts=1) as plugin,
         pytest.raises(RateLimitedError, match="max_batch_ingestion_tasks") as error,
     ):
         plugin.run(service.submit(_spec(cluster.index(), cluster.put("k", LINES)), key))

@@ -147,7 +147,7 @@ def _make_signed_openai(body: Mapping[str, Any], config: Mapping[str, Any]) -> s
     from overnight.services.ml_commons.models import ensure_connector
 
     credential = connector_credential("openai", "openai_default") | {"access_key": "x", "secret_key": "x"}
-    with transport(OpenSearchHook().reach()) as plugin:
+    with transport(OpenSearchHook().get_config()) as plugin:
         return plugin.run(ensure_connector(checked(fill(body, read_config(config)), credential)))
 
 
@@ -328,9 +328,9 @@ def test_too_many_tasks_are_a_matter_of_time(openai: OpenAI, cluster: Cluster, k
     from overnight.services.ml_commons.connection import transport
 
     cluster.set(max_batch_inference_tasks=0)
-    service = MLCommonsPredictHook().service(OpenSearchHook().reach())
+    service = MLCommonsPredictHook().service(OpenSearchHook().get_config())
     with (
-        transport(OpenSearchHook().reach(), attempts=1) as plugin,
+        transport(OpenSearchHook().get_config(), attempts=1) as plugin,
         pytest.raises(RateLimitedError, match="max_batch_inference_tasks"),
     ):
         plugin.run(service.submit(_spec(openai), key))

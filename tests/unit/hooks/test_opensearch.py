@@ -47,11 +47,11 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Any:
     ],
 )
 def test_the_address_is_tls_unless_the_connection_says_http(connect: Any, fields: dict[str, Any], url: str) -> None:
-    assert connect(**fields).reach().url == url
+    assert connect(**fields).get_config().url == url
 
 
 def test_login_and_password_are_sent_and_never_shown(connect: Any) -> None:
-    reach = connect(host="localhost", login="admin", password=SECRET, extra={"headers": {"X-Key": SECRET}}).reach()
+    reach = connect(host="localhost", login="admin", password=SECRET, extra={"headers": {"X-Key": SECRET}}).get_config()
     request = next(reach.auth.sync_auth_flow(httpx.Request("GET", reach.url)))
     assert request.headers["Authorization"].startswith("Basic ")
     assert SECRET not in repr(reach)
@@ -75,7 +75,7 @@ def test_a_load_sends_the_connections_headers_too(connect: Any) -> None:
     ],
 )
 def test_certificates_are_checked_unless_the_connection_says_not_to(connect: Any, extra: Any, verify: Any) -> None:
-    assert connect(host="localhost", extra=extra).reach().verify == verify
+    assert connect(host="localhost", extra=extra).get_config().verify == verify
 
 
 @pytest.mark.parametrize(
@@ -90,13 +90,13 @@ def test_certificates_are_checked_unless_the_connection_says_not_to(connect: Any
 )
 def test_a_wrong_connection_names_its_field(connect: Any, fields: dict[str, Any], named: str) -> None:
     with pytest.raises(SpecError, match=named):
-        connect(**fields).reach()
+        connect(**fields).get_config()
 
 
 def test_aws_credentials_sign_requests_in_both_colours(connect: Any) -> None:
     connect("aws_default", conn_type="aws", login="AKIDEXAMPLE", password=SECRET, extra={"region_name": "eu-west-1"})
     hook = connect(host="x.eu-west-1.aoss.amazonaws.com", extra={"aws_conn_id": "aws_default", "aws_service": "aoss"})
-    reach = hook.reach()
+    reach = hook.get_config()
     assert reach.url == "https://x.eu-west-1.aoss.amazonaws.com"
     assert reach.is_serverless
     assert isinstance(reach.auth, SigV4Auth)
@@ -105,7 +105,7 @@ def test_aws_credentials_sign_requests_in_both_colours(connect: Any) -> None:
     blocking = next(reach.auth.sync_auth_flow(httpx.Request("POST", url, json={})))
 
     async def signed() -> httpx.Request:
-        later = await hook.areach()
+        later = await hook.aget_config()
         return await anext(later.auth.async_auth_flow(httpx.Request("POST", url, json={})))
 
     for request in (blocking, asyncio.run(signed())):
@@ -119,7 +119,7 @@ def test_aws_credentials_sign_requests_in_both_colours(connect: Any) -> None:
 def test_a_signature_without_a_region_is_refused(connect: Any) -> None:
     connect("aws_default", conn_type="aws", login="AKIDEXAMPLE", password=SECRET)
     with pytest.raises(SpecError, match="region_name"):
-        connect(host="localhost", extra={"aws_conn_id": "aws_default"}).reach()
+        connect(host="localhost", extra={"aws_conn_id": "aws_default"}).get_config()
 
 
 def test_airflow_makes_the_hook_from_its_connection_type(connect: Any) -> None:
@@ -156,6 +156,6 @@ def test_a_reference_finds_its_ml_commons_service_in_both_colours(connect: Any, 
 
 def test_a_query_is_signed_as_it_is_sent(connect: Any) -> None:
     connect("aws_default", conn_type="aws", login="AKIDEXAMPLE", password=SECRET, extra={"region_name": "eu-west-1"})
-    auth = connect(host="https://x", extra={"aws_conn_id": "aws_default"}).reach().auth
+    auth = connect(host="https://x", extra={"aws_conn_id": "aws_default"}).get_config().auth
     request = next(auth.sync_auth_flow(httpx.Request("GET", "https://x/_search", params={"q": "a b", "p": "1+1"})))
     assert request.url.query == b"q=a%20b&p=1%2B1"

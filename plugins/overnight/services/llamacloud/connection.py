@@ -90,6 +90,6 @@ def read_detail(body: Any) -> tuple[str | None, str] | None:
     if isinstance(detail, list):
         entries = [entry for entry in detail if isinstance(entry, dict)]
         places = (".".join(str(step) for step in entry.get("loc", ())) for entry in entries)
-        told = "; ".join(f"{place}: {entry.get('msg')}" for place, entry in zip(places, entries, strict=True))
-        return (str(entries[0].get("type")), told) if entries else None
+        message = "; ".join(f"{place}: {entry.get('msg')}" for place, entry in zip(places, entries, strict=True))
+        return (str(entries[0].get("type")), message) if entries else None
     return None

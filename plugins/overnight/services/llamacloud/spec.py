@@ -103,8 +103,8 @@ class LlamaCloudBatchSpec(JobSpec):
 
     def fingerprint(self, conn_id: str) -> str:
         """Return the digest of the spec; of measured files, the files count and not the patterns that named them."""
-        left_out = {"sources"} if self.files_sha256 is not None else set[str]()
-        return compute_fingerprint({"spec": self.model_dump(mode="json", exclude=left_out), "conn_id": conn_id})
+        excluded = {"sources"} if self.files_sha256 is not None else set[str]()
+        return compute_fingerprint({"spec": self.model_dump(mode="json", exclude=excluded), "conn_id": conn_id})
 
 
 class PartName(NamedTuple):

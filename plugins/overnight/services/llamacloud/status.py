@@ -97,7 +97,7 @@ def ended_status(batches: Sequence[Record], files: Sequence[FileOutcome]) -> Job
         counts=to_counts(tally),
         progress=1.0,
         errors=tuple(JobError(message=f"{file.name}: {file.error}", param=file.file_id) for file in bad[:MAX_ERRORS]),
-        cause=_blame(batches) if state is JobState.FAILED else None,
+        cause=_get_cause(batches) if state is JobState.FAILED else None,
     )
 
 
@@ -110,6 +110,6 @@ def to_counts(tally: Counter[FileState]) -> JobCounts:
     )
 
 
-def _blame(batches: Sequence[Record]) -> FailureCause | None:
+def _get_cause(batches: Sequence[Record]) -> FailureCause | None:
     # A batch fails only when its orchestration does; files that fail leave it COMPLETED.
     return FailureCause.SERVICE if all(batch.get("status") == "FAILED" for batch in batches) else None

@@ -127,7 +127,7 @@ class MLCommonsIngestService(Service[MLCommonsIngestSpec]):
     The five verbs for batch ingestions. Two of them the server does not have: it neither cancels nor tells tasks apart.
 
     :param conn_id: The OpenSearch connection that every reference names.
-    :param reach: The same connection's facts, for the version.
+    :param config: The same connection's facts, for the version.
     :param credential: Asked for at submit only; ``None`` when a connector has it.
     """
 
@@ -136,11 +136,11 @@ class MLCommonsIngestService(Service[MLCommonsIngestSpec]):
     def __init__(
         self,
         conn_id: str,
-        reach: OpenSearchConnection,
+        config: OpenSearchConnection,
         credential: Callable[[str], Credential] | None = None,
     ) -> None:
         super().__init__(conn_id)
-        self._reach = reach
+        self._config = config
         self._credential = credential
         self.doubtful_since: datetime | None = None
         """When an earlier try meant to submit something that may run still: see :meth:`submit`."""
@@ -173,7 +173,7 @@ class MLCommonsIngestService(Service[MLCommonsIngestSpec]):
                 f"The index {spec.index_name!r} does not exist. The server would create it, with embeddings as plain "
                 "floats that no k-NN query can use: create it with its mapping first."
             )
-        version = yield from self._reach.version()
+        version = yield from self._config.version()
         if self.doubtful_since is not None:
             yield from self._settle(spec, self.doubtful_since)
         call = HttpCall("POST", _ENDPOINT, json=self._body(spec, version), retry=Retry.REJECTED)

@@ -24,18 +24,18 @@ from overnight.services.openai.scan import (
     read_lines,
     scan,
 )
-from overnight.services.openai.template import DocumentError, RequestTemplate
+from overnight.services.openai.template import RejectedDocumentError, RequestTemplate
 from overnight.storage import Storage
 
 __all__ = [
     "BuiltInput",
-    "DocumentError",
     "InputError",
     "InputPart",
     "InputProblem",
     "InputScan",
     "Limits",
     "OnBadDocument",
+    "RejectedDocumentError",
     "RequestTemplate",
     "build",
     "read_documents",
@@ -230,7 +230,7 @@ class _Builder:
         raw = document.rstrip(b"\r\n") if isinstance(document, bytes) else orjson.dumps(document)
         try:
             request, inputs = self._render(number, raw)
-        except DocumentError as error:
+        except RejectedDocumentError as error:
             self._reject(number, raw, error)
             return
         # Once the input is refused, only its other problems are still of interest.
@@ -256,31 +256,31 @@ class _Builder:
 
     def _render(self, number: int, raw: bytes) -> tuple[bytes, int]:
         if not raw.strip():
-            raise DocumentError("blank", "the line is blank")
+            raise RejectedDocumentError("blank", "the line is blank")
         try:
             document = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
-            raise DocumentError("not_json", f"the line is not JSON: {error}") from None
+            raise RejectedDocumentError("not_json", f"the line is not JSON: {error}") from None
         if not isinstance(document, dict):
-            raise DocumentError("not_an_object", "the line is JSON, but not an object")
+            raise RejectedDocumentError("not_an_object", "the line is JSON, but not an object")
         custom_id, request = self._template.render(document)
         limits = self._limits
         if len(custom_id) > limits.custom_id_chars:
-            raise DocumentError("id_too_long", f"the id is longer than {limits.custom_id_chars} characters")
+            raise RejectedDocumentError("id_too_long", f"the id is longer than {limits.custom_id_chars} characters")
         line = orjson.dumps(request) + b"\n"
         inputs = count_embedding_inputs(request["body"]) if self._embeds else 0
         if len(line) > limits.bytes or inputs > limits.embedding_inputs:
-            raise DocumentError(
+            raise RejectedDocumentError(
                 "too_large",
                 f"its request alone ({len(line):,} bytes, {inputs} embedding inputs) is over a batch's limit",
             )
         # Last, so that an id is taken by a document that is used.
         first = self._seen.setdefault(id_digest(custom_id), number)
         if first != number:
-            raise DocumentError("duplicate", f"its id was used in line {first} already")
+            raise RejectedDocumentError("duplicate", f"its id was used in line {first} already")
         return line, inputs
 
-    def _reject(self, number: int, raw: bytes, error: DocumentError) -> None:
+    def _reject(self, number: int, raw: bytes, error: RejectedDocumentError) -> None:
         if self._on_bad == "fail":
             self.problems.add(number, error.reason, f"{error}.")
             return

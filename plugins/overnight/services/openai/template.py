@@ -20,7 +20,7 @@ Fill: TypeAlias = Callable[[Any], Any]
 _HOLE = re.compile(r"\$\$\{|\$\{([^{}]+)\}")
 
 
-class DocumentError(ValueError):
+class RejectedDocumentError(ValueError):
     """
     A document cannot become a request.
 
@@ -117,20 +117,20 @@ class RequestTemplate(BaseModel):
         """
         Return a document's id.
 
-        :raises DocumentError: it has none, or one that is neither text nor a whole number.
+        :raises RejectedDocumentError: it has none, or one that is neither text nor a whole number.
         """
         value = get_value(document, self._id_segments)
         if value is MISSING or value is None or value == "":
-            raise DocumentError("no_id", f"the document has no id at {self.id_path}")
+            raise RejectedDocumentError("no_id", f"the document has no id at {self.id_path}")
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise DocumentError("bad_id", f"the id at {self.id_path} is neither a text nor a whole number")
+            raise RejectedDocumentError("bad_id", f"the id at {self.id_path} is neither a text nor a whole number")
         return str(value)
 
     def render(self, document: Any) -> tuple[str, dict[str, Any]]:
         """
         Return a document's id and request.
 
-        :raises DocumentError: it lacks something that the template asks for.
+        :raises RejectedDocumentError: it lacks something that the template asks for.
         """
         custom_id = self.custom_id(document)
         body = self._fill(document)
@@ -175,9 +175,9 @@ def _compile_text(template: str) -> Fill:
 def _required(document: Any, segments: tuple[Segment, ...], path: str) -> Any:
     value = get_value(document, segments)
     if value is MISSING or value is None:
-        raise DocumentError("missing", f"the document has nothing at {path}")
+        raise RejectedDocumentError("missing", f"the document has nothing at {path}")
     if value in ("", [], {}) or (isinstance(value, str) and not value.strip()):
-        raise DocumentError("empty", f"the document's value at {path} is empty")
+        raise RejectedDocumentError("empty", f"the document's value at {path} is empty")
     return value
 
 
@@ -192,4 +192,6 @@ def _check_embedding_input(value: Any) -> None:
     # Token numbers are fine, too.
     if isinstance(value, list) and all(isinstance(token, int) for token in value):
         return
-    raise DocumentError("not_text", "what is to be embedded is neither a text nor a list of texts that are not empty")
+    raise RejectedDocumentError(
+        "not_text", "what is to be embedded is neither a text nor a list of texts that are not empty"
+    )

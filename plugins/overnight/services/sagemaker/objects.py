@@ -41,7 +41,7 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Yield:
+class TransformOutputs:
     """
     What came of a job's inputs.
 
@@ -97,7 +97,7 @@ def find_inputs(kind: str, uri: str, *, listed: bool = True) -> Flow[Inputs]:
     return Inputs(prefix, tuple(uris), {name: there[name] for name in uris if name in there})
 
 
-def find_yield(job: Mapping[str, Any]) -> Flow[Yield]:
+def find_outputs(job: Mapping[str, Any]) -> Flow[TransformOutputs]:
     """
     Match a finished job's inputs with their outputs.
 
@@ -123,7 +123,7 @@ def find_yield(job: Mapping[str, Any]) -> Flow[Yield]:
             outputs.append((uri, output))
         elif uri not in inputs.listed or inputs.listed[uri].modified <= started:
             missing.append(uri)
-    return Yield(inputs.prefix, tuple(outputs), tuple(missing))
+    return TransformOutputs(inputs.prefix, tuple(outputs), tuple(missing))
 
 
 def output_names(prefix: str, uri: str, folder: str) -> Iterator[str]:

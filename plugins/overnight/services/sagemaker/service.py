@@ -26,7 +26,7 @@ from overnight.errors import (
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultFile, ResultManifest, choose_found
 from overnight.jobs.service import MAX_OTHER_PAGES, Service
 from overnight.services.sagemaker.answers import describe_job, list_job_pages
-from overnight.services.sagemaker.objects import Yield, find_inputs, find_yield, too_large
+from overnight.services.sagemaker.objects import TransformOutputs, find_inputs, find_outputs, too_large
 from overnight.services.sagemaker.spec import SageMakerTransformSpec, tag_text, write_manifest
 from overnight.services.sagemaker.status import read_state, read_status
 from overnight.transport.aws import AwsCall, AwsTransport
@@ -109,7 +109,7 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
         if not state.is_terminal or state.is_stopped:
             return read_status(job)
         try:
-            made = yield from find_yield(job)
+            made = yield from find_outputs(job)
         except TransientError:
             raise
         except (ServiceError, SpecError) as error:
@@ -156,7 +156,7 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
         :raises CredentialsError: the connection may not list the objects.
         """
         job = yield from describe_job(ref.id)
-        made: Yield = yield from find_yield(job)
+        made: TransformOutputs = yield from find_outputs(job)
         files = [
             *(ResultFile(kind="output", uri=output) for _, output in made.outputs),
             *(ResultFile(kind="input", uri=source) for source, _ in made.outputs),

@@ -252,7 +252,7 @@ def media(value: str | None) -> str | None:
 
 def tag_text(value: str) -> str:
     """Return a text with only what a tag may hold, at most 256 characters of it."""
-    return "".join(letter if _TAG_TEXT.fullmatch(letter) else "_" for letter in value)[:256]
+    return "".join(character if _TAG_TEXT.fullmatch(character) else "_" for character in value)[:256]
 
 
 def _given(**fields: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from overnight.errors import shorten
 from overnight.jobs import FailureCause, JobCounts, JobError, JobState, JobStatus
 from overnight.services.sagemaker.causes import get_cause
-from overnight.services.sagemaker.objects import Yield
+from overnight.services.sagemaker.objects import TransformOutputs
 
 UNKNOWN: Final = "Overnight does not know this reason; its text is SageMaker's."
 MAX_NAMED: Final = 10
@@ -31,7 +31,7 @@ def read_state(word: object) -> JobState:
     return STATES.get(str(word), JobState.RUNNING)
 
 
-def read_status(job: Mapping[str, Any], made: Yield | None = None, note: str | None = None) -> JobStatus:
+def read_status(job: Mapping[str, Any], made: TransformOutputs | None = None, note: str | None = None) -> JobStatus:
     """
     Translate a job.
 
@@ -77,7 +77,7 @@ def _reason(job: Mapping[str, Any]) -> list[JobError]:
     return [JobError(code=found["code"], message=found["message"]) if found else JobError(message=reason)]
 
 
-def _missing(made: Yield) -> list[JobError]:
+def _missing(made: TransformOutputs) -> list[JobError]:
     errors = [JobError(code="NoOutput", message=f"{uri} has no output") for uri in made.missing[:MAX_NAMED]]
     if len(made.missing) > MAX_NAMED:
         errors.append(JobError(code="NoOutput", message=f"{len(made.missing) - MAX_NAMED} more have none"))

@@ -9,10 +9,10 @@ import pytest
 
 from overnight.errors import UnavailableError
 from overnight.services.sagemaker.objects import (
-    Yield,
+    TransformOutputs,
     bucket_and_key,
     find_inputs,
-    find_yield,
+    find_outputs,
     list_objects,
     output_names,
     relative,
@@ -63,8 +63,8 @@ def job(kind: str = "S3Prefix", uri: str = "s3://b/in/", output: str = "s3://b/o
     }
 
 
-def made(objects: Mapping[str, datetime], **source: str) -> Yield:
-    found: Yield = run(find_yield(job(**source)), Bucket(objects))
+def made(objects: Mapping[str, datetime], **source: str) -> TransformOutputs:
+    found: TransformOutputs = run(find_outputs(job(**source)), Bucket(objects))
     return found
 
 
@@ -111,7 +111,7 @@ def test_an_input_that_was_written_again_keeps_its_output() -> None:
 def test_a_manifests_inputs_are_named_whether_they_are_there_or_not() -> None:
     body = orjson.dumps([{"prefix": "s3://b/in/"}, "z", "a"])
     bucket = Bucket({"in/a": BEFORE, "out/a.out": AFTER}, {"m": body})
-    found = run(find_yield(job("ManifestFile", "s3://b/m")), bucket)
+    found = run(find_outputs(job("ManifestFile", "s3://b/m")), bucket)
     assert found.outputs == (("s3://b/in/a", "s3://b/out/a.out"),)
     assert found.missing == ("s3://b/in/z",)
     inputs = run(find_inputs("ManifestFile", "s3://b/m"), bucket)
@@ -140,7 +140,7 @@ def test_keys_may_hold_what_means_something_in_other_uris() -> None:
 
 
 def test_a_transient_failure_of_the_listing_is_not_an_empty_one() -> None:
-    flow = find_yield(job())
+    flow = find_outputs(job())
     call = next(flow)
     assert isinstance(call, AwsCall)
     assert call.operation == "ListObjectsV2"

@@ -7,7 +7,7 @@ import pytest
 
 from overnight.errors import CredentialsError, RequestRefusedError, UnavailableError
 from overnight.jobs import FailureCause, JobKey, JobRef, JobState
-from overnight.services.sagemaker.objects import Yield
+from overnight.services.sagemaker.objects import TransformOutputs
 from overnight.services.sagemaker.service import SageMakerTransformService
 from overnight.services.sagemaker.status import parse_cause, read_status
 
@@ -15,9 +15,9 @@ REF = JobRef(service="sagemaker", id="job-1", conn_id="aws_default")
 BAD = "ClientError: See job logs for more information"
 
 
-def made(good: int, bad: int) -> Yield:
+def made(good: int, bad: int) -> TransformOutputs:
     outputs = tuple((f"s3://b/in/{number}", f"s3://b/out/{number}.out") for number in range(good))
-    return Yield("s3://b/in/", outputs, tuple(f"s3://b/in/bad-{number}" for number in range(bad)))
+    return TransformOutputs("s3://b/in/", outputs, tuple(f"s3://b/in/bad-{number}" for number in range(bad)))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def made(good: int, bad: int) -> Yield:
         ("Reconsidering", None, JobState.RUNNING),
     ],
 )
-def test_the_state_follows_the_word_and_the_outputs(word: str, came: Yield | None, state: JobState) -> None:
+def test_the_state_follows_the_word_and_the_outputs(word: str, came: TransformOutputs | None, state: JobState) -> None:
     status = read_status({"TransformJobStatus": word}, came)
     assert (status.state, status.raw) == (state, word)
 
