@@ -16,10 +16,12 @@ class TaskStateRecordStore:
     A :class:`~overnight.jobs.record_store.RecordStore` over ``context["task_state_store"]``.
 
     :param store: Airflow's store of one task instance.
+    :param key: Of the record in it.
     """
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Any, key: str = RECORD) -> None:
         self._store = store
+        self._key = key
 
     def get(self) -> JobRecord | None:
         """
@@ -27,9 +29,9 @@ class TaskStateRecordStore:
 
         :raises SpecError: the store holds something else.
         """
-        stored = self._store.get(RECORD)
-        return parse_record(stored, f"Airflow's task state store under {RECORD!r}") if stored is not None else None
+        stored = self._store.get(self._key)
+        return parse_record(stored, f"Airflow's task state store under {self._key!r}") if stored is not None else None
 
     def set(self, record: JobRecord) -> None:
         """Write the record in place of the one before."""
-        self._store.set(RECORD, record.model_dump(mode="json"))
+        self._store.set(self._key, record.model_dump(mode="json"))

@@ -184,6 +184,10 @@ class Attempt(Generic[SpecT]):
             self.stop_waiting(record)
             raise
 
+    def accept(self, record: JobRecord) -> None:
+        """Write down that the task succeeds with the job's results."""
+        self._remember(record.ended(Ending.ACCEPTED, self.owner.max_tries))
+
     def stop_waiting(self, record: JobRecord) -> None:
         """Write down that the job waits no more: the next try of the task begins to wait anew."""
         self._remember(record.model_copy(update={"queued": None, "deferred_with": None}))
@@ -245,7 +249,7 @@ class Attempt(Generic[SpecT]):
         """
         if outcome.answered:
             record = record.with_answer()
-        refusal = self._find_refusal(outcome)
+        refusal = self.find_refusal(outcome)
         if refusal is not None:
             self._remember(record.ended(Ending.FINISHED, self.owner.max_tries))
             return Conclusion(record.job, outcome.status, None, refusal=refusal)
@@ -300,7 +304,7 @@ class Attempt(Generic[SpecT]):
             self.log.info("The %s has no room for %s: %s", request.where, request.name, request.reason)
         return self._remember(intent.queued_as(request, self.owner.max_tries))
 
-    def _find_refusal(self, outcome: PollOutcome) -> QueueFull | None:
+    def find_refusal(self, outcome: PollOutcome) -> QueueFull | None:
         """Return what the service said when the job failed because its queue was full."""
         if outcome.status is None or outcome.status.state is not JobState.FAILED:
             return None

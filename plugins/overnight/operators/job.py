@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
@@ -17,9 +17,11 @@ from overnight.errors import QueueDeadlineError
 from overnight.hooks.job import JobHook, hook_for
 from overnight.hooks.outcome import build_outcome, failing_for_good
 from overnight.hooks.record_store import RECORD, TaskStateRecordStore
-from overnight.jobs import JobRecord, JobRef, RecordStore
+from overnight.jobs import JobRecord, JobRef, JobState, JobStatus, RecordStore, ResultManifest
 from overnight.jobs.attach import Attempt, Conclusion, JobOwner
 from overnight.jobs.client import JobClient
+from overnight.jobs.evaluate import evaluate
+from overnight.jobs.poller import PollEnd, PollOutcome
 from overnight.jobs.resume import OnChangedSpec
 from overnight.jobs.service import JobSpec
 from overnight.jobs.wait import request_cancellation
@@ -119,6 +121,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         self.on_changed_spec = on_changed_spec
         self.budget = budget
         self.queue_deadline = queue_deadline
+        self._rounds: tuple[JobRecord, ...] = ()
         self._waiting_for: tuple[JobClient[Any], JobRef, bool] | None = None
 
     @abstractmethod
@@ -134,13 +137,34 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         """Check what is about to be submitted and return it; called immediately before a submit, and only then."""
         return spec
 
+    def plan_round(self, client: JobClient[Any], record: JobRecord, status: JobStatus, number: int) -> SpecT | None:
+        """
+        Return the spec of one more round with what is left of a job that ended; ``None`` when there is none.
+
+        A round is a job with a name and a record of its own, so that a worker that takes over attaches to it. Called
+        again, with the same job, it must return the same spec.
+
+        :param number: Of the round that ended, 0 for the first.
+        """
+        del client, record, status, number
+        return None
+
+    def build_round_spec(self, number: int) -> SpecT:
+        """Return the spec of a round that :meth:`plan_round` planned before, 1 for the second."""
+        raise NotImplementedError(f"{type(self).__name__} has no rounds")
+
+    def merge_rounds(self, refs: Sequence[JobRef]) -> tuple[JobStatus, ResultManifest]:
+        """Return what several rounds come to, as of one job; each item counts once."""
+        raise NotImplementedError(f"{type(self).__name__} has no rounds")
+
     def make_client(self) -> JobClient[Any]:
         """Return a client of the service. Override it to give the service more than a connection."""
         return self.hook_class(self.conn_id).client()
 
     def make_record_store(self, context: Context) -> RecordStore:
         """Return where this task instance's job is remembered between tries."""
-        return TaskStateRecordStore(context["task_state_store"])
+        key = RECORD if not self._rounds else f"{RECORD}_{self._get_round_name()}"
+        return TaskStateRecordStore(context["task_state_store"], key)
 
     def recall(self, context: Context) -> JobRecord | None:
         """Return what this task instance remembers of its job; ``None`` for nothing, as with ``durable=False``."""
@@ -167,18 +191,14 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         """Go on after the trigger's event, on whichever worker and in a fresh instance of the operator."""
         with failing_for_good():
             settings = self.parse_settings()
-            record = JobRecord.model_validate(get_context(event))
+            state = get_context(event)
+            record = JobRecord.model_validate(state)
+            self._rounds = tuple(JobRecord.model_validate(former) for former in state.get("rounds", ()))
             with self.make_client() as client:
                 attempt = self.begin_attempt(context, client, settings)
                 if ROOM in event:
                     return self._submit_in_turn(context, attempt, record, event)
-                conclusion = attempt.conclude(record, parse_event(event))
-                if conclusion.refusal is None:
-                    return self._finish(context, conclusion)
-                spec = self.build_spec(context)
-                return self._go_on(
-                    context, attempt, spec, attempt.queue_again(record, conclusion.refusal, spec, self.prepare_submit)
-                )
+                return self._settle(context, attempt, record, parse_event(event))
 
     def on_kill(self) -> None:
         """
@@ -202,7 +222,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         ti = context["ti"]
         owner = JobOwner(
             dag_id=ti.dag_id,
-            task_id=ti.task_id,
+            task_id=ti.task_id if not self._rounds else f"{ti.task_id}#{self._get_round_name()}",
             run_id=ti.run_id,
             map_index=ti.map_index if ti.map_index is not None else -1,
             started_at=context["dag_run"].start_date or datetime.now(UTC),
@@ -223,7 +243,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         if record.is_waiting and settings.deferrable:
             self._defer_for_room(record, settings)
         while record.is_waiting:
-            record = attempt.attach_or_submit(spec, self.prepare_submit, attempt.wait_for_room(record))
+            record = attempt.attach_or_submit(spec, self._get_prepare(), attempt.wait_for_room(record))
         console_url = attempt.client.service.console_url(record.job)
         context["ti"].xcom_push(key=CONSOLE_URL_KEY, value=console_url or "")
         if not settings.wait_for_completion:
@@ -236,12 +256,59 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         self._waiting_for = (self.make_client(), record.job, settings.cancel_on_kill)
         outcome = attempt.wait(record)
         self._waiting_for = None
-        conclusion = attempt.conclude(record, outcome)
+        return self._settle(context, attempt, record, outcome)
+
+    def _settle(
+        self, context: Context, attempt: Attempt[SpecT], record: JobRecord, outcome: PollOutcome
+    ) -> dict[str, Any]:
+        """Go on after the end of the wait: with another round, with waiting for room, or with the task's end."""
+        if outcome.status is not None and attempt.find_refusal(outcome) is None:
+            following = self.plan_round(attempt.client, record, outcome.status, len(self._rounds))
+            if following is not None:
+                self._rounds = (*self._rounds, record)
+                attempt = self.begin_attempt(context, attempt.client, attempt.settings)
+                return self._go_on(context, attempt, following, attempt.attach_or_submit(following))
+        conclusion = self._conclude(context, attempt, record, outcome)
         if conclusion.refusal is None:
             return self._finish(context, conclusion)
-        return self._go_on(
-            context, attempt, spec, attempt.queue_again(record, conclusion.refusal, spec, self.prepare_submit)
-        )
+        spec = self._build_spec(context)
+        record = attempt.queue_again(record, conclusion.refusal, spec, self._get_prepare())
+        return self._go_on(context, attempt, spec, record)
+
+    def _conclude(
+        self, context: Context, attempt: Attempt[SpecT], record: JobRecord, outcome: PollOutcome
+    ) -> Conclusion:
+        """Conclude the job; of several rounds, all of them once the last has results."""
+        if not self._rounds or outcome.status is None or not has_item_outcomes(outcome.status):
+            return attempt.conclude(record, outcome)
+        records = (*self._rounds, record)
+        status, results = self.merge_rounds([one.job for one in records])
+        ref = records[0].job
+        self.log.info("%d rounds of %s ended %s.", len(records), ref, status.describe())
+        error = evaluate(ref, PollOutcome(PollEnd.ENDED, status), attempt.settings.allowed_failures).error
+        if error is None:
+            for number, one in enumerate(records):
+                self._rounds = records[:number]
+                self.begin_attempt(context, attempt.client, attempt.settings).accept(one)
+        return Conclusion(ref, status, results, error)
+
+    def _build_spec(self, context: Context) -> SpecT:
+        return self.build_spec(context) if not self._rounds else self.build_round_spec(len(self._rounds))
+
+    def _get_prepare(self) -> Callable[[SpecT], SpecT] | None:
+        # The input of a further round is written by this task itself.
+        return self.prepare_submit if not self._rounds else None
+
+    def _get_round_name(self) -> str:
+        """Return what tells a further round from those of other generations of the first."""
+        return f"g{self._rounds[0].generation}r{len(self._rounds)}"
+
+    def _build_state(self, record: JobRecord) -> dict[str, Any]:
+        """Return what a trigger's event brings back."""
+        state = record.model_dump(mode="json")
+        if self._rounds:
+            state["rounds"] = [former.model_dump(mode="json") for former in self._rounds]
+        return state
 
     def _submit_in_turn(
         self, context: Context, attempt: Attempt[SpecT], record: JobRecord, event: Mapping[str, Any]
@@ -252,8 +319,8 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         except QueueDeadlineError:
             attempt.stop_waiting(record)
             raise
-        spec = self.build_spec(context)
-        return self._go_on(context, attempt, spec, attempt.attach_or_submit(spec, self.prepare_submit, admitted))
+        spec = self._build_spec(context)
+        return self._go_on(context, attempt, spec, attempt.attach_or_submit(spec, self._get_prepare(), admitted))
 
     def _defer_for_room(self, record: JobRecord, settings: WaitSettings) -> NoReturn:
         if record.queued is None:
@@ -264,7 +331,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
                 request=record.queued.model_dump(mode="json"),
                 interval=settings.poll_interval,
                 until=settings.get_queue_deadline(record.queued),
-                context=record.model_dump(mode="json"),
+                context=self._build_state(record),
             ),
             method_name="execute_complete",
         )
@@ -280,7 +347,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
                 patience=settings.patience,
                 cancel_on_deadline=settings.cancel_on_deadline,
                 cancel_on_kill=settings.cancel_on_kill,
-                context=record.model_dump(mode="json"),
+                context=self._build_state(record),
             ),
             method_name="execute_complete",
         )
@@ -292,3 +359,10 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
             context["ti"].xcom_push(key=XCOM_RETURN_KEY, value=outcome)
             raise conclusion.error
         return outcome
+
+
+def has_item_outcomes(status: JobStatus) -> bool:
+    """Whether a job that is over says of its items what became of them; also one of which all items failed does."""
+    if status.state is JobState.FAILED:
+        return bool(status.counts.failed)
+    return status.state in (JobState.SUCCEEDED, JobState.PARTIAL, JobState.EXPIRED)

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.sdk import BaseOperator
 
-from overnight.errors import JobFailedError, SpecError
+from overnight.errors import JobFailedError, SpecError, shorten
 from overnight.hooks.job import JobHook, hook_for
 from overnight.hooks.openai import OpenAIHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
-from overnight.jobs import JobRef, JobState, ResultManifest
+from overnight.jobs import JobRecord, JobRef, JobState, JobStatus, ResultManifest
 from overnight.jobs.allowance import Allowance
 from overnight.jobs.client import JobClient
-from overnight.operators.job import JobOperator
+from overnight.operators.job import JobOperator, has_item_outcomes
 from overnight.services.openai.input import Limits, OnBadDocument, RequestTemplate, build, read_documents
 from overnight.services.openai.results import chunks_from, join_results
+from overnight.services.openai.rounds import Round, merge_rounds
 from overnight.services.openai.service import OpenAIBatchService, OpenAIBatchSpec
 from overnight.transport.http import HttpTransport
 
@@ -116,6 +117,9 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
     :param input_expires_after: Seconds after which the service deletes the uploaded file.
     :param output_expires_after: The same for the result files.
     :param limits: What the service takes in one batch: fields of :class:`~overnight.services.openai.input.Limits`.
+    :param resubmit: In how many further rounds lines go out again that expired, have no result, or failed for a reason
+        that may pass; refusals of content never. Each round is a batch of its own. Its files are written beside
+        ``input_uri``, and the XCom has the results of all rounds, each line counted once.
     :param conn_id: An OpenAI connection, ``openai_default`` when left out.
     :param aws_conn_id: The connection for ``s3://`` URIs.
 
@@ -131,6 +135,7 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         "endpoint",
         "metadata",
         "limits",
+        "resubmit",
         "aws_conn_id",
         *JobOperator.template_fields,
     )
@@ -150,10 +155,12 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         input_expires_after: int | None = None,
         output_expires_after: int | None = None,
         limits: Mapping[str, int] | None = None,
+        resubmit: int | str = 0,
         aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.resubmit = resubmit
         self.input_uri = input_uri
         self.input_file_id = input_file_id
         self.input_sha256 = input_sha256
@@ -178,6 +185,7 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
 
     def build_spec(self, context: Context) -> OpenAIBatchSpec:
         """Validate the parameters and, when its digest is not known, the whole input file."""
+        self._parse_resubmit()
         spec = OpenAIBatchSpec(
             input_uri=self.input_uri,
             input_file_id=self.input_file_id,
@@ -203,6 +211,61 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
                 "wrote it, too, so that documents and requests belong together again."
             )
         return measured
+
+    def plan_round(
+        self, client: JobClient[OpenAIBatchService], record: JobRecord, status: JobStatus, number: int
+    ) -> OpenAIBatchSpec | None:
+        """Write down what the round came to, and what goes out again."""
+        resubmit = self._parse_resubmit()
+        # The first round of a batch that succeeded leaves nothing to do; a further one has files to join.
+        is_done = status.state is JobState.SUCCEEDED and not number
+        if not resubmit or is_done or not has_item_outcomes(status) or self.input_uri is None:
+            return None
+        storage = connected_storage(self.aws_conn_id)
+        manifest: ResultManifest = client.run(client.service.results(record.job))
+        chunks = chunks_from(cast("HttpTransport", client.transport), storage)
+        ended = Round(self.input_uri, number)
+        again = ended.collect(manifest, chunks, status.state, storage, last=number >= resubmit)
+        if not again:
+            return None
+        self.log.info("%s: %d lines go out again, in round %d of %d.", record.job, again, number + 1, resubmit)
+        return self.build_round_spec(number + 1)
+
+    def build_round_spec(self, number: int) -> OpenAIBatchSpec:
+        """Return the spec of a further round, whose input :meth:`plan_round` has written."""
+        return self._measure(
+            OpenAIBatchSpec(
+                input_uri=Round(str(self.input_uri), number).requests_uri,
+                endpoint=self.endpoint,
+                completion_window=self.completion_window,
+                metadata=self.metadata or {},
+                input_expires_after=self.input_expires_after,
+                output_expires_after=self.output_expires_after,
+            )
+        )
+
+    def merge_rounds(self, refs: Sequence[JobRef]) -> tuple[JobStatus, ResultManifest]:
+        """Return what all rounds come to, each line counted once."""
+        return merge_rounds(refs, str(self.input_uri), connected_storage(self.aws_conn_id))
+
+    def _parse_resubmit(self) -> int:
+        """
+        Parse the number of further rounds.
+
+        :raises SpecError: it is none, or rounds are not possible with the other parameters.
+        """
+        try:
+            resubmit = int(self.resubmit)
+        except (TypeError, ValueError):
+            resubmit = -1
+        if resubmit < 0:
+            raise SpecError(f"resubmit={shorten(repr(self.resubmit), 200)} is no number of rounds; give 0 or more.")
+        if resubmit and (self.input_uri is None or not self.wait_for_completion):
+            raise SpecError(
+                "resubmit needs input_uri, beside which the rounds are written, and wait_for_completion. Nothing was "
+                "submitted."
+            )
+        return resubmit
 
     def _measure(self, spec: OpenAIBatchSpec) -> OpenAIBatchSpec:
         return spec.measured(connected_storage(self.aws_conn_id), Limits.model_validate(self.limits or {}))

@@ -71,6 +71,24 @@ class EmbeddingConfig(TemplateConfig):
     batch_requests: int = Field(
         default=50_000, ge=1, title="Requests per batch", description="More documents than this become several batches."
     )
+    budget: dict[str, int] | None = Field(
+        default=None,
+        title="Budget",
+        description=(
+            'What the model\'s queue may hold of all batches: {"tokens": 3000000}, "jobs" or "records". Others '
+            "wait for their turn. Empty: what the service takes."
+        ),
+    )
+    queue_hours: float = Field(
+        default=24.0, ge=0.01, title="Queue deadline", description="Hours a batch may wait for room in the queue."
+    )
+    resubmit: int = Field(
+        default=0,
+        ge=0,
+        le=10,
+        title="Rounds again",
+        description="How often documents go out again that expired, got no result, or failed for a reason that passes.",
+    )
     poll_seconds: float = Field(default=60.0, ge=0.1, title="Poll interval", description="Seconds between two polls.")
     deadline_hours: float = Field(
         default=25.0, ge=0.01, title="Deadline", description="Hours a batch may take at most."
@@ -112,6 +130,7 @@ class EmbeddingConfig(TemplateConfig):
             **self.joined_fields(),
             "template": self.request_template(),
             "deadline_seconds": self.deadline_hours * 3600,
+            "queue_deadline_seconds": self.queue_hours * 3600,
             "limits": {"requests": self.batch_requests},
             "run_uri": run_folder(self.work_uri, context),
         }
@@ -163,6 +182,9 @@ def embed_and_load(settings: Any, documents: Any, *, deferrable: bool) -> BaseOp
             allowed_failures=settings["allowed_failures"],
             poll_interval=settings["poll_seconds"],
             deadline=settings["deadline_seconds"],
+            budget=settings["budget"],
+            queue_deadline=settings["queue_deadline_seconds"],
+            resubmit=settings["resubmit"],
             deferrable=deferrable,
         )
         load = OpenSearchLoadOperator(
