@@ -142,6 +142,22 @@ def test_an_index_that_takes_no_documents_says_why_once(
     assert _load(target, index_name, tmp_path / "a.jsonl", rows).indexed == 5
 
 
+def test_the_routing_of_an_alias_is_used_and_verified(
+    target: OpenSearchTarget, index_name: str, tmp_path: Path
+) -> None:
+    body = {
+        "settings": {"number_of_replicas": 0, "number_of_shards": 5},
+        "mappings": {"_routing": {"required": True}},
+        "aliases": {f"{index_name}-routed": {"index_routing": "a"}},
+    }
+    create_index(target, index_name, body)
+    rows = [{"_id": f"d{n}", "n": n} for n in range(50)]
+    with pytest.raises(SpecError, match="alias with an index_routing"):
+        _load(target, index_name, tmp_path / "a.jsonl", rows)
+    report = _load(target, f"{index_name}-routed", tmp_path / "a.jsonl", rows)
+    assert (report.indexed, report.notes, len(_ids_of(target, index_name))) == (50, (), 50)
+
+
 def _documents(target: OpenSearchTarget, index: str) -> dict[str, Any]:
     target.post(f"{index}/_refresh")
     return {hit["_id"]: hit["_source"] for hit in target.post(f"{index}/_search", {"size": 1_000})["hits"]["hits"]}
