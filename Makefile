@@ -5,11 +5,9 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 STAMP := $(VENV)/.installed
 DISTRIBUTED := $(VENV)/.installed-distributed
-SECONDS ?= 600
-SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test unit integration system distributed soak coverage mutants lint format wheel lock clean
+.PHONY: help setup demo up test unit integration system distributed coverage mutants lint format wheel lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,16 +53,13 @@ coverage: $(STAMP)  ## Run the fast tests and show which lines they do not reach
 mutants: $(STAMP)  ## Change jobs, the pay-once core, the bulk writer and the row reader, and count what no test notices
 	$(BIN)/python tests/mutants.py $(MUTANTS)
 
-# What only these two need, beside what is there: a Celery executor and the clients of its database and broker.
+# What only this needs, beside what is there: a Celery executor and the clients of its database and broker.
 $(DISTRIBUTED): tests/distributed/requirements.txt $(STAMP)
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes --compile-bytecode --requirement $<
 	@touch $@
 
 distributed: $(DISTRIBUTED)  ## Run DAGs on Celery with two workers; needs postgresql and redis-server
 	$(BIN)/python -m pytest tests/distributed
-
-soak: $(DISTRIBUTED)  ## The same with random kills and faults: make soak SECONDS=600 SEED=1
-	$(BIN)/python -m pytest tests/soak --soak-seconds $(SECONDS) --soak-seed $(SEED)
 
 lint: $(STAMP)  ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
