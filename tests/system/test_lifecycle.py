@@ -345,7 +345,7 @@ def test_too_many_failed_lines_fail_the_task_and_a_larger_allowance_goes_on_with
 ) -> None:
     assert run.finish() == "failed"
     assert run.task()["try_number"] == 1
-    assert "raise allowed_failures and clear the task" in run.log()
+    assert "Raise allowed_failures and clear the task" in run.log()
     airflow.console.post("/variables", {"key": "too_many_failed", "value": "2"})
     run.clear()
     run.wait("success", beyond=1)

@@ -43,7 +43,7 @@ def test_a_worker_that_dies_leaves_one_job(azure: Any, tmp_path: Path, die: str)
 
 def test_a_retry_after_48_hours_says_what_happened_and_starts_anew(azure: Any, tmp_path: Path) -> None:
     store = tmp_path / "store.json"
-    assert attempt(azure, store, "after the record").returncode == KILLED
+    assert attempt(azure, store, "after the answer").returncode == KILLED
     (job,) = azure.jobs()
     azure.wait(azure.client().service.ref(job))
     azure.advance(49 * 3_600)

@@ -29,7 +29,7 @@ from overnight.jobs.wait import wait_for_end
 from overnight.sandbox.azure.errors import Code
 from overnight.services.azure_ingestion.causes import CAUSES
 from overnight.services.azure_ingestion.service import AzureIngestionSpec
-from overnight.transport.flow import Pause
+from overnight.transport.flow import Pause, Within
 
 DAY = 86_400
 NOW = datetime.now(UTC)
@@ -156,8 +156,9 @@ def test_the_service_is_asked_again_when_it_says(azure: Any, key: JobKey) -> Non
         flow = wait_for_end(
             client.service, ref, poll_interval=1, deadline=None, patience=60, cancel_on_deadline=False, log=Quiet()
         )
-        call = next(flow)
-        pause = flow.send(client.transport.send(call))
+        within = next(flow)
+        assert isinstance(within, Within)
+        pause = flow.send(client.transport.send(within.call))
     assert isinstance(pause, Pause)
     assert pause.seconds >= 27
 

@@ -27,7 +27,9 @@ class Store:
 
     def set(self, key: str, value: Any) -> None:
         self.file.write_text(json.dumps({key: value}))
-        if self.die == "after the record" and value["ref"] is not None:
+        if value["ref"] is not None and (
+            self.die == "after the record" or (self.die == "after the answer" and value["answered"])
+        ):
             os._exit(9)
 
 

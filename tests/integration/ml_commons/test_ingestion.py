@@ -151,7 +151,7 @@ def test_an_unrecorded_ingestion_is_waited_for_and_then_written_again(
     cluster.set(batch_ingestion_bulk_size=100)
     lines = [{**LINES[0], "id": f"d{n}"} for n in range(5_000)]
     index, uri = cluster.index(), cluster.put("in.jsonl", lines)
-    intent = JobRecord.intent(0, "0123456789abcdef")
+    intent = JobRecord.intent(key.model_copy(update={"fingerprint": "0123456789abcdef"}))
     task_run.store.set(RECORD, intent.model_dump(mode="json"))
     orphan = ingestion.run(ingestion.service.submit(_spec(index, uri), key))
     outcome = _ingest(cluster, task_run, request=_request(index, uri), engine="server")

@@ -112,5 +112,5 @@ def test_a_partial_job_beyond_the_allowance_fails_and_says_what_to_do(
     account.put_lines("in/2.jsonl", 17)
     run = airflow.run_dag("transform", {"bucket": account.bucket, "allowed": "0"}, log=tmp_path / "log")
     assert states(run)["first"] == "failed"
-    assert "raise allowed_failures and clear the task" in (tmp_path / "log").read_text()
+    assert "Raise allowed_failures and clear the task" in (tmp_path / "log").read_text()
     assert len(account.calls("CreateTransformJob")) == 1

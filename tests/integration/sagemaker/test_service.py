@@ -11,6 +11,7 @@ import pytest
 import s3fs
 
 from overnight.errors import (
+    ChangedSpecError,
     CredentialsError,
     NotFoundError,
     RateLimitedError,
@@ -19,7 +20,7 @@ from overnight.errors import (
     UnavailableError,
 )
 from overnight.jobs import FailureCause, JobKey, JobRef, JobState, JobStatus
-from overnight.jobs.resume import Attach, Submit, adopt
+from overnight.jobs.resume import Attach, adopt
 from overnight.sandbox.process import free_port, start, wait_ready
 from overnight.sandbox.sagemaker.launch import launch
 from overnight.services.sagemaker.service import SageMakerTransformSpec, write_manifest
@@ -192,6 +193,7 @@ def test_a_creation_that_was_not_carried_out_is_raised(account: Account, key: Jo
 def test_a_job_whose_worker_died_before_recording_it_is_found_and_adopted(account: Account, key: JobKey) -> None:
     account.put_lines("in/a.jsonl", "sea")
     assert find(account, key) is None
+    account.pace(starting=600.0)
     ref = submit(account, key)
     following = key.model_copy(update={"generation": 1, "fingerprint": "f" * 16})
     found = find(account, following)
@@ -199,14 +201,18 @@ def test_a_job_whose_worker_died_before_recording_it_is_found_and_adopted(accoun
     step = adopt(found, 0, key.fingerprint)
     assert isinstance(step, Attach)
     assert step.ref == ref
-    assert isinstance(adopt(found, 1, "f" * 16), Submit)
+    # It still runs, so a later generation goes on with it, too, and with another spec is refused.
+    assert isinstance(adopt(found, 1, key.fingerprint), Attach)
+    with pytest.raises(ChangedSpecError):
+        adopt(found, 1, "f" * 16)
     other = key.model_copy(update={"map_index": 3})
     assert find(account, other) is None
 
 
 def test_the_newest_generation_is_found_behind_many_pages(account: Account, key: JobKey) -> None:
     account.put_lines("in/a.jsonl", "sea")
-    account.pace(starting=0.0, stopping=0.0)
+    # No job is over before it is stopped.
+    account.pace(starting=600.0, stopping=0.0)
     request = account.spec().request("x", {})
     client = account.sagemaker
     for generation in range(102):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
 from overnight.operators.openai import OpenAIBatchOperator
+from overnight.sandbox.emulator.launch import launch
+from overnight.sandbox.process import free_port, start, wait_ready
 from overnight.services.openai.scan import scan
 from overnight.triggers.room import RoomTrigger
 
@@ -72,6 +75,18 @@ class Task:
         )
 
 
+@pytest.fixture
+def openai_url(tmp_path: Path) -> Iterator[str]:
+    """An emulator of the test's own: the peak of its queue is judged."""
+    starting = launch("openai", tmp_path / "emulator", free_port())
+    process = start(starting)
+    try:
+        wait_ready(starting, process)
+        yield f"{starting.url}/v1"
+    finally:
+        process.stop()
+
+
 @pytest.mark.parametrize(
     ("budget", "limits"),
     [
@@ -109,8 +124,6 @@ def test_all_parts_are_done_and_the_queue_is_never_over(
         workers = asyncio.Semaphore(4)
         return await asyncio.gather(*(task.run(workers) for task in tasks))
 
-    before = httpx.get(f"{bench.admin}/queue").json().get(MODEL, {"peak": 0})["peak"]
-    assert before <= room, "another test left a higher peak; give this one a server of its own"
     outcomes = asyncio.run(run_all())
 
     assert [outcome["status"]["state"] for outcome in outcomes] == ["succeeded"] * PARTS

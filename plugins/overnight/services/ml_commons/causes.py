@@ -216,6 +216,12 @@ TEXT_CAUSES: Final = (
         "Raise the account's quota at the remote service, or submit fewer jobs at a time.",
     ),
     text_cause(
+        # Before the broken connections: a line that is cut is an "Unexpected End Of File", too.
+        r"ParseException|JsonParse|MalformedJson",
+        FailureCause.INPUT,
+        "A line is not JSON; mend it, or use engine='client', which rejects single lines.",
+    ),
+    text_cause(
         r"(read|connect|connection|socket) ?timed? ?out|timeoutexception|connection (reset|refused|closed)|broken pipe"
         r"|premature (EOF|end)|unexpected end of (file|stream)|no ?route ?to ?host|unknownhostexception",
         FailureCause.SERVICE,

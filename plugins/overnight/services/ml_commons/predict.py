@@ -226,7 +226,7 @@ class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
             raise SpecError(
                 f"The connector of the model {spec.model_id} passes none of {', '.join(IDENTITIES)} on to its service "
                 "in the request_body of its action 'batch_predict'. A job without a name cannot be found again, and a "
-                "retry could pay twice. Add the placeholder, as the blueprints in include/connectors have it, or set "
+                "retry would pay twice. Add the placeholder, as the blueprints in include/connectors have it, or set "
                 "allow_unnamed=True."
             )
         parameters = dict(spec.parameters)
