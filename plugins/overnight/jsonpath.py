@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, TypeAlias
@@ -225,8 +225,3 @@ def _first_byte(value: JsonBytes) -> bytes:
 def decode_text(value: JsonBytes) -> str:
     """Return the text of a JSON string."""
     return _text.decode(value)
-
-
-def iterate_members(value: JsonBytes) -> Iterator[tuple[str, msgspec.Raw]]:
-    """Yield the members of a JSON object, their values as they are written."""
-    yield from _members.decode(value).items()

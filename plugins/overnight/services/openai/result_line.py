@@ -8,11 +8,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import orjson
 
+from overnight.errors import MAX_TEXT
 from overnight.jobs.model import FailureCause
 from overnight.services.openai.causes import get_cause
 
 EXPIRED_CODES: Final = frozenset({"batch_expired", "request_expired"})
-MAX_MESSAGE: Final = 2_000
 
 
 class Outcome(StrEnum):
@@ -142,7 +142,7 @@ def read_result(line: bytes, source: str, number: int) -> Result:
         source_line=number,
         status=status,
         code=code or (None if message or usable is not None else "unreadable_response"),
-        message=message[:MAX_MESSAGE] if message else None,
+        message=message[:MAX_TEXT] if message else None,
     )
     return Result(outcome, b"" if usable is None else usable + b"\n")
 
