@@ -122,7 +122,12 @@ class Run:
         self.console.patch(f"{self.path}/taskInstances/{task_id}", {"new_state": state})
 
     def clear(self, task_id: str = "job") -> None:
-        """Clear one task, as the button in the UI does."""
+        """
+        Clear one task, as the button in the UI does.
+
+        When its last task is over, wait for the run's end as well: the scheduler that just ends the run does not see
+        what is cleared meanwhile, and the task is never run.
+        """
         body = {"dry_run": False, "only_failed": False, "dag_run_id": self.run_id, "task_ids": [task_id]}
         cleared = self.console.post(f"/dags/{self.dag_id}/clearTaskInstances", body)
         assert cleared["total_entries"] == 1

@@ -266,7 +266,7 @@ def test_a_key_that_is_revoked_fails_the_task_and_clearing_it_attaches(run: Run,
     run.wait("deferred")
     account("rotated").stop()
     account("rotated").start(key="sk-another")
-    run.wait("failed")
+    assert run.finish() == "failed"
     assert run.task()["try_number"] == 1
     assert "was left as it is; mend that and clear the task" in run.log()
     account("rotated").stop()
@@ -327,7 +327,7 @@ def test_a_job_that_somebody_else_cancelled_is_not_submitted_again_by_a_retry(ru
     run.wait("deferred")
     (batch,) = account("stuck").batches(run.dag_id)
     account("stuck").cancel(batch["id"])
-    run.wait("failed")
+    assert run.finish() == "failed"
     assert run.task()["try_number"] == 1
     assert states(account("stuck").batches(run.dag_id)) == ["cancelled"]
     assert "It was not this task that cancelled it" in run.log()
@@ -366,13 +366,16 @@ def test_results_that_lapsed_fail_at_once_and_clearing_the_job_gets_them_anew(ru
     assert run.xcom()["status"]["results_expire_at"] is not None
     account("aging").advance(2 * 3600)
     run.clear("results")
-    run.wait("failed", task_id="results", beyond=1)
+    assert run.finish() == "failed"
     assert run.task("results")["try_number"] == 2
     assert "404" in run.log("results")
     run.clear("job")
     run.wait("success", beyond=1)
+    # The results have still failed, and so has the run.
+    assert run.finish() == "failed"
     run.clear("results")
-    run.wait("success", task_id="results", beyond=2)
+    assert run.finish() == "success", run.logs("results")
+    assert run.task("results")["try_number"] == 3
     assert generations(account("aging").batches(run.dag_id)) == [0, 1]
 
 
