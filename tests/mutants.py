@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,7 @@ class Group:
 GROUPS = {
     "jobs": Group(("jobs/*.py",), ("jobs", "operators/test_job.py", "triggers")),
     "create": Group(("services/create.py",), ("services/test_create.py",)),
-    "bulk": Group(("ingest/write/bulk.py",), ("ingest/write/test_bulk.py",)),
+    "bulk": Group(("ingest/write/bulk.py",), ("ingest/write/test_bulk.py", "ingest/write/test_bulk_answers.py")),
     "rows": Group(("ingest/map/rows.py",), ("ingest/map",)),
 }
 SETTINGS = r"""
@@ -67,14 +67,18 @@ timeout_multiplier = 5.0
 """
 
 
-def copy_project(group: Group, folder: Path) -> None:
-    """Write a project of mutmut's layout: it finds packages in ``src`` only."""
+def copy_project(group: Group, folder: Path, only: Sequence[str] = ()) -> None:
+    """
+    Write a project of mutmut's layout: it finds packages in ``src`` only.
+
+    :param only: Modules that are changed in place of all of the group's.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "plugins" / "overnight", folder / "src" / "overnight", ignore=ignore)
     for name in ("tests", "docs", "include", "dags"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    modules = [f"src/overnight/{module}" for module in group.modules]
+    modules = [f"src/overnight/{module}" for module in only or group.modules]
     tests = [f"tests/unit/{test}" for test in group.tests if (ROOT / "tests" / "unit" / test).exists()]
     lists = {key: ", ".join(map(json.dumps, values)) for key, values in (("modules", modules), ("tests", tests))}
     (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text() + SETTINGS.format(**lists))
@@ -89,9 +93,9 @@ def read_outcomes(folder: Path) -> Iterator[tuple[str, str, str]]:
             yield module, name, NOTICED.get(code) or UNNOTICED.get(code) or f"exit code {code}"
 
 
-def run_group(name: str, folder: Path) -> Iterator[tuple[str, str, str]]:
+def run_group(name: str, folder: Path, only: Sequence[str] = ()) -> Iterator[tuple[str, str, str]]:
     """Change the modules of a group, run its tests, and yield what :func:`read_outcomes` does."""
-    copy_project(GROUPS[name], folder)
+    copy_project(GROUPS[name], folder, only)
     environment = {**os.environ, "HYPOTHESIS_PROFILE": "mutants", "PYTHONDONTWRITEBYTECODE": "1"}
     command = [str(Path(sys.executable).with_name("mutmut")), "run", "--max-children", str(CHILDREN)]
     log = folder / "mutmut.log"
@@ -106,16 +110,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("groups", nargs="*", help=f"some of {', '.join(GROUPS)}; all when left out")
     parser.add_argument("--floor", type=float, default=0.0, help="the lowest allowed score of a module, in percent")
+    parser.add_argument("--only", action="append", default=[], metavar="MODULE", help="one of a group: jobs/attach.py")
     parser.add_argument("--folder", type=Path, default=ROOT / ".mutants")
     arguments = parser.parse_args()
     if unknown := set(arguments.groups) - set(GROUPS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
+    if arguments.only and len(arguments.groups) != 1:
+        parser.error("--only goes with one group")
     low = []
     for group in arguments.groups or GROUPS:
         started = time.monotonic()
         folder = arguments.folder / group
         counts: dict[str, Counter[str]] = {}
-        for module, mutant, outcome in run_group(group, folder):
+        for module, mutant, outcome in run_group(group, folder, arguments.only):
             counts.setdefault(module, Counter())[outcome] += 1
             if outcome not in NOTICED.values():
                 print(f"  {outcome}: (cd {folder} && {Path(sys.executable).with_name('mutmut')} show {mutant})")

@@ -85,7 +85,9 @@ def create_object_once(
     :param what: The thing, for a log and an error: ``the directory x``.
     """
     since = datetime.now(UTC) - CLOCK_SKEW
-    for attempt in range(1, CREATE_TRIES + 1):
+    attempt = 0
+    while True:
+        attempt += 1
         lost: UnavailableError | None = None
         try:
             created = yield from create()
@@ -111,7 +113,6 @@ def create_object_once(
             raise _build_unknown_error(what, "it is not in the service's list") from lost
         if attempt == CREATE_TRIES:
             raise lost
-    raise AssertionError("unreachable")
 
 
 def _look(find: Find[T], since: datetime, what: str, lost: ServiceError | None, *, carried_out: bool) -> Flow[T | None]:

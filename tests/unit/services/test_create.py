@@ -26,6 +26,7 @@ from overnight.transport.flow import Flow, Pause
 
 T = TypeVar("T")
 KEY = JobKey(dag_id="d", task_id="t", run_id="r", generation=1, fingerprint="0" * 16)
+WHAT = f"the job {KEY.name}"
 
 Fate = Literal["answered", "no id", "not JSON", "lost after", "lost before"]
 """What becomes of one creating call: the job is created in all but the last."""
@@ -150,18 +151,22 @@ def test_a_success_without_an_id_is_looked_for_and_found(fate: Fate) -> None:
 @pytest.mark.parametrize("fate", ["no id", "not JSON"])
 def test_a_success_without_an_id_that_is_not_listed_is_never_created_again(fate: Fate) -> None:
     script = Script([fate], lag=1e9)
-    with pytest.raises(CreatedUnknownError, match="not in the service's list.*clear the task") as caught:
+    with pytest.raises(CreatedUnknownError, match="clear the task") as caught:
         script.create_once()
     assert (script.creates, caught.value.retryable) == (1, False)
+    assert f"asked to create {WHAT}; " in str(caught.value)
+    assert ", and it is not in the service's list. " in str(caught.value)
+    assert str(caught.value.__cause__) == ("not JSON" if fate == "not JSON" else "None")
 
 
 @pytest.mark.parametrize("fate", ["no id", "not JSON", "lost after"])
 @pytest.mark.parametrize("error", [UnsupportedError("405"), NotFoundError("404"), RequestRefusedError("400")])
 def test_what_cannot_be_looked_for_is_never_created_again(fate: Fate, error: ServiceError) -> None:
     script = Script([fate], list_errors=[error])
-    with pytest.raises(CreatedUnknownError, match=f"cannot be looked for: {error}"):
+    with pytest.raises(CreatedUnknownError, match=f"create {WHAT}; .* cannot be looked for: {error}") as caught:
         script.create_once()
     assert script.creates == 1
+    assert isinstance(caught.value.__cause__, UnavailableError) is (fate != "no id")
 
 
 def test_a_look_without_an_answer_does_not_read_as_absent() -> None:
@@ -173,8 +178,22 @@ def test_a_look_without_an_answer_does_not_read_as_absent() -> None:
 
 def test_a_success_without_an_id_and_without_a_look_is_not_left_to_a_retry() -> None:
     script = Script(["no id"], list_errors=[RateLimitedError("slow")] * len(LOOKUP_WAITS))
-    with pytest.raises(CreatedUnknownError, match="slow"):
+    with pytest.raises(CreatedUnknownError, match=f"create {WHAT}; .* cannot be looked for: slow"):
         script.create_once()
+
+
+@pytest.mark.parametrize(("status", "creates"), [(199, CREATE_TRIES), (200, 1), (299, 1), (300, CREATE_TRIES)])
+def test_an_unreadable_answer_was_a_success_when_its_status_was(status: int, creates: int) -> None:
+    tried: list[int] = []
+
+    def create() -> Flow[JobRef | None]:
+        tried.append(status)
+        raise UnavailableError("not JSON", status=status)
+        yield
+
+    with pytest.raises(CreatedUnknownError if creates == 1 else UnavailableError):
+        Script().run(create_once(create, _find, KEY))
+    assert len(tried) == creates
 
 
 def test_one_failing_look_is_no_end() -> None:
@@ -200,17 +219,31 @@ def test_a_refusal_is_the_callers(error: ServiceError) -> None:
     assert script.looks == 0
 
 
-def test_a_taken_name_is_looked_for_whatever_its_age() -> None:
+def _create_taken(script: Script) -> JobRef:
     def refuse() -> Flow[JobRef | None]:
         raise RequestRefusedError("exists", code="taken")
         yield
 
+    return script.run(create_once(refuse, _find, KEY, is_taken=lambda error: error.code == "taken"))
+
+
+def test_a_taken_name_is_looked_for_whatever_its_age() -> None:
     script = Script()
     script.add(KEY, timedelta(days=2))
-    found = script.run(create_once(refuse, _find, KEY, is_taken=lambda error: error.code == "taken"))
-    assert found.id == "j0"
+    assert _create_taken(script).id == "j0"
     with pytest.raises(RequestRefusedError, match="exists"):
-        Script().run(create_once(refuse, _find, KEY, is_taken=lambda error: error.code == "taken"))
+        _create_taken(Script())
+
+
+def test_a_taken_name_that_cannot_be_looked_for_is_said_with_the_refusal() -> None:
+    with pytest.raises(CreatedUnknownError, match=f"create {WHAT}; .* cannot be looked for: 405") as caught:
+        _create_taken(Script(list_errors=[UnsupportedError("405")]))
+    assert str(caught.value.__cause__) == "exists"
+
+
+def test_a_taken_name_is_looked_for_again_by_a_retry_when_the_list_is_away() -> None:
+    with pytest.raises(UnavailableError, match="down"):
+        _create_taken(Script(list_errors=[UnavailableError("down")] * len(LOOKUP_WAITS)))
 
 
 @pytest.mark.parametrize(
