@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Generator
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import httpx
-from botocore.auth import SigV4Auth as Signer
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import ReadOnlyCredentials
+
+if TYPE_CHECKING:
+    from botocore.credentials import ReadOnlyCredentials
 
 AwsService = Literal["es", "aoss"]
 """Amazon OpenSearch Service (domains), or Serverless (collections)."""
@@ -66,6 +66,10 @@ class SigV4Auth(httpx.Auth):
         yield self._signed(request, await asyncio.to_thread(self._credentials.get_frozen_credentials))
 
     def _signed(self, request: httpx.Request, credentials: ReadOnlyCredentials) -> httpx.Request:
+        # botocore takes long to import, and most connections never sign.
+        from botocore.auth import SigV4Auth as Signer  # noqa: PLC0415
+        from botocore.awsrequest import AWSRequest  # noqa: PLC0415
+
         # A blank in a query is "+" for httpx and "%20" in a signature; a plus itself is "%2B" for both.
         request.url = request.url.copy_with(query=request.url.query.replace(b"+", b"%20") or None)
         digest = request.headers.get(_DIGEST) or hashlib.sha256(request.content).hexdigest()
