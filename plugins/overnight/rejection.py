@@ -14,8 +14,24 @@ class Rejection:
     :param reason: In words, to read.
     :param line: Its line in the file it was read from, counted from 1; ``None`` where there is none, or where the
         record around this names it.
+    :param uri: That file; ``None`` where there is none, or where what is around this names it.
     """
 
     code: str
     reason: str
     line: int | None = None
+    uri: str | None = None
+
+    def __str__(self) -> str:
+        place = self.uri or ""
+        if self.line is not None:
+            place = f"{place}, line {self.line}" if place else f"line {self.line}"
+        return f"{place}: {self.reason}" if place else self.reason
+
+
+class RejectedError(ValueError):
+    """A line, a document or an item is rejected, where that cannot be returned."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.rejection = Rejection(code, reason)

@@ -88,7 +88,13 @@ class OpenAIBatchInputOperator(BaseOperator):
                 limits=Limits.model_validate(self.limits or {}),
                 on_bad=self.on_bad_document,
             )
-        self.log.info("%d documents of %d files: %d parts.", built.documents, len(uris), len(built.parts))
+        self.log.info(
+            "Documents: %d. Files: %d. Parts: %d. Blank lines, which are skipped: %d.",
+            built.documents,
+            len(uris),
+            len(built.parts),
+            built.blank_lines,
+        )
         context["ti"].xcom_push(key="rejected", value={"count": built.rejected, "uri": built.rejected_uri})
         if built.rejected:
             text = f"{built.rejected:,} of {built.documents:,} documents were rejected; {built.rejected_uri} has them."

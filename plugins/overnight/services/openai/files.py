@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -50,7 +51,8 @@ class InputFile:
     :param uri: Where it is now.
     :param name: What it is called there; it says the job and the content, so a file of this name and size is
         this file, and, as the name carries the job's generation, no other batch has used it.
-    :param size: In bytes.
+    :param size: In bytes, as it is uploaded.
+    :param has_blank_lines: They are left out of the upload: the service takes one for a request that cannot be read.
     :param expires_after: Seconds after which the service deletes it.
     """
 
@@ -58,6 +60,7 @@ class InputFile:
     name: str
     size: int
     expires_after: int | None = None
+    has_blank_lines: bool = False
 
 
 def check_size(storage: Storage, spec: OpenAIBatchSpec) -> None:
@@ -220,7 +223,8 @@ def _build_upload(storage: Storage, wanted: InputFile) -> HttpCall:
         data["expires_after[seconds]"] = str(wanted.expires_after)
 
     def open_input() -> BinaryIO:
-        return cast("BinaryIO", storage.open(wanted.uri))
+        file = cast("BinaryIO", storage.open(wanted.uri))
+        return _drop_blank_lines(file) if wanted.has_blank_lines else file
 
     return HttpCall(
         "POST",
@@ -230,6 +234,15 @@ def _build_upload(storage: Storage, wanted: InputFile) -> HttpCall:
         retry=Retry.REJECTED,
         timeout=UPLOAD_TIMEOUT,
     )
+
+
+def _drop_blank_lines(file: BinaryIO) -> BinaryIO:
+    """Return a temporary file with the lines of another that have something in them."""
+    with file:
+        kept = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
+        kept.writelines(line for line in file if line.strip())
+    kept.seek(0)
+    return kept
 
 
 def _find_uploaded(wanted: InputFile, avoid: Collection[str]) -> Flow[dict[str, Any] | None]:

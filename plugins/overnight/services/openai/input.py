@@ -4,38 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import IO, Any, Literal, Self, TypeAlias
+from typing import IO, Any, Literal, NamedTuple, Self, TypeAlias
 
 import orjson
 from pydantic import BaseModel, ConfigDict
 
+from overnight.rejection import RejectedError, Rejection
 from overnight.services.openai.scan import (
-    MAX_PROBLEMS,
+    MAX_REJECTIONS,
     InputError,
-    InputProblem,
     InputScan,
     Limits,
-    ProblemList,
+    Rejections,
     count_embedding_inputs,
     id_digest,
     read_lines,
     scan,
 )
-from overnight.services.openai.template import RejectedDocumentError, RequestTemplate
+from overnight.services.openai.template import RequestTemplate
 from overnight.storage import Storage
 
 __all__ = [
     "BuiltInput",
+    "DocumentLine",
     "InputError",
     "InputPart",
-    "InputProblem",
     "InputScan",
     "Limits",
     "OnBadDocument",
-    "RejectedDocumentError",
     "RequestTemplate",
     "build",
     "read_documents",
@@ -47,6 +47,24 @@ OnBadDocument: TypeAlias = Literal["fail", "reject"]
 
 LONGEST_DOCUMENT = 64 << 20
 """Bytes of one line; a longer one is no document but a file that is not JSONL."""
+LONGEST_TEXT = 64 << 10
+"""Bytes of a rejected document that its record repeats."""
+
+
+class DocumentLine(NamedTuple):
+    """
+    One line of a file of documents.
+
+    :param data: With its end.
+    :param uri: The file.
+    :param number: In the file, counted from 1.
+    :param offset: Of its first byte in the uncompressed file.
+    """
+
+    data: bytes
+    uri: str
+    number: int
+    offset: int
 
 
 class InputPart(BaseModel):
@@ -57,7 +75,6 @@ class InputPart(BaseModel):
     :param documents_uri: The source documents of these requests, in the same order: what a load joins with the results.
     :param dead_letter_uri: Where the load of this part names the documents that it did not index.
     :param checkpoint_uri: Where the load of this part keeps its progress.
-    :param first_line: Of the source, counted from 1; with ``last_line``, where this part's documents were.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,8 +87,6 @@ class InputPart(BaseModel):
     bytes: int
     sha256: str
     embedding_inputs: int
-    first_line: int
-    last_line: int
 
 
 class BuiltInput(BaseModel):
@@ -79,7 +94,9 @@ class BuiltInput(BaseModel):
     What :func:`build` wrote.
 
     :param documents: Lines that were read, good and bad: ``requests`` of all parts plus ``rejected``.
-    :param rejected_uri: A JSONL file of ``{"line", "reason", "message", "document"}``, if any was rejected.
+    :param rejected_uri: A JSONL file of dead-letter records, as a load writes them
+        (:func:`overnight.ingest.report.dead_letters.read_dead_letters`), if any was rejected.
+    :param blank_lines: Lines without anything in them: they were skipped, and are no documents.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,6 +105,7 @@ class BuiltInput(BaseModel):
     documents: int
     rejected: int
     rejected_uri: str | None = None
+    blank_lines: int = 0
 
     @property
     def requests(self) -> int:
@@ -96,28 +114,28 @@ class BuiltInput(BaseModel):
 
 
 def build(
-    documents: Iterable[bytes | Mapping[str, Any]],
+    documents: Iterable[DocumentLine | bytes | Mapping[str, Any]],
     template: RequestTemplate,
     target: str,
     *,
     storage: Storage | None = None,
     limits: Limits | None = None,
     on_bad: OnBadDocument = "fail",
-    max_problems: int = MAX_PROBLEMS,
+    max_rejections: int = MAX_REJECTIONS,
 ) -> BuiltInput:
     """
     Write the requests for a stream of documents, in as many parts as the service's limits ask for.
 
     Memory grows by some 100 bytes per document, for finding ids that occur twice. The same documents, template and
     limits give the same bytes. Former parts in the same folder are replaced, and removed when there are fewer now.
-    No documents at all give no parts.
+    No documents at all give no parts. Blank lines are skipped and counted.
 
-    :param documents: JSON lines, or objects.
+    :param documents: Lines of files (:func:`read_documents`), JSON lines, or objects.
     :param target: The folder, as a URI, for ``part-00000.requests.jsonl``, ``part-00000.documents.jsonl`` …
         and ``rejected.jsonl``.
     :param limits: What the service takes in one batch.
     :param on_bad: What happens to documents that cannot become requests.
-    :param max_problems: How many of them an error lists.
+    :param max_rejections: How many of them an error lists.
     :raises InputError: with ``on_bad="fail"``, some document is bad; nothing is left in the folder.
     """
     builder = _Builder(
@@ -126,20 +144,20 @@ def build(
         storage=storage or Storage(),
         limits=limits or Limits(),
         on_bad=on_bad,
-        max_problems=max_problems,
+        max_rejections=max_rejections,
     )
     try:
         with builder:
             for number, document in enumerate(documents, 1):
                 builder.add(number, document)
-        builder.problems.raise_for("The documents")
+        builder.refused.raise_for("The documents")
     except BaseException:
         builder.discard()
         raise
     return builder.finish()
 
 
-def read_documents(uris: Iterable[str], storage: Storage | None = None) -> Iterator[bytes]:
+def read_documents(uris: Iterable[str], storage: Storage | None = None) -> Iterator[DocumentLine]:
     """
     Yield the lines of JSONL files, one file after the other, plain or compressed (``.gz``, ``.zst`` … by name).
 
@@ -147,11 +165,13 @@ def read_documents(uris: Iterable[str], storage: Storage | None = None) -> Itera
     """
     for uri in uris:
         with (storage or Storage()).open_plain(uri) as file:
+            offset = 0
             for number, line in enumerate(read_lines(file, LONGEST_DOCUMENT), 1):
                 if len(line) > LONGEST_DOCUMENT:
                     text = f"the line is longer than {LONGEST_DOCUMENT:,} bytes; is this JSONL?"
-                    raise InputError(uri, [InputProblem(number, "too_long", text)])
-                yield line
+                    raise InputError(uri, [Rejection("too_long", text, number)])
+                yield DocumentLine(line, uri, number, offset)
+                offset += len(line)
 
 
 @dataclass
@@ -159,21 +179,18 @@ class _Part:
     stem: str
     requests_file: IO[bytes]
     documents_file: IO[bytes]
-    first_line: int
 
     def __post_init__(self) -> None:
         self.digest = hashlib.sha256()
         self.requests = self.bytes = self.embedding_inputs = 0
-        self.last_line = self.first_line
 
-    def write(self, number: int, request: bytes, inputs: int, document: bytes) -> None:
+    def write(self, request: bytes, inputs: int, document: bytes) -> None:
         self.requests_file.write(request)
         self.documents_file.write(document + b"\n")
         self.digest.update(request)
         self.requests += 1
         self.bytes += len(request)
         self.embedding_inputs += inputs
-        self.last_line = number
 
     def done(self) -> InputPart:
         return InputPart(
@@ -185,8 +202,6 @@ class _Part:
             bytes=self.bytes,
             sha256=self.digest.hexdigest(),
             embedding_inputs=self.embedding_inputs,
-            first_line=self.first_line,
-            last_line=self.last_line,
         )
 
 
@@ -199,7 +214,7 @@ class _Builder:
         storage: Storage,
         limits: Limits,
         on_bad: OnBadDocument,
-        max_problems: int,
+        max_rejections: int,
     ) -> None:
         self._template = template
         self._target = target
@@ -214,9 +229,9 @@ class _Builder:
         self._rejected_files = ExitStack()
         self._written: list[str] = []
         self._parts: list[InputPart] = []
-        self._documents = 0
-        self.problems = ProblemList(max_problems)
-        self._rejected = 0
+        self._documents = self._blank_lines = self._rejected = 0
+        self._files_begun: list[tuple[int, str]] = []
+        self.refused = Rejections(max_rejections)
 
     def __enter__(self) -> Self:
         return self
@@ -225,17 +240,29 @@ class _Builder:
         self._rejected_files.close()
         self._close_part()
 
-    def add(self, number: int, document: bytes | Mapping[str, Any]) -> None:
-        self._documents = number
-        raw = document.rstrip(b"\r\n") if isinstance(document, bytes) else orjson.dumps(document)
-        try:
-            request, inputs = self._render(number, raw)
-        except RejectedDocumentError as error:
-            self._reject(number, raw, error)
+    def add(self, number: int, document: DocumentLine | bytes | Mapping[str, Any]) -> None:
+        """
+        Take a document.
+
+        :param number: Of the document in the stream, counted from 1 and blank lines included.
+        """
+        raw = orjson.dumps(document) if isinstance(document, Mapping) else document
+        line = raw if isinstance(raw, DocumentLine) else DocumentLine(raw, "", number, 0)
+        if line.number == 1 and line.uri:
+            self._files_begun.append((number, line.uri))
+        data = line.data.rstrip(b"\r\n")
+        if not data.strip():
+            self._blank_lines += 1
             return
-        # Once the input is refused, only its other problems are still of interest.
-        if not self.problems.total:
-            self._room_for(number, len(request), inputs).write(number, request, inputs, raw)
+        self._documents += 1
+        try:
+            request, inputs = self._render(number, data)
+        except RejectedError as error:
+            self._reject(line, error.rejection)
+            return
+        # Once the input is refused, only what else is wrong is still of interest.
+        if not self.refused.total:
+            self._room_for(len(request), inputs).write(request, inputs, data)
 
     def discard(self) -> None:
         for uri in self._written:
@@ -248,6 +275,7 @@ class _Builder:
             documents=self._documents,
             rejected=self._rejected,
             rejected_uri=self._rejected_uri if self._rejected else None,
+            blank_lines=self._blank_lines,
         )
 
     @property
@@ -255,47 +283,60 @@ class _Builder:
         return f"{self._target}/rejected.jsonl"
 
     def _render(self, number: int, raw: bytes) -> tuple[bytes, int]:
-        if not raw.strip():
-            raise RejectedDocumentError("blank", "the line is blank")
         try:
             document = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
-            raise RejectedDocumentError("not_json", f"the line is not JSON: {error}") from None
+            raise RejectedError("not_json", f"the line is not JSON: {error}") from None
         if not isinstance(document, dict):
-            raise RejectedDocumentError("not_an_object", "the line is JSON, but not an object")
+            raise RejectedError("not_an_object", "the line is JSON, but not an object")
         custom_id, request = self._template.render(document)
         limits = self._limits
         if len(custom_id) > limits.custom_id_chars:
-            raise RejectedDocumentError("id_too_long", f"the id is longer than {limits.custom_id_chars} characters")
+            raise RejectedError("id_too_long", f"the id is longer than {limits.custom_id_chars} characters")
         line = orjson.dumps(request) + b"\n"
         inputs = count_embedding_inputs(request["body"]) if self._embeds else 0
         if len(line) > limits.bytes or inputs > limits.embedding_inputs:
-            raise RejectedDocumentError(
+            raise RejectedError(
                 "too_large",
                 f"its request alone ({len(line):,} bytes, {inputs} embedding inputs) is over a batch's limit",
             )
         # Last, so that an id is taken by a document that is used.
         first = self._seen.setdefault(id_digest(custom_id), number)
         if first != number:
-            raise RejectedDocumentError("duplicate", f"its id was used in line {first} already")
+            raise RejectedError("duplicate", f"its id was used in {self._describe_place(first)} already")
         return line, inputs
 
-    def _reject(self, number: int, raw: bytes, error: RejectedDocumentError) -> None:
+    def _describe_place(self, number: int) -> str:
+        """Return where in the files the document of a number was."""
+        at = bisect(self._files_begun, (number, "\U0010ffff")) - 1
+        if at < 0:
+            return f"line {number}"
+        first, uri = self._files_begun[at]
+        line = f"line {number - first + 1}"
+        return line if at == len(self._files_begun) - 1 else f"{line} of {uri}"
+
+    def _reject(self, line: DocumentLine, rejection: Rejection) -> None:
         if self._on_bad == "fail":
-            self.problems.add(number, error.reason, f"{error}.")
+            self.refused.add(line.number, rejection.code, f"{rejection.reason}.", line.uri or None)
             return
         if self._rejected_file is None:
             self._rejected_file = self._open(self._rejected_uri, self._rejected_files)
         self._rejected += 1
-        try:
-            orjson.loads(raw)
-            document: Any = orjson.Fragment(raw)
-        except orjson.JSONDecodeError:
-            document = raw.decode("utf-8", "backslashreplace")
-        record = {"line": number, "reason": error.reason, "message": str(error), "document": document}
+        record: dict[str, Any] = {
+            "outcome": "rejected",
+            "uri": line.uri,
+            "source": 0,
+            "line": line.number,
+            "offset": line.offset,
+            "code": rejection.code,
+            "reason": rejection.reason,
+        }
+        text = _get_text(line.data)
+        if text is not None:
+            record["text"] = text
         self._rejected_file.write(orjson.dumps(record) + b"\n")
 
-    def _room_for(self, number: int, size: int, inputs: int) -> _Part:
+    def _room_for(self, size: int, inputs: int) -> _Part:
         part, limits = self._part, self._limits
         if part is not None and (
             part.requests >= limits.requests
@@ -306,7 +347,7 @@ class _Builder:
         if self._part is None:
             stem = f"{self._target}/part-{len(self._parts):05d}"
             files = [self._open(f"{stem}.{kind}.jsonl", self._files) for kind in ("requests", "documents")]
-            self._part = _Part(stem, files[0], files[1], number)
+            self._part = _Part(stem, files[0], files[1])
         return self._part
 
     def _open(self, uri: str, files: ExitStack) -> IO[bytes]:
@@ -325,6 +366,17 @@ class _Builder:
             name = uri.rpartition("/")[2]
             if name not in written and _OURS.fullmatch(name):
                 self._storage.delete(uri)
+
+
+def _get_text(line: bytes) -> str | None:
+    """Return a line as text, if it is one and not too long to be repeated."""
+    data = line.rstrip(b"\r\n")
+    if len(data) > LONGEST_TEXT:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 _OURS = re.compile(r"part-\d{5,}\.(requests|documents)\.jsonl|rejected\.jsonl")

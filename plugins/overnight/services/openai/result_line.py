@@ -38,6 +38,7 @@ class LineOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
     :param custom_id: Of the input line; ``None`` where a result line names none.
     :param line: Of the input, counted from 1; ``None`` where a result belongs to no input line.
     :param source: ``output`` or ``error``, with ``source_line``: where the result was.
+    :param source_uri: Which of several such files it was in.
     :param status: The HTTP status of the request inside the batch.
     :param code: The service's error code.
     :param message: The service's words.
@@ -51,6 +52,7 @@ class LineOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
     status: int | None = None
     code: str | None = None
     message: str | None = None
+    source_uri: str | None = None
 
 
 def is_refused(outcome: LineOutcome) -> bool:

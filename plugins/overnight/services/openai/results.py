@@ -19,7 +19,7 @@ import msgspec
 from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict
 
-from overnight.errors import SpecError, UnavailableError
+from overnight.errors import NotFoundError, SpecError, UnavailableError
 from overnight.jobs import JobState, ResultManifest
 from overnight.services.openai.files import FILE_SCHEME, content
 from overnight.services.openai.result_line import (
@@ -113,7 +113,21 @@ def join_results(
     inputs = [input_uri] if input_uri is not None else manifest.uris("input")
     if not inputs:
         raise SpecError(f"{manifest.ref} names no input file; give the one that was submitted as input_uri.")
-    ledger = _Ledger(input_id(line) for line in _lines(chunks, inputs))
+
+    def lines() -> Iterator[bytes]:
+        try:
+            yield from _lines(chunks, inputs)
+        except NotFoundError as error:
+            if input_uri is not None:
+                raise
+            raise NotFoundError(
+                f"The service no longer has the input of {manifest.ref}, with which its results are joined. Give the "
+                f"file that was submitted as input_uri. {error}",
+                status=error.status,
+                code=error.code,
+            ) from error
+
+    ledger = _Ledger(lines())
     with (
         ExitStack() as files,
         cast("IO[bytes]", tempfile.SpooledTemporaryFile(SPOOL_BYTES)) as spool,
@@ -131,7 +145,9 @@ def join_results(
         for line in spool:
             outcomes.write(_encode(ledger.confirm(decode_outcome(line))))
         retry = files.enter_context(storage.open(retry_uri, "wb"))
-        for number, line in enumerate(_lines(chunks, inputs), 1):
+        for number, line in enumerate(lines(), 1):
+            if not line:
+                continue
             outcome = ledger.close(number, input_id(line), ended)
             if outcome is not None:
                 outcomes.write(_encode(outcome))
@@ -167,6 +183,8 @@ class _State(IntEnum):
     FAILED = 2
     EXPIRED = 3
     MISSING = 4
+    BLANK = 5
+    """A line of the input with nothing in it: no request."""
 
 
 _STATE_OF = {
@@ -179,7 +197,7 @@ _STATE_OF = {
 class _Ledger:
     """One state for every input line, found by the digest of its id."""
 
-    def __init__(self, custom_ids: Iterable[str | None]) -> None:
+    def __init__(self, lines: Iterable[bytes]) -> None:
         self._states = bytearray()
         self._first: dict[bytes, int] = {}
         self._others: dict[bytes, list[int]] = {}
@@ -187,13 +205,15 @@ class _Ledger:
         self._refused: set[int] = set()
         self._unreadable = {"output": 0, "error": 0}
         self._spoilt = 0
-        for place, custom_id in enumerate(custom_ids):
-            self._states.append(_State.OPEN)
+        for place, line in enumerate(lines):
+            self._states.append(_State.OPEN if line else _State.BLANK)
+            custom_id = input_id(line) if line else None
             if custom_id is None:
                 continue
             digest = id_digest(custom_id)
             if self._first.setdefault(digest, place) != place:
                 self._others.setdefault(digest, []).append(place)
+        self._submitted = len(self._states) - self._states.count(_State.BLANK)
 
     def enter(self, result: Result) -> LineOutcome | None:
         """Give a result to its line; return what to write down, ``None`` for a line's first success."""
@@ -253,8 +273,8 @@ class _Ledger:
             return
         counts = manifest.counts
         counted = (counts.succeeded or 0) + (counts.failed or 0)
-        read = len(self._states) - self._states.count(_State.OPEN)
-        if read + self._spoilt < min(counted, len(self._states)):
+        read = self._submitted - self._states.count(_State.OPEN)
+        if read + self._spoilt < min(counted, self._submitted):
             raise UnavailableError(
                 f"{manifest.ref} has results of {counted:,} requests by the service's count, and its files hold "
                 f"{read:,} that can be read. They were cut, or something else answered; they are read again by a "
@@ -263,7 +283,7 @@ class _Ledger:
 
     def counts(self) -> OutcomeCounts:
         return OutcomeCounts(
-            submitted=len(self._states),
+            submitted=self._submitted,
             succeeded=self._states.count(_State.SUCCEEDED),
             failed=self._states.count(_State.FAILED),
             expired=self._states.count(_State.EXPIRED),
@@ -291,24 +311,29 @@ def _encode(outcome: LineOutcome) -> bytes:
 
 def _results(manifest: ResultManifest, chunks: Chunks) -> Iterator[Result]:
     for source in ("output", "error"):
-        for number, line in enumerate(_lines(chunks, manifest.uris(source)), 1):
-            yield read_result(line, source, number)
+        uris = manifest.uris(source)
+        for uri in uris:
+            for number, line in enumerate(_lines(chunks, [uri]), 1):
+                if not line:
+                    continue
+                result = read_result(line, source, number)
+                if len(uris) > 1:
+                    result = result._replace(outcome=replace(result.outcome, source_uri=uri))
+                yield result
 
 
 def _lines(chunks: Chunks, uris: Iterable[str]) -> Iterator[bytes]:
-    """Yield the lines of files without their ends, and without blank ones."""
+    """Yield the lines of files without their ends; blank ones, which keep their place, as nothing."""
     for uri in uris:
         pieces: list[bytes] = []
         for chunk in chunks(uri):
             first, *rest = chunk.split(b"\n")
             pieces.append(first)
             for following in rest:
-                yield from _unless_blank(b"".join(pieces))
+                yield _strip(b"".join(pieces))
                 pieces = [following]
-        yield from _unless_blank(b"".join(pieces))
+        yield _strip(b"".join(pieces))
 
 
-def _unless_blank(line: bytes) -> Iterator[bytes]:
-    line = line.rstrip(b"\r")
-    if line.strip():
-        yield line
+def _strip(line: bytes) -> bytes:
+    return line.rstrip(b"\r") if line.strip() else b""

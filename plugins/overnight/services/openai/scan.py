@@ -13,10 +13,11 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from overnight.errors import SpecError
+from overnight.rejection import Rejection
 from overnight.storage import Storage
 
-MAX_PROBLEMS = 20
-"""How many problems an error lists before it only counts them."""
+MAX_REJECTIONS = 20
+"""How many rejections an error lists before it only counts them."""
 
 
 class Limits(BaseModel):
@@ -41,56 +42,39 @@ class Limits(BaseModel):
     metadata_value_chars: int = Field(default=512, ge=1)
 
 
-@dataclass(frozen=True)
-class InputProblem:
-    """
-    One thing that is wrong with an input.
-
-    :param line: Counted from 1; ``None`` when it is about the whole file.
-    :param reason: One word for a program.
-    :param text: The rest for a person.
-    """
-
-    line: int | None
-    reason: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"line {self.line}: {self.text}" if self.line is not None else self.text
-
-
 class InputError(SpecError):
     """
     An input was refused before anything was uploaded.
 
     :param what: The file or stream that is wrong.
-    :param problems: The first of the problems, in the file's order.
+    :param rejections: The first of those of its lines that are wrong, in the file's order; one without a line is about
+        the whole file.
     :param total: How many there are in all.
     """
 
-    def __init__(self, what: str, problems: list[InputProblem], total: int | None = None) -> None:
-        self.problems = tuple(problems)
-        self.total = total if total is not None else len(problems)
-        lines = [f"{what} cannot be submitted. {self.total} problem(s):"]
-        lines += [f"  {problem}" for problem in self.problems]
-        if self.total > len(self.problems):
-            lines.append(f"  … and {self.total - len(self.problems)} more.")
+    def __init__(self, what: str, rejections: list[Rejection], total: int | None = None) -> None:
+        self.rejections = tuple(rejections)
+        self.total = total if total is not None else len(rejections)
+        lines = [f"{what} cannot be submitted. {self.total} problem{'s' if self.total > 1 else ''}:"]
+        lines += [f"  {rejection}" for rejection in self.rejections]
+        if self.total > len(self.rejections):
+            lines.append(f"  … and {self.total - len(self.rejections)} more.")
         super().__init__("\n".join(lines))
 
 
 @dataclass
-class ProblemList:
-    """Collect problems; keep the first few and count the rest."""
+class Rejections:
+    """Collect rejections; keep the first few and count the rest."""
 
-    keep: int = MAX_PROBLEMS
-    kept: list[InputProblem] = field(default_factory=list)
+    keep: int = MAX_REJECTIONS
+    kept: list[Rejection] = field(default_factory=list)
     total: int = 0
 
-    def add(self, line: int | None, reason: str, text: str) -> None:
-        """Note one problem."""
+    def add(self, line: int | None, code: str, reason: str, uri: str | None = None) -> None:
+        """Note one."""
         self.total += 1
         if len(self.kept) < self.keep:
-            self.kept.append(InputProblem(line, reason, text))
+            self.kept.append(Rejection(code, reason, line, uri))
 
     def raise_for(self, what: str) -> None:
         """Raise :class:`InputError` when there is any."""
@@ -106,6 +90,8 @@ class InputScan:
     :param sha256: Of the whole file, 64 hex digits.
     :param model: The one model that all requests name, if any does.
     :param tokens: What all requests put into the model's queue, by :func:`estimate_tokens`.
+    :param blank_lines: Lines without anything in them, which are no requests and are not sent.
+    :param blank_bytes: What they take up.
     """
 
     requests: int
@@ -114,6 +100,8 @@ class InputScan:
     embedding_inputs: int
     model: str | None
     tokens: int = 0
+    blank_lines: int = 0
+    blank_bytes: int = 0
 
 
 def scan(
@@ -122,34 +110,40 @@ def scan(
     *,
     storage: Storage | None = None,
     limits: Limits | None = None,
-    max_problems: int = MAX_PROBLEMS,
+    max_rejections: int = MAX_REJECTIONS,
 ) -> InputScan:
     """
     Validate a batch input file in one pass, in memory that grows by some 100 bytes per line.
+
+    Blank lines are skipped and counted.
 
     :param uri: A JSONL file of batch requests.
     :param endpoint: What every line's ``url`` must be.
     :param storage: Where the file is; the local disk and fsspec's defaults when ``None``.
     :param limits: What the service takes.
-    :param max_problems: How many problems to list.
+    :param max_rejections: How many of its lines an error lists.
     :raises InputError: something is wrong; it names each line.
     :raises OSError: the file cannot be read.
     """
     limits = limits or Limits()
-    problems = ProblemList(max_problems)
-    checker = _Checker(endpoint, limits, problems)
+    rejections = Rejections(max_rejections)
+    checker = _Checker(endpoint, limits, rejections)
     digest = hashlib.sha256()
-    size = 0
+    size = blank_lines = blank_bytes = 0
     with (storage or Storage()).open(uri) as file:
         for number, line in enumerate(read_lines(file, limits.bytes), 1):
             digest.update(line)
             size += len(line)
+            if not line.strip():
+                blank_lines += 1
+                blank_bytes += len(line)
+                continue
             checker.check(number, line)
-            if number > limits.requests or size > limits.bytes:
+            if checker.requests > limits.requests or size - blank_bytes > limits.bytes:
                 # A file this far over its limit is not worth reading to its end.
                 break
-    checker.finish(size)
-    problems.raise_for(f"The batch input {uri}")
+    checker.finish(size - blank_bytes)
+    rejections.raise_for(f"The batch input {uri}")
     return InputScan(
         requests=checker.requests,
         bytes=size,
@@ -157,6 +151,8 @@ def scan(
         embedding_inputs=checker.embedding_inputs,
         model=checker.model,
         tokens=checker.tokens,
+        blank_lines=blank_lines,
+        blank_bytes=blank_bytes,
     )
 
 
@@ -212,10 +208,10 @@ def _estimate(value: Any) -> int:
 
 
 class _Checker:
-    def __init__(self, endpoint: str, limits: Limits, problems: ProblemList) -> None:
+    def __init__(self, endpoint: str, limits: Limits, rejections: Rejections) -> None:
         self._endpoint = endpoint
         self._limits = limits
-        self._problems = problems
+        self._rejections = rejections
         self._embeds = endpoint.endswith("/embeddings")
         self._seen: dict[bytes, int] = {}
         self._model_line = 0
@@ -225,11 +221,8 @@ class _Checker:
         self.tokens = 0
 
     def check(self, number: int, line: bytes) -> None:
-        self.requests = number
-        add = self._problems.add
-        if not line.strip():
-            add(number, "blank", "the line is blank; every line must be one request.")
-            return
+        self.requests += 1
+        add = self._rejections.add
         try:
             request = orjson.loads(line)
         except orjson.JSONDecodeError as error:
@@ -254,9 +247,9 @@ class _Checker:
         self.tokens += estimate_tokens(body)
 
     def finish(self, size: int) -> None:
-        limits, add = self._limits, self._problems.add
+        limits, add = self._limits, self._rejections.add
         if not self.requests:
-            add(None, "empty", "the file is empty; it needs at least one request.")
+            add(None, "empty", "the file has no request; it needs at least one.")
         if self.requests > limits.requests:
             add(None, "requests", f"it has more than the {limits.requests:,} requests that one batch takes; split it.")
         if size > limits.bytes:
@@ -270,7 +263,7 @@ class _Checker:
             )
 
     def _check_id(self, number: int, custom_id: Any) -> None:
-        add = self._problems.add
+        add = self._rejections.add
         if not isinstance(custom_id, str) or not custom_id:
             add(number, "custom_id", f"custom_id must be a text that is not empty, not {_short(custom_id)}.")
             return
@@ -281,7 +274,7 @@ class _Checker:
             add(number, "duplicate", f"custom_id {_short(custom_id)} was used in line {first} already.")
 
     def _check_body(self, number: int, body: dict[str, Any]) -> None:
-        add = self._problems.add
+        add = self._rejections.add
         model = body.get("model")
         if model is None and self._endpoint.endswith("/moderations"):
             # The service has a default there.

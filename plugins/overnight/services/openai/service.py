@@ -135,11 +135,14 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
             )
         spec = measured
         metadata = self._metadata(spec, key)
+        if spec.input_blank_bytes:
+            log.info("%s has blank lines, which are not sent.", spec.input_uri)
         wanted = InputFile(
             uri=cast("str", spec.input_uri),
             name=f"{key.name}.{cast('str', spec.input_sha256)[:16]}.jsonl",
-            size=cast("int", spec.input_bytes),
+            size=cast("int", spec.input_bytes) - spec.input_blank_bytes,
             expires_after=spec.input_expires_after,
+            has_blank_lines=spec.input_blank_bytes > 0,
         )
         file_id = yield from provide(self.storage, wanted)
         try:

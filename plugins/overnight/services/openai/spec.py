@@ -30,6 +30,7 @@ class OpenAIBatchSpec(JobSpec):
     :param output_expires_after: The same for the result files, counted from their creation.
     :param input_sha256: With ``input_bytes`` and ``input_requests``, what :meth:`measured` fills in, or what the step
         that wrote the input says of it. The input is measured again, and compared, when it is submitted.
+    :param input_blank_bytes: Of the file, in blank lines, which are not sent; :meth:`measured` fills it in.
     :param input_tokens: With ``model``, what the batch takes up in which queue; :meth:`measured` fills both in.
     """
 
@@ -43,6 +44,7 @@ class OpenAIBatchSpec(JobSpec):
     input_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     input_bytes: int | None = Field(default=None, ge=1)
     input_requests: int | None = Field(default=None, ge=1)
+    input_blank_bytes: int = Field(default=0, ge=0)
     input_tokens: int | None = Field(default=None, ge=0)
     model: str | None = None
 
@@ -79,6 +81,7 @@ class OpenAIBatchSpec(JobSpec):
                 "input_sha256": found.sha256,
                 "input_bytes": found.bytes,
                 "input_requests": found.requests,
+                "input_blank_bytes": found.blank_bytes,
                 "input_tokens": found.tokens,
                 "model": found.model,
             }
@@ -87,5 +90,7 @@ class OpenAIBatchSpec(JobSpec):
     def fingerprint(self, conn_id: str) -> str:
         """Return the digest of the spec; of a measured file, the content counts and not where it lies."""
         # What follows from the content, or is an estimate of it, does not decide.
-        excluded = {"input_tokens", "model"} | ({"input_uri"} if self.input_sha256 is not None else set())
+        excluded = {"input_tokens", "input_blank_bytes", "model"} | (
+            {"input_uri"} if self.input_sha256 is not None else set()
+        )
         return compute_fingerprint({"spec": self.model_dump(mode="json", exclude=excluded), "conn_id": conn_id})

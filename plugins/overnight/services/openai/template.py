@@ -10,6 +10,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr
 
 from overnight.jsonpath import MISSING, Segment, get_value, parse_plain
+from overnight.rejection import RejectedError
 
 EMBEDDINGS: Final = "/v1/embeddings"
 CHAT: Final = "/v1/chat/completions"
@@ -18,18 +19,6 @@ Fill: TypeAlias = Callable[[Any], Any]
 
 # ``$${`` stands for a ``${`` that is meant as it is.
 _HOLE = re.compile(r"\$\$\{|\$\{([^{}]+)\}")
-
-
-class RejectedDocumentError(ValueError):
-    """
-    A document cannot become a request.
-
-    :param reason: One word for a program: ``not_json``, ``no_id``, ``missing``, ``empty`` …
-    """
-
-    def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
 
 
 class RequestTemplate(BaseModel):
@@ -117,20 +106,20 @@ class RequestTemplate(BaseModel):
         """
         Return a document's id.
 
-        :raises RejectedDocumentError: it has none, or one that is neither text nor a whole number.
+        :raises RejectedError: it has none, or one that is neither text nor a whole number.
         """
         value = get_value(document, self._id_segments)
         if value is MISSING or value is None or value == "":
-            raise RejectedDocumentError("no_id", f"the document has no id at {self.id_path}")
+            raise RejectedError("no_id", f"the document has no id at {self.id_path}")
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise RejectedDocumentError("bad_id", f"the id at {self.id_path} is neither a text nor a whole number")
+            raise RejectedError("bad_id", f"the id at {self.id_path} is neither a text nor a whole number")
         return str(value)
 
     def render(self, document: Any) -> tuple[str, dict[str, Any]]:
         """
         Return a document's id and request.
 
-        :raises RejectedDocumentError: it lacks something that the template asks for.
+        :raises RejectedError: it lacks something that the template asks for.
         """
         custom_id = self.custom_id(document)
         body = self._fill(document)
@@ -175,9 +164,9 @@ def _compile_text(template: str) -> Fill:
 def _required(document: Any, segments: tuple[Segment, ...], path: str) -> Any:
     value = get_value(document, segments)
     if value is MISSING or value is None:
-        raise RejectedDocumentError("missing", f"the document has nothing at {path}")
+        raise RejectedError("missing", f"the document has nothing at {path}")
     if value in ("", [], {}) or (isinstance(value, str) and not value.strip()):
-        raise RejectedDocumentError("empty", f"the document's value at {path} is empty")
+        raise RejectedError("empty", f"the document's value at {path} is empty")
     return value
 
 
@@ -192,6 +181,4 @@ def _check_embedding_input(value: Any) -> None:
     # Token numbers are fine, too.
     if isinstance(value, list) and all(isinstance(token, int) for token in value):
         return
-    raise RejectedDocumentError(
-        "not_text", "what is to be embedded is neither a text nor a list of texts that are not empty"
-    )
+    raise RejectedError("not_text", "what is to be embedded is neither a text nor a list of texts that are not empty")

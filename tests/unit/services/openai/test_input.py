@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overnight.ingest.report.dead_letters import read_dead_letters
 from overnight.services.openai.input import InputError, Limits, RequestTemplate, build, read_documents, scan
 
 TEMPLATE = RequestTemplate.embeddings("m")
@@ -29,7 +30,6 @@ def read(uri: str) -> list[Any]:
 def test_parts_hold_every_document_once_and_beside_it_its_source(tmp_path: Path) -> None:
     built = build(documents(7), TEMPLATE, str(tmp_path), limits=Limits(requests=3))
     assert [part.requests for part in built.parts] == [3, 3, 1]
-    assert [(part.first_line, part.last_line) for part in built.parts] == [(1, 3), (4, 6), (7, 7)]
     assert (built.documents, built.requests, built.rejected, built.rejected_uri) == (7, 7, 0, None)
     sources = []
     for part in built.parts:
@@ -100,8 +100,6 @@ def test_no_documents_give_no_parts(tmp_path: Path) -> None:
 
 
 BAD: list[tuple[Any, str]] = [
-    (b"", "blank"),
-    (b"  \n", "blank"),
     (b"{", "not_json"),
     (b'{"id": 1, "text": "\xff"}', "not_json"),
     (b"[1]", "not_an_object"),
@@ -121,7 +119,7 @@ def test_a_bad_document_is_refused_with_its_line(tmp_path: Path, bad: Any, reaso
     stream = [{"id": "good", "text": "x"}, bad, {"id": "other", "text": "x"}]
     with pytest.raises(InputError) as caught:
         build(stream, TEMPLATE, str(tmp_path), limits=Limits(bytes=2_000))
-    assert [(problem.line, problem.reason) for problem in caught.value.problems] == [(2, reason)]
+    assert [(one.line, one.code) for one in caught.value.rejections] == [(2, reason)]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -131,12 +129,42 @@ def test_bad_documents_are_rejected_with_reason_and_the_rest_goes_in(tmp_path: P
     assert [request["custom_id"] for request in read(built.parts[0].uri)] == ["good", "other"]
     assert built.rejected == len(BAD)
     assert built.rejected_uri is not None
-    records = read(built.rejected_uri)
-    assert [(record["line"], record["reason"]) for record in records] == [
-        (number, reason) for number, (_, reason) in enumerate(BAD, 2)
+    records = list(read_dead_letters(built.rejected_uri))
+    assert [(record.line, record.code, record.outcome) for record in records] == [
+        (number, code, "rejected") for number, (_, code) in enumerate(BAD, 2)
     ]
-    assert records[5]["document"] == {"text": "x"}
-    assert records[3]["document"] == '{"id": 1, "text": "\\xff"}'
+    assert records[0].text == "{"
+    assert records[1].text is None
+    assert records[3].text == '{"text":"x"}'
+
+
+def test_blank_lines_are_skipped_and_counted(tmp_path: Path) -> None:
+    stream = [b"\n", {"id": 1, "text": "x"}, b" \r\n", b"", {"id": 2, "text": "x"}, b"\n"]
+    built = build(stream, TEMPLATE, str(tmp_path))
+    assert (built.documents, built.requests, built.rejected, built.blank_lines) == (2, 2, 0, 4)
+
+
+def test_of_several_files_the_file_and_its_own_line_are_named(tmp_path: Path) -> None:
+    good, bad = b'{"id": 1, "text": "x"}\n', b'{"text": "x"}\n'
+    uris = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
+    (tmp_path / "a.jsonl").write_bytes(good + bad)
+    (tmp_path / "b.jsonl").write_bytes(b"\n" + bad + good)
+    with pytest.raises(InputError) as caught:
+        build(read_documents(uris), TEMPLATE, str(tmp_path / "out"))
+    assert [(one.uri, one.line, one.code) for one in caught.value.rejections] == [
+        (uris[0], 2, "no_id"),
+        (uris[1], 2, "no_id"),
+        (uris[1], 3, "duplicate"),
+    ]
+    assert f"{uris[1]}, line 3: its id was used in line 1 of {uris[0]} already." in str(caught.value)
+    built = build(read_documents(uris), TEMPLATE, str(tmp_path / "out"), on_bad="reject")
+    assert built.rejected_uri is not None
+    records = list(read_dead_letters(built.rejected_uri))
+    assert [(one.uri, one.line, one.offset) for one in records] == [
+        (uris[0], 2, len(good)),
+        (uris[1], 2, 1),
+        (uris[1], 3, 1 + len(bad)),
+    ]
 
 
 def test_an_error_in_the_stream_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -164,7 +192,8 @@ def test_every_line_is_either_in_one_part_or_rejected(
 ) -> None:
     folder = tmp_path_factory.mktemp("build")
     built = build(stream, TEMPLATE, str(folder), limits=Limits(requests=per_part), on_bad="reject")
-    assert built.documents == len(stream) == built.requests + built.rejected
+    assert built.documents == built.requests + built.rejected
+    assert built.documents + built.blank_lines == len(stream)
     ids = [request["custom_id"] for part in built.parts for request in read(part.uri)]
     assert len(ids) == len(set(ids)) == built.requests
     assert all(scan(part.uri, "/v1/embeddings").requests == part.requests for part in built.parts)
@@ -176,4 +205,4 @@ def test_documents_are_read_from_many_files_plain_and_compressed(tmp_path: Path)
     (tmp_path / "a.jsonl").write_bytes(b'{"id":1}\n{"id":2}')
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"id":3}\n'))
     uris = [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl.gz")]
-    assert list(read_documents(uris)) == [b'{"id":1}\n', b'{"id":2}', b'{"id":3}\n']
+    assert [line.data for line in read_documents(uris)] == [b'{"id":1}\n', b'{"id":2}', b'{"id":3}\n']

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overnight.errors import SpecError, UnavailableError
+from overnight.errors import NotFoundError, SpecError, UnavailableError
 from overnight.jobs import JobCounts, JobRef, JobState, ResultFile, ResultManifest
 from overnight.services.openai.results import (
     LineOutcome,
@@ -267,6 +267,49 @@ def test_a_manifest_without_input_needs_the_input_from_elsewhere(tmp_path: Path)
     with pytest.raises(SpecError, match="input_uri"):
         join_results(manifest, chunks, **uris)
     assert join_results(manifest, chunks, input_uri=str(tmp_path / "in"), **uris).succeeded == 1
+
+
+def test_an_input_that_the_service_has_deleted_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(dump(done("a")))
+    (tmp_path / "in").write_bytes(dump(asked("a")))
+    uris = {"outcomes_uri": str(tmp_path / "o"), "retry_uri": str(tmp_path / "r")}
+    files = [ResultFile(kind="input", uri="openai://gone"), ResultFile(kind="output", uri=str(tmp_path / "out"))]
+    manifest = ResultManifest(ref=REF, files=tuple(files))
+
+    def chunks(uri: str) -> Iterator[bytes]:
+        if uri == "openai://gone":
+            raise NotFoundError("no such file", status=404)
+        yield Path(uri).read_bytes()
+
+    with pytest.raises(NotFoundError, match=r"Give the file that was submitted as input_uri\. no such file"):
+        join_results(manifest, chunks, **uris)
+    assert join_results(manifest, chunks, input_uri=str(tmp_path / "in"), **uris).succeeded == 1
+
+
+def test_blank_lines_are_no_requests_and_count_as_lines(tmp_path: Path) -> None:
+    joined = Joined(tmp_path, dump(b"\n", asked("a"), b" \r\n", asked("b"), b"\n"), dump(b"\n", done("a")))
+    assert (joined.counts.submitted, joined.counts.succeeded, joined.counts.missing) == (2, 1, 1)
+    assert [(one.custom_id, one.line) for one in joined.outcomes] == [("b", 4)]
+    assert joined.retry == dump(asked("b"))
+
+
+def test_of_several_result_files_the_file_and_its_own_line_are_named(tmp_path: Path) -> None:
+    contents = {"in": dump(asked("a"), asked("b")), "one": dump(done("a"), done("x")), "two": dump(b"\n", failed("b"))}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    kinds = {"in": "input", "one": "output", "two": "output"}
+    files = tuple(ResultFile(kind=kind, uri=str(tmp_path / name)) for name, kind in kinds.items())
+    outcomes = str(tmp_path / "outcomes")
+    join_results(
+        ResultManifest(ref=REF, files=files),
+        chunks_from(None),  # type: ignore[arg-type]
+        outcomes_uri=outcomes,
+        retry_uri=str(tmp_path / "retry"),
+    )
+    assert [(one.custom_id, one.source_uri, one.source_line) for one in read_outcomes(outcomes)] == [
+        ("x", str(tmp_path / "one"), 2),
+        ("b", str(tmp_path / "two"), 2),
+    ]
 
 
 IDS = st.sampled_from("abcdefgh")

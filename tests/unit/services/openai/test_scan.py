@@ -35,7 +35,7 @@ def scanned(folder: Path, content: bytes, endpoint: str = EMBED, **options: Any)
 def problems(folder: Path, content: bytes, endpoint: str = EMBED, **options: Any) -> list[tuple[int | None, str]]:
     with pytest.raises(InputError) as caught:
         scanned(folder, content, endpoint, **options)
-    return [(problem.line, problem.reason) for problem in caught.value.problems]
+    return [(one.line, one.code) for one in caught.value.rejections]
 
 
 def test_a_good_file_is_measured(tmp_path: Path) -> None:
@@ -59,8 +59,6 @@ def test_the_last_line_needs_no_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (b"", "blank"),
-        (b"  \t", "blank"),
         (b"{", "not_json"),
         (b'{"custom_id": "\xff"}', "not_json"),
         (b"[]", "not_an_object"),
@@ -96,6 +94,14 @@ def test_a_byte_order_mark_is_named(tmp_path: Path) -> None:
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     assert problems(tmp_path, b"") == [(None, "empty")]
+    assert problems(tmp_path, b"\n \r\n") == [(None, "empty")]
+
+
+def test_blank_lines_are_counted_and_are_no_requests(tmp_path: Path) -> None:
+    content = b"\r\n" + lines(request("a")) + b" \t\n\n" + lines(request("b")) + b"\n\n"
+    found = scanned(tmp_path, content, limits=Limits(requests=2, bytes=len(content) - 8))
+    assert (found.requests, found.bytes, found.blank_lines, found.blank_bytes) == (2, len(content), 5, 8)
+    assert problems(tmp_path, b"\n" + lines([])) == [(2, "not_an_object")]
 
 
 def test_limits_are_settings(tmp_path: Path) -> None:
@@ -118,10 +124,10 @@ def test_other_endpoints_have_no_inputs_to_count(tmp_path: Path) -> None:
 
 def test_problems_are_listed_up_to_a_number_and_counted_beyond(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
-        scanned(tmp_path, b"\n" * 100, max_problems=3)
+        scanned(tmp_path, b"[]\n" * 100, max_rejections=3)
     error = caught.value
     assert isinstance(error, InputError)
-    assert (len(error.problems), error.total) == (3, 100)
+    assert (len(error.rejections), error.total) == (3, 100)
     assert "line 3:" in str(error)
     assert "and 97 more" in str(error)
 
@@ -147,7 +153,7 @@ def test_every_repeated_id_is_found_and_no_other(tmp_path_factory: pytest.TempPa
     content = lines(*(request(custom_id) for custom_id in ids))
     repeated = [(n, "duplicate") for n, custom_id in enumerate(ids, 1) if custom_id in ids[: n - 1]]
     if repeated:
-        assert problems(folder, content, max_problems=100) == repeated
+        assert problems(folder, content, max_rejections=100) == repeated
     else:
         assert scanned(folder, content).requests == len(ids)
 
@@ -155,7 +161,7 @@ def test_every_repeated_id_is_found_and_no_other(tmp_path_factory: pytest.TempPa
 @given(st.lists(st.binary(max_size=40).filter(lambda line: b"\n" not in line), min_size=1, max_size=8))
 def test_no_content_breaks_the_scan(tmp_path_factory: pytest.TempPathFactory, content: list[bytes]) -> None:
     named = {line for line, _ in problems(tmp_path_factory.mktemp("scan"), lines(*content))}
-    assert named == set(range(1, len(content) + 1))
+    assert named - {None} == {number for number, line in enumerate(content, 1) if line.strip()}
 
 
 def test_a_moderation_needs_no_model(tmp_path: Path) -> None:

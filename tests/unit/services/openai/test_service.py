@@ -322,6 +322,19 @@ def test_submit_uploads_and_creates_with_our_tags(fake: Fake, spec: OpenAIBatchS
     }
 
 
+def test_blank_lines_are_not_sent(fake: Fake, spec: OpenAIBatchSpec) -> None:
+    file = Path(spec.input_uri or "")
+    content = file.read_bytes()
+    file.write_bytes(b"\n" + content + b" \r\n\n")
+    ref = fake.run(SERVICE.submit(spec.measured(), KEY))
+    assert ref.id == "batch_0"
+    assert fake.files[0]["bytes"] == len(content)
+    (upload,) = fake.sent("POST files")
+    assert upload.files is not None
+    with upload.files["file"][1]() as sent:
+        assert sent.read() == content
+
+
 def test_submit_takes_a_file_that_is_there_already(fake: Fake) -> None:
     spec = OpenAIBatchSpec(input_file_id="file-9", endpoint="/v1/embeddings")
     fake.run(SERVICE.submit(spec, KEY))

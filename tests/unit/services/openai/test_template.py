@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from overnight.jsonpath import parse_plain
-from overnight.services.openai.input import RejectedDocumentError, RequestTemplate
+from overnight.rejection import RejectedError
+from overnight.services.openai.input import RequestTemplate
 
 
 def body_of(body: dict[str, Any], document: Any) -> Any:
@@ -78,9 +79,9 @@ def test_what_a_document_holds_is_no_template() -> None:
     ],
 )
 def test_a_document_without_a_text_is_no_embeddings_request(document: Any, reason: str) -> None:
-    with pytest.raises(RejectedDocumentError) as caught:
+    with pytest.raises(RejectedError) as caught:
         RequestTemplate.embeddings("m").render({"id": 1, **document})
-    assert caught.value.reason == reason
+    assert caught.value.rejection.code == reason
 
 
 @pytest.mark.parametrize("text", ["a", ["a", "b"], [1, 2]])
@@ -93,9 +94,9 @@ def test_texts_and_tokens_can_be_embedded(text: Any) -> None:
     [(None, "no_id"), ("", "no_id"), (True, "bad_id"), (1.5, "bad_id"), ([], "bad_id"), ({"a": 1}, "bad_id")],
 )
 def test_an_id_is_a_text_or_a_whole_number(value: Any, reason: str) -> None:
-    with pytest.raises(RejectedDocumentError) as caught:
+    with pytest.raises(RejectedError) as caught:
         RequestTemplate.embeddings("m").custom_id({"id": value})
-    assert caught.value.reason == reason
+    assert caught.value.rejection.code == reason
     assert RequestTemplate.embeddings("m").custom_id({"id": 0}) == "0"
 
 
