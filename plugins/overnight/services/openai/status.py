@@ -83,8 +83,8 @@ def read_status(batch: Mapping[str, Any]) -> JobStatus:
     errors = _errors(batch)
     warnings = []
     if _get_word(batch) not in _STATES:
-        word = orjson.dumps(batch.get("status"), default=repr).decode()
-        warnings.append(f"The service calls the batch {shorten(word, 80)}, which Overnight does not know: {state}.")
+        word = shorten(_quote(batch.get("status")), 80)
+        warnings.append(f"The service calls the batch {word}, which Overnight does not know: {state}.")
     cause = None
     if state is JobState.FAILED:
         cause, remedy = _get_cause(errors)

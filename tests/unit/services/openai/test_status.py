@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from overnight.jobs import FailureCause, JobCounts, JobState
@@ -174,5 +174,6 @@ ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.l
         ODD | st.dictionaries(st.sampled_from(["data", "total", "completed", "failed", "seconds"]), ODD),
     )
 )
+@example({"status": -(2**63) - 1})
 def test_no_batch_object_breaks_the_reading(batch: dict[str, Any]) -> None:
     assert isinstance(read_status(batch).state, JobState)
