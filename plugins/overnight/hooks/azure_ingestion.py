@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from overnight.errors import SpecError
 from overnight.hooks.job import JobHook
 from overnight.jobs.client import JobClient
+from overnight.services.azure_ingestion.answers import list_jobs
 from overnight.services.azure_ingestion.connection import API_VERSION, AzureIngestionConnection
 from overnight.services.azure_ingestion.service import AzureIngestionService
 from overnight.transport.flow import Flow
@@ -68,7 +69,7 @@ class AzureIngestionHook(JobHook[AzureIngestionService]):
 
     def probe(self, service: AzureIngestionService) -> Flow[str]:
         """List the jobs, which costs nothing."""
-        jobs = yield from service.list_jobs()
+        jobs = yield from list_jobs()
         return f"{service.conn_id} has {len(jobs)} ingestion jobs of the last 48 hours."
 
 

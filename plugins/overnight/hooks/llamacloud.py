@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from overnight.hooks.job import JobHook
 from overnight.jobs.client import JobClient
-from overnight.services.llamacloud.api import BATCHES
+from overnight.services.llamacloud.answers import BATCHES
 from overnight.services.llamacloud.connection import BASE_URLS, LlamaCloudConnection, Region
 from overnight.services.llamacloud.results import Content
 from overnight.services.llamacloud.service import LlamaCloudService

@@ -16,10 +16,11 @@ from overnight.hooks.opensearch import OpenSearchHook, parse_connection
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID
 from overnight.jobs.client import JobClient
 from overnight.jobs.service import Service
-from overnight.services.ml_commons.causes import ask
+from overnight.services.ml_commons.answers import ask
 from overnight.services.ml_commons.connection import ML, transport
-from overnight.services.ml_commons.ingest import Credential, MLCommonsIngestService, OpenAICredential, S3Credential
-from overnight.services.ml_commons.predict import MLCommonsPredictService, RemoteLookup
+from overnight.services.ml_commons.ingest.credential import Credential, OpenAICredential, S3Credential
+from overnight.services.ml_commons.ingest.service import MLCommonsIngestService
+from overnight.services.ml_commons.predict.service import MLCommonsPredictService, RemoteLookup
 from overnight.transport.flow import Flow
 from overnight.transport.http import HttpCall
 from overnight.transport.opensearch import OpenSearchConnection

@@ -14,8 +14,9 @@ from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
 from overnight.errors import CredentialsError
 from overnight.hooks.job import JobHook
 from overnight.jobs.client import JobClient
-from overnight.services.sagemaker.service import AwsCall, AwsTransport, SageMakerTransformService
-from overnight.transport.aws import BOTO_CONFIG, AwsService
+from overnight.services.sagemaker.connection import BOTO_CONFIG, SAGEMAKER, transport
+from overnight.services.sagemaker.service import SageMakerTransformService
+from overnight.transport.aws import AwsCall
 from overnight.transport.flow import Flow
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class SageMakerHook(JobHook[SageMakerTransformService]):
 
     def probe(self, service: SageMakerTransformService) -> Flow[str]:
         """List one job, which costs nothing."""
-        yield AwsCall("ListTransformJobs", {"MaxResults": 1})
+        yield AwsCall(SAGEMAKER, "ListTransformJobs", {"MaxResults": 1})
         return f"SageMaker answers to {service.conn_id}."
 
     def _without_connection(self) -> JobClient[SageMakerTransformService]:
@@ -76,7 +77,7 @@ class SageMakerHook(JobHook[SageMakerTransformService]):
 
     def _client(self, facts: _Facts | None, extra: Mapping[str, Any]) -> JobClient[SageMakerTransformService]:
         service = SageMakerTransformService(self.conn_id, console=_console(extra))
-        return JobClient(service, AwsTransport(_Connector(self.conn_id, facts)))
+        return JobClient(service, transport(_Connector(self.conn_id, facts)))
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class _Connector:
     conn_id: str
     facts: _Facts | None = field(repr=False)
 
-    def __call__(self, service: AwsService) -> Any:
+    def __call__(self, service: str) -> Any:
         try:
             aws = AwsBaseHook(aws_conn_id=self.conn_id, client_type=service)
             # Its own look-up is a blocking one; here it finds the connection looked up.

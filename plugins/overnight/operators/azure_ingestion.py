@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from overnight.hooks.azure_ingestion import AzureIngestionHook
 from overnight.hooks.job import JobHook
 from overnight.operators.job import JobOperator
-from overnight.services.azure_ingestion.service import AzureIngestionSpec
+from overnight.services.azure_ingestion.spec import AzureIngestionSpec
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -19,7 +19,7 @@ from overnight.operators.job import JobOperator
 from overnight.services.ml_commons.connection import transport
 from overnight.services.ml_commons.connectors import SageMakerConnector, checked, fill, read_blueprint, read_config
 from overnight.services.ml_commons.models import delete_connector, delete_model, ensure_connector, ensure_model
-from overnight.services.ml_commons.predict import MLCommonsPredictSpec
+from overnight.services.ml_commons.predict.spec import MLCommonsPredictSpec
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

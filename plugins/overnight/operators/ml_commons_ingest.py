@@ -19,7 +19,8 @@ from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator
 from overnight.operators.load import load_and_evaluate, parse_options, parse_request, with_formats
 from overnight.services.ml_commons.connection import transport
-from overnight.services.ml_commons.ingest import Choice, Engine, MLCommonsIngestSpec, choose_engine, has_endpoint
+from overnight.services.ml_commons.ingest.engine import Choice, Engine, choose_engine, has_endpoint
+from overnight.services.ml_commons.ingest.spec import MLCommonsIngestSpec
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

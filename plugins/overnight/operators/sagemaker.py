@@ -12,7 +12,7 @@ from overnight.hooks.sagemaker import SageMakerHook
 from overnight.hooks.storage import connected_storage
 from overnight.operators.job import JobOperator
 from overnight.operators.parameters import require_mapping
-from overnight.services.sagemaker.service import SageMakerTransformSpec, write_manifest
+from overnight.services.sagemaker.spec import SageMakerTransformSpec, write_manifest
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -54,7 +54,7 @@ class SageMakerBatchTransformOperator(JobOperator[SageMakerTransformSpec]):
     :param output_filter: The part of the record that is written.
     :param environment: For the container; no secrets.
     :param tags: Your own cost allocation tags.
-    :param options: Further fields of :class:`~overnight.services.sagemaker.service.SageMakerTransformSpec`:
+    :param options: Further fields of :class:`~overnight.services.sagemaker.spec.SageMakerTransformSpec`:
         ``output_kms_key``, ``volume_kms_key``, ``invocation_timeout``, ``invocation_retries``, ``experiment``.
     :param conn_id: An AWS connection, ``aws_default`` when left out. It needs ``sagemaker:CreateTransformJob``,
         ``DescribeTransformJob``, ``ListTransformJobs``, ``StopTransformJob``, ``AddTags``, and ``s3:ListBucket`` and

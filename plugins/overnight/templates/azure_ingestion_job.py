@@ -10,7 +10,7 @@ from airflow.sdk import DAG, get_current_context, task
 from pydantic import Field
 
 from overnight.operators.azure_ingestion import AzureIngestionJobOperator
-from overnight.services.azure_ingestion.service import CompletionAction
+from overnight.services.azure_ingestion.spec import CompletionAction
 from overnight.templates.params import TemplateConfig
 from overnight.templates.steps import TAGS, pipeline_dag
 

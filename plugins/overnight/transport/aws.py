@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, TypeAlias
 
 from botocore import xform_name
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -33,24 +31,12 @@ from botocore.parsers import ResponseParserError
 
 from overnight.errors import (
     CredentialsError,
-    NotFoundError,
     RateLimitedError,
     RequestRefusedError,
     ServiceError,
     UnavailableError,
 )
 from overnight.transport.flow import Transport
-
-AwsService = Literal["sagemaker", "s3"]
-
-BOTO_CONFIG: Final = Config(
-    # boto repeats every call, also a creating one. CreateTransformJob bears that: a second one of the same name
-    # is refused, and no job is paid twice. The watch above has hours of patience of its own.
-    retries={"mode": "standard", "total_max_attempts": 5},
-    connect_timeout=10,
-    read_timeout=60,
-)
-"""What a client has unless its connection says otherwise."""
 
 MAX_MESSAGE: Final = 1_000
 
@@ -91,10 +77,6 @@ _CREDENTIALS: Final = frozenset(
         "UnrecognizedClientException",
     }
 )
-_OF_A_JOB: Final = frozenset({"DescribeTransformJob", "StopTransformJob"})
-# SageMaker says of a job that is not there what it says of a wrong parameter, in several words.
-_NOT_FOUND: Final = re.compile(r"could not find|not found|does not exist", re.IGNORECASE)
-_NO_QUOTA: Final = re.compile(r"\bis 0 Instances\b")
 
 
 @dataclass(frozen=True)
@@ -102,13 +84,43 @@ class AwsCall:
     """
     One operation, before there is a client.
 
+    :param service: As boto3 names it: ``sagemaker``, ``s3``.
     :param operation: As the API reference names it: ``DescribeTransformJob``, ``ListObjectsV2``.
     """
 
+    service: str
     operation: str
     # Environments and tags may be private.
     arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    service: AwsService = "sagemaker"
+
+
+@dataclass(frozen=True)
+class AwsRefusal:
+    """
+    What an operation answered in place of a result.
+
+    :param code: AWS's own word for it.
+    :param message: Its first line: further lines of a refused signature repeat the request's headers.
+    :param status: The HTTP status.
+    """
+
+    call: AwsCall
+    code: str
+    message: str
+    status: int | None
+
+    @property
+    def text(self) -> str:
+        """The operation, and what was answered."""
+        return f"{self.call.service} {self.call.operation}: {self.code}: {self.message}"
+
+
+Explain: TypeAlias = Callable[[AwsRefusal], ServiceError | None]
+"""Returns the error for a refusal in a service's own words; ``None`` for one in the words of all of AWS."""
+
+
+def _explain_nothing(_: AwsRefusal) -> None:
+    return None
 
 
 class AwsTransport(Transport[AwsCall, dict[str, Any]]):
@@ -119,11 +131,13 @@ class AwsTransport(Transport[AwsCall, dict[str, Any]]):
     client included, runs in a thread: boto3 blocks, and looks credentials up over the network.
 
     :param connect: Makes the client of a service. It may raise :class:`ServiceError` and what botocore raises.
+    :param explain: Knows the refusals that are the service's own.
     """
 
-    def __init__(self, connect: Callable[[AwsService], Any]) -> None:
+    def __init__(self, connect: Callable[[str], Any], explain: Explain = _explain_nothing) -> None:
         self._connect = connect
-        self._clients: dict[AwsService, Any] = {}
+        self._explain = explain
+        self._clients: dict[str, Any] = {}
         # boto3's sessions are not to be shared by threads while a client is made of them.
         self._lock = threading.Lock()
 
@@ -140,7 +154,7 @@ class AwsTransport(Transport[AwsCall, dict[str, Any]]):
             if body is not None:
                 answer["Body"] = body.read()
         except (BotoCoreError, ClientError, ResponseParserError) as error:
-            raise to_service_error(error, call) from error
+            raise to_service_error(error, call, self._explain) from error
         return answer
 
     async def asend(self, call: AwsCall) -> dict[str, Any]:
@@ -157,23 +171,28 @@ class AwsTransport(Transport[AwsCall, dict[str, Any]]):
         """Close the clients' connections."""
         self.close()
 
-    def _client(self, service: AwsService) -> Any:
+    def _client(self, service: str) -> Any:
         with self._lock:
             if service not in self._clients:
                 self._clients[service] = self._connect(service)
             return self._clients[service]
 
 
-def to_service_error(error: Exception, call: AwsCall) -> ServiceError:
+def to_service_error(error: Exception, call: AwsCall, explain: Explain = _explain_nothing) -> ServiceError:
     """
     Translate what boto raised.
 
+    :param explain: Knows the refusals that are the service's own.
     :return: :class:`RateLimitedError` for throttling, :class:`UnavailableError` where no usable answer came,
-        :class:`CredentialsError`, :class:`NotFoundError` for a job that SageMaker does not know, and
-        :class:`RequestRefusedError` for the rest.
+        :class:`CredentialsError`, what ``explain`` says, and :class:`RequestRefusedError` for the rest.
     """
     if isinstance(error, ClientError):
-        return _refusal(error, call)
+        refusal = _read_refusal(error, call)
+        return (
+            _explain_common(refusal)
+            or explain(refusal)
+            or RequestRefusedError(refusal.text, status=refusal.status, code=refusal.code)
+        )
     text = f"{call.service} {call.operation}: {_first_line(str(error))}"
     match error:
         case (
@@ -201,34 +220,29 @@ def to_service_error(error: Exception, call: AwsCall) -> ServiceError:
     return RequestRefusedError(text)
 
 
-def _refusal(error: ClientError, call: AwsCall) -> ServiceError:
+def _read_refusal(error: ClientError, call: AwsCall) -> AwsRefusal:
     facts = error.response.get("Error", {})
-    code = str(facts.get("Code") or "Unknown")
-    message = _first_line(str(facts.get("Message") or "no message"))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    status = status if isinstance(status, int) else None
-    text = f"{call.service} {call.operation}: {code}: {message}"
+    return AwsRefusal(
+        call,
+        code=str(facts.get("Code") or "Unknown"),
+        message=_first_line(str(facts.get("Message") or "no message")),
+        status=status if isinstance(status, int) else None,
+    )
+
+
+def _explain_common(refusal: AwsRefusal) -> ServiceError | None:
+    """Return the error for what every service of AWS says in the same words."""
+    code, status, call = refusal.code, refusal.status, refusal.call
     if code in _THROTTLED or status == 429:
-        return RateLimitedError(text, status=429, code=code)
+        return RateLimitedError(refusal.text, status=429, code=code)
     if status is not None and status >= 500:
-        return UnavailableError(text, status=status, code=code)
+        return UnavailableError(refusal.text, status=status, code=code)
     if code in _CREDENTIALS or status in (401, 403):
-        # A refused signature's further lines repeat the request's headers, the session token among them.
         action = "s3:ListBucket" if call.operation == "ListObjectsV2" else f"{call.service}:{call.operation}"
         remedy = f"Check the AWS connection's keys, and that its role may {action}."
-        return CredentialsError(f"{text} {remedy}", status=status or 403, code=code)
-    if call.operation in _OF_A_JOB and (code == "ResourceNotFound" or _NOT_FOUND.search(message)):
-        return NotFoundError(text, status=404, code=code)
-    if code == "ResourceLimitExceeded":
-        if _NO_QUOTA.search(message):
-            return RequestRefusedError(
-                f"{text} Raise the quota in AWS Service Quotas, or take another instance type.",
-                status=status,
-                code=code,
-            )
-        # Others hold the instances just now; nothing was created.
-        return RateLimitedError(text, status=status, code=code)
-    return RequestRefusedError(text, status=status, code=code)
+        return CredentialsError(f"{refusal.text} {remedy}", status=status or 403, code=code)
+    return None
 
 
 def _first_line(message: str) -> str:

@@ -17,7 +17,8 @@ from overnight.jobs.evaluate import evaluate
 from overnight.jobs.poller import PollEnd, PollOutcome
 from overnight.sandbox.airflow import Airflow, DagRun
 from overnight.sandbox.azure.errors import Code
-from overnight.services.azure_ingestion.service import AzureIngestionSpec
+from overnight.services.azure_ingestion.answers import list_jobs
+from overnight.services.azure_ingestion.spec import AzureIngestionSpec
 from overnight.triggers.job import JobTrigger, to_event
 
 # Every value in the connection has one of these in it, and nothing else has.
@@ -143,5 +144,5 @@ def test_a_wrong_key_that_the_service_repeats_is_not_quoted(azure: Any) -> None:
         azure.client(api_key="planted-wrong-key") as client,
         pytest.raises(OvernightError, match=r"The key was \*\*\*") as caught,
     ):
-        client.run(client.service.list_jobs())
+        client.run(list_jobs())
     assert CREDENTIAL not in str(caught.value)

@@ -28,7 +28,7 @@ from overnight.jobs.poller import PollEnd, PollOutcome
 from overnight.jobs.wait import wait_for_end
 from overnight.sandbox.azure.errors import Code
 from overnight.services.azure_ingestion.causes import CAUSES
-from overnight.services.azure_ingestion.service import AzureIngestionSpec
+from overnight.services.azure_ingestion.spec import AzureIngestionSpec
 from overnight.transport.flow import Pause, Within
 
 DAY = 86_400

@@ -28,8 +28,8 @@ from overnight.jobs import JobKey, JobRef, JobStatus
 from overnight.jobs.client import JobClient
 from overnight.sandbox.opensearch import Node
 from overnight.sandbox.process import LOCALHOST, Launch, free_port, start, wait_ready
-from overnight.services.ml_commons.ingest import MLCommonsIngestService
-from overnight.services.ml_commons.predict import MLCommonsPredictService
+from overnight.services.ml_commons.ingest.service import MLCommonsIngestService
+from overnight.services.ml_commons.predict.service import MLCommonsPredictService
 
 from .openai_gate import gate_to
 

@@ -19,8 +19,9 @@ from overnight.jobs import FailureCause, JobKey, JobRecord, JobState
 from overnight.jobs.client import JobClient
 from overnight.operators.job import RECORD
 from overnight.operators.ml_commons_ingest import MLCommonsBatchIngestOperator
-from overnight.services.ml_commons.causes import ask
-from overnight.services.ml_commons.ingest import MLCommonsIngestService, MLCommonsIngestSpec
+from overnight.services.ml_commons.answers import ask
+from overnight.services.ml_commons.ingest.service import MLCommonsIngestService
+from overnight.services.ml_commons.ingest.spec import MLCommonsIngestSpec
 from overnight.transport.http import HttpCall
 
 from .conftest import PATIENCE, Cluster, TaskRun, wait
@@ -147,7 +148,7 @@ def test_an_unrecorded_ingestion_is_waited_for_and_then_written_again(
     key: JobKey,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("overnight.services.ml_commons.ingest.SETTLE_INTERVAL", 0.5)
+    monkeypatch.setattr("overnight.services.ml_commons.ingest.service.SETTLE_INTERVAL", 0.5)
     cluster.set(batch_ingestion_bulk_size=100)
     lines = [{**LINES[0], "id": f"d{n}"} for n in range(5_000)]
     index, uri = cluster.index(), cluster.put("in.jsonl", lines)

@@ -22,7 +22,7 @@ from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.storage import connected_storage
 from overnight.ingest import LoadOptions, LoadReport, load
 from overnight.jobs import FailureCause, JobKey, JobState, JobStatus
-from overnight.services.ml_commons.ingest import MLCommonsIngestSpec
+from overnight.services.ml_commons.ingest.spec import MLCommonsIngestSpec
 from overnight.services.openai.service import content
 
 from .cases import JOIN_KINDS, KINDS, Case, cases

@@ -27,7 +27,8 @@ from overnight.operators.ml_commons import (
 )
 from overnight.operators.ml_commons_ingest import MLCommonsBatchIngestOperator
 from overnight.sensors.job import BatchJobSensor
-from overnight.services.ml_commons.predict import MLCommonsPredictService, MLCommonsPredictSpec
+from overnight.services.ml_commons.predict.service import MLCommonsPredictService
+from overnight.services.ml_commons.predict.spec import MLCommonsPredictSpec
 
 from .conftest import BLUEPRINTS, Cluster, TaskRun, wait
 

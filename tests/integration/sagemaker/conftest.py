@@ -16,7 +16,9 @@ from overnight.jobs.client import JobClient
 from overnight.sandbox.process import free_port
 from overnight.sandbox.sagemaker.launch import launch
 from overnight.sandbox.services import serving
-from overnight.services.sagemaker.service import AwsTransport, SageMakerTransformService, SageMakerTransformSpec
+from overnight.services.sagemaker import connection
+from overnight.services.sagemaker.service import SageMakerTransformService
+from overnight.services.sagemaker.spec import SageMakerTransformSpec
 
 REGION = "us-east-1"
 
@@ -54,7 +56,7 @@ class Account:
         return self.connect("sagemaker")
 
     def client(self, attempts: int = 3) -> JobClient[SageMakerTransformService]:
-        transport = AwsTransport(lambda service: self.connect(service, attempts=attempts))
+        transport = connection.transport(lambda service: self.connect(service, attempts=attempts))
         return JobClient(SageMakerTransformService("aws_default"), transport)
 
     def uri(self, key: str) -> str:

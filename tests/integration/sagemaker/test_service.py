@@ -23,7 +23,7 @@ from overnight.jobs import FailureCause, JobKey, JobRef, JobState, JobStatus
 from overnight.jobs.resume import Attach, adopt
 from overnight.sandbox.process import free_port, start, wait_ready
 from overnight.sandbox.sagemaker.launch import launch
-from overnight.services.sagemaker.service import SageMakerTransformSpec, write_manifest
+from overnight.services.sagemaker.spec import SageMakerTransformSpec, write_manifest
 from overnight.storage import Storage
 
 from .conftest import REGION, Account

@@ -11,7 +11,7 @@ from overnight.hooks.job import hook_for
 from overnight.hooks.sagemaker import SageMakerHook
 from overnight.jobs import JobRef
 from overnight.jobs.client import JobClient
-from overnight.services.sagemaker.service import AwsCall, AwsTransport
+from overnight.transport.aws import AwsCall, AwsTransport
 
 REF = JobRef(service="sagemaker", id="job-1", conn_id="aws_default")
 SECRET = "very-secret-key"
@@ -107,13 +107,13 @@ def test_the_console_is_that_of_the_region_and_an_emulator_has_none(
 
 def test_a_connection_without_a_region_is_told_what_it_lacks(connect: Any) -> None:
     with connect().client() as client, pytest.raises(CredentialsError, match="region_name"):
-        client.transport.send(AwsCall("ListTransformJobs"))
+        client.transport.send(AwsCall("sagemaker", "ListTransformJobs"))
 
 
 def test_a_connection_that_the_provider_refuses_is_told_so(connect: Any) -> None:
     hook = connect(region_name="eu-west-1", role_arn="arn:aws:iam::1:role/x", assume_role_method="by-magic")
     with hook.client() as client, pytest.raises(CredentialsError, match="'aws_default' cannot be used"):
-        client.transport.send(AwsCall("ListTransformJobs"))
+        client.transport.send(AwsCall("sagemaker", "ListTransformJobs"))
 
 
 def test_the_button_in_the_ui_says_what_is_wrong(connect: Any) -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from overnight.errors import SpecError
 from overnight.operators import sagemaker
 from overnight.operators.sagemaker import SageMakerBatchTransformOperator
-from overnight.services.sagemaker.service import SageMakerTransformSpec
+from overnight.services.sagemaker.spec import SageMakerTransformSpec
 from overnight.storage import Storage
 
 PLAIN: dict[str, Any] = {

@@ -29,7 +29,7 @@ from overnight.errors import (
     ServiceError,
     UnavailableError,
 )
-from overnight.transport.aws import AwsCall, AwsTransport, to_service_error
+from overnight.transport.aws import AwsCall, AwsRefusal, AwsTransport, to_service_error
 
 URL = "https://api.sagemaker.us-east-1.amazonaws.com/"
 
@@ -69,8 +69,6 @@ def raising(error: Exception) -> AwsTransport:
         (refusal("SomethingNew", status=403), CredentialsError),
         (refusal("ValidationException", "1 validation error detected"), RequestRefusedError),
         (refusal("ResourceInUse"), RequestRefusedError),
-        (refusal("ResourceLimitExceeded", "limit is 2 Instances, with current utilization of 2"), RateLimitedError),
-        (refusal("ResourceLimitExceeded", "limit is 0 Instances, with current"), RequestRefusedError),
         (NoCredentialsError(), CredentialsError),
         (ProfileNotFound(profile="x"), CredentialsError),
         (SSOTokenLoadError(error_msg="x"), CredentialsError),
@@ -87,49 +85,26 @@ def raising(error: Exception) -> AwsTransport:
 )
 def test_what_boto_raises_says_who_can_mend_it(error: Exception, kind: type[ServiceError]) -> None:
     with pytest.raises(ServiceError) as told:
-        raising(error).send(AwsCall("ListTransformJobs"))
+        raising(error).send(AwsCall("sagemaker", "ListTransformJobs"))
     assert type(told.value) is kind
     assert str(told.value).startswith("sagemaker ListTransformJobs: ")
     assert told.value.__cause__ is error
 
 
-@pytest.mark.parametrize(
-    ("operation", "code", "message", "kind"),
-    [
-        ("DescribeTransformJob", "ValidationException", "Could not find requested job with name: x", NotFoundError),
-        ("DescribeTransformJob", "ValidationException", "Requested resource not found.", NotFoundError),
-        ("StopTransformJob", "ResourceNotFound", "x", NotFoundError),
-        ("StopTransformJob", "ValidationException", "Could not find job to update with name: x", NotFoundError),
-        (
-            "StopTransformJob",
-            "ValidationException",
-            "The request was rejected because the transform job is in status Completed.",
-            RequestRefusedError,
-        ),
-        ("CreateTransformJob", "ValidationException", 'Could not find model "arn".', RequestRefusedError),
-        ("ListObjectsV2", "NoSuchBucket", "The specified bucket does not exist", RequestRefusedError),
-    ],
-)
-def test_only_a_job_can_be_gone(operation: str, code: str, message: str, kind: type[ServiceError]) -> None:
-    found = to_service_error(refusal(code, message), AwsCall(operation))
-    assert type(found) is kind
-    assert (found.status == 404) is (kind is NotFoundError)
-
-
 def test_a_refused_signature_does_not_repeat_the_requests_headers() -> None:
     message = "The request signature we calculated does not match.\n\nx-amz-security-token:SECRETTOKEN\n"
-    found = to_service_error(refusal("SignatureDoesNotMatch", message, 403), AwsCall("ListTransformJobs"))
+    found = to_service_error(refusal("SignatureDoesNotMatch", message, 403), AwsCall("sagemaker", "ListTransformJobs"))
     assert "SECRETTOKEN" not in str(found)
     assert "sagemaker:ListTransformJobs" in str(found)
 
 
 def test_a_denied_listing_names_the_right_that_is_missing() -> None:
-    found = to_service_error(refusal("AccessDenied", status=403), AwsCall("ListObjectsV2", service="s3"))
+    found = to_service_error(refusal("AccessDenied", status=403), AwsCall("s3", "ListObjectsV2"))
     assert "s3:ListBucket" in str(found)
 
 
 def test_a_call_does_not_show_its_arguments() -> None:
-    assert "private" not in repr(AwsCall("CreateTransformJob", {"Environment": {"A": "private"}}))
+    assert "private" not in repr(AwsCall("sagemaker", "CreateTransformJob", {"Environment": {"A": "private"}}))
 
 
 def test_an_objects_body_is_read_to_its_end() -> None:
@@ -138,7 +113,7 @@ def test_an_objects_body_is_read_to_its_end() -> None:
             return b"all"
 
     transport = AwsTransport(lambda service: Client(lambda **_: {"Body": Body()}))
-    assert transport.send(AwsCall("GetObject", service="s3")) == {"Body": b"all"}
+    assert transport.send(AwsCall("s3", "GetObject")) == {"Body": b"all"}
 
 
 async def test_on_an_event_loop_clients_are_made_and_asked_in_a_thread() -> None:
@@ -155,8 +130,8 @@ async def test_on_an_event_loop_clients_are_made_and_asked_in_a_thread() -> None
         return made[-1]
 
     transport = AwsTransport(connect)
-    await transport.asend(AwsCall("ListTransformJobs"))
-    await transport.asend(AwsCall("ListTransformJobs"))
+    await transport.asend(AwsCall("sagemaker", "ListTransformJobs"))
+    await transport.asend(AwsCall("sagemaker", "ListTransformJobs"))
     assert len(made) == 1
     assert len(threads) == 3
     assert threading.get_ident() not in threads
@@ -169,4 +144,14 @@ def test_a_client_that_cannot_be_made_is_told_like_any_other_failure() -> None:
         raise NoRegionError
 
     with pytest.raises(CredentialsError, match="region_name"):
-        AwsTransport(connect).send(AwsCall("ListTransformJobs"))
+        AwsTransport(connect).send(AwsCall("sagemaker", "ListTransformJobs"))
+
+
+def test_a_services_own_words_are_its_own_to_explain() -> None:
+    def explain(refused: AwsRefusal) -> ServiceError | None:
+        return NotFoundError(refused.text, status=404) if refused.code == "Gone" else None
+
+    call = AwsCall("sagemaker", "ListTransformJobs")
+    assert type(to_service_error(refusal("Gone"), call, explain)) is NotFoundError
+    assert type(to_service_error(refusal("Other"), call, explain)) is RequestRefusedError
+    assert type(to_service_error(refusal("Gone", status=503), call, explain)) is UnavailableError

@@ -10,65 +10,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, Final, Literal, TypeAlias
-from urllib.parse import quote
+from typing import Any, ClassVar
 
-from pydantic import Field
-
-from overnight.errors import (
-    ChangedSpecError,
-    NotFoundError,
-    ServiceError,
-    UnavailableError,
-    UnsupportedError,
-    shorten,
-)
+from overnight.errors import ChangedSpecError, UnsupportedError, shorten
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultManifest, choose_found
-from overnight.jobs.service import JobSpec, Service
-from overnight.services.azure_ingestion.causes import explain, is_taken
-from overnight.services.azure_ingestion.connection import JOBS, AzureIngestionConnection
-from overnight.services.azure_ingestion.status import read_state, read_status, stages
+from overnight.jobs.service import Service
+from overnight.services.azure_ingestion.answers import (
+    STATUS_KEPT_HOURS,
+    ask,
+    find_job,
+    get_job,
+    get_job_path,
+    list_jobs,
+)
+from overnight.services.azure_ingestion.causes import is_taken
+from overnight.services.azure_ingestion.connection import AzureIngestionConnection
+from overnight.services.azure_ingestion.results import build_manifest
+from overnight.services.azure_ingestion.spec import AzureIngestionSpec
+from overnight.services.azure_ingestion.status import read_state, read_status
 from overnight.services.create import create_once
 from overnight.transport.flow import Flow
-from overnight.transport.http import HttpAnswer, HttpCall, Retry
+from overnight.transport.http import HttpCall, Retry
 
 log = logging.getLogger(__name__)
-
-MAX_ID: Final = 256
-"""Characters of a listed id that is looked at; ours are far shorter."""
-STATUS_KEPT_HOURS: Final = 48
-"""How long the service knows a job after its end."""
-
-CompletionAction: TypeAlias = Literal["cleanUpAssets", "keepAllAssets"]
-
-
-class AzureIngestionSpec(JobSpec):
-    """
-    One ingestion job. Where documents and index are, and every credential, is the connection's.
-
-    :param data_refresh_interval_minutes: 0 ingests once. More makes the service ingest again and again, for ever.
-    :param chunk_size: Tokens in a chunk at most; the service's default is 1,024.
-    :param completion_action: Whether the intermediate assets are kept; the service cleans up by default.
-    :param storage_container: Another container than the connection's.
-    :param embedding_deployment_name: Another deployment for the vectors than the connection's.
-    """
-
-    data_refresh_interval_minutes: int = Field(default=0, ge=0, le=2**31 - 1)
-    chunk_size: int | None = Field(default=None, ge=1, le=2**31 - 1)
-    completion_action: CompletionAction | None = None
-    storage_container: str | None = Field(
-        default=None, min_length=3, max_length=63, pattern=r"^(\$root|\$web|[a-z0-9]+(-[a-z0-9]+)*)$"
-    )
-    embedding_deployment_name: str | None = Field(default=None, min_length=1)
-
-    def body(self) -> dict[str, Any]:
-        """Return the request body; what is left out is the service's to choose."""
-        values = {
-            "dataRefreshIntervalInMinutes": self.data_refresh_interval_minutes,
-            "chunkSize": self.chunk_size,
-            "completionAction": self.completion_action,
-        }
-        return {name: value for name, value in values.items() if value is not None}
 
 
 class AzureIngestionService(Service[AzureIngestionSpec]):
@@ -94,9 +58,9 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
 
         The service does not say when a job was created: ``since`` stands for it, and a deadline counts from there.
         """
-        listed = yield from self.list_jobs()
+        listed = yield from list_jobs()
         jobs = {job["id"]: job for job in listed}
-        if key.name not in jobs and (job := (yield from self._existing(key.name))) is not None:
+        if key.name not in jobs and (job := (yield from find_job(key.name))) is not None:
             # The list is told to be paged, without a way to the next page.
             jobs[key.name] = job
         ours = []
@@ -114,18 +78,18 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
         :raises ChangedSpecError: the id is taken by a job with other settings.
         """
         headers = self.account.job_headers(spec.storage_container, spec.embedding_deployment_name)
-        existing = yield from self._existing(key.name)
+        existing = yield from find_job(key.name)
         if existing is not None:
             return self._attached(existing, spec, key)
-        call = HttpCall("PUT", _job(key.name), json=spec.body(), headers=headers, retry=Retry.REJECTED)
+        call = HttpCall("PUT", get_job_path(key.name), json=spec.body(), headers=headers, retry=Retry.REJECTED)
 
         def create() -> Flow[JobRef]:
             # The id is ours, so whatever a success says, this is the job.
-            yield from self._call(call)
+            yield from ask(call)
             return self.ref(key.name)
 
         def find(since: datetime) -> Flow[FoundJob | None]:
-            job = yield from self._existing(key.name)
+            job = yield from find_job(key.name)
             if job is None:
                 return None
             ref = self._attached(job, spec, key)
@@ -139,13 +103,13 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
 
         :raises NotFoundError: 48 hours after its end the service forgets a job; the text says so.
         """
-        job, retry_after = yield from self._get(ref)
+        job, retry_after = yield from get_job(ref)
         return read_status(job, scrub=self.account.scrub, poll_after=retry_after)
 
     def list_statuses(self, wanted: Collection[str]) -> Flow[Mapping[str, JobStatus]]:
         """Read the list of ingestion jobs, which has no pages."""
         del wanted
-        listed = yield from self.list_jobs()
+        listed = yield from list_jobs()
         return {job["id"]: read_status(job, scrub=self.account.scrub) for job in listed}
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:
@@ -154,7 +118,7 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
 
         :raises UnsupportedError: the job is not over, or begins again and again; the text says what is left running.
         """
-        job, _ = yield from self._get(ref)
+        job, _ = yield from get_job(ref)
         status = read_status(job, scrub=self.account.scrub)
         minutes = job.get("dataRefreshIntervalInMinutes")
         recurring = isinstance(minutes, int) and minutes > 0
@@ -170,63 +134,8 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
 
     def results(self, ref: JobRef) -> Flow[ResultManifest]:
         """Name the index that holds the chunks: there are no result files. ``detail`` has the stages, too."""
-        job, _ = yield from self._get(ref)
-        minutes = job.get("dataRefreshIntervalInMinutes")
-        return ResultManifest(
-            ref=ref,
-            counts=read_status(job).counts,
-            detail={
-                "index": ref.id,
-                "refresh_minutes": minutes if type(minutes) is int else None,
-                "stages": [
-                    {"name": stage.name, "total": stage.total, "processed": stage.processed} for stage in stages(job)
-                ],
-            },
-        )
-
-    def list_jobs(self) -> Flow[list[dict[str, Any]]]:
-        """Return the jobs that are running or ended in the last 48 hours."""
-        answer = yield from self._call(HttpCall("GET", JOBS))
-        value = answer.get("value") if isinstance(answer, dict) else None
-        if isinstance(answer, dict) and "value" in answer and value is None:
-            # An empty list, as some serializers write it.
-            return []
-        if not isinstance(value, list):
-            raise UnavailableError(
-                "The list of ingestion jobs has no value; does something else answer at this address?"
-            )
-        return [job for job in value if isinstance(job, dict) and _is_id(job.get("id"))]
-
-    def _call(self, call: HttpCall) -> Flow[Any]:
-        try:
-            return (yield call)
-        except ServiceError as error:
-            # Not chained: the text has it all, and the code decides what kind of error it is.
-            raise explain(error) from None
-
-    def _existing(self, job_id: str) -> Flow[dict[str, Any] | None]:
-        try:
-            answer = yield from self._call(HttpCall("GET", _job(job_id)))
-        except NotFoundError:
-            return None
-        if not isinstance(answer, dict):
-            raise UnavailableError(f"The answer about {job_id} is not a job.")
-        return answer
-
-    def _get(self, ref: JobRef) -> Flow[tuple[dict[str, Any], float | None]]:
-        try:
-            answer: HttpAnswer = yield from self._call(HttpCall("GET", _job(ref.id), whole=True))
-        except NotFoundError as error:
-            raise NotFoundError(
-                f"Azure OpenAI does not know {ref} (any more). It keeps a job for {STATUS_KEPT_HOURS} hours after its "
-                "end and then forgets it: if the job ended well, its index of the same name is still in the search "
-                f"service. Otherwise see whether the connection {ref.conn_id} still points at the right resource.",
-                status=error.status,
-                code=error.code,
-            ) from None
-        if not isinstance(answer.body, dict) or not isinstance(answer.body.get("status"), str):
-            raise UnavailableError(f"The service's answer about {ref} is not a job.")
-        return answer.body, answer.retry_after
+        job, _ = yield from get_job(ref)
+        return build_manifest(ref, job)
 
     def _attached(self, job: Mapping[str, Any], spec: AzureIngestionSpec, key: JobKey) -> JobRef:
         """Return the reference to a job that has our id, if it is what was asked for."""
@@ -243,11 +152,3 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
             )
         log.info("The job %s is there already; attaching to it.", key.name)
         return self.ref(key.name)
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MAX_ID
-
-
-def _job(job_id: str) -> str:
-    return f"{JOBS}/{quote(job_id, safe='')}"

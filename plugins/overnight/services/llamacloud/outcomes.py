@@ -8,7 +8,15 @@ from enum import StrEnum
 from typing import Any, Final
 
 from overnight.errors import NotFoundError, shorten
-from overnight.services.llamacloud.api import JOBS_PER_CALL, MAX_ID, Record, batched, get_files_path, get_jobs, list_all
+from overnight.services.llamacloud.answers import (
+    JOBS_PER_CALL,
+    MAX_ID,
+    Record,
+    batched,
+    get_files_path,
+    get_jobs,
+    list_all,
+)
 from overnight.services.llamacloud.sources import FILE_TAG, URI_TAG
 from overnight.services.llamacloud.spec import TAG_PREFIX
 from overnight.transport.flow import Flow

@@ -11,7 +11,7 @@ import orjson
 
 from overnight.errors import NotFoundError, SpecError, shorten
 from overnight.jobs import JobRef, ResultFile, ResultManifest
-from overnight.services.llamacloud.api import AT_ONCE, JOBS, batched, get_batches, path, raising
+from overnight.services.llamacloud.answers import AT_ONCE, JOBS, batched, get_batches, path, raising
 from overnight.services.llamacloud.outcomes import FileOutcome, FileState, job_ids, look_at_jobs, outcomes
 from overnight.services.llamacloud.status import is_over, lacks_results, to_counts
 from overnight.storage import Storage

@@ -19,7 +19,7 @@ from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobState, JobSta
 from overnight.jobs.identity import JobName
 from overnight.jobs.service import MAX_OTHER_PAGES, Service
 from overnight.services.create import CLOCK_SKEW, create_object_once
-from overnight.services.llamacloud.api import (
+from overnight.services.llamacloud.answers import (
     AT_ONCE,
     BATCHES,
     DIRECTORIES,

@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from overnight.errors import SpecError
-from overnight.services.llamacloud.api import get_files_path, list_all
+from overnight.services.llamacloud.answers import get_files_path, list_all
 from overnight.services.llamacloud.spec import TAG_PREFIX, JobType, Limits, MetadataValue
 from overnight.storage import Storage, StoredFile
 from overnight.transport.flow import Flow

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from overnight.jobs import FailureCause, JobCounts, JobError, JobState, JobStatus
-from overnight.services.llamacloud.api import Record
+from overnight.services.llamacloud.answers import Record
 from overnight.services.llamacloud.outcomes import FileOutcome, FileState
 
 MAX_ERRORS: Final = 20

@@ -12,7 +12,7 @@ import orjson
 
 from overnight.errors import RequestRefusedError, ServiceError, SpecError, TransientError
 from overnight.services.create import create_object_once
-from overnight.services.llamacloud.api import (
+from overnight.services.llamacloud.answers import (
     CONFIGURATIONS,
     DIRECTORIES,
     Record,

@@ -21,8 +21,6 @@ from overnight.errors import (
 )
 from overnight.jobs.cause import Cause, find_text_cause, text_cause
 from overnight.jobs.model import FailureCause
-from overnight.transport.flow import Flow
-from overnight.transport.http import HttpCall
 from overnight.transport.opensearch import read_opensearch_error
 
 
@@ -294,20 +292,13 @@ def _remote_code(text: str, status: object) -> str | None:
     return REMOTE_JOB_GONE if status == 404 else REMOTE_REFUSED
 
 
-def ask(call: HttpCall) -> Flow[Any]:
+def explain(error: ServiceError) -> ServiceError:
     """
-    Carry out one call of the plugin, with each error raised as the kind that it is.
+    Return the error as the kind that it is.
 
     Only an unknown task or remote job is :class:`~overnight.errors.NotFoundError`; an error that is somebody
     else's 404 or 401 carries no status, so that nobody reads it as this job's end or these credentials' fault.
     """
-    try:
-        return (yield call)
-    except ServiceError as error:
-        raise _explain(error) from error
-
-
-def _explain(error: ServiceError) -> ServiceError:
     code = error.code or ""
     if code in _REMOTE_REMEDIES:
         text = f"{error} {_REMOTE_REMEDIES[code]}"

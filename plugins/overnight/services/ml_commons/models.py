@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import quote
 
 import orjson
 
 from overnight.errors import JobFailedError, RequestRefusedError, ServiceError, SpecError, UnavailableError
-from overnight.services.ml_commons.causes import ask
-from overnight.services.ml_commons.connection import ML, SEARCH_LAG, get_task
+from overnight.services.ml_commons.answers import SEARCH_LAG, ask, get_task, quote_part
+from overnight.services.ml_commons.connection import ML
 from overnight.transport.flow import Flow, Pause
 from overnight.transport.http import HttpCall, Retry
 
@@ -52,7 +51,7 @@ def ensure_connector(body: Mapping[str, Any], *, update: bool = False) -> Flow[s
     changed = [name for name in COMPARED if _comparable(name, found.get(name)) != _comparable(name, body.get(name))]
     if update:
         patch = {name: value for name, value in body.items() if name != "name"}
-        yield from ask(HttpCall("PUT", f"{ML}/connectors/{_quoted(connector_id)}", json=patch))
+        yield from ask(HttpCall("PUT", f"{ML}/connectors/{quote_part(connector_id)}", json=patch))
     elif changed:
         raise SpecError(
             f"The connector {body['name']!r} ({connector_id}) is there with other {', '.join(changed)}. Use another "
@@ -67,7 +66,7 @@ def delete_connector(connector_id: str) -> Flow[None]:
 
     :raises RequestRefusedError: models still use it.
     """
-    yield from ask(HttpCall("DELETE", f"{ML}/connectors/{_quoted(connector_id)}"))
+    yield from ask(HttpCall("DELETE", f"{ML}/connectors/{quote_part(connector_id)}"))
 
 
 def ensure_model(name: str, connector_id: str, description: str | None = None) -> Flow[str]:
@@ -90,7 +89,7 @@ def ensure_model(name: str, connector_id: str, description: str | None = None) -
         model_id = next(iter(mine))
         if mine[model_id].get("model_state") != "DEPLOYED":
             log.info("The model %r (%s) is there and %s; deploying it.", name, model_id, mine[model_id]["model_state"])
-            yield from _finished((yield from ask(HttpCall("POST", f"{ML}/models/{_quoted(model_id)}/_deploy"))))
+            yield from _finished((yield from ask(HttpCall("POST", f"{ML}/models/{quote_part(model_id)}/_deploy"))))
         yield from _deployed(model_id)
         return model_id
     body = {"name": name, "function_name": "remote", "connector_id": connector_id}
@@ -106,7 +105,7 @@ def ensure_model(name: str, connector_id: str, description: str | None = None) -
 
 def delete_model(model_id: str) -> Flow[None]:
     """Undeploy and delete a model; one that is not there is fine."""
-    path = f"{ML}/models/{_quoted(model_id)}"
+    path = f"{ML}/models/{quote_part(model_id)}"
     try:
         yield from ask(HttpCall("POST", f"{path}/_undeploy"))
         for seconds in DEPLOY_WAITS:
@@ -144,7 +143,7 @@ def _finished(answer: Any) -> Flow[dict[str, Any]]:
 def _deployed(model_id: str) -> Flow[None]:
     # The task of registering is over before the deployment is.
     for seconds in DEPLOY_WAITS:
-        model = yield from ask(HttpCall("GET", f"{ML}/models/{_quoted(model_id)}"))
+        model = yield from ask(HttpCall("GET", f"{ML}/models/{quote_part(model_id)}"))
         state = model.get("model_state")
         if state == "DEPLOYED":
             return
@@ -189,7 +188,3 @@ def _json(value: Any) -> Any:
         except orjson.JSONDecodeError:
             return value
     return value
-
-
-def _quoted(part: str) -> str:
-    return quote(part, safe="")

@@ -10,8 +10,8 @@ from typing import Any, Final
 from overnight.errors import MAX_TEXT, shorten
 from overnight.jobs import FailureCause, JobCounts, JobError, JobState, JobStatus
 from overnight.jobs.cause import Cause
+from overnight.services.ml_commons.answers import created_at, plain
 from overnight.services.ml_commons.causes import get_cause
-from overnight.services.ml_commons.connection import created_at, plain
 from overnight.services.openai.status import read_status
 
 STUCK_AFTER: Final = timedelta(minutes=15)

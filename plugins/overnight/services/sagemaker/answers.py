@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from typing_extensions import TypedDict
 
 from overnight.errors import MAX_TEXT, UnavailableError, shorten
+from overnight.services.sagemaker.connection import S3, SAGEMAKER
 from overnight.transport.aws import AwsCall
 from overnight.transport.flow import Flow
 
@@ -97,20 +98,20 @@ def describe_job(name: str) -> Flow[dict[str, Any]]:
     :raises NotFoundError: SageMaker does not know it.
     :raises UnavailableError: the answer is no job's description.
     """
-    call = AwsCall("DescribeTransformJob", {"TransformJobName": name})
+    call = AwsCall(SAGEMAKER, "DescribeTransformJob", {"TransformJobName": name})
     return _check(_JOB, (yield call), call)
 
 
 def list_job_pages(arguments: Mapping[str, Any]) -> Flow[tuple[list[dict[str, Any]], Mapping[str, Any] | None]]:
     """Return one page of transform jobs, and the arguments of the next one; ``None`` when it is the last."""
-    call = AwsCall("ListTransformJobs", arguments)
+    call = AwsCall(SAGEMAKER, "ListTransformJobs", arguments)
     page = _check(_JOB_PAGE, (yield call), call)
     return page["TransformJobSummaries"], _get_next(arguments, "NextToken", page.get("NextToken"))
 
 
 def list_object_pages(arguments: Mapping[str, Any]) -> Flow[tuple[list[dict[str, Any]], Mapping[str, Any] | None]]:
     """Return one page of a bucket's objects, and the arguments of the next one; ``None`` when it is the last."""
-    call = AwsCall("ListObjectsV2", arguments, "s3")
+    call = AwsCall(S3, "ListObjectsV2", arguments)
     page = _check(_OBJECT_PAGE, (yield call), call)
     token = page.get("NextContinuationToken") if page.get("IsTruncated") else None
     return page.get("Contents") or [], _get_next(arguments, "ContinuationToken", token)

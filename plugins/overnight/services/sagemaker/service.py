@@ -21,18 +21,18 @@ from overnight.errors import (
     SpecError,
     TransientError,
     UnavailableError,
-    shorten,
 )
-from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultFile, ResultManifest, choose_found
+from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultManifest, choose_found
 from overnight.jobs.service import MAX_OTHER_PAGES, Service
 from overnight.services.sagemaker.answers import describe_job, list_job_pages
-from overnight.services.sagemaker.objects import TransformOutputs, find_inputs, find_outputs, too_large
-from overnight.services.sagemaker.spec import SageMakerTransformSpec, tag_text, write_manifest
+from overnight.services.sagemaker.causes import NAME_TAKEN
+from overnight.services.sagemaker.connection import SAGEMAKER
+from overnight.services.sagemaker.objects import find_inputs, too_large
+from overnight.services.sagemaker.results import build_manifest, find_outputs
+from overnight.services.sagemaker.spec import SageMakerTransformSpec, tag_text
 from overnight.services.sagemaker.status import read_state, read_status
-from overnight.transport.aws import AwsCall, AwsTransport
+from overnight.transport.aws import AwsCall
 from overnight.transport.flow import Flow
-
-__all__ = ["AwsCall", "AwsTransport", "SageMakerTransformService", "SageMakerTransformSpec", "write_manifest"]
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
         yield from _check_inputs(spec)
         request = spec.request(key.name, _tags(key))
         try:
-            yield AwsCall("CreateTransformJob", request)
+            yield AwsCall(SAGEMAKER, "CreateTransformJob", request)
         except UnavailableError:
             try:
                 return (yield from self._attach(request))
@@ -93,7 +93,7 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
                 log.info("%s was not created.", key.name)
             raise
         except RequestRefusedError as error:
-            if error.code != "ResourceInUse":
+            if error.code != NAME_TAKEN:
                 raise
             return (yield from self._attach(request))
         return self.ref(key.name)
@@ -140,7 +140,7 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
         It is Stopping for up to two minutes; the outputs that are written stay, and the time until then is billed.
         """
         try:
-            yield AwsCall("StopTransformJob", {"TransformJobName": ref.id})
+            yield AwsCall(SAGEMAKER, "StopTransformJob", {"TransformJobName": ref.id})
         except RequestRefusedError:
             # A job that is over, or on its way, is refused.
             status = yield from self.status(ref)
@@ -156,26 +156,7 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
         :raises CredentialsError: the connection may not list the objects.
         """
         job = yield from describe_job(ref.id)
-        made: TransformOutputs = yield from find_outputs(job)
-        files = [
-            *(ResultFile(kind="output", uri=output) for _, output in made.outputs),
-            *(ResultFile(kind="input", uri=source) for source, _ in made.outputs),
-            *(ResultFile(kind="missing", uri=uri) for uri in made.missing),
-        ]
-        detail = {
-            "status": job.get("TransformJobStatus"),
-            "arn": job.get("TransformJobArn"),
-            "model": job.get("ModelName"),
-            "input_prefix": made.prefix[: made.prefix.rfind("/") + 1],
-            "output_uri": job["TransformOutput"]["S3OutputPath"],
-            "failure_reason": shorten(job.get("FailureReason") or ""),
-        }
-        return ResultManifest(
-            ref=ref,
-            files=tuple(files),
-            counts=read_status(job, made).counts,
-            detail={name: value for name, value in detail.items() if value},
-        )
+        return build_manifest(ref, job, (yield from find_outputs(job)))
 
     def console_url(self, ref: JobRef) -> str | None:
         """Return the address of the job in the AWS console."""
@@ -188,7 +169,7 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
             raise RequestRefusedError(
                 f"The name {name} is taken by a transform job with another model, input or output, and SageMaker never "
                 "frees a name. Change the spec, or clear the task.",
-                code="ResourceInUse",
+                code=NAME_TAKEN,
             )
         log.info("%s had been created at %s and is %s.", name, job["CreationTime"], job["TransformJobStatus"])
         return self.ref(name)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from overnight.errors import shorten
 from overnight.jobs import FailureCause, JobCounts, JobError, JobState, JobStatus
 from overnight.services.sagemaker.causes import get_cause
-from overnight.services.sagemaker.objects import TransformOutputs
+from overnight.services.sagemaker.results import TransformOutputs
 
 UNKNOWN: Final = "Overnight does not know this reason; its text is SageMaker's."
 MAX_NAMED: Final = 10
@@ -43,7 +43,7 @@ def read_status(job: Mapping[str, Any], made: TransformOutputs | None = None, no
     errors = [*_reason(job), *([JobError(code="OutputsUnknown", message=note)] if note else [])]
     counts = JobCounts()
     if made is not None:
-        counts = JobCounts(total=made.total, succeeded=len(made.outputs), failed=len(made.missing))
+        counts = made.counts
         if made.missing and made.outputs and state in (JobState.FAILED, JobState.SUCCEEDED):
             state = JobState.PARTIAL
         elif made.missing and state is JobState.SUCCEEDED:

@@ -11,7 +11,8 @@ import pytest
 from overnight.errors import NotFoundError, SpecError, UnsupportedError
 from overnight.jobs import JobKey
 from overnight.services.azure_ingestion.connection import AzureIngestionConnection
-from overnight.services.azure_ingestion.service import AzureIngestionService, AzureIngestionSpec
+from overnight.services.azure_ingestion.service import AzureIngestionService
+from overnight.services.azure_ingestion.spec import AzureIngestionSpec
 from overnight.transport.flow import Flow
 from overnight.transport.http import HttpCall
 from unit.services.answers import check

@@ -20,7 +20,8 @@ from overnight.errors import (
 )
 from overnight.jobs import JobKey, JobState
 from overnight.services.azure_ingestion.connection import JOBS, AzureIngestionConnection
-from overnight.services.azure_ingestion.service import AzureIngestionService, AzureIngestionSpec
+from overnight.services.azure_ingestion.service import AzureIngestionService
+from overnight.services.azure_ingestion.spec import AzureIngestionSpec
 from overnight.services.create import CREATE_TRIES
 from overnight.transport.flow import Flow, Pause
 from overnight.transport.http import HttpAnswer, HttpCall, Retry

@@ -6,7 +6,7 @@ import pytest
 
 from http_server import Server, json_answer
 from overnight.errors import CredentialsError, RequestRefusedError, ServiceError, SpecError
-from overnight.services.llamacloud.api import list_all
+from overnight.services.llamacloud.answers import list_all
 from overnight.services.llamacloud.connection import LlamaCloudConnection, read_detail
 from overnight.transport.http import HttpCall
 

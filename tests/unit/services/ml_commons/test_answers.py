@@ -10,8 +10,11 @@ import pytest
 
 from overnight.errors import SpecError
 from overnight.jobs import JobKey
-from overnight.services.ml_commons.ingest import MLCommonsIngestService, MLCommonsIngestSpec, S3Credential
-from overnight.services.ml_commons.predict import MLCommonsPredictService, MLCommonsPredictSpec
+from overnight.services.ml_commons.ingest.credential import S3Credential
+from overnight.services.ml_commons.ingest.service import MLCommonsIngestService
+from overnight.services.ml_commons.ingest.spec import MLCommonsIngestSpec
+from overnight.services.ml_commons.predict.service import MLCommonsPredictService
+from overnight.services.ml_commons.predict.spec import MLCommonsPredictSpec
 from overnight.transport.flow import Flow
 from overnight.transport.http import HttpCall
 from overnight.transport.opensearch import OpenSearchConnection

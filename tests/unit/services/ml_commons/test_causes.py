@@ -15,7 +15,8 @@ from overnight.errors import (
 )
 from overnight.jobs import FailureCause
 from overnight.jobs.poller import PollEnd, Poller, PollOutcome, Wait
-from overnight.services.ml_commons.causes import TEXT_CAUSES, ask, get_cause
+from overnight.services.ml_commons.answers import ask
+from overnight.services.ml_commons.causes import TEXT_CAUSES, get_cause
 from overnight.services.ml_commons.connection import transport
 from overnight.services.ml_commons.status import read_ingestion
 from overnight.transport.http import HttpCall

@@ -9,7 +9,8 @@ import pytest
 
 from overnight.errors import SpecError
 from overnight.services.ml_commons.connectors import checked, fill, read_blueprint, read_config
-from overnight.services.ml_commons.predict import MLCommonsPredictSpec, identity_parameter
+from overnight.services.ml_commons.predict.service import identity_parameter
+from overnight.services.ml_commons.predict.spec import MLCommonsPredictSpec
 
 BLUEPRINTS = Path(__file__).parents[4] / "include" / "connectors"
 AWS = {"access_key": "AKIDEXAMPLE", "secret_key": "topsecret"}

@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from overnight.errors import SpecError
-from overnight.services.sagemaker.service import SageMakerTransformSpec, write_manifest
-from overnight.services.sagemaker.spec import Experiment, read_manifest, tag_text
+from overnight.services.sagemaker.spec import (
+    Experiment,
+    SageMakerTransformSpec,
+    read_manifest,
+    tag_text,
+    write_manifest,
+)
 
 PLAIN = {
     "model_name": "embed",

@@ -7,7 +7,7 @@ import pytest
 
 from overnight.errors import CredentialsError, RequestRefusedError, UnavailableError
 from overnight.jobs import FailureCause, JobKey, JobRef, JobState
-from overnight.services.sagemaker.objects import TransformOutputs
+from overnight.services.sagemaker.results import TransformOutputs
 from overnight.services.sagemaker.service import SageMakerTransformService
 from overnight.services.sagemaker.status import parse_cause, read_status
 

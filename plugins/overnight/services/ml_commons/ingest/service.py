@@ -7,21 +7,16 @@ API: https://docs.opensearch.org/2.19/ml-commons-plugin/api/async-batch-ingest/.
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Final, Literal
-
-from pydantic import Field, JsonValue
+from typing import Any, ClassVar, Final
 
 from overnight.errors import ServiceError, SpecError, UnavailableError, UnsupportedError
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobState, JobStatus, ResultManifest
-from overnight.jobs.service import JobSpec, Service
-from overnight.services.ml_commons.causes import NO_HANDLER, NO_TASK_INDEX, ask
-from overnight.services.ml_commons.connection import (
-    ML,
+from overnight.jobs.service import Service
+from overnight.services.ml_commons.answers import (
     SEARCH_LAG,
+    ask,
     created_at,
     get_task,
     get_tasks,
@@ -30,6 +25,12 @@ from overnight.services.ml_commons.connection import (
     read_task_id,
     tasks_since,
 )
+from overnight.services.ml_commons.causes import NO_TASK_INDEX
+from overnight.services.ml_commons.connection import ML
+from overnight.services.ml_commons.ingest.credential import Credential, on_the_wire
+from overnight.services.ml_commons.ingest.engine import ENDPOINT
+from overnight.services.ml_commons.ingest.results import build_manifest
+from overnight.services.ml_commons.ingest.spec import MLCommonsIngestSpec
 from overnight.services.ml_commons.status import read_ingestion
 from overnight.transport.flow import Flow, Pause
 from overnight.transport.http import HttpCall, Retry
@@ -37,12 +38,6 @@ from overnight.transport.opensearch import OpenSearchConnection, ServerVersion, 
 
 log = logging.getLogger(__name__)
 
-Engine = Literal["auto", "server", "client"]
-"""Where a batch ingestion is carried out: in the cluster, or by our own load on the Airflow worker."""
-
-SINCE: Final = (2, 17)
-SWAPPED_SINCE: Final = (2, 19)
-UNTIL: Final = (3, 0)
 CURE_TRIES: Final = 5
 MAX_MILLISECONDS: Final = 10**14
 """Of a time that Python can hold."""
@@ -53,73 +48,6 @@ CLOCK_SKEW: Final = timedelta(minutes=1)
 """How far the cluster's clock may be behind ours."""
 YOUNG: Final = timedelta(minutes=5)
 """Up to this age a task is not suspected of having died with its node."""
-_ENDPOINT: Final = f"{ML}/_batch_ingestion"
-_S3_OBJECT: Final = re.compile(r"s3://[a-zA-Z0-9.-]+/[^*?\[\]]*[^*?\[\]/]")
-_UNCUT: Final = re.compile(r"source\[\d+\][^$]*\$(?!\.)")
-_REGION: Final = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
-
-
-class MLCommonsIngestSpec(JobSpec):
-    """
-    One batch ingestion, without its credential.
-
-    :param index_name: An index that is there; the server would make a missing one, with embeddings as plain numbers.
-    :param field_map: Field of the document to JSONPath.
-    :param ingest_fields: More JSONPaths; the last segment of each is the field's name.
-    :param source_type: ``s3`` or ``openAI``.
-    :param sources: ``s3://bucket/key`` of one object, or OpenAI file ids.
-    :param connector_id: A connector whose credential the cluster uses instead of ours.
-    """
-
-    index_name: str = Field(min_length=1)
-    field_map: Mapping[str, JsonValue]
-    ingest_fields: tuple[str, ...] = ()
-    source_type: Literal["s3", "openAI"]
-    sources: tuple[str, ...] = Field(min_length=1)
-    connector_id: str | None = None
-
-    @property
-    def is_repeatable(self) -> bool:
-        """Whether a second run writes the same documents again and not others beside them."""
-        return "_id" in self.field_map
-
-
-@dataclass(frozen=True)
-class S3Credential:
-    """
-    What the cluster reads S3 with.
-
-    :param session_token: Of temporary credentials; they must outlive the ingestion.
-    """
-
-    access_key: str
-    secret_key: str
-    region: str
-    session_token: str | None = None
-
-    def __repr__(self) -> str:
-        return f"S3Credential(region={self.region!r})"
-
-
-@dataclass(frozen=True)
-class OpenAICredential:
-    """The key that the cluster reads OpenAI's files with."""
-
-    key: str
-
-    def __repr__(self) -> str:
-        return "OpenAICredential()"
-
-
-Credential = S3Credential | OpenAICredential
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The engine that carries out a request, and why."""
-
-    engine: Literal["server", "client"]
-    why: str
 
 
 class MLCommonsIngestService(Service[MLCommonsIngestSpec]):
@@ -176,7 +104,7 @@ class MLCommonsIngestService(Service[MLCommonsIngestSpec]):
         version = yield from self._config.version()
         if self.doubtful_since is not None:
             yield from self._settle(spec, self.doubtful_since)
-        call = HttpCall("POST", _ENDPOINT, json=self._body(spec, version), retry=Retry.REJECTED)
+        call = HttpCall("POST", ENDPOINT, json=self._body(spec, version), retry=Retry.REJECTED)
         began = datetime.now(UTC)
         try:
             answer = yield from self._cured(call)
@@ -222,9 +150,7 @@ class MLCommonsIngestService(Service[MLCommonsIngestSpec]):
 
     def results(self, ref: JobRef) -> Flow[ResultManifest]:
         """Return a manifest without files: the results are documents in the index, and the server counts none."""
-        task = yield from get_task(ref.id)
-        detail = {name: task[name] for name in ("create_time", "last_update_time") if type(task.get(name)) is int}
-        return ResultManifest(ref=ref, detail=detail)
+        return build_manifest(ref, (yield from get_task(ref.id)))
 
     def _body(self, spec: MLCommonsIngestSpec, version: ServerVersion) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -281,115 +207,6 @@ class MLCommonsIngestService(Service[MLCommonsIngestSpec]):
             log.info("An ingestion that may be an earlier try's runs; waiting for its end: %s", live[0]["task_id"])
             yield Pause(SETTLE_INTERVAL)
             waited += timedelta(seconds=SETTLE_INTERVAL)
-
-
-def choose_engine(
-    wanted: Engine,
-    version: ServerVersion,
-    source_type: str | None,
-    sources: Sequence[str | Sequence[str]],
-    *,
-    paths: Iterable[str] = (),
-    endpoint: bool = True,
-) -> Choice:
-    """
-    Decide where a request is carried out.
-
-    :param wanted: ``auto`` takes the server wherever it gives the right documents.
-    :param source_type: The request's ``data_source.type``.
-    :param paths: Every path of the field map.
-    :param endpoint: Whether the server was seen to have the endpoint.
-    :raises SpecError: ``server`` was wanted, and cannot do it; the text names the remedy.
-    """
-    hindrance = _hindrance(version, endpoint) or _unfit(version, source_type, sources) or _unread(paths)
-    if wanted == "client":
-        return Choice("client", "engine='client' was asked for")
-    if hindrance is None:
-        return Choice("server", f"{version} has batch ingestion, and this request is one it carries out rightly")
-    if wanted == "server":
-        raise SpecError(
-            f"engine='server' cannot carry out this request: {hindrance}. Use engine='client' or 'auto': the same "
-            "request then runs on the Airflow worker."
-        )
-    return Choice("client", hindrance)
-
-
-def _hindrance(version: ServerVersion, endpoint: bool) -> str | None:
-    if version.distribution == "serverless":
-        return "OpenSearch Serverless has no ML Commons batch ingestion"
-    if version.distribution != "opensearch" or version.release < SINCE:
-        return f"{version} has no batch ingestion; it came with OpenSearch 2.17"
-    if version.release >= UNTIL:
-        return f"{version} has no batch ingestion any more; OpenSearch 3.0 removed it"
-    if not endpoint:
-        return f"this {version} does not have the endpoint {_ENDPOINT}, so ML Commons is not installed"
-    return None
-
-
-def _unfit(version: ServerVersion, source_type: str | None, sources: Sequence[str | Sequence[str]]) -> str | None:
-    if source_type not in ("s3", "openAI"):
-        return f"batch ingestion reads S3 and OpenAI files, not {source_type or 'sources of mixed kinds'}"
-    if not all(isinstance(uri, str) for uri in sources):
-        return "batch ingestion reads one file for each source, not lists of files"
-    if source_type == "s3":
-        if not all(_S3_OBJECT.fullmatch(str(uri)) for uri in sources):
-            return "batch ingestion reads single S3 objects; it knows neither globs nor prefixes"
-        if len(sources) > 1 and version.release >= SWAPPED_SINCE:
-            return (
-                f"batch ingestion of several S3 sources is broken in {version}: it fails with 'Connection pool shut "
-                "down' after the first of them was indexed"
-            )
-    return None
-
-
-def _unread(paths: Iterable[str]) -> str | None:
-    unread = [path for path in paths if _UNCUT.search(path)]
-    if unread:
-        return f"batch ingestion reads 'source[N].' only where '$.' follows, and fails for {unread[0]!r}"
-    return None
-
-
-def has_endpoint() -> Flow[bool]:
-    """
-    Ask whether the server has batch ingestion, starting nothing.
-
-    A path that is there for POST alone refuses a GET with 405; one that is not there at all has no handler.
-    """
-    try:
-        yield from ask(HttpCall("GET", _ENDPOINT))
-    except UnsupportedError as error:
-        return error.code != NO_HANDLER
-    return True
-
-
-def on_the_wire(credential: Credential, version: ServerVersion) -> dict[str, str]:
-    """
-    Write a credential as the server reads it.
-
-    From 2.19.0 on the plugin passes region and session token on in swapped order, so that the request as it is
-    documented always fails with ``region must not be null``. There the two trade places; without a token the region
-    stands in its place alone. 2.17 and 2.18 read what is documented.
-
-    :raises SpecError: there is no region, or one that cannot be.
-    """
-    if isinstance(credential, OpenAICredential):
-        return {"openAI_key": credential.key}
-    if not _REGION.fullmatch(credential.region):
-        raise SpecError(
-            f"The S3 region {credential.region!r} is not a region such as us-east-1; put region_name into the AWS "
-            "connection's extra."
-        )
-    wire = {"access_key": credential.access_key, "secret_key": credential.secret_key}
-    region, token = credential.region, credential.session_token
-    if SWAPPED_SINCE <= version.release < UNTIL:
-        log.info(
-            "%s swaps region and session_token of an S3 ingestion, so they are sent the other way round: the region as "
-            "session_token%s.",
-            version,
-            ", the token as region" if token else ", and no region",
-        )
-        return {**wire, "session_token": region, **({"region": token} if token else {})}
-    return {**wire, "region": region, **({"session_token": token} if token else {})}
 
 
 def _is_old(task: Mapping[str, Any]) -> bool:

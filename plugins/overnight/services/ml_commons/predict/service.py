@@ -6,39 +6,32 @@ API: https://docs.opensearch.org/latest/ml-commons-plugin/api/model-apis/batch-p
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Final
-from urllib.parse import quote
 
 import orjson
-from pydantic import Field, JsonValue, field_validator
+from pydantic import JsonValue
 
-from overnight.errors import (
-    MAX_TEXT,
-    RequestRefusedError,
-    ServiceError,
-    SpecError,
-    UnavailableError,
-    UnsupportedError,
-    shorten,
-)
-from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultFile, ResultManifest, choose_found
-from overnight.jobs.service import JobSpec, Service
+from overnight.errors import RequestRefusedError, ServiceError, SpecError, UnavailableError, UnsupportedError
+from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultManifest, choose_found
+from overnight.jobs.service import Service
 from overnight.services.create import create_once
-from overnight.services.ml_commons.causes import NAME_TAKEN, NO_ACTION, NO_HANDLER, ask
-from overnight.services.ml_commons.connection import (
-    ML,
+from overnight.services.ml_commons.answers import (
+    ask,
     created_at,
     get_task,
     get_tasks,
     quote_answer,
+    quote_part,
     read_task_id,
     task_path,
     tasks_since,
 )
+from overnight.services.ml_commons.causes import NAME_TAKEN, NO_ACTION, NO_HANDLER
+from overnight.services.ml_commons.connection import ML
+from overnight.services.ml_commons.predict.results import build_manifest
+from overnight.services.ml_commons.predict.spec import MLCommonsPredictSpec
 from overnight.services.ml_commons.status import get_remote, read_prediction
 from overnight.transport.flow import Flow
 from overnight.transport.http import HttpCall, Retry
@@ -47,38 +40,9 @@ NAME_TAG: Final = "overnight_name"
 """The key of a job's name in OpenAI's metadata; the same as the one of a batch that is submitted directly."""
 IDENTITIES: Final = ("TransformJobName", "metadata", "jobName", "name")
 """Parameters that carry a job's name to the remote service, as SageMaker, OpenAI, Bedrock and Cohere call theirs."""
-_SECRET = re.compile(r"(access|secret|api|openai|cohere)_?key|session_?token|password|authorization", re.IGNORECASE)
 
 RemoteLookup = Callable[[JobKey, datetime], FoundJob | None]
 """Looks for a task instance's job at the remote service itself; blocking, so for workers only."""
-
-
-class MLCommonsPredictSpec(JobSpec):
-    """
-    One batch prediction.
-
-    :param model_id: A deployed remote model, whose connector has the actions ``batch_predict`` and
-        ``batch_predict_status``.
-    :param parameters: What overrides the connector's own parameters for this job. Objects are given as objects.
-    :param allow_unnamed: Submit also through a connector that passes no name on to its service. A job without a name
-        is not found again when the worker dies before it has recorded the task's id: a retry then pays twice.
-    """
-
-    model_id: str = Field(min_length=1)
-    parameters: Mapping[str, JsonValue] = Field(default_factory=dict)
-    # It does not change the work, and so not the fingerprint.
-    allow_unnamed: bool = Field(default=False, exclude=True)
-
-    @field_validator("parameters")
-    @classmethod
-    def _no_secret(cls, parameters: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        secrets = [name for name in parameters if _SECRET.search(name)]
-        if secrets:
-            raise ValueError(
-                f"{secrets} look like credentials, which belong into the connector (and reach it from an Airflow "
-                "connection), not into a job's parameters"
-            )
-        return parameters
 
 
 class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
@@ -121,7 +85,7 @@ class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
             and would pay for it again.
         """
         body = {"parameters": (yield from self._named(spec, key))}
-        path = f"{ML}/models/{_quoted(spec.model_id)}/_batch_predict"
+        path = f"{ML}/models/{quote_part(spec.model_id)}/_batch_predict"
         has_name = spec.allow_unnamed is False or _get_identity(body["parameters"]) is not None
 
         def create() -> Flow[JobRef | None]:
@@ -189,14 +153,7 @@ class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
         OpenAI's files are ``openai://file-…``. SageMaker's are all below ``S3OutputPath``, a prefix that other jobs may
         write to, too: give each run its own.
         """
-        task = yield from get_task(ref.id)
-        remote = get_remote(task)
-        return ResultManifest(
-            ref=ref,
-            files=tuple(_files(remote)),
-            counts=read_prediction(task).counts,
-            detail={name: _bound(remote[name]) for name in _DETAILS if remote.get(name) is not None},
-        )
+        return build_manifest(ref, (yield from get_task(ref.id)))
 
     def _listed(self, key: JobKey, oldest: datetime) -> Flow[FoundJob | None]:
         found = []
@@ -214,10 +171,12 @@ class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
 
     def _named(self, spec: MLCommonsPredictSpec, key: JobKey) -> Flow[dict[str, JsonValue]]:
         """Return the parameters with the job's name in the one that the connector passes on."""
-        model = yield from self._read_object(f"{ML}/models/{_quoted(spec.model_id)}", "model")
+        model = yield from self._read_object(f"{ML}/models/{quote_part(spec.model_id)}", "model")
         connector = model.get("connector")
         if not isinstance(connector, dict) and model.get("connector_id"):
-            connector = yield from self._read_object(f"{ML}/connectors/{_quoted(model['connector_id'])}", "connector")
+            connector = yield from self._read_object(
+                f"{ML}/connectors/{quote_part(model['connector_id'])}", "connector"
+            )
         connector = connector if isinstance(connector, dict) else {}
         parameter = identity_parameter(connector)
         if parameter is None and spec.allow_unnamed:
@@ -278,37 +237,6 @@ def _get_name(remote: Mapping[str, Any]) -> str:
     return str(remote.get("TransformJobArn", "")).rpartition("/")[2]
 
 
-_DETAILS = (
-    "id", "status", "endpoint", "model", "usage", "job_id", "output_dataset_id", "TransformJobName", "TransformJobArn",
-    "TransformJobStatus", "TransformInput", "TransformOutput", "FailureReason",
-)  # fmt: skip
-
-
-def _files(remote: Mapping[str, Any]) -> list[ResultFile]:
-    files = []
-    for kind, field in (("output", "output_file_id"), ("error", "error_file_id"), ("input", "input_file_id")):
-        if (file_id := _get_text(remote, field)) is not None:
-            files.append(ResultFile(kind=kind, uri=f"openai://{file_id}"))
-    if (output := _get_text(remote, "TransformOutput", "S3OutputPath")) is not None:
-        files.append(ResultFile(kind="output", uri=f"{output.rstrip('/')}/"))
-    if (source := _get_text(remote, "TransformInput", "DataSource", "S3DataSource", "S3Uri")) is not None:
-        files.append(ResultFile(kind="input", uri=source))
-    return files
-
-
-def _get_text(value: Any, *names: str) -> str | None:
-    """Return the text at a path of names; ``None`` where there is none, or one too long to be a URI."""
-    for name in names:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value if isinstance(value, str) and 0 < len(value) <= MAX_TEXT else None
-
-
-def _bound(value: Any) -> Any:
-    """Return a value of the remote service's answer, as shortened text when it is a long one."""
-    text = json.dumps(value)
-    return value if len(text) <= MAX_TEXT else shorten(value if isinstance(value, str) else text)
-
-
 def _get_identity(parameters: Mapping[str, Any]) -> str | None:
     return next((name for name in IDENTITIES if name in parameters), None)
 
@@ -321,7 +249,3 @@ def _build_orphan_error(ref: JobRef) -> RequestRefusedError:
         "there and clear the task.",
         code=NAME_TAKEN,
     )
-
-
-def _quoted(part: object) -> str:
-    return quote(str(part), safe="")
