@@ -215,6 +215,7 @@ class _Load:
             index,
             list(dict.fromkeys(chain.from_iterable(source_map.fields for source_map in self._maps))),
             has_ids=self._has_ids,
+            has_routing=any(source_map.routing is not None for source_map in self._maps),
             is_complete=self._options.missing_path == "reject" and self._options.unmatched == "missing",
             is_empty=lambda: self._sink.is_empty(index),
             made_fields=lambda: self._sink.find_made_fields(index, b"".join(first)) if first is not None else set(),
@@ -240,7 +241,8 @@ class _Load:
             and (index.is_data_stream or not (delivery.elsewhere or (is_resumed and index.pipelines)))
         )
         return Expectation(
-            dict.fromkeys(delivery.sample, index.routing), checkpoint.tally.indexed if is_countable else None
+            {key: routing if routing is not None else index.routing for key, routing in delivery.sample},
+            checkpoint.tally.indexed if is_countable else None,
         )
 
     def _read_items(self, stack: ExitStack, splicer: Splicer, start: Cursor | None) -> Iterator[ReadItem]:

@@ -175,8 +175,8 @@ class LoadOptions(_Strict):
         data stream gets its documents created.
     :param progress_seconds: Time between two calls of ``on_progress``.
     :param max_line_bytes: Longer lines are rejected without being held in memory.
-    :param create_index: Body (``settings``, ``mappings``) that a missing index is created with. Without it a
-        missing index is refused.
+    :param create_index: Body (``settings``, ``mappings``) that a missing index is created with; with ``data_stream``
+        in it (``{}``), a data stream and its index template. Without it a missing index is refused.
     :param load_settings: Index settings for the time of the load; what they were is restored, also when it fails.
     :param refresh: Whether the documents are made searchable at the end.
     :param verify: Whether the index is held against the report at the end: some of the documents by id, and their

@@ -56,12 +56,13 @@ class SwapArguments(_Arguments):
 
 class OpenSearchCreateIndexOperator(BaseOperator):
     """
-    Make sure that an index is there before anything is submitted or paid for.
+    Make sure that an index or data stream is there before anything is submitted or paid for.
 
     :param index_name: The index or alias.
     :param create: Create it when it is missing. Otherwise a missing index fails the task, since OpenSearch would guess
         plain floats for vectors.
-    :param body: ``settings`` and ``mappings`` of the new index.
+    :param body: ``settings`` and ``mappings`` of the new index; with ``data_stream`` (``{}``) among them, a data stream
+        and its index template are created.
     :param dimension: Put into every ``knn_vector`` field of the body, and held against those of an existing index.
     :param conn_id: The OpenSearch connection.
     """

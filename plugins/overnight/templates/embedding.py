@@ -56,7 +56,9 @@ class EmbeddingConfig(TemplateConfig):
         default=False, title="Create the index", description="Create it when it is missing; otherwise that is refused."
     )
     index_body: dict[str, Any] | None = Field(
-        default=None, title="Settings and mappings", description="What a missing index is created with."
+        default=None,
+        title="Settings and mappings",
+        description="What a missing index is created with; 'data_stream': {} in it makes a data stream.",
     )
     on_bad_document: OnBadDocument = Field(
         default="fail",

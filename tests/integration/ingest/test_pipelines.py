@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from overnight.errors import SpecError
+from overnight.errors import NotFoundError, SpecError
 from overnight.ingest import LoadOptions, OpenSearchTarget, load, read_dead_letters
 from overnight.ingest.write.bulk import IndexRefusedError
 from overnight.ingest.write.index import create_index, swap_alias
@@ -90,25 +91,80 @@ def test_an_update_that_would_lose_something_is_refused(
         _load(target, index_name, tmp_path / "a.jsonl", [{"_id": "a", "meta.title": "new"}])
 
 
-def test_a_data_stream_is_loaded_and_loaded_again(target: OpenSearchTarget, index_name: str, tmp_path: Path) -> None:
-    template = {
-        "index_patterns": [index_name],
-        "data_stream": {},
-        "template": {"settings": {"number_of_replicas": 0}},
+@pytest.fixture
+def stream_name(target: OpenSearchTarget, index_name: str) -> Iterator[str]:
+    """A name for a data stream; it and the template of its name are deleted behind the test."""
+    yield index_name
+    for path in (f"_data_stream/{index_name}", f"_index_template/{index_name}"):
+        with suppress(NotFoundError):
+            target.delete(path)
+
+
+@pytest.mark.parametrize("timestamp", ["@timestamp", "event.time"])
+def test_a_data_stream_is_made_by_the_load_and_loaded_again(
+    timestamp: str, target: OpenSearchTarget, stream_name: str, tmp_path: Path
+) -> None:
+    body = {
+        "data_stream": {"timestamp_field": {"name": timestamp}},
+        "settings": {"number_of_replicas": 0},
+        "mappings": {"properties": {"n": {"type": "integer"}}},
     }
-    target.put(f"_index_template/{index_name}", template)
-    target.put(f"_data_stream/{index_name}", {})
-    try:
-        rows = [{"_id": f"d{n}", "@timestamp": "2026-11-26T00:00:00Z", "n": n} for n in range(50)]
-        report = _load(target, index_name, tmp_path / "a.jsonl", rows)
-        assert (report.indexed, len(_ids_of(target, index_name))) == (50, 50)
-        again = _load(target, index_name, tmp_path / "a.jsonl", rows)
-        assert (again.indexed, again.reasons) == (0, {"document_exists": 50})
-        with pytest.raises(SpecError, match="@timestamp"):
-            _load(target, index_name, tmp_path / "a.jsonl", [{"_id": "x", "n": 1}])
-    finally:
-        target.delete(f"_data_stream/{index_name}")
-        target.delete(f"_index_template/{index_name}")
+    time = {"@timestamp": "2026-11-26T00:00:00Z"} if timestamp == "@timestamp" else {"event": {"time": "2026-11-26"}}
+    rows: list[dict[str, Any]] = [{"_id": f"d{n}", **time, "n": n} for n in range(50)]
+    with pytest.raises(SpecError, match="'data_stream': {}"):
+        _load(target, stream_name, tmp_path / "a.jsonl", rows)
+    report = _load(target, stream_name, tmp_path / "a.jsonl", rows, create_index=body)
+    assert (report.indexed, report.notes, len(_ids_of(target, stream_name))) == (50, (), 50)
+    (stream,) = target.get(f"_data_stream/{stream_name}")["data_streams"]
+    assert (stream["timestamp_field"], stream["template"]) == ({"name": timestamp}, stream_name)
+    create_index(target, stream_name, body)
+    again = _load(target, stream_name, tmp_path / "a.jsonl", rows, create_index=body)
+    assert (again.indexed, again.reasons) == (0, {"document_exists": 50})
+    with pytest.raises(SpecError, match=f"no '{timestamp}'"):
+        _load(target, stream_name, tmp_path / "a.jsonl", [{"_id": "x", "n": 1}])
+    with pytest.raises(SpecError, match="takes no routing"):
+        _load(target, stream_name, tmp_path / "a.jsonl", [{"_id": "x", **time, "_routing": "a"}])
+    # Some documents without a date are refused one by one.
+    mixed = _load(target, stream_name, tmp_path / "a.jsonl", [{"_id": "y", "n": 1}, *rows], missing_path="omit")
+    assert mixed.reasons == {"document_exists": 50, "mapper_parsing_exception": 1}
+
+
+def test_parents_and_children_are_loaded_by_their_routing(
+    target: OpenSearchTarget, index_name: str, tmp_path: Path
+) -> None:
+    body = {
+        "settings": {"number_of_replicas": 0, "number_of_shards": 5},
+        "mappings": {
+            "_routing": {"required": True},
+            "properties": {"parent": {"type": "keyword"}, "n": {"type": "integer"}},
+        },
+        "aliases": {f"{index_name}-a": {"index_routing": "p0"}},
+    }
+    create_index(target, index_name, body)
+    parents = [{"_id": f"p{n}", "parent": "", "_routing": f"p{n}", "n": n} for n in range(20)]
+    children = [{"_id": f"c{n}", "parent": f"p{n % 20}", "_routing": f"p{n % 20}", "n": n} for n in range(100)]
+    bad = [{"_id": "lost", "parent": "", "_routing": None, "n": 1}]
+    rows = [*parents, *children, *bad]
+    dead_letters = str(tmp_path / "dead.jsonl")
+    for write in ("index", "update"):  # a second time with the other action: each document is found by its routing
+        report = _load(target, index_name, tmp_path / "a.jsonl", rows, write=write, dead_letter_uri=dead_letters)
+        assert (report.indexed, report.reasons, report.notes) == (120, {"routing_missing_exception": 1}, ())
+        (letter,) = read_dead_letters(dead_letters)
+        assert (letter.id, letter.routing) == ("lost", None)
+        assert _ids_of(target, index_name) == {row["_id"] for row in (*parents, *children)}
+    target.post(f"{index_name}/_refresh")
+    hits = target.post(f"{index_name}/_search", {"size": 1_000, "query": {"match_all": {}}})["hits"]["hits"]
+    assert {hit["_id"]: hit["_routing"] for hit in hits} == {row["_id"]: row["_routing"] for row in rows[:-1]}
+    query = {"size": 100, "query": {"term": {"parent": "p3"}}}
+    # One shard holds all that has one routing value.
+    hits = target.post(f"{index_name}/_search", query, routing="p3")["hits"]["hits"]
+    assert {hit["_id"] for hit in hits} == {f"c{n}" for n in range(100) if n % 20 == 3}
+    with pytest.raises(SpecError, match="requires a routing value"):
+        _load(target, index_name, tmp_path / "a.jsonl", [{"_id": "x", "n": 1}])
+    # An alias with a routing of its own refuses every other, and takes the same.
+    with pytest.raises(SpecError, match="gives each document the routing 'p0'"):
+        _load(target, f"{index_name}-a", tmp_path / "a.jsonl", children[1:3], write="index")
+    assert _load(target, f"{index_name}-a", tmp_path / "a.jsonl", [children[0]], write="index").indexed == 1
 
 
 def test_an_alias_keeps_its_filter_and_routing_when_it_is_swapped(target: OpenSearchTarget, index_name: str) -> None:

@@ -141,8 +141,6 @@ def test_every_document_of_a_pipeline_that_drops_fails_and_is_throttled_is_accou
             {"fail": {"if": "ctx.n % 10 == 6", "message": "refused by the pipeline"}},
             {
                 "ml_inference": {
-                    # A call for each tenth document: the node makes one HTTP call for each.
-                    "if": "ctx.n % 10 == 9",
                     "model_id": _deploy(target, remote_model),
                     "input_map": [{"text": "text"}],
                     "output_map": [{"label": "label"}],
@@ -172,8 +170,10 @@ def test_every_document_of_a_pipeline_that_drops_fails_and_is_throttled_is_accou
         dropped = {f"d{n}" for n in range(DOCUMENTS) if n % 10 == 3}
         failed = {f"d{n}" for n in range(DOCUMENTS) if n % 10 == 6}
         assert found.keys() == {f"d{n}" for n in range(DOCUMENTS)} - dropped - failed
-        labelled = {key: source["label"] for key, source in found.items() if "label" in source}
-        assert labelled == {f"d{n}": f"label of text {n}" for n in range(9, DOCUMENTS, 10)}
+        # Each document that is there went through the model, and has the answer to its own text.
+        assert {key: source["label"] for key, source in found.items()} == {
+            key: f"label of text {key[1:]}" for key in found
+        }
         records = list(read_dead_letters(dead_letters))
         assert {record.id for record in records if record.outcome == "dropped"} == dropped
         assert {record.id for record in records if record.outcome == "rejected"} == failed
@@ -187,5 +187,5 @@ def test_every_document_of_a_pipeline_that_drops_fails_and_is_throttled_is_accou
         )
         target.delete(index_name)
         # The remote model did throttle, and what it threw back was called again.
-        assert len(remote_model.throttled) > DOCUMENTS / 10 / 40
-        assert remote_model.calls > DOCUMENTS / 10
+        assert len(remote_model.throttled) > len(found) / 40
+        assert remote_model.calls >= len(found) + len(remote_model.throttled)

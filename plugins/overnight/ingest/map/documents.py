@@ -41,13 +41,18 @@ class Document:
 
 
 class DocumentPlace(NamedTuple):
-    """Which line a document is counted and reported under."""
+    """
+    Which line a document is counted and reported under, and where it is looked for in the index.
+
+    :param routing: Its routing value, where it has one of its own.
+    """
 
     source: int
     uri: str
     line: int
     offset: int
     id: str
+    routing: str | None = None
 
 
 @dataclass(slots=True)
@@ -132,7 +137,7 @@ class SingleSource:
             row.key = b"%b-%x-%08x" % (prefix.encode(), line.offset, zlib.crc32(line.data or b""))
             row.id = b'"%b"' % row.key
         rows: list[Row | None] = [row]
-        place = DocumentPlace(0, uri, line.number, line.offset, row.key.decode())
+        place = DocumentPlace(0, uri, line.number, line.offset, row.key.decode(), row.routing)
         item.document = Document(row.id or b"", rows, self._splicer.splice(rows), place)
         return item
 
@@ -150,5 +155,6 @@ def build_dead_letter(  # noqa: PLR0917 - in the order of a sentence
         rejection.code,
         rejection.reason,
         id=row.text_id if row is not None else None,
+        routing=row.routing if row is not None else None,
         text=excerpt(line.data),
     )

@@ -11,21 +11,46 @@ from overnight.errors import SpecError
 from overnight.jsonpath import JsonPath
 
 ID = "_id"
+ROUTING = "_routing"
+_NO_FIELDS = frozenset(
+    {
+        "_data_stream_timestamp",
+        "_field_names",
+        "_ignored",
+        "_index",
+        "_nested_path",
+        "_primary_term",
+        "_seq_no",
+        "_source",
+        "_version",
+    }
+)
+"""Metadata that OpenSearch (2.19.6 and 3.6.0) refuses in a document, each one."""
 
 _SOURCE = re.compile(r"source\[(\d+)\]")
 
 
 @dataclass(frozen=True)
 class SourceMap:
-    """What is taken from the lines of one source: the id, and the fields in the order they were mapped."""
+    """
+    What is taken from the lines of one source: the id, and the fields in the order they were mapped.
+
+    :param routing: The value that says which shard a document goes to (``_routing``).
+    """
 
     id: JsonPath | None
     fields: Mapping[str, JsonPath]
+    routing: JsonPath | None = None
+
+    @property
+    def has_values(self) -> bool:
+        """Whether a document takes anything but its id from this source."""
+        return bool(self.fields) or self.routing is not None
 
     @property
     def is_used(self) -> bool:
         """Whether anything at all is taken from this source."""
-        return self.id is not None or bool(self.fields)
+        return self.id is not None or self.has_values
 
 
 def compile_field_map(
@@ -37,22 +62,30 @@ def compile_field_map(
     The rules are those of ML Commons (``AbstractIngestion``): a value belongs to source N when it contains
     ``source[N]``, the JSONPath is what follows the first ``$``; with one source a path without a prefix counts too;
     of a list the last path for a source wins. What ML Commons ignores silently, or finds out at the first line, is
-    refused here.
+    refused here. ``_routing`` is no field of the document, but its routing value, as ``_id`` is its id.
 
     :param sources: How many sources there are.
-    :raises SpecError: a value is no path, names no source or one that is not there, nothing is mapped, or several
-        sources are to be joined without an ``_id`` for each.
+    :raises SpecError: a value is no path, names no source or one that is not there, nothing is mapped, a field has the
+        name of metadata, or several sources are to be joined without an ``_id`` for each.
     """
     ids: list[JsonPath | None] = [None] * sources
+    routings: list[JsonPath | None] = [None] * sources
     fields: list[dict[str, JsonPath]] = [{} for _ in range(sources)]
     for name, value in _entries(field_map, ingest_fields):
         index, path = _source_and_path(name, value, sources)
         field = name if name is not None else _last_segment(path)
         if field == ID:
             ids[index] = path
+        elif field == ROUTING:
+            routings[index] = path
+        elif field in _NO_FIELDS:
+            raise SpecError(
+                f"{field!r} is metadata of OpenSearch's own, which it refuses in a document. Give the field another "
+                f"name, such as {field.lstrip('_')!r}."
+            )
         else:
             fields[index][field] = path
-    maps = tuple(SourceMap(*parts) for parts in zip(ids, fields, strict=True))
+    maps = tuple(SourceMap(*parts) for parts in zip(ids, fields, routings, strict=True))
     if not any(part.fields for part in maps):
         raise SpecError("field_map and ingest_fields map no field; name at least one, such as {'text': '$.text'}.")
     if sources > 1:

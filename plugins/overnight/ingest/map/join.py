@@ -29,7 +29,7 @@ def choose_driver(sources: Sequence[Source], maps: Sequence[SourceMap]) -> int:
     def cost(source: Source) -> tuple[bool, bool, int, int]:
         size = source.size if source.size is not None else _UNKNOWN_SIZE
         # A source without fields (an error file, say) is small, and little is read from it.
-        return bool(maps[source.index].fields), not source.is_seekable, size, -source.index
+        return maps[source.index].has_values, not source.is_seekable, size, -source.index
 
     return max((source for source in sources if maps[source.index].is_used), key=cost).index
 
@@ -38,8 +38,8 @@ class JoinedSources:
     """
     The documents of several sources.
 
-    A source is *needed* when fields are taken from it: an id that a needed source lacks is missing. A source with an
-    ``_id`` only (an OpenAI error file) just adds its rejections.
+    A source is *needed* when fields or routing values are taken from it: an id that a needed source lacks is missing.
+    A source with an ``_id`` only (an OpenAI error file) just adds its rejections.
 
     :param keep_unmatched: Whether an id that some source lacks is written with the fields that are there.
     """
@@ -58,7 +58,7 @@ class JoinedSources:
         self._driver = choose_driver(sources, maps)
         self._sources = sources
         self._others = [source for source in sources if source.index != self._driver and maps[source.index].is_used]
-        self._needed = [source.index for source in sources if maps[source.index].fields]
+        self._needed = [source.index for source in sources if maps[source.index].has_values]
         self._reader = reader
         self._rows = rows
         self._splicer = splicer
@@ -158,7 +158,10 @@ class JoinedSources:
             item.dead_letter = build_dead_letter("missing", rejection, first, where, read, one)
             item.lacking = lacking
             return item
-        place = DocumentPlace(first, where, read.number, read.offset, key.decode())
+        # As of a field that several sources have, the last source's counts.
+        routings = [part.routing for part in rows if part is not None and part.routing is not None]
+        routing = routings[-1] if routings else None
+        place = DocumentPlace(first, where, read.number, read.offset, key.decode(), routing)
         item.document = Document(one.id or b"", rows, self._splicer.splice(rows), place)
         return item
 

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     MISSING_VALUE = "missing_value"
     DUPLICATE_ID = "duplicate_id"
     SERVICE_ERROR = "service_error"
+    INVALID_ROUTING = "invalid_routing"
     NO_PARTNER = "no_partner"
 
 
@@ -40,6 +41,7 @@ class Row:
 
     :param key: The id in UTF-8, ``None`` for a source without ids, or when the line's cannot be read.
     :param id: The id as JSON.
+    :param routing: The routing value, ``None`` where the line has none.
     :param values: One for each mapped field, ``None`` where the line has none.
     :param rejection: Set when the line gives no document.
     :param is_blank: The line has nothing but white space: it is counted, and is no document.
@@ -47,6 +49,7 @@ class Row:
 
     key: bytes | None = None
     id: JsonBytes | None = None
+    routing: str | None = None
     values: list[JsonBytes | None] | None = None
     rejection: Rejection | None = None
     is_blank: bool = False
@@ -72,9 +75,12 @@ class RowReader:
     ) -> None:
         self._fields = tuple(source_map.fields.items())
         self._has_id = source_map.id is not None
+        self._routing = source_map.routing
         self._omit_missing = omit_missing
         self._format = result_format
         paths = [path for _, path in self._fields]
+        if source_map.routing is not None:
+            paths.append(source_map.routing)
         if source_map.id is not None:
             paths.append(source_map.id)
         self._decoder = LineDecoder(paths)
@@ -97,9 +103,16 @@ class RowReader:
             return _reject(Reason.INVALID_LINE, str(error))
         if self._has_id:
             self._take_id(row, values.pop())
+        absent = []
+        if self._routing is not None:
+            routing = values.pop()
+            if routing is None and not self._omit_missing:
+                absent.append(self._routing.text)
+            elif routing is not None:
+                _take_routing(row, routing)
         row.values = values
-        if None in values and row.rejection is None:
-            self._check_values(row, values, data)
+        if row.rejection is None and (absent or None in values):
+            self._check_values(row, values, absent, data)
         return row
 
     def _take_id(self, row: Row, value: JsonBytes | None) -> None:
@@ -127,10 +140,10 @@ class RowReader:
                 else Rejection(Reason.INVALID_ID, "the id is empty")
             )
 
-    def _check_values(self, row: Row, values: list[JsonBytes | None], data: bytes) -> None:
+    def _check_values(self, row: Row, values: list[JsonBytes | None], absent: list[str], data: bytes) -> None:
         if self._omit_missing and any(value is not None for value in values):
             return
-        absent = [path.text for (_, path), value in zip(self._fields, values, strict=True) if value is None]
+        absent = [path.text for (_, path), value in zip(self._fields, values, strict=True) if value is None] + absent
         reason = f"the line has no value at {', '.join(absent)}"
         error = find_error(data)
         if error is None:
@@ -138,6 +151,19 @@ class RowReader:
         else:
             # A line of some service's that nobody named: what it says explains what it lacks.
             row.rejection = Rejection(error.code, f"{reason}; its error: {error.reason}")
+
+
+def _take_routing(row: Row, value: JsonBytes) -> None:
+    """Note a routing value; ``null`` and ``""`` are none, as for OpenSearch."""
+    raw = bytes(value)
+    if raw[:1] == b'"':
+        row.routing = decode_text(raw) or None
+    elif raw.lstrip(b"-").isdigit():
+        row.routing = raw.decode()
+    elif raw != b"null":
+        row.rejection = row.rejection or Rejection(
+            Reason.INVALID_ROUTING, f"the routing must be a string or an integer, not {_excerpt(raw)}"
+        )
 
 
 _ERROR_NAMES = ("error", "errorMessage", "error_message", "errors")

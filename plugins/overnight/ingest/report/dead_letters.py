@@ -30,6 +30,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     :param offset: Of the line's first byte, uncompressed, in the whole file.
     :param code: To count by: ours, the AI service's or OpenSearch's.
     :param reason: In words.
+    :param routing: The document's routing value (``_routing``), where it has one.
     :param text: The line, or the document for one that OpenSearch refused; left out when it is not UTF-8 or longer than
         64 KiB.
     """
@@ -42,6 +43,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     code: str
     reason: str
     id: str | None = None
+    routing: str | None = None
     text: str | None = None
 
 

@@ -17,6 +17,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from mmap import mmap
 
+import msgspec
+
 from overnight.ingest.map.documents import Cursor, Document, DocumentPlace, ReadItem
 from overnight.ingest.report.dead_letters import DeadLetter, DeadLetterFile, Outcome, excerpt
 from overnight.ingest.report.load_report import Progress
@@ -25,6 +27,8 @@ from overnight.ingest.write.checkpoint import Checkpoint, CheckpointFile
 from overnight.ingest.write.preflight import Preflight
 from overnight.ingest.write.sink import BodyOutcome, BodyWriter, Throttle
 from overnight.rejection import Rejection
+
+_encode = msgspec.json.Encoder().encode
 
 _MAX_DEAD_LETTERS = 1_000
 # What is noted of each line (its place, its part of the answer) is many times as large as a small line, and waits for
@@ -82,12 +86,12 @@ class SentBatch:
 
     :param dead_letters: Of those that are not in the index.
     :param elsewhere: How many were written into another index.
-    :param sample: The ids of some that were indexed.
+    :param sample: The ids of some that were indexed, with their routing values.
     """
 
     dead_letters: list[DeadLetter] = field(default_factory=list)
     elsewhere: int = 0
-    sample: list[str] = field(default_factory=list)
+    sample: list[tuple[str, str | None]] = field(default_factory=list)
 
 
 class Delivery:
@@ -133,14 +137,14 @@ class Delivery:
         self._open: deque[DeliveryBatch] = deque()
         self._pending_ids: set[str] | None = set() if ordered else None
         self._frame = writer.frame
-        self._overhead = sum(map(len, self._frame))
+        self._overhead = sum(map(len, (self._frame.head, self._frame.middle, self._frame.tail)))
         self._random = random.Random(0)  # noqa: S311 - which documents are looked up is no secret
         self._started = time.monotonic() - checkpoint.tally.seconds
         self._saved = self._reported = time.monotonic()
         self._is_at_cursor = True
         self.elsewhere = 0
-        self.sample: list[str] = []
-        """Ids of documents that were indexed by this object, a few of each body."""
+        self.sample: list[tuple[str, str | None]] = []
+        """Ids and routing values of documents that were indexed by this object, a few of each body."""
 
     def run(self, items: Iterable[ReadItem]) -> None:
         """
@@ -169,12 +173,13 @@ class Delivery:
     def _take(self, item: ReadItem) -> None:
         document = item.document
         if document is not None:
-            size = len(document.id) + sum(map(len, document.parts)) + self._overhead
+            routing = self._route(document)
+            size = len(document.id) + sum(map(len, (*routing, *document.parts))) + self._overhead
             if self._batch.ends and self._batch.size + size > self._options.bulk_bytes:
                 self._send()
             if self._pending_ids is not None:
                 self._wait_for(document.place.id)
-            self._add(document, size)
+            self._add(document, routing, size)
         batch = self._batch
         batch.read(item)
         if (
@@ -184,17 +189,22 @@ class Delivery:
         ):
             self._send()
 
-    def _add(self, document: Document, size: int) -> None:
+    def _route(self, document: Document) -> tuple[bytes, ...]:
+        """Return what the frame has between the id and its middle."""
+        routing = document.place.routing
+        return (self._frame.routing, _encode(routing)) if routing is not None else ()
+
+    def _add(self, document: Document, routing: tuple[bytes, ...], size: int) -> None:
         batch, frame = self._batch, self._frame
         # Copied at once, and into memory of its own: lines held until a body is full, and bodies of some megabytes
         # among them, would scatter the heap, and a process would grow with the file.
         body = batch.body = batch.body or mmap(-1, max(self._options.bulk_bytes, size))
-        for part in (frame.head, document.id, frame.middle, *document.parts, frame.tail):
+        for part in (frame.head, document.id, *routing, frame.middle, *document.parts, frame.tail):
             batch.size += body.write(part)
         batch.ends.append(batch.size)
         batch.places.append(document.place)
         if self._preflight is not None:
-            self._preflight.add(document.parts)
+            self._preflight.add(document.parts, document.place.routing)
 
     def _wait_for(self, key: str) -> None:
         """Let an earlier document with the same id arrive first."""
@@ -258,7 +268,7 @@ class Delivery:
             kind: Outcome = "rejected" if number in outcome.rejected else "dropped"
             start = batch.ends[number - 1] if number else 0
             records.append(self._to_dead_letter(batch, body[start : batch.ends[number]], number, kind, rejection))
-        return SentBatch(records, len(outcome.elsewhere), _choose_sample(ids, outcome))
+        return SentBatch(records, len(outcome.elsewhere), _choose_sample(batch.places, outcome))
 
     def _count(self, batch: DeliveryBatch, sent: SentBatch) -> None:
         """Count a batch whose documents' outcomes are all known."""
@@ -270,11 +280,11 @@ class Delivery:
             tally.add_dead_letter(record)
         self._dead_letters.write(records)
         self.elsewhere += sent.elsewhere
-        for key in sent.sample:
+        for chosen in sent.sample:
             if len(self.sample) < _MAX_SAMPLE:
-                self.sample.append(key)
+                self.sample.append(chosen)
             else:
-                self.sample[self._random.randrange(_MAX_SAMPLE)] = key
+                self.sample[self._random.randrange(_MAX_SAMPLE)] = chosen
         if self._pending_ids is not None:
             self._pending_ids.difference_update(place.id for place in batch.places)
         # Items without a cursor come before the first line of the driving source, or after its last.
@@ -296,6 +306,7 @@ class Delivery:
             rejection.code,
             rejection.reason,
             id=place.id,
+            routing=place.routing,
             text=excerpt(document),
         )
 
@@ -328,10 +339,10 @@ class Delivery:
         )
 
 
-def _choose_sample(ids: list[str], outcome: BodyOutcome) -> list[str]:
+def _choose_sample(places: list[DocumentPlace], outcome: BodyOutcome) -> list[tuple[str, str | None]]:
     """Return some of the ids that are in the index now: spread over the body, and the neighbours of what is not."""
     absent = {*outcome.rejected, *outcome.dropped, *outcome.elsewhere}
-    step = max(1, len(ids) // _SAMPLE_OF_BODY)
+    step = max(1, len(places) // _SAMPLE_OF_BODY)
     beside = [number + 1 for number in sorted(absent)[:_SAMPLE_OF_BODY]]
-    chosen = {*range(0, len(ids), step), *beside} - absent
-    return [ids[number] for number in sorted(chosen) if number < len(ids)]
+    chosen = {*range(0, len(places), step), *beside} - absent
+    return [(places[number].id, places[number].routing) for number in sorted(chosen) if number < len(places)]

@@ -18,6 +18,7 @@ from overnight.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from overnight.ingest.write.data_stream import create_data_stream
 from overnight.ingest.write.names import check_index_name, check_new_index_name, quote_index_name
 from overnight.ingest.write.sink import Expectation, IndexInfo, IndexMissingError, VectorField, VerificationError
 from overnight.ingest.write.target import OpenSearchTarget
@@ -44,7 +45,8 @@ def inspect_index(target: OpenSearchTarget, name: str) -> IndexInfo:
     except NotFoundError as error:
         raise IndexMissingError(
             f"There is no index {name!r}, and OpenSearch would create it with guessed types (vectors as plain floats, "
-            "not as knn_vector). Create it first, or give its mapping (create_index, --mapping)."
+            "not as knn_vector). Create it first, or give its mapping (create_index, --mapping); with "
+            "'data_stream': {} in it, that makes a data stream."
         ) from error
     try:
         concrete, body = _find_write_index(name, found)
@@ -104,11 +106,17 @@ def _parse_index(name: str, concrete: str, body: Mapping[str, Any]) -> IndexInfo
         ),
         pipelines=tuple(pipeline for pipeline in pipelines if pipeline and pipeline != _NO_PIPELINE),
         is_data_stream=is_data_stream,
+        timestamp=_get_timestamp(mappings),
         source_enabled=str(source.get("enabled", True)).lower() != "false",
         source_filters=tuple(excluded + included),
         needs_routing=str((mappings.get("_routing") or {}).get("required", False)).lower() == "true",
         routing=alias.get("index_routing"),
     )
+
+
+def _get_timestamp(mappings: Mapping[str, Any]) -> str:
+    field = (mappings.get("_data_stream_timestamp") or {}).get("timestamp_field") or {}
+    return str(field.get("name", "@timestamp"))
 
 
 def _get_type(mapping: Mapping[str, Any]) -> str:
@@ -119,13 +127,18 @@ def _get_type(mapping: Mapping[str, Any]) -> str:
 
 def create_index(target: OpenSearchTarget, name: str, body: Mapping[str, Any]) -> None:
     """
-    Create an index, unless it is there.
+    Create an index or a data stream, unless it is there.
 
-    :param body: ``settings``, ``mappings`` and ``aliases`` as in OpenSearch's create-index API.
+    :param body: ``settings``, ``mappings`` and ``aliases`` as in OpenSearch's create-index API. With ``data_stream``
+        beside them, as in its index-template API, they make a data stream: see
+        :func:`~overnight.ingest.write.data_stream.create_data_stream`.
     :raises SpecError: no index can have this name.
     :raises RequestRefusedError: OpenSearch does not take the body.
     """
     check_new_index_name(name)
+    if "data_stream" in body:
+        create_data_stream(target, name, body)
+        return
     try:
         target.put(quote_index_name(name), body)
     except RequestRefusedError as error:

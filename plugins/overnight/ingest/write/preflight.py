@@ -30,7 +30,8 @@ class Preflight:
       those that do not fit one by one.
     * An array of numbers for a field that the mapping does not know, in an index with vectors: OpenSearch would make it
       a plain float field, and no vector search would find anything.
-    * A missing ``@timestamp`` in a data stream.
+    * A missing timestamp in a data stream.
+    * Routing values that are not the alias' own.
 
     :param index: What the documents are held against.
     """
@@ -41,9 +42,20 @@ class Preflight:
         self._lengths: dict[str, set[int]] = {}
         self._unknown: dict[str, int] = {}
         self._documents = self._timestamps = 0
+        self._foreign: str | None = None
+        self._is_routed = False
 
-    def add(self, parts: Sequence[JsonBytes]) -> None:
-        """Look at one document, in pieces of JSON."""
+    def add(self, parts: Sequence[JsonBytes], routing: str | None = None) -> None:
+        """
+        Look at one document.
+
+        :param parts: In pieces of JSON.
+        :param routing: Its own routing value.
+        """
+        if self._index.routing is not None and routing not in (None, self._index.routing):
+            self._foreign = self._foreign or routing
+        else:
+            self._is_routed = True
         if not self._index.vectors and not self._index.is_data_stream:
             return
         try:
@@ -53,8 +65,8 @@ class Preflight:
         if not isinstance(document, dict):
             return
         self._documents += 1
-        self._timestamps += "@timestamp" in document
         for name, value in _walk(document):
+            self._timestamps += name == self._index.timestamp
             vector = self._index.vectors.get(name)
             if vector is not None:
                 self._add_vector(name, vector, value)
@@ -67,11 +79,17 @@ class Preflight:
 
         :raises SpecError: the load is refused.
         """
+        if self._foreign is not None and not self._is_routed:
+            raise SpecError(
+                f"The alias {self._index.requested!r} gives each document the routing {self._index.routing!r}, and "
+                f"OpenSearch refuses documents with another, such as {self._foreign[:100]!r}. Nothing was written. "
+                f"Load into {self._index.name!r} itself, or take '_routing' out of the field map."
+            )
         if self._index.is_data_stream and self._documents and not self._timestamps:
             raise SpecError(
                 f"{self._index.requested!r} is a data stream, and the first {self._documents} documents have no "
-                "'@timestamp', which each of its documents needs. Nothing was written. Map it: "
-                "field_map['@timestamp'] = '$.<path of a date>'."
+                f"{self._index.timestamp!r}, which each of its documents needs. Nothing was written. Map it: "
+                f"field_map[{self._index.timestamp!r}] = '$.<path of a date>'."
             )
         for name, fits in self._fitting.items():
             if not fits:

@@ -112,6 +112,7 @@ class IndexInfo:
     :param has_dynamic_vectors: Whether a dynamic template makes vectors of unknown fields.
     :param pipelines: The default and the final ingest pipeline of the index, where there are any.
     :param is_data_stream: Whether the name is a data stream's.
+    :param timestamp: The field that each document of a data stream must have.
     :param source_enabled: Whether the documents are kept as they were sent.
     :param source_filters: Patterns of fields that are left out of what is kept.
     :param needs_routing: Whether each document needs a routing value.
@@ -128,6 +129,7 @@ class IndexInfo:
     has_dynamic_vectors: bool = False
     pipelines: tuple[str, ...] = ()
     is_data_stream: bool = False
+    timestamp: str = "@timestamp"
     source_enabled: bool = True
     source_filters: tuple[str, ...] = ()
     needs_routing: bool = False

@@ -23,6 +23,7 @@ def choose_operation(
     fields: Sequence[str],
     *,
     has_ids: bool,
+    has_routing: bool,
     is_complete: bool,
     is_empty: Callable[[], bool | None],
     made_fields: Callable[[], AbstractSet[str]],
@@ -37,16 +38,23 @@ def choose_operation(
     :param mode: What the user asked for.
     :param fields: The fields that the load writes.
     :param has_ids: Whether the documents have ids of their own; made ones are never in the index before.
+    :param has_routing: Whether the field map has ``_routing``.
     :param is_complete: Whether each document has a value for each of the fields.
     :param is_empty: Looks whether the index is empty; ``None`` when that cannot be found out.
     :param made_fields: Looks which fields the index's ingest pipelines make of a document of this load.
-    :raises SpecError: a partial update is needed and would destroy something, or the index requires routing.
+    :raises SpecError: a partial update is needed and would destroy something, or the index requires routing and there
+        is none, or it is a data stream, which takes none.
     """
-    if index.needs_routing and index.routing is None:
+    if index.needs_routing and index.routing is None and not has_routing:
         raise SpecError(
-            f"{index.name!r} asks for a routing value for each document, which a load cannot give. Nothing was "
-            "written. Load through an alias with an index_routing, or into an index whose mapping does not require "
-            "routing."
+            f"{index.name!r} requires a routing value for each document. Nothing was written. Map it: "
+            "field_map['_routing'] = '$.<path of the routing value>' (of a child document, the id of its parent), or "
+            "load through an alias with an index_routing."
+        )
+    if index.is_data_stream and has_routing:
+        raise SpecError(
+            f"{index.requested!r} is a data stream, which takes no routing values: take '_routing' out of the field "
+            "map. Nothing was written."
         )
     if index.is_data_stream:
         if mode == "update":

@@ -93,3 +93,30 @@ def test_ten_is_not_one() -> None:
 def test_what_cannot_be_carried_out_is_refused(field_map: dict[str, Any], sources: int, remedy: str) -> None:
     with pytest.raises(SpecError, match=remedy):
         compile_field_map(field_map, [], sources)
+
+
+def test_routing_is_no_field() -> None:
+    (only,) = compile_field_map({"_routing": "$.parent", "text": "$.t"}, [], 1)
+    assert only.routing is not None
+    assert (only.routing.text, paths(only)) == ("$.parent", {"text": "$.t"})
+    first, second = compile_field_map(
+        {"_id": ["source[0].$.id", "source[1].$.id"], "t": "source[0].$.t", "_routing": ["source[1].$.parent"]}, [], 2
+    )
+    assert first.routing is None
+    assert second.routing is not None
+    assert second.has_values
+    (only,) = compile_field_map({"text": "$.t"}, ["$.meta._routing"], 1)
+    assert only.routing is not None
+
+
+@pytest.mark.parametrize("name", ["_index", "_source", "_version", "_seq_no", "_field_names", "_ignored"])
+def test_metadata_that_no_document_can_have_is_refused(name: str) -> None:
+    with pytest.raises(SpecError, match=rf"'{name}' is metadata.*'{name[1:]}'"):
+        compile_field_map({"text": "$.t", name: "$.x"}, [], 1)
+    with pytest.raises(SpecError, match=rf"'{name}' is metadata"):
+        compile_field_map({"text": "$.t"}, [f"$.meta.{name}"], 1)
+
+
+def test_routing_alone_is_no_document() -> None:
+    with pytest.raises(SpecError, match="map no field"):
+        compile_field_map({"_id": "$.id", "_routing": "$.parent"}, [], 1)

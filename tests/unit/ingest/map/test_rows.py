@@ -236,3 +236,33 @@ def test_a_source_without_a_row_adds_nothing() -> None:
 def test_no_fields_are_no_document() -> None:
     with pytest.raises(SpecError, match="No field is mapped"):
         Splicer((SourceMap(None, {}),))
+
+
+ROUTED = {"_id": "$.id", "text": "$.t", "_routing": "$.r"}
+
+
+@pytest.mark.parametrize(
+    ("written", "routing"),
+    [(b'"a"', "a"), (b'"\\u00e9\\""', 'é"'), (b"7", "7"), (b"-7", "-7"), (b"null", None), (b'""', None)],
+)
+def test_a_routing_value_is_a_text_or_a_whole_number_or_none(written: bytes, routing: str | None) -> None:
+    row = read(b'{"id":"x","t":1,"r":%b}' % written, ROUTED)
+    assert (row.rejection, row.routing, row.text_id, get_values(row)) == (None, routing, "x", [b"1"])
+
+
+@pytest.mark.parametrize("written", [b"1.5", b"true", b'{"a":1}', b'["a"]'])
+def test_another_routing_value_rejects_its_line(written: bytes) -> None:
+    row = read(b'{"id":"x","t":1,"r":%b}' % written, ROUTED)
+    assert row.rejection is not None
+    assert (row.rejection.code, row.text_id) == ("invalid_routing", "x")
+
+
+def test_a_line_without_a_routing_value_is_rejected_unless_values_may_be_missing() -> None:
+    row = read({"id": "x", "t": 1}, ROUTED)
+    assert row.rejection is not None
+    assert (row.rejection.code, row.rejection.reason) == ("missing_value", "the line has no value at $.r")
+    row = read({"id": "x"}, ROUTED)
+    assert row.rejection is not None
+    assert row.rejection.reason == "the line has no value at $.t, $.r"
+    row = read({"id": "x", "t": 1}, ROUTED, omit_missing=True)
+    assert (row.rejection, row.routing) == (None, None)

@@ -23,6 +23,7 @@ BASE: dict[str, Any] = {"text": TEXT, "kept": TEXT}
 def choose(target: OpenSearchTarget, mode: Any = "auto", fields: Any = ("text",), **changes: Any) -> str:
     given: dict[str, Any] = {
         "has_ids": True,
+        "has_routing": False,
         "is_complete": True,
         "is_empty": lambda: False,
         "made_fields": set,
@@ -224,6 +225,13 @@ def test_required_routing_is_met_by_an_alias_or_refused(opensearch: FakeOpenSear
     index = inspect_index(target, "routed")
     assert (index.name, index.routing, index.is_alias) == ("docs", "7", True)
     operation = choose_operation(
-        "index", index, ["text"], has_ids=True, is_complete=True, is_empty=lambda: False, made_fields=set
+        "index",
+        index,
+        ["text"],
+        has_ids=True,
+        has_routing=False,
+        is_complete=True,
+        is_empty=lambda: False,
+        made_fields=set,
     )
     assert operation == "index"
