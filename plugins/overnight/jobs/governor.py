@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
-from overnight.jobs.queue import NOTHING, Amount, ListedJob, QueueRequest
+from overnight.jobs.queue import NOTHING, UNITS, Amount, ListedJob, QueueRequest
 
 ADMISSION_SECONDS: Final = 600.0
 """How long room is reserved for an admitted job that the list does not show: its worker may be dead."""
@@ -127,7 +127,8 @@ class Governor:
 
 def _describe(request: QueueRequest, used: Amount, place: int, listed: object) -> str:
     about = "about " if request.amount.estimated else ""
-    needs = f"{about}{request.amount.tokens:,} tokens" if request.amount.tokens else f"{request.amount.jobs} job"
+    unit = next(unit for unit in UNITS if getattr(request.amount, unit) or unit == UNITS[-1])
+    needs = f"{about}{getattr(request.amount, unit):,} {unit}"
     queue = f"the {request.where} is full"
     if listed is not None:
         queue = f"{request.limit.describe(used)} are in the {request.where}"

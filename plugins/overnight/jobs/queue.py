@@ -11,7 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from overnight.errors import RequestRefusedError, SpecError, shorten
 from overnight.jobs.model import Stored
 
-UNITS: Final = ("tokens", "records", "jobs")
+UNITS: Final = ("tokens", "records", "instances", "jobs")
+
+_SMALLER: Final = {
+    "tokens": "Cut the input into smaller parts: the step that builds it has limits, a template follows its budget.",
+    "records": "Cut the input into smaller parts.",
+    "instances": "Ask for fewer instances.",
+    "jobs": "Cut the input into fewer parts.",
+}
+"""What makes a job take less, by unit."""
 
 
 class Amount(BaseModel):
@@ -20,6 +28,7 @@ class Amount(BaseModel):
 
     :param tokens: As the service counts them; 0 where it counts none.
     :param records: Requests, documents or files.
+    :param instances: Machines of the queue's type.
     :param estimated: Whether ``tokens`` or ``records`` is an estimate of ours.
     """
 
@@ -27,6 +36,7 @@ class Amount(BaseModel):
 
     tokens: int = Field(default=0, ge=0)
     records: int = Field(default=0, ge=0)
+    instances: int = Field(default=0, ge=0)
     jobs: int = Field(default=1, ge=0)
     estimated: bool = False
 
@@ -35,6 +45,7 @@ class Amount(BaseModel):
         return Amount(
             tokens=self.tokens + other.tokens,
             records=self.records + other.records,
+            instances=self.instances + other.instances,
             jobs=self.jobs + other.jobs,
             estimated=self.estimated or other.estimated,
         )
@@ -49,6 +60,7 @@ class Budget(BaseModel):
 
     :param tokens: Enqueued tokens.
     :param records: Requests, documents or files.
+    :param instances: Machines of one type.
     :param jobs: Jobs that are not over.
     """
 
@@ -56,6 +68,7 @@ class Budget(BaseModel):
 
     tokens: int | None = Field(default=None, ge=1)
     records: int | None = Field(default=None, ge=1)
+    instances: int | None = Field(default=None, ge=1)
     jobs: int | None = Field(default=None, ge=1)
 
     @classmethod
@@ -73,8 +86,8 @@ class Budget(BaseModel):
             return cls.model_validate({} if value is None else value)
         except (ValueError, ValidationError):
             raise SpecError(
-                f"budget={shorten(repr(value), 200)} is no budget. Give {{'tokens': 3_000_000}}, {{'jobs': 5}} or "
-                "{'records': 50_000}, or several of them, each 1 or more."
+                f"budget={shorten(repr(value), 200)} is no budget. Give {{'tokens': 3_000_000}}, {{'jobs': 5}}, "
+                "{'records': 50_000} or {'instances': 4}, or several of them, each 1 or more."
             ) from None
 
     @property
@@ -101,7 +114,7 @@ class Budget(BaseModel):
             limits = [limit for budget in (self, other) if (limit := getattr(budget, unit)) is not None]
             return min(limits, default=None)
 
-        return Budget(tokens=lower("tokens"), records=lower("records"), jobs=lower("jobs"))
+        return Budget(**{unit: lower(unit) for unit in UNITS})
 
     def describe(self, used: Amount) -> str:
         """Return how much of each limit is used: ``2,900,000 of 3,000,000 tokens``."""
@@ -190,8 +203,8 @@ class QueueRequest(Stored):
             about = "about " if self.amount.estimated else ""
             raise RequestRefusedError(
                 f"The {self.where} has no room for this job even when it is empty: the job takes {about}"
-                f"{getattr(self.amount, unit):,} {unit}, and the limit is {getattr(refusal.limit, unit):,}. Cut the "
-                f"input into smaller parts. {refusal.text}"
+                f"{getattr(self.amount, unit):,} {unit}, and the limit is {getattr(refusal.limit, unit):,}. "
+                f"{_SMALLER[unit]} {refusal.text}"
             )
         return self.model_copy(
             update={
@@ -214,6 +227,5 @@ class QueueRequest(Stored):
             about = "about " if self.amount.estimated else ""
             raise SpecError(
                 f"This job alone takes {about}{getattr(self.amount, unit):,} {unit}, and budget allows "
-                f"{getattr(self.budget, unit):,}. Nothing was submitted. Cut the input into smaller parts, or raise "
-                "the budget."
+                f"{getattr(self.budget, unit):,}. Nothing was submitted. {_SMALLER[unit]} Or raise the budget."
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from airflow.sdk import BaseOperator, Context, XComArg, task_group
 from pydantic import Field
@@ -13,6 +13,9 @@ from overnight.services.openai.input import OnBadDocument
 from overnight.services.openai.template import RequestTemplate
 from overnight.templates.params import AllowedFailures, TemplateConfig, run_folder
 from overnight.templates.steps import report_and_verify
+
+BATCHES_IN_BUDGET: Final = 4
+"""So many batches fit a budget of tokens at once: the queue stays filled while one of them ends and the next begins."""
 
 
 class EmbeddingConfig(TemplateConfig):
@@ -77,8 +80,8 @@ class EmbeddingConfig(TemplateConfig):
         default=None,
         title="Budget",
         description=(
-            'What the model\'s queue may hold of all batches: {"tokens": 3000000}, "jobs" or "records". Others '
-            "wait for their turn. Empty: what the service takes."
+            'What the model\'s queue may hold of all batches: {"tokens": 3000000}, "jobs" or "records". Others wait '
+            "for their turn. Batches are cut so that four fit the tokens. Empty: what the service takes."
         ),
     )
     queue_hours: float = Field(
@@ -125,6 +128,11 @@ class EmbeddingConfig(TemplateConfig):
             "ingest_fields": [path if "source[" in path else f"source[0].{path}" for path in self.ingest_fields],
         }
 
+    def _limit_tokens(self) -> dict[str, int]:
+        """Return the limit of tokens of a batch under a budget: several fit, so that one is at work while one waits."""
+        tokens = (self.budget or {}).get("tokens")
+        return {"tokens": max(tokens // BATCHES_IN_BUDGET, 1)} if tokens else {}
+
     def settings(self, context: Context) -> dict[str, Any]:
         """Return what the steps of a run are given: the config, and what follows from it."""
         return {
@@ -133,7 +141,7 @@ class EmbeddingConfig(TemplateConfig):
             "template": self.request_template(),
             "deadline_seconds": self.deadline_hours * 3600,
             "queue_deadline_seconds": self.queue_hours * 3600,
-            "limits": {"requests": self.batch_requests},
+            "limits": {"requests": self.batch_requests, **self._limit_tokens()},
             "run_uri": run_folder(self.work_uri, context),
         }
 

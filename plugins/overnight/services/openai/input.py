@@ -21,6 +21,7 @@ from overnight.services.openai.scan import (
     Limits,
     Rejections,
     count_embedding_inputs,
+    estimate_tokens,
     id_digest,
     read_lines,
     scan,
@@ -73,6 +74,8 @@ class InputPart(BaseModel):
 
     :param uri: The requests.
     :param documents_uri: The source documents of these requests, in the same order: what a load joins with the results.
+    :param tokens: What the requests put into the model's queue, by
+        :func:`~overnight.services.openai.scan.estimate_tokens`.
     :param dead_letter_uri: Where the load of this part names the documents that it did not index.
     :param checkpoint_uri: Where the load of this part keeps its progress.
     """
@@ -87,6 +90,7 @@ class InputPart(BaseModel):
     bytes: int
     sha256: str
     embedding_inputs: int
+    tokens: int
 
 
 class BuiltInput(BaseModel):
@@ -174,6 +178,14 @@ def read_documents(uris: Iterable[str], storage: Storage | None = None) -> Itera
                 offset += len(line)
 
 
+class _Request(NamedTuple):
+    """One line of a part, and what it takes of a batch's limits."""
+
+    line: bytes
+    inputs: int
+    tokens: int
+
+
 @dataclass
 class _Part:
     stem: str
@@ -182,15 +194,16 @@ class _Part:
 
     def __post_init__(self) -> None:
         self.digest = hashlib.sha256()
-        self.requests = self.bytes = self.embedding_inputs = 0
+        self.requests = self.bytes = self.embedding_inputs = self.tokens = 0
 
-    def write(self, request: bytes, inputs: int, document: bytes) -> None:
-        self.requests_file.write(request)
+    def write(self, request: _Request, document: bytes) -> None:
+        self.requests_file.write(request.line)
         self.documents_file.write(document + b"\n")
-        self.digest.update(request)
+        self.digest.update(request.line)
         self.requests += 1
-        self.bytes += len(request)
-        self.embedding_inputs += inputs
+        self.bytes += len(request.line)
+        self.embedding_inputs += request.inputs
+        self.tokens += request.tokens
 
     def done(self) -> InputPart:
         return InputPart(
@@ -202,6 +215,7 @@ class _Part:
             bytes=self.bytes,
             sha256=self.digest.hexdigest(),
             embedding_inputs=self.embedding_inputs,
+            tokens=self.tokens,
         )
 
 
@@ -256,13 +270,13 @@ class _Builder:
             return
         self._documents += 1
         try:
-            request, inputs = self._render(number, data)
+            request = self._render(number, data)
         except RejectedError as error:
             self._reject(line, error.rejection)
             return
         # Once the input is refused, only what else is wrong is still of interest.
         if not self.refused.total:
-            self._room_for(len(request), inputs).write(request, inputs, data)
+            self._room_for(request).write(request, data)
 
     def discard(self) -> None:
         for uri in self._written:
@@ -282,7 +296,7 @@ class _Builder:
     def _rejected_uri(self) -> str:
         return f"{self._target}/rejected.jsonl"
 
-    def _render(self, number: int, raw: bytes) -> tuple[bytes, int]:
+    def _render(self, number: int, raw: bytes) -> _Request:
         try:
             document = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
@@ -304,7 +318,7 @@ class _Builder:
         first = self._seen.setdefault(id_digest(custom_id), number)
         if first != number:
             raise RejectedError("duplicate", f"its id was used in {self._describe_place(first)} already")
-        return line, inputs
+        return _Request(line, inputs, estimate_tokens(request["body"]))
 
     def _describe_place(self, number: int) -> str:
         """Return where in the files the document of a number was."""
@@ -336,12 +350,13 @@ class _Builder:
             record["text"] = text
         self._rejected_file.write(orjson.dumps(record) + b"\n")
 
-    def _room_for(self, size: int, inputs: int) -> _Part:
+    def _room_for(self, request: _Request) -> _Part:
         part, limits = self._part, self._limits
         if part is not None and (
             part.requests >= limits.requests
-            or part.bytes + size > limits.bytes
-            or part.embedding_inputs + inputs > limits.embedding_inputs
+            or part.bytes + len(request.line) > limits.bytes
+            or part.embedding_inputs + request.inputs > limits.embedding_inputs
+            or (limits.tokens is not None and part.tokens + request.tokens > limits.tokens)
         ):
             self._close_part()
         if self._part is None:

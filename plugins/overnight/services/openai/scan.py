@@ -36,6 +36,9 @@ class Limits(BaseModel):
     """Bytes of one input file."""
     embedding_inputs: int = Field(default=50_000, ge=1)
     """Texts to embed in all requests of a batch together."""
+    tokens: int | None = Field(default=None, ge=1)
+    """Tokens of all requests of a batch together, by :func:`estimate_tokens`; ``None`` for any number. A batch that is
+    larger than the model's queue never gets in. A single request may be over it: it cannot be cut."""
     custom_id_chars: int = Field(default=512, ge=1)
     metadata_pairs: int = Field(default=16, ge=0)
     metadata_key_chars: int = Field(default=64, ge=1)
@@ -260,6 +263,10 @@ class _Checker:
                 "embedding_inputs",
                 f"it has more than the {limits.embedding_inputs:,} embedding inputs that one batch takes "
                 f"({self.embedding_inputs:,}); split it.",
+            )
+        if limits.tokens is not None and self.requests > 1 and self.tokens > limits.tokens:
+            add(
+                None, "tokens", f"it has about {self.tokens:,} tokens, and one batch takes {limits.tokens:,}; split it."
             )
 
     def _check_id(self, number: int, custom_id: Any) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from overnight.ingest.report.dead_letters import read_dead_letters
 from overnight.services.openai.input import InputError, Limits, RequestTemplate, build, read_documents, scan
+from overnight.services.openai.scan import estimate_tokens
 
 TEMPLATE = RequestTemplate.embeddings("m")
 
@@ -52,7 +53,14 @@ def test_what_is_built_passes_the_scan_with_the_same_measures(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "limits", [Limits(bytes=1_000), Limits(embedding_inputs=9), Limits(requests=3), Limits(bytes=1_000, requests=4)]
+    "limits",
+    [
+        Limits(bytes=1_000),
+        Limits(embedding_inputs=9),
+        Limits(requests=3),
+        Limits(bytes=1_000, requests=4),
+        Limits(tokens=9),
+    ],
 )
 def test_parts_keep_to_each_limit_and_are_no_smaller_than_it_asks(tmp_path: Path, limits: Limits) -> None:
     many = [{"id": n, "text": ["x"] * (n % 4 + 1)} for n in range(40)]
@@ -62,12 +70,30 @@ def test_parts_keep_to_each_limit_and_are_no_smaller_than_it_asks(tmp_path: Path
     assert all(scan(part.uri, "/v1/embeddings", limits=limits) for part in parts)
     for part, following in pairwise(parts):
         first = Path(following.uri).read_bytes().splitlines(keepends=True)[0]
-        inputs = len(orjson.loads(first)["body"]["input"])
+        body = orjson.loads(first)["body"]
+        inputs = len(body["input"])
         assert (
             part.requests + 1 > limits.requests
             or part.bytes + len(first) > limits.bytes
             or part.embedding_inputs + inputs > limits.embedding_inputs
+            or (limits.tokens is not None and part.tokens + estimate_tokens(body) > limits.tokens)
         )
+
+
+def test_a_request_that_alone_is_over_the_tokens_of_a_part_has_a_part_of_its_own(tmp_path: Path) -> None:
+    texts = ["a", "long " * 40, "b", "c"]
+    limits = Limits(tokens=10)
+    parts = build(
+        [{"id": n, "text": text} for n, text in enumerate(texts)], TEMPLATE, str(tmp_path), limits=limits
+    ).parts
+    assert [(part.requests, part.tokens) for part in parts] == [(1, 1), (1, 50), (2, 2)]
+    assert [scan(part.uri, "/v1/embeddings", limits=limits).tokens for part in parts] == [1, 50, 2]
+
+
+def test_a_file_with_more_tokens_than_a_part_may_have_is_refused(tmp_path: Path) -> None:
+    (part,) = build(documents(5), TEMPLATE, str(tmp_path)).parts
+    with pytest.raises(InputError, match=rf"it has about {part.tokens} tokens, and one batch takes {part.tokens - 1}"):
+        scan(part.uri, "/v1/embeddings", limits=Limits(tokens=part.tokens - 1))
 
 
 def test_source_lines_are_kept_byte_for_byte(tmp_path: Path) -> None:
