@@ -283,6 +283,7 @@ class Attempt(Generic[SpecT]):
     def _queue(self, spec: SpecT, intent: JobRecord, refusal: QueueFull | None = None) -> JobRecord:
         """Write down that the job waits for room in the queue, and since when."""
         service = self.client.service
+        self.settings.budget.check_units(service.name, service.queue_units)
         queue, amount = service.get_queue(spec)
         cleared = intent.deferred_with is not None and self.owner.max_tries > intent.deferred_with
         former = intent.queued if not cleared else None

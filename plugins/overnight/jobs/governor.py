@@ -52,6 +52,8 @@ class Governor:
     def __init__(self) -> None:
         self._waiters: dict[str, _Waiter] = {}
         self._admitted: dict[str, tuple[Amount, float]] = {}
+        self._unnamed: frozenset[str] = frozenset()
+        """The jobs that may be ours and were listed at the last look."""
 
     @property
     def is_idle(self) -> bool:
@@ -101,6 +103,11 @@ class Governor:
             for name, (amount, at) in self._admitted.items()
             if name not in shown and now - at < (ADMISSION_SECONDS if listed is not None else PROBE_SECONDS)
         }
+        # Where jobs bear no names, a new one stands for the oldest that was admitted.
+        unnamed = frozenset(job.id for job in listed or () if job.may_be_ours)
+        for name in list(self._admitted)[: len(unnamed - self._unnamed)]:
+            del self._admitted[name]
+        self._unnamed = unnamed
 
     def _fits(self, waiter: _Waiter, used: Amount, now: float, *, is_listed: bool) -> bool:
         request, limit = waiter.request, waiter.request.limit

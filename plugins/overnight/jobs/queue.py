@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from datetime import datetime
 from typing import Final, NamedTuple, Self
 
@@ -116,6 +117,19 @@ class Budget(BaseModel):
 
         return Budget(**{unit: lower(unit) for unit in UNITS})
 
+    def check_units(self, service: str, units: Collection[str]) -> None:
+        """
+        Refuse a limit in a unit that a service's queue is not counted in: it would never hold anything back.
+
+        :raises SpecError: there is one.
+        """
+        unknown = [unit for unit in UNITS if getattr(self, unit) is not None and unit not in units]
+        if unknown:
+            raise SpecError(
+                f"budget: the queue of {service} is not counted in {' or '.join(unknown)}. Give it in "
+                f"{' or '.join(unit for unit in UNITS if unit in units)}. Nothing was submitted."
+            )
+
     def describe(self, used: Amount) -> str:
         """Return how much of each limit is used: ``2,900,000 of 3,000,000 tokens``."""
         parts = [
@@ -146,11 +160,13 @@ class ListedJob(NamedTuple):
 
     :param amount: What it takes up; nothing when it is over.
     :param name: :attr:`JobKey.name <overnight.jobs.identity.JobKey.name>` of a job of ours.
+    :param may_be_ours: Whether a job without a name may be one of ours, because the service keeps none.
     """
 
     id: str
     amount: Amount
     name: str | None = None
+    may_be_ours: bool = False
 
 
 class QueueRequest(Stored):

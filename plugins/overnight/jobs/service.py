@@ -52,6 +52,8 @@ class Service(ABC, Generic[SpecT]):
 
     name: ClassVar[str]
     """What ``JobRef.service`` says."""
+    queue_units: ClassVar[frozenset[str]] = frozenset({"jobs"})
+    """The units, of :data:`~overnight.jobs.queue.UNITS`, in which :meth:`list_queue` counts."""
 
     def __init__(self, conn_id: str) -> None:
         self.conn_id = conn_id

@@ -219,14 +219,15 @@ def test_a_completed_batch_that_keeps_its_results_back_is_running(bench: Bench, 
         assert bench.finish(client, ref).state is JobState.SUCCEEDED
 
 
-def test_throttled_is_running(bench: Bench, key: JobKey) -> None:
+def test_throttled_is_queued(bench: Bench, key: JobKey) -> None:
     bench.set("faults", batch_throttled=1, throttled_seconds=600)
     ref = submit(bench, parsing(bench.files(1)), key)
     with bench.client() as client:
         while bench.batches(key)[0]["status"] != "THROTTLED":
             pass
         status = client.run(client.service.status(ref))
-        assert (status.state, status.raw) == (JobState.RUNNING, "THROTTLED")
+        assert (status.state, status.raw) == (JobState.QUEUED, "THROTTLED")
+        assert [job.amount.jobs for job in client.run(client.service.list_queue("")) if job.name == key.name] == [1]
         assert client.run(client.service.list_statuses([ref.id])) == {ref.id: status}
         client.run(client.service.cancel(ref))
 

@@ -129,6 +129,22 @@ def test_without_a_list_one_at_a_time_asks_again():
     assert list(governor.decide(None, NOW + 2 * PROBE_SECONDS).admitted) == ["w1"]
 
 
+def test_where_jobs_bear_no_names_a_new_one_stands_for_the_oldest_that_was_admitted():
+    jobs = Budget(jobs=3)
+
+    def anonymous(*names: str, over: tuple[str, ...] = ()) -> list[ListedJob]:
+        return [ListedJob(name, NOTHING if name in over else Amount(), may_be_ours=True) for name in names]
+
+    governor = govern(*[request(f"w{n}", 0, age=9 - n, budget=jobs) for n in range(3)])
+    assert list(governor.decide(anonymous("theirs"), NOW).admitted) == ["w0"]
+    # Nothing new: the room of w0 stays reserved, and another one might need it twice.
+    assert governor.decide(anonymous("theirs"), NOW + 1).admitted == {}
+    assert list(governor.decide(anonymous("theirs", "new"), NOW + 2).admitted) == ["w1"]
+    # One that is over already when it is seen first stands for it, too.
+    decided = governor.decide(anonymous("theirs", "new", "short", over=("short",)), NOW + 3)
+    assert list(decided.admitted) == ["w2"]
+
+
 def test_retry_after_is_honoured():
     refused = request("w").with_refusal(QueueFull("busy", BUDGET, retry_after=30), NOW)
     governor = govern(refused)
@@ -154,6 +170,12 @@ def test_a_job_over_the_users_budget_is_refused_before_anything_is_submitted():
 def test_a_budget_that_is_none_is_refused(value: object):
     with pytest.raises(SpecError, match="is no budget"):
         Budget.parse(value)
+
+
+def test_a_unit_that_the_service_does_not_count_is_refused():
+    with pytest.raises(SpecError, match="sagemaker is not counted in tokens. Give it in instances or jobs"):
+        Budget(tokens=5, jobs=1).check_units("sagemaker", {"jobs", "instances"})
+    Budget(instances=5).check_units("sagemaker", {"jobs", "instances"})
 
 
 def test_a_budget_is_read_from_a_mapping_or_template_text():

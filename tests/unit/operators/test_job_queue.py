@@ -49,6 +49,7 @@ def _counting(monkeypatch: pytest.MonkeyPatch) -> None:
             return QueueFull("the press was busy") if answer.raw == "jammed" else None
         return default(service, answer)
 
+    monkeypatch.setattr(PrintService, "queue_units", frozenset({"records", "jobs"}))
     monkeypatch.setattr(PrintService, "get_queue", get_queue)
     monkeypatch.setattr(PrintService, "list_queue", list_queue)
     monkeypatch.setattr(PrintService, "find_refusal", find_refusal)
@@ -167,6 +168,7 @@ class TestABudget:
         [
             ({"budget": {"pages": 3}}, "is no budget"),
             ({"budget": {"records": 9}}, "takes 10 records, and budget allows 9"),
+            ({"budget": {"tokens": 9}}, "the queue of slowprint is not counted in tokens"),
             ({"queue_deadline": 0}, "queue_deadline"),
         ],
     )

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from overnight.errors import ChangedSpecError, UnsupportedError, shorten
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultManifest, choose_found
+from overnight.jobs.queue import NOTHING, Amount, ListedJob
 from overnight.jobs.service import Service
 from overnight.services.azure_ingestion.answers import (
     STATUS_KEPT_HOURS,
@@ -111,6 +112,19 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
         del wanted
         listed = yield from list_jobs()
         return {job["id"]: read_status(job, scrub=self.account.scrub) for job in listed}
+
+    def list_queue(self, queue: str, /) -> Flow[Collection[ListedJob]]:
+        """List the ingestion jobs that are not over, whoever created them."""
+        del queue
+        listed = yield from list_jobs()
+        return [
+            ListedJob(
+                job["id"],
+                NOTHING if read_state(job).is_terminal else Amount(),
+                job["id"] if JobKey.parse_name(job["id"]) is not None else None,
+            )
+            for job in listed
+        ]
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:
         """

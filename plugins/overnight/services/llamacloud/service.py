@@ -17,8 +17,10 @@ from typing import ClassVar, Final, cast
 from overnight.errors import NotFoundError, RequestRefusedError, SpecError
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobState, JobStatus, ResultManifest, choose_found
 from overnight.jobs.identity import JobName
+from overnight.jobs.queue import Amount, ListedJob
 from overnight.jobs.service import MAX_OTHER_PAGES, Service
 from overnight.services.create import CLOCK_SKEW, create_object_once
+from overnight.services.llamacloud import queue
 from overnight.services.llamacloud.answers import (
     AT_ONCE,
     BATCHES,
@@ -37,8 +39,10 @@ from overnight.services.llamacloud.results import Content, batch_ids, collect
 from overnight.services.llamacloud.sources import SourceFile, digest, directory_files, stored_files, too_many
 from overnight.services.llamacloud.spec import Limits, LlamaCloudBatchSpec, parse_part_name, part_name
 from overnight.services.llamacloud.status import (
+    THROTTLED_REASON,
     ended_status,
     is_over,
+    is_throttled,
     lacks_results,
     mapping_state,
     parse_moment,
@@ -193,6 +197,15 @@ class LlamaCloudService(Service[LlamaCloudBatchSpec]):
                 seen[job] = _running(batches)
         return seen
 
+    def get_queue(self, spec: LlamaCloudBatchSpec) -> tuple[str, Amount]:
+        """Return how many batches the job is."""
+        return queue.get_queue(spec, self.limits.files_per_batch)
+
+    def list_queue(self, queue_name: str, /) -> Flow[Collection[ListedJob]]:
+        """List the account's batches that are not over, whoever created them."""
+        del queue_name
+        return (yield from queue.list_queue(_directory_names))
+
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:
         """
         Ask for the end of every batch, and of the files' jobs of the batches that have given out all of theirs.
@@ -297,7 +310,9 @@ def _running(batches: Sequence[Record]) -> JobStatus:
     """Return the status of a job of which a batch is still giving its files out."""
     over = sum(is_over(batch) for batch in batches)
     progress = over / len(batches) if len(batches) > 1 else None
-    return JobStatus(state=mapping_state(batches), raw=raw_word(batches), progress=progress)
+    state = mapping_state(batches)
+    warnings = (THROTTLED_REASON,) if state is JobState.QUEUED and is_throttled(batches) else ()
+    return JobStatus(state=state, raw=raw_word(batches), progress=progress, warnings=warnings)
 
 
 def _get_jobs(ref: JobRef, *, every: bool = False) -> Flow[tuple[list[Record], Jobs]]:

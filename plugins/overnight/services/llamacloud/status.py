@@ -14,13 +14,23 @@ from overnight.services.llamacloud.outcomes import FileOutcome, FileState
 MAX_ERRORS: Final = 20
 """How many files' errors are carried along; a status travels by XCom."""
 
-_WAITING: Final = frozenset({"PENDING"})
+_THROTTLED: Final = "THROTTLED"
+_WAITING: Final = frozenset({"PENDING", _THROTTLED})
+THROTTLED_REASON: Final = (
+    "LlamaCloud holds the batch back (THROTTLED) while the account has as many files at work as it may; it goes on by "
+    "itself."
+)
 _OVER: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 
 
 def is_over(batch: Record) -> bool:
     """Whether the service is done with a batch. The jobs it made may still be at work."""
-    return batch.get("status") in _OVER
+    return str(batch.get("status")) in _OVER
+
+
+def is_throttled(batches: Sequence[Record]) -> bool:
+    """Whether the service holds a batch back."""
+    return any(batch.get("status") == _THROTTLED for batch in batches)
 
 
 def lacks_results(batch: Record) -> bool:
@@ -49,7 +59,7 @@ def mapping_state(batches: Sequence[Record]) -> JobState:
     """
     Return the state as far as the batches alone tell; what became of their files is not looked at.
 
-    THROTTLED is running: the service holds the batch back, and goes on by itself.
+    THROTTLED is queued: the service holds the batch back until the account has less at work.
     """
     words = {str(batch.get("status")) for batch in batches}
     if not words <= _OVER:

@@ -88,6 +88,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
     """
 
     name: ClassVar[str] = "openai"
+    queue_units: ClassVar[frozenset[str]] = frozenset({"tokens", "records", "jobs"})
 
     def __init__(
         self,

@@ -23,11 +23,14 @@ from overnight.errors import (
     UnavailableError,
 )
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultManifest, choose_found
+from overnight.jobs.queue import Amount, ListedJob, QueueFull
 from overnight.jobs.service import MAX_OTHER_PAGES, Service
+from overnight.services.sagemaker import queue
 from overnight.services.sagemaker.answers import describe_job, list_job_pages
 from overnight.services.sagemaker.causes import NAME_TAKEN
 from overnight.services.sagemaker.connection import SAGEMAKER
 from overnight.services.sagemaker.objects import find_inputs, too_large
+from overnight.services.sagemaker.queue import InstanceQueue
 from overnight.services.sagemaker.results import build_manifest, find_outputs
 from overnight.services.sagemaker.spec import SageMakerTransformSpec, tag_text
 from overnight.services.sagemaker.status import read_state, read_status
@@ -49,10 +52,12 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
     """
 
     name: ClassVar[str] = "sagemaker"
+    queue_units: ClassVar[frozenset[str]] = frozenset({"instances", "jobs"})
 
     def __init__(self, conn_id: str, console: str | None = None) -> None:
         super().__init__(conn_id)
         self._console = console
+        self._instances = InstanceQueue()
 
     def find(self, key: JobKey, since: datetime, record: JobRecord | None = None) -> Flow[FoundJob | None]:
         """Look for this task instance's jobs by name, in which their generation and fingerprint are."""
@@ -132,6 +137,18 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
             others = 0 if missing & listed.keys() else others + 1
             missing -= listed.keys()
         return seen
+
+    def get_queue(self, spec: SageMakerTransformSpec) -> tuple[str, Amount]:
+        """Return the queue of the job's instance type, and how many of these instances it takes."""
+        return queue.get_queue(spec)
+
+    def list_queue(self, queue_name: str, /) -> Flow[Collection[ListedJob]]:
+        """List the jobs that have instances of a type, whoever created them."""
+        return (yield from self._instances.list_jobs(queue_name))
+
+    def find_refusal(self, answer: ServiceError | JobStatus) -> QueueFull | None:
+        """Say whether other jobs have the instances, or calls came too fast."""
+        return queue.find_refusal(answer)
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:
         """

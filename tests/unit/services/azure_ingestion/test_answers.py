@@ -59,6 +59,7 @@ def test_reading_verbs(status: str) -> None:
         "cancel": lambda: SERVICE.cancel(REF),
         "results": lambda: SERVICE.results(REF),
         "list_statuses": lambda: SERVICE.list_statuses({KEY.name}),
+        "list_queue": lambda: SERVICE.list_queue(""),
     }
     check(verbs, good(status), also=(UnsupportedError,))
 

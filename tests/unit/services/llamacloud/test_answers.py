@@ -78,6 +78,7 @@ def test_reading_verbs(status: str) -> None:
         "cancel": lambda: SERVICE.cancel(REF),
         "results": lambda: SERVICE.results(REF),
         "list_statuses": lambda: SERVICE.list_statuses({"bat-1"}),
+        "list_queue": lambda: SERVICE.list_queue(""),
     }
     check(verbs, good(status=status), seeds=range(120))
 
@@ -175,5 +176,7 @@ def test_what_was_created_without_an_id_is_never_created_again(path: str, reply:
     assert service.seen.count(f"POST {path}") == 1
 
 
-def test_a_throttled_batch_is_running() -> None:
-    assert Service(good(status="THROTTLED")()).run(SERVICE.status(REF)).state is JobState.RUNNING
+def test_a_throttled_batch_is_queued_and_says_why() -> None:
+    status = Service(good(status="THROTTLED")()).run(SERVICE.status(REF))
+    assert status.state is JobState.QUEUED
+    assert "holds the batch back (THROTTLED)" in status.describe()

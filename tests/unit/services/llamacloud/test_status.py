@@ -33,7 +33,8 @@ def files(**counts: int) -> list[FileOutcome]:
     ("words", "state"),
     [
         (["PENDING"], JobState.QUEUED),
-        (["THROTTLED"], JobState.RUNNING),
+        (["THROTTLED"], JobState.QUEUED),
+        (["THROTTLED", "PENDING"], JobState.QUEUED),
         (["RUNNING"], JobState.RUNNING),
         (["PENDING", "COMPLETED"], JobState.RUNNING),
         (["CANCELLED", "RUNNING"], JobState.RUNNING),

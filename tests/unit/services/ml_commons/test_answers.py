@@ -82,6 +82,7 @@ def test_predictions(remote: dict[str, Any]) -> None:
         "cancel": lambda: PREDICT.cancel(ref),
         "results": lambda: PREDICT.results(ref),
         "list_statuses": lambda: PREDICT.list_statuses({"task-1"}),
+        "list_queue": lambda: PREDICT.list_queue(""),
     }
     check(verbs, good("BATCH_PREDICTION", "COMPLETED", remote), also=(SpecError,))
 
@@ -97,5 +98,6 @@ def test_ingestions(state: str) -> None:
         "status": lambda: INGEST.status(ref),
         "results": lambda: INGEST.results(ref),
         "list_statuses": lambda: INGEST.list_statuses({"task-1"}),
+        "list_queue": lambda: INGEST.list_queue(""),
     }
     check(verbs, good("BATCH_INGEST", state, {}), also=(SpecError,))

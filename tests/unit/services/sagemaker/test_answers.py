@@ -66,6 +66,7 @@ def test_reading_verbs(status: str) -> None:
         "cancel": lambda: SERVICE.cancel(REF),
         "results": lambda: SERVICE.results(REF),
         "list_statuses": lambda: SERVICE.list_statuses({KEY.name}),
+        "list_queue": lambda: SageMakerTransformService("conn").list_queue("ml.m5.large"),
     }
     check(verbs, good(status), also=(SpecError,))
 

@@ -13,7 +13,9 @@ from typing import Any, ClassVar, Final
 
 from overnight.errors import ServiceError, SpecError, UnavailableError, UnsupportedError
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobState, JobStatus, ResultManifest
+from overnight.jobs.queue import ListedJob
 from overnight.jobs.service import Service
+from overnight.services.ml_commons import queue
 from overnight.services.ml_commons.answers import (
     SEARCH_LAG,
     ask,
@@ -131,6 +133,11 @@ class MLCommonsIngestService(Service[MLCommonsIngestSpec]):
         tasks = yield from get_tasks(wanted)
         boots = (yield from _boots()) if any(_is_old(task) for task in tasks) else ()
         return {task["task_id"]: read_ingestion(task, boots if _is_old(task) else ()) for task in tasks}
+
+    def list_queue(self, queue_name: str, /) -> Flow[Collection[ListedJob]]:
+        """List the ingestions that the cluster is at, whoever started them."""
+        del queue_name
+        return (yield from queue.list_queue("BATCH_INGEST"))
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:
         """

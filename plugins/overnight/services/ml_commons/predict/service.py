@@ -15,8 +15,10 @@ from pydantic import JsonValue
 
 from overnight.errors import RequestRefusedError, ServiceError, SpecError, UnavailableError, UnsupportedError
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultManifest, choose_found
+from overnight.jobs.queue import ListedJob, QueueFull
 from overnight.jobs.service import Service
 from overnight.services.create import create_once
+from overnight.services.ml_commons import queue
 from overnight.services.ml_commons.answers import (
     ask,
     created_at,
@@ -113,6 +115,15 @@ class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
         """Search the tasks; the cluster asks the remote services about them once a minute."""
         tasks = yield from get_tasks(wanted)
         return {task["task_id"]: read_prediction(task) for task in tasks}
+
+    def list_queue(self, queue_name: str, /) -> Flow[Collection[ListedJob]]:
+        """List the batch predictions that the cluster is at, whoever started them."""
+        del queue_name
+        return (yield from queue.list_queue("BATCH_PREDICTION", lambda task: _get_name(get_remote(task))))
+
+    def find_refusal(self, answer: ServiceError | JobStatus) -> QueueFull | None:
+        """Say whether the cluster, or the service behind the connector, had no room."""
+        return queue.find_refusal(answer)
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:
         """
