@@ -59,7 +59,7 @@ class Night:
 def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     folder = tmp_path_factory.mktemp("distributed")
     account = Account("held", folder / "account", "sk-planted-for-two-workers")
-    node = Node(home=folder / "opensearch" / "node", port=free_port())
+    node = Node(home=folder / "opensearch" / "node", port=free_port(), short_lived=True)
     port = free_port()
     environment = {
         **SERVICES["s3"].environment(port),

@@ -52,7 +52,7 @@ def _node(version: str, variable: str, folders: pytest.TempPathFactory) -> Itera
     if url:
         yield url.rstrip("/")
         return
-    node = Node(version, home=folders.mktemp(f"opensearch-{version}") / "node")
+    node = Node(version, home=folders.mktemp(f"opensearch-{version}") / "node", short_lived=True)
     try:
         with node:
             yield node.url

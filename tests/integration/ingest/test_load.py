@@ -429,7 +429,7 @@ def test_odd_lines_are_refused_by_us_or_by_the_server_and_the_rest_goes_in(
 
 
 def test_a_load_outlives_a_restart_of_the_node(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
-    node = Node(home=tmp_path_factory.mktemp("restarted") / "node", heap="512m")
+    node = Node(home=tmp_path_factory.mktemp("restarted") / "node", heap="512m", short_lived=True)
     items = rows(20_000, size=200)
     (tmp_path / "a.jsonl").write_bytes(jsonl(items))
     restarted = threading.Event()

@@ -83,7 +83,7 @@ def ml_node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if url := os.environ.get(VERSIONS[request.param]):
         yield url.rstrip("/")
         return
-    node = Node(request.param, home=tmp_path_factory.mktemp("ml") / "node", ml_commons=True)
+    node = Node(request.param, home=tmp_path_factory.mktemp("ml") / "node", ml_commons=True, short_lived=True)
     try:
         with node:
             yield node.url

@@ -43,7 +43,7 @@ def _node(variable: str, home: Path, version: str, **options: Any) -> Iterator[s
     if url := os.environ.get(variable):
         yield url.rstrip("/")
         return
-    node = Node(version, home=home, **options)
+    node = Node(version, home=home, short_lived=True, **options)
     try:
         with node:
             yield node.url

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from overnight.sandbox.opensearch import Node
 
 @pytest.fixture(params=["2.19.6", "3.6.0"])
 def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
-    node = Node(request.param, home=tmp_path / "node")
+    node = Node(request.param, home=tmp_path / "node", short_lived=True)
     yield node
     node.remove()
 
@@ -25,7 +24,7 @@ def java_of(node: Node) -> list[psutil.Process]:
     return [process for process in psutil.process_iter(["cmdline"]) if home in (process.info["cmdline"] or ())]
 
 
-def test_a_node_boots_unprivileged_keeps_its_documents_and_leaves_no_process(node: Node) -> None:
+def test_a_node_boots_unprivileged_ends_on_sigterm_keeps_its_documents_and_leaves_no_process(node: Node) -> None:
     with node:
         (process,) = java_of(node)
         assert os.geteuid() != 0 or process.uids().real == process.uids().effective == 65534
@@ -35,25 +34,11 @@ def test_a_node_boots_unprivileged_keeps_its_documents_and_leaves_no_process(nod
         assert {plugin["component"] for plugin in plugins} == {"opensearch-job-scheduler", "opensearch-knn"}
         httpx.put(f"{node.url}/kept/_doc/1?refresh=true", json={"n": 1}, timeout=30).raise_for_status()
     assert java_of(node) == []
+    # It ended by itself: stop() sends SIGKILL after 15 s. Without its policy netty4 takes 50 s.
+    assert "closed" in node.log.read_text().splitlines()[-1]
     with node:
         assert httpx.get(f"{node.url}/kept/_count", timeout=30).json()["count"] == 1
     home = node.home.resolve()
     node.remove()
     assert java_of(node) == []
     assert not home.exists()
-
-
-def test_a_node_ends_on_sigterm_without_being_killed(tmp_path: Path) -> None:
-    node = Node(home=tmp_path / "node")
-    try:
-        with node:
-            (process,) = java_of(node)
-            process.terminate()
-            # Within the time after which stop() would send SIGKILL. Without its policy netty4 takes 50 s.
-            deadline = time.monotonic() + 15
-            while java_of(node) and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert java_of(node) == []
-            assert "closed" in node.log.read_text().splitlines()[-1]
-    finally:
-        node.remove()

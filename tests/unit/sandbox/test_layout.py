@@ -149,6 +149,14 @@ def test_our_own_node_stays_where_it_was_put(cache: Path, tmp_path: Path, monkey
     assert "http.port: 9200" in settings
     assert "action.auto_create_index: false" in settings
     assert not [line for line in settings if "ml_commons" in line]
+    assert not [option for option in launch.argv if "TieredStopAtLevel" in option]
+
+
+def test_a_short_lived_node_compiles_quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "run_as", lambda: None)
+    home = tmp_path / "node"
+    home.mkdir()
+    assert "-XX:TieredStopAtLevel=1" in Node(home=home, short_lived=True).launch().argv
 
 
 def test_java_is_copied_only_for_a_user_who_cannot_reach_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,8 @@ class Node:
     :param heap: Java's heap, as ``-Xmx`` writes it. The machine's memory is taken only as it is used.
     :param java_options: Further options of the JVM, such as ``-Daws.endpointUrlS3=http://127.0.0.1:5000``.
     :param settings: Further settings of ``opensearch.yml``.
+    :param short_lived: Whether Java's second compiler is left out. A boot then takes 7 s of CPU instead of 13, and a
+        long load of vectors takes longer: right for a node that lives for minutes.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Node:
         heap: str = "1g",
         java_options: tuple[str, ...] = (),
         settings: Mapping[str, object] | None = None,
+        short_lived: bool = False,
         console: Console | None = None,
     ) -> None:
         self.version = version
@@ -82,6 +85,7 @@ class Node:
         self.heap = heap
         self.java_options = java_options
         self.settings = dict(settings or {})
+        self.short_lived = short_lived
         self._console = console
         self._user = access.run_as()
         self._process: process.ProcessId | None = None
@@ -228,6 +232,7 @@ class Node:
             f"-Dopensearch.path.home={home}",
             f"-Dopensearch.path.conf={home / 'config'}",
             "-Dopensearch.distribution.type=tar",
+            *(("-XX:TieredStopAtLevel=1",) if self.short_lived else ()),
             *self.java_options,
             "-cp",
             f"{home / 'lib'}/*",
