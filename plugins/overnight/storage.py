@@ -387,14 +387,12 @@ def _find_info(filesystem: AbstractFileSystem, path: str) -> Mapping[str, Any] |
 
 def _select(place: Location, found: Mapping[str, Mapping[str, Any]], folder: str, pattern: str) -> Listing:
     """Return the files among what a filesystem found below a folder for a pattern."""
-    wanted = pattern.split("/")
     files: list[StoredFile] = []
     ignored = 0
     for name, info in sorted(found.items()):
         if info.get("type") == "directory" or not name.startswith(folder):
             continue
-        segments = name[len(folder) :].split("/")
-        if not segments[-1] or _is_hidden(segments, wanted):
+        if is_ignored(name[len(folder) :], pattern):
             ignored += 1
         elif info.get("type", "file") == "file":
             files.append(_to_file(_build_uri(place, name), info))
@@ -410,6 +408,17 @@ def _build_uri(place: Location, name: str) -> str:
     if _AZURE_HOST.match(place.path):
         return place._replace(path=f"{place.bucket}/{name.partition('/')[2]}").uri
     return place._replace(path=name.lstrip("/")).uri
+
+
+def is_ignored(place: str, pattern: str = "**") -> bool:
+    """
+    Whether an object is no input: its name, or a folder's, starts with ``_`` or ``.``, or it only marks a folder.
+
+    :param place: Its path below the folder that was listed.
+    :param pattern: The glob below that folder; names that it asks for itself are inputs.
+    """
+    segments = place.split("/")
+    return not segments[-1] or _is_hidden(segments, pattern.split("/"))
 
 
 def _is_hidden(segments: list[str], wanted: list[str]) -> bool:

@@ -12,13 +12,10 @@ from overnight.hooks.sagemaker import SageMakerHook
 from overnight.hooks.storage import connected_storage
 from overnight.operators.job import JobOperator
 from overnight.operators.parameters import require_mapping
-from overnight.services.sagemaker.spec import SageMakerTransformSpec, write_manifest
+from overnight.services.sagemaker.spec import MANIFESTS, SageMakerTransformSpec, write_manifest
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-MANIFESTS = "_manifests"
-"""The folder below the output's that gets the manifest of listed inputs."""
 
 
 # The amazon provider's hook machinery makes our clients; its SageMakerTransformOperator (9.39) is not used. Nothing in
@@ -34,7 +31,8 @@ class SageMakerBatchTransformOperator(JobOperator[SageMakerTransformSpec]):
     (``missing``), which another task can submit again, and only those, as ``input_uris``.
 
     :param model_name: A model that is there in the connection's account and region.
-    :param input_uri: Every object whose key begins with it, or a manifest with ``input_kind="ManifestFile"``; or
+    :param input_uri: Every input whose key begins with it (names that start with ``_`` or ``.`` at any depth are none),
+        or a manifest with ``input_kind="ManifestFile"``; or
     :param input_uris: the very objects to read, in one bucket: a manifest of them is written below the output.
     :param input_prefix: With ``input_uris``: the folder that their outputs' places are relative to, the deepest that
         they share when it is left out. To submit missing inputs again, ``results["detail"]["input_prefix"]``.
@@ -55,10 +53,12 @@ class SageMakerBatchTransformOperator(JobOperator[SageMakerTransformSpec]):
     :param environment: For the container; no secrets.
     :param tags: Your own cost allocation tags.
     :param options: Further fields of :class:`~overnight.services.sagemaker.spec.SageMakerTransformSpec`:
-        ``output_kms_key``, ``volume_kms_key``, ``invocation_timeout``, ``invocation_retries``, ``experiment``.
+        ``output_kms_key``, ``volume_kms_key``, ``invocation_timeout``, ``invocation_retries``, ``experiment``,
+        ``ami_version``, ``data_capture``.
     :param conn_id: An AWS connection, ``aws_default`` when left out. It needs ``sagemaker:CreateTransformJob``,
         ``DescribeTransformJob``, ``ListTransformJobs``, ``StopTransformJob``, ``AddTags``, and ``s3:ListBucket`` and
-        ``s3:GetObject`` on the inputs and outputs; ``s3:PutObject`` for ``input_uris``.
+        ``s3:GetObject`` on the inputs and outputs; ``s3:PutObject`` below the output for ``input_uris``, and where
+        objects below ``input_uri`` are no inputs.
 
     All further parameters are those of :class:`~overnight.operators.job.JobOperator`.
     """

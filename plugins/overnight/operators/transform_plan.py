@@ -12,8 +12,7 @@ from overnight.errors import JobFailedError, SpecError
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.jobs.allowance import Allowance
-from overnight.operators.sagemaker import MANIFESTS
-from overnight.services.sagemaker.spec import write_manifest
+from overnight.services.sagemaker.spec import MANIFESTS, write_manifest
 from overnight.storage import Storage, get_folder
 
 if TYPE_CHECKING:

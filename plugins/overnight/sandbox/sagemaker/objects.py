@@ -9,7 +9,7 @@ import boto3
 from botocore.config import Config
 
 from overnight.sandbox.sagemaker.settings import Settings
-from overnight.services.sagemaker.objects import bucket_and_key
+from overnight.services.sagemaker.locations import bucket_and_key
 from overnight.services.sagemaker.results import SUFFIX, relative
 from overnight.services.sagemaker.spec import read_manifest
 

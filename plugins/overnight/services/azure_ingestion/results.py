@@ -9,7 +9,7 @@ from overnight.jobs import JobRef, ResultManifest
 from overnight.services.azure_ingestion.status import read_status, stages
 
 
-def build_manifest(ref: JobRef, job: Mapping[str, Any]) -> ResultManifest:
+def build_result_manifest(ref: JobRef, job: Mapping[str, Any]) -> ResultManifest:
     """Return a manifest without files; ``detail`` has the index's name, how often it is refreshed, and the stages."""
     minutes = job.get("dataRefreshIntervalInMinutes")
     return ResultManifest(

@@ -26,7 +26,7 @@ from overnight.services.azure_ingestion.answers import (
 )
 from overnight.services.azure_ingestion.causes import is_taken
 from overnight.services.azure_ingestion.connection import AzureIngestionConnection
-from overnight.services.azure_ingestion.results import build_manifest
+from overnight.services.azure_ingestion.results import build_result_manifest
 from overnight.services.azure_ingestion.spec import AzureIngestionSpec
 from overnight.services.azure_ingestion.status import read_state, read_status
 from overnight.services.create import create_once
@@ -149,7 +149,7 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
     def results(self, ref: JobRef) -> Flow[ResultManifest]:
         """Name the index that holds the chunks: there are no result files. ``detail`` has the stages, too."""
         job, _ = yield from get_job(ref)
-        return build_manifest(ref, job)
+        return build_result_manifest(ref, job)
 
     def _attached(self, job: Mapping[str, Any], spec: AzureIngestionSpec, key: JobKey) -> JobRef:
         """Return the reference to a job that has our id, if it is what was asked for."""

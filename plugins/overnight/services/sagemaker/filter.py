@@ -1,6 +1,9 @@
 """
 The subset of JSONPath that SageMaker's ``InputFilter`` and ``OutputFilter`` take.
 
+It has a reader of its own because its grammar is none of ``overnight.jsonpath``'s: it has slices, lists of names and
+places, and wildcards, whose segments the sandbox carries out, and neither filters nor ``..``.
+
 https://docs.aws.amazon.com/sagemaker/latest/dg/batch-transform-data-processing.html#data-processing-operators
 """
 

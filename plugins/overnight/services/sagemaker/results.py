@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from overnight.errors import shorten
 from overnight.jobs import JobCounts, JobRef, ResultFile, ResultManifest
-from overnight.services.sagemaker.objects import bucket_and_key, find_inputs, list_objects
+from overnight.services.sagemaker.locations import bucket_and_key, to_s3_uri
+from overnight.services.sagemaker.objects import find_inputs, list_objects
 from overnight.transport.flow import Flow
 
 SUFFIX: Final = ".out"
@@ -50,7 +51,7 @@ def find_outputs(job: Mapping[str, Any]) -> Flow[TransformOutputs]:
     """
     source = job["TransformInput"]["DataSource"]["S3DataSource"]
     inputs = yield from find_inputs(source["S3DataType"], source["S3Uri"], listed=False)
-    folder = job["TransformOutput"]["S3OutputPath"].rstrip("/") + "/"
+    folder = to_s3_uri(job["TransformOutput"]["S3OutputPath"]).rstrip("/") + "/"
     # S3 tells times in whole seconds.
     created = job["CreationTime"].replace(microsecond=0)
     written = {
@@ -91,7 +92,7 @@ def relative(prefix: str, uri: str) -> str:
     return uri[prefix.rfind("/") + 1 :]
 
 
-def build_manifest(ref: JobRef, job: Mapping[str, Any], made: TransformOutputs) -> ResultManifest:
+def build_result_manifest(ref: JobRef, job: Mapping[str, Any], made: TransformOutputs) -> ResultManifest:
     """Name the outputs, their inputs in the same order, and as ``missing`` the inputs without one."""
     files = [
         *(ResultFile(kind="output", uri=output) for _, output in made.outputs),

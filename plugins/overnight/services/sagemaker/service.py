@@ -28,12 +28,14 @@ from overnight.jobs.service import MAX_OTHER_PAGES, Service
 from overnight.services.sagemaker import queue
 from overnight.services.sagemaker.answers import describe_job, list_job_pages
 from overnight.services.sagemaker.causes import NAME_TAKEN
-from overnight.services.sagemaker.connection import SAGEMAKER
-from overnight.services.sagemaker.objects import find_inputs, too_large
+from overnight.services.sagemaker.connection import S3, SAGEMAKER
+from overnight.services.sagemaker.locations import bucket_and_key
+from overnight.services.sagemaker.objects import Inputs, find_inputs, too_large
 from overnight.services.sagemaker.queue import InstanceQueue
-from overnight.services.sagemaker.results import build_manifest, find_outputs
-from overnight.services.sagemaker.spec import SageMakerTransformSpec, tag_text
+from overnight.services.sagemaker.results import build_result_manifest, find_outputs
+from overnight.services.sagemaker.spec import MANIFESTS, SageMakerTransformSpec, build_manifest, tag_text
 from overnight.services.sagemaker.status import read_state, read_status
+from overnight.storage import Listing
 from overnight.transport.aws import AwsCall
 from overnight.transport.flow import Flow
 
@@ -83,11 +85,16 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
         another took its id, by that run: it is attached to. (Clear the task to run it anew: a finished task's next
         generation has another name.)
 
+        Where objects below the prefix are no input (``_SUCCESS``, ``_delta_log/``, ``.crc`` files, folder markers), the
+        job gets a manifest of those that are: SageMaker would read them all, and be paid for it.
+
         :raises SpecError: there is nothing to read, or an input cannot be one payload.
         :raises CredentialsError: the connection may not list the inputs, without which no results could be told.
         :raises RequestRefusedError: SageMaker refuses the job, or the name is taken by another one.
         """
-        yield from _check_inputs(spec)
+        inputs = yield from _check_inputs(spec)
+        if inputs.ignored:
+            spec = yield from _name_inputs(spec, inputs)
         request = spec.request(key.name, _tags(key))
         try:
             yield AwsCall(SAGEMAKER, "CreateTransformJob", request)
@@ -173,7 +180,7 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
         :raises CredentialsError: the connection may not list the objects.
         """
         job = yield from describe_job(ref.id)
-        return build_manifest(ref, job, (yield from find_outputs(job)))
+        return build_result_manifest(ref, job, (yield from find_outputs(job)))
 
     def console_url(self, ref: JobRef) -> str | None:
         """Return the address of the job in the AWS console."""
@@ -201,7 +208,7 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
         )
 
 
-def _check_inputs(spec: SageMakerTransformSpec) -> Flow[None]:
+def _check_inputs(spec: SageMakerTransformSpec) -> Flow[Inputs]:
     """Refuse what SageMaker would refuse after minutes, once the instances are up and billed."""
     try:
         inputs = yield from find_inputs(spec.input_kind, spec.input_uri)
@@ -214,18 +221,40 @@ def _check_inputs(spec: SageMakerTransformSpec) -> Flow[None]:
     except RequestRefusedError as error:
         raise SpecError(f"The inputs at {spec.input_uri} cannot be found: {error}") from error
     if not inputs.uris:
-        raise SpecError(f"No object's key begins with {spec.input_uri}: there is nothing to transform.")
+        remark = Listing(ignored=inputs.ignored).remark
+        raise SpecError(
+            f"No input's key begins with {spec.input_uri}: there is nothing to transform. {remark}".rstrip()
+        )
     absent = [uri for uri in inputs.uris if uri not in inputs.listed]
     if absent:
         raise SpecError(f"{spec.input_uri} names {len(absent)} objects that are not there, {absent[0]} for one.")
     limit = spec.payload_bytes
     if spec.split_type is not None or spec.compression is not None or limit is None:
-        return
+        return inputs
     if large := too_large(inputs, limit):
         raise SpecError(
             f"{len(large)} inputs are larger than one payload of {limit >> 20} MB, {large[0].uri} ({large[0].size:,} "
             "bytes) for one. Set split_type='Line' if they have records, or raise max_payload_mb (up to 100)."
         )
+    return inputs
+
+
+def _name_inputs(spec: SageMakerTransformSpec, inputs: Inputs) -> Flow[SageMakerTransformSpec]:
+    """Write a manifest of the inputs, and return the spec that reads it."""
+    folder = f"{spec.output_uri.rstrip('/')}/{MANIFESTS}"
+    uri, body = build_manifest(inputs.uris, folder, prefix=inputs.prefix[: inputs.prefix.rfind("/") + 1])
+    bucket, key = bucket_and_key(uri)
+    try:
+        yield AwsCall(S3, "PutObject", {"Bucket": bucket, "Key": key, "Body": body})
+    except CredentialsError as error:
+        raise CredentialsError(
+            f"{inputs.ignored:,} objects below {spec.input_uri} are no inputs, and the manifest that keeps the job "
+            f"from reading them cannot be written to {uri}. Take them away, or allow s3:PutObject there. {error}",
+            status=error.status,
+            code=error.code,
+        ) from error
+    log.info("%s: %s The job reads %s.", spec.input_uri, Listing(ignored=inputs.ignored).remark, uri)
+    return spec.model_copy(update={"input_uri": uri, "input_kind": "ManifestFile"})
 
 
 def _tags(key: JobKey) -> dict[str, str]:

@@ -8,19 +8,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, Self
 
 import orjson
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from overnight.errors import SpecError
+from overnight.jobs import compute_fingerprint
 from overnight.jobs.service import JobSpec
 from overnight.services.sagemaker.filter import FilterSegment, Names, parse_filter
+from overnight.services.sagemaker.locations import S3Uri, is_s3_uri, to_s3_uri
 from overnight.storage import Storage
 
+MANIFESTS: Final = "_manifests"
+"""The folder below the output's that gets the manifest of listed inputs."""
 DEFAULT_MAX_PAYLOAD_MB: Final = 6
 MAX_PAYLOAD_MB: Final = 100
 OUR_TAGS: Final = 4
 MAX_TAGS: Final = 50
 
-_S3 = re.compile(r"s3://[^/]+(/.*)?", re.DOTALL)
 _TAG_TEXT = re.compile(r"[^\W_]|[\s_.:/=+\-@]")
 _BINARY = ("image/", "audio/", "video/", "application/octet-stream", "application/x-recordio", "application/x-npy")
 _JSON_LINES = frozenset(
@@ -31,16 +34,6 @@ _JSON_LINES = frozenset(
 def _none(value: Any) -> Any:
     # The API's own word for "not at all".
     return None if value == "None" else value
-
-
-def _s3(uri: str) -> str:
-    # Not an URL parser's business: a question mark is a letter like any other in a key.
-    if not _S3.fullmatch(uri):
-        raise ValueError(f"{uri!r} is not s3://bucket/key")
-    return uri
-
-
-S3Uri = Annotated[str, Field(max_length=1024), AfterValidator(_s3)]
 
 
 class Experiment(BaseModel):
@@ -68,6 +61,31 @@ class Experiment(BaseModel):
         return {name: value for name, value in fields.items() if value is not None}
 
 
+class DataCapture(BaseModel):
+    """
+    Where the records that the model was given, and its answers, are kept.
+
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_BatchDataCaptureConfig.html
+
+    :param uri: The folder that gets them.
+    :param kms_key: What they are encrypted with.
+    :param inference_id: Whether each record gets an id of its own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: S3Uri
+    kms_key: str | None = Field(default=None, max_length=2048)
+    inference_id: bool | None = None
+
+    def request(self) -> dict[str, Any]:
+        """Return ``DataCaptureConfig``."""
+        return {
+            "DestinationS3Uri": self.uri,
+            **_given(KmsKeyId=self.kms_key, GenerateInferenceId=self.inference_id),
+        }
+
+
 class SageMakerTransformSpec(JobSpec):
     """
     One batch transform job.
@@ -75,8 +93,9 @@ class SageMakerTransformSpec(JobSpec):
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTransformJob.html
 
     :param model_name: A model that is there in the connection's account and region.
-    :param input_uri: Every object whose key *begins* with it; or, with ``input_kind="ManifestFile"``, the object that
-        lists them (:func:`write_manifest` writes one).
+    :param input_uri: Every object whose key *begins* with it, but for those that
+        :func:`~overnight.storage.is_ignored` leaves out; or, with ``input_kind="ManifestFile"``, the object that lists
+        them (:func:`write_manifest` writes one). ``s3://bucket/key``, or a web address of S3.
     :param output_uri: The folder that gets one ``<input>.out`` for every input. Give each run one of its own
         (``…/{{ run_id }}/``): a job overwrites what an earlier one wrote.
     :param content_type: The MIME type of the input, as the container reads it.
@@ -93,6 +112,9 @@ class SageMakerTransformSpec(JobSpec):
     :param join_source: ``Input`` puts the model's answer into the input record, as ``SageMakerOutput``.
     :param output_filter: The part of the (joined) record that is written.
     :param environment: For the container. It is shown by DescribeTransformJob: no secrets.
+    :param ami_version: The machine image of the instances (``TransformAmiVersion``), for another version of their GPU
+        driver.
+    :param data_capture: Where records and answers are kept beside the output (``DataCaptureConfig``).
     :param invocation_timeout: Seconds a payload may take, 600 when it is left out.
     :param invocation_retries: How often a failing payload is sent again, 3 when it is left out.
     :param tags: Your own, at most 46: four of SageMaker's 50 are Overnight's. They need ``sagemaker:AddTags``.
@@ -124,6 +146,13 @@ class SageMakerTransformSpec(JobSpec):
     invocation_retries: int | None = Field(default=None, ge=0, le=3)
     tags: Mapping[str, str] = Field(default_factory=dict)
     experiment: Experiment | None = None
+    ami_version: str | None = Field(default=None, max_length=63, pattern=r"^[a-zA-Z0-9]+(-[a-zA-Z0-9]+)*$")
+    data_capture: DataCapture | None = None
+
+    def fingerprint(self, conn_id: str) -> str:
+        """Return the digest of the spec. What came later and is not given leaves that of a running job as it was."""
+        later = {name for name in ("ami_version", "data_capture") if getattr(self, name) is None}
+        return compute_fingerprint({"spec": self.model_dump(mode="json", exclude=later), "conn_id": conn_id})
 
     @model_validator(mode="after")
     def _would_be_refused_or_mangled(self) -> Self:
@@ -154,6 +183,7 @@ class SageMakerTransformSpec(JobSpec):
             )
             or None,
             "DataProcessing": self._data_processing(),
+            "DataCaptureConfig": self.data_capture.request() if self.data_capture else None,
             "ExperimentConfig": (self.experiment.request() if self.experiment else None) or None,
         }
         return {
@@ -173,7 +203,7 @@ class SageMakerTransformSpec(JobSpec):
             "TransformResources": {
                 "InstanceType": self.instance_type,
                 "InstanceCount": self.instance_count,
-                **_given(VolumeKmsKeyId=self.volume_kms_key),
+                **_given(VolumeKmsKeyId=self.volume_kms_key, TransformAmiVersion=self.ami_version),
             },
             "Tags": [{"Key": key, "Value": value} for key, value in {**self.tags, **tags}.items()],
             **{field: value for field, value in optional.items() if value is not None},
@@ -205,20 +235,29 @@ def write_manifest(
     :return: The manifest's URI, for ``input_uri`` with ``input_kind="ManifestFile"``.
     :raises SpecError: there are no objects, or a manifest cannot name them together.
     """
-    wanted = sorted(set(uris))
+    uri, body = build_manifest(uris, folder, prefix=prefix)
+    with (storage or Storage()).open(uri, "wb") as file:
+        file.write(body)
+    return uri
+
+
+def build_manifest(uris: Sequence[str], folder: str, *, prefix: str | None = None) -> tuple[str, bytes]:
+    """
+    Return the URI and the content of a manifest; see :func:`write_manifest`.
+
+    :raises SpecError: there are no objects, or a manifest cannot name them together.
+    """
+    wanted = sorted(set(map(to_s3_uri, uris)))
     if not wanted:
         raise SpecError("There is no input to transform: the list of objects is empty.")
     base = prefix if prefix is not None else _common_folder(wanted)
-    if not base.endswith("/") or not _S3.fullmatch(base):
+    if not base.endswith("/") or not is_s3_uri(base):
         raise SpecError(f"The objects of one manifest share one s3:// folder; {base!r} is none. Submit a job for each.")
     strange = [uri for uri in wanted if not uri.startswith(base) or uri == base]
     if strange:
         raise SpecError(f"{strange[0]} does not lie below {base}.")
     body = orjson.dumps([{"prefix": base}, *(uri.removeprefix(base) for uri in wanted)])
-    uri = f"{folder.rstrip('/')}/{hashlib.sha256(body).hexdigest()[:32]}.manifest"
-    with (storage or Storage()).open(uri, "wb") as file:
-        file.write(body)
-    return uri
+    return f"{folder.rstrip('/')}/{hashlib.sha256(body).hexdigest()[:32]}.manifest", body
 
 
 def read_manifest(uri: str, body: bytes) -> tuple[str, list[str]]:
@@ -230,7 +269,7 @@ def read_manifest(uri: str, body: bytes) -> tuple[str, list[str]]:
     """
     try:
         head, *names = orjson.loads(body)
-        prefix = _s3(str(head["prefix"]))
+        prefix = to_s3_uri(str(head["prefix"]))
     except (TypeError, KeyError, ValueError) as error:
         raise _no_manifest(uri, str(error)) from error
     if not names or not all(isinstance(name, str) and name for name in names):

@@ -15,7 +15,7 @@ class Bucket:
 
     def __init__(self, objects: Mapping[str, datetime], bodies: Mapping[str, bytes] | None = None) -> None:
         self.objects = objects
-        self.bodies = bodies or {}
+        self.bodies = dict(bodies or {})
 
     def list_objects_v2(self, **asked: str) -> dict[str, Any]:
         assert asked["Bucket"] == "b"
@@ -25,6 +25,10 @@ class Bucket:
         if len(keys) <= 2:
             return {"Contents": page, "IsTruncated": False} if page else {"IsTruncated": False}
         return {"Contents": page, "IsTruncated": True, "NextContinuationToken": keys[1]}
+
+    def put_object(self, **asked: Any) -> dict[str, Any]:
+        self.bodies[asked["Key"]] = asked["Body"]
+        return {}
 
     def get_object(self, **asked: str) -> dict[str, Any]:
         body = self.bodies[asked["Key"]]

@@ -95,3 +95,9 @@ def test_a_transient_failure_of_the_listing_is_not_an_empty_one() -> None:
     assert call.operation == "ListObjectsV2"
     with pytest.raises(UnavailableError):
         flow.throw(UnavailableError("gone"))
+
+
+def test_the_folders_of_a_job_may_be_web_addresses() -> None:
+    host = "https://b.s3.eu-west-1.amazonaws.com"
+    found = made({"in/a": BEFORE, "out/a.out": AFTER}, uri=f"{host}/in/", output=f"{host}/out")
+    assert found.outputs == (("s3://b/in/a", "s3://b/out/a.out"),)

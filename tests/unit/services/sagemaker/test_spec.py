@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from overnight.errors import SpecError
+from overnight.jobs import compute_fingerprint
 from overnight.services.sagemaker.spec import (
     Experiment,
     SageMakerTransformSpec,
@@ -221,7 +222,7 @@ def test_a_given_prefix_keeps_the_places_of_the_outputs(tmp_path: Path) -> None:
     [
         ([], None, "the list of objects is empty"),
         (["s3://one/a", "s3://two/a"], None, "share one s3:// folder"),
-        (["/tmp/a"], None, "share one s3:// folder"),
+        (["/tmp/a"], None, "is not s3://bucket/key"),
         (["s3://corpus/in/a"], "s3://corpus/in", "share one s3:// folder"),
         (["s3://corpus/in/a", "s3://corpus/a"], "s3://corpus/in/", "does not lie below"),
         (["s3://corpus/in/"], "s3://corpus/in/", "does not lie below"),
@@ -255,3 +256,29 @@ def test_a_manifest_gives_back_the_objects_it_was_made_of(keys: list[str], tmp_p
     prefix, found = read_manifest(written, Path(written).read_bytes())
     assert found == sorted(uris)
     assert prefix.endswith("/")
+
+
+def test_the_machine_image_and_the_data_capture_are_sent() -> None:
+    capture = {"uri": "s3://corpus/capture", "kms_key": "k", "inference_id": True}
+    request = spec(**PLAIN, ami_version="al2-ami-sagemaker-batch-gpu-470", data_capture=capture).request("n", {})
+    assert request["TransformResources"]["TransformAmiVersion"] == "al2-ami-sagemaker-batch-gpu-470"
+    assert request["DataCaptureConfig"] == {
+        "DestinationS3Uri": "s3://corpus/capture",
+        "KmsKeyId": "k",
+        "GenerateInferenceId": True,
+    }
+    plain = spec(**PLAIN).request("n", {})
+    assert "DataCaptureConfig" not in plain
+    assert "TransformAmiVersion" not in plain["TransformResources"]
+
+
+def test_fields_that_came_later_leave_the_digest_of_running_jobs() -> None:
+    # As version 1 computed it.
+    fields = spec(**PLAIN).model_dump(mode="json", exclude={"ami_version", "data_capture"})
+    assert spec(**PLAIN).fingerprint("c") == compute_fingerprint({"spec": fields, "conn_id": "c"})
+    assert spec(**PLAIN, ami_version="al2").fingerprint("c") != spec(**PLAIN).fingerprint("c")
+
+
+def test_a_web_address_of_s3_is_the_same_location() -> None:
+    web = "https://corpus.s3.eu-west-1.amazonaws.com"
+    assert spec(**{**PLAIN, "input_uri": f"{web}/in/", "output_uri": f"{web}/out/"}) == spec(**PLAIN)

@@ -31,7 +31,7 @@ from overnight.services.ml_commons.causes import NO_TASK_INDEX
 from overnight.services.ml_commons.connection import ML
 from overnight.services.ml_commons.ingest.credential import Credential, on_the_wire
 from overnight.services.ml_commons.ingest.engine import ENDPOINT
-from overnight.services.ml_commons.ingest.results import build_manifest
+from overnight.services.ml_commons.ingest.results import build_result_manifest
 from overnight.services.ml_commons.ingest.spec import MLCommonsIngestSpec
 from overnight.services.ml_commons.status import read_ingestion
 from overnight.transport.flow import Flow, Pause
@@ -157,7 +157,7 @@ class MLCommonsIngestService(Service[MLCommonsIngestSpec]):
 
     def results(self, ref: JobRef) -> Flow[ResultManifest]:
         """Return a manifest without files: the results are documents in the index, and the server counts none."""
-        return build_manifest(ref, (yield from get_task(ref.id)))
+        return build_result_manifest(ref, (yield from get_task(ref.id)))
 
     def _body(self, spec: MLCommonsIngestSpec, version: ServerVersion) -> dict[str, Any]:
         body: dict[str, Any] = {

@@ -16,7 +16,7 @@ _DETAILS = (
 )  # fmt: skip
 
 
-def build_manifest(ref: JobRef, task: Mapping[str, Any]) -> ResultManifest:
+def build_result_manifest(ref: JobRef, task: Mapping[str, Any]) -> ResultManifest:
     """Return what a task's remote job says of its files, counts and parameters."""
     remote = get_remote(task)
     return ResultManifest(

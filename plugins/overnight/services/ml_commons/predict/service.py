@@ -32,7 +32,7 @@ from overnight.services.ml_commons.answers import (
 )
 from overnight.services.ml_commons.causes import NAME_TAKEN, NO_ACTION, NO_HANDLER
 from overnight.services.ml_commons.connection import ML
-from overnight.services.ml_commons.predict.results import build_manifest
+from overnight.services.ml_commons.predict.results import build_result_manifest
 from overnight.services.ml_commons.predict.spec import MLCommonsPredictSpec
 from overnight.services.ml_commons.status import get_remote, read_prediction
 from overnight.transport.flow import Flow
@@ -164,7 +164,7 @@ class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
         OpenAI's files are ``openai://file-…``. SageMaker's are all below ``S3OutputPath``, a prefix that other jobs may
         write to, too: give each run its own.
         """
-        return build_manifest(ref, (yield from get_task(ref.id)))
+        return build_result_manifest(ref, (yield from get_task(ref.id)))
 
     def _listed(self, key: JobKey, oldest: datetime) -> Flow[FoundJob | None]:
         found = []
