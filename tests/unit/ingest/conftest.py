@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from overnight.ingest import OpenSearchTarget
+from unit.ingest.clock import Clock
 from unit.ingest.fake_opensearch import FakeOpenSearch
 
 # No test asserts time: a busy machine is no failure.
@@ -32,3 +33,8 @@ def opensearch() -> Iterator[FakeOpenSearch]:
 def target(opensearch: FakeOpenSearch) -> Iterator[OpenSearchTarget]:
     with OpenSearchTarget(opensearch.url) as target:
         yield target
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from typing import Any
 
 import pytest
@@ -15,7 +14,8 @@ from overnight.errors import (
 )
 from overnight.ingest import OpenSearchTarget
 from overnight.ingest.write.bulk import BulkSender
-from overnight.ingest.write.sink import BodyOutcome, IndexInfo, StoppedError, Throttle, WriteOptions
+from overnight.ingest.write.sink import BodyOutcome, IndexInfo, StoppedError, Throttle, WriteOperation, WriteOptions
+from unit.ingest.clock import Clock
 from unit.ingest.fake_opensearch import Answer, FakeOpenSearch
 
 REJECTED = {"type": "es_rejected_execution_exception", "reason": "queue is full"}
@@ -30,9 +30,18 @@ def body_of(*keys: str) -> tuple[bytes, list[int], list[str]]:
     return body, ends, list(keys)
 
 
-def sender(target: OpenSearchTarget, *, patience: float = 60.0, throttle: Throttle | None = None) -> BulkSender:
-    options = WriteOptions("index", patience, threading.Event(), throttle or Throttle(4))
-    return BulkSender(target, IndexInfo("docs", "uuid"), options)
+def sender(
+    target: OpenSearchTarget,
+    clock: Clock,
+    *,
+    patience: float = 60.0,
+    throttle: Throttle | None = None,
+    operation: WriteOperation = "index",
+    was_sent: bool = False,
+    index: IndexInfo | None = None,
+) -> BulkSender:
+    options = WriteOptions(operation, patience, clock, throttle or Throttle(4), was_sent)
+    return BulkSender(target, index or IndexInfo("docs", "uuid"), options)
 
 
 @pytest.mark.parametrize(
@@ -71,17 +80,17 @@ def sender(target: OpenSearchTarget, *, patience: float = 60.0, throttle: Thrott
     ],
 )
 def test_a_body_that_was_not_answered_is_sent_again(
-    fault: Answer, opensearch: FakeOpenSearch, target: OpenSearchTarget
+    fault: Answer, clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
     opensearch.faults = [fault, fault]
-    assert sender(target).send(*body_of("a", "b", "c")) == BodyOutcome()
+    assert sender(target, clock).send(*body_of("a", "b", "c")) == BodyOutcome()
     assert opensearch.documents == {key: {"x": key} for key in "abc"}
     assert opensearch.bulks == [["a", "b", "c"]] * 3
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_only_rejected_documents_are_sent_again(
-    status: int, opensearch: FakeOpenSearch, target: OpenSearchTarget
+    status: int, clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
     busy = {"b": 2, "d": 1}
 
@@ -92,7 +101,7 @@ def test_only_rejected_documents_are_sent_again(
         return {"status": status, "error": REJECTED} if busy[key] >= 0 else None
 
     opensearch.on_item = on_item
-    rejected = sender(target).send(*body_of(*"abcd")).rejected
+    rejected = sender(target, clock).send(*body_of(*"abcd")).rejected
     assert [(number, bad.code, bad.reason) for number, bad in rejected.items()] == [
         (2, "mapper_parsing_exception", "bad")
     ]
@@ -105,7 +114,7 @@ def test_only_rejected_documents_are_sent_again(
     [(500, "node_closed_exception"), (404, "index_shard_closed_exception"), (500, "already_closed_exception")],
 )
 def test_documents_that_a_stopping_node_gave_back_are_sent_again(
-    status: int, code: str, opensearch: FakeOpenSearch, target: OpenSearchTarget
+    status: int, code: str, clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
     left = {"b": 2}
 
@@ -114,11 +123,11 @@ def test_documents_that_a_stopping_node_gave_back_are_sent_again(
         return {"status": status, "error": {"type": code, "reason": "node closed"}} if left[key] >= 0 else None
 
     opensearch.on_item = on_item
-    assert sender(target).send(*body_of(*"abc")) == BodyOutcome()
+    assert sender(target, clock).send(*body_of(*"abc")) == BodyOutcome()
     assert opensearch.bulks == [["a", "b", "c"], ["b"], ["b"]]
     left["b"] = 1_000
     with pytest.raises(UnavailableError, match="going away"):
-        sender(target, patience=0.5).send(*body_of("b"))
+        sender(target, clock, patience=0.5).send(*body_of("b"))
 
 
 @pytest.mark.parametrize(
@@ -132,79 +141,87 @@ def test_documents_that_a_stopping_node_gave_back_are_sent_again(
     ],
 )
 def test_an_error_of_any_shape_is_a_rejection(
-    error: Any, expected: tuple[str, str], opensearch: FakeOpenSearch, target: OpenSearchTarget
+    error: Any, expected: tuple[str, str], clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
     opensearch.on_item = lambda _key, _document: {"status": 400, "error": error}
-    (rejection,) = sender(target).send(*body_of("a")).rejected.values()
+    (rejection,) = sender(target, clock).send(*body_of("a")).rejected.values()
     assert (rejection.code, rejection.reason) == expected
 
 
-def test_documents_that_stay_rejected_fail_the_load(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
+def test_documents_that_stay_rejected_fail_the_load(
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
     opensearch.on_item = lambda _key, _document: {"status": 429, "error": REJECTED}
     with pytest.raises(RateLimitedError, match=r"queue is full\. Lower max_in_flight"):
-        sender(target, patience=0.5).send(*body_of("a"))
+        sender(target, clock, patience=0.5).send(*body_of("a"))
 
 
-def test_a_server_that_stays_away_fails_the_load(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
+def test_a_server_that_stays_away_fails_the_load(
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
     opensearch.faults = [Answer(503, b"")] * 50
     with pytest.raises(UnavailableError):
-        sender(target, patience=0.5).send(*body_of("a"))
+        sender(target, clock, patience=0.5).send(*body_of("a"))
 
 
-def test_waiting_ends_when_the_load_does(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
-    stop = threading.Event()
+def test_waiting_ends_when_the_load_does(clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
     opensearch.faults = [Answer(429, b"", {"Retry-After": "200"})]
-    opensearch.gate = lambda _: stop.set()
-    waiting = BulkSender(target, IndexInfo("docs", "uuid"), WriteOptions("index", 600, stop, Throttle(1)))
-    with pytest.raises(StoppedError):
-        waiting.send(*body_of("a"))
+    opensearch.gate = lambda _: clock.set()
+    with pytest.raises(StoppedError) as raised:
+        sender(target, clock, patience=600).send(*body_of("a"))
+    assert isinstance(raised.value.__cause__, RateLimitedError)
+    assert len(opensearch.bulks) == 1
 
 
 def test_a_body_that_is_too_large_is_halved_down_to_the_culprit(
-    opensearch: FakeOpenSearch, target: OpenSearchTarget
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
     keys = [*"abcdef", "g" * 300, *"hij"]
     opensearch.max_bytes = 150
-    rejected = sender(target).send(*body_of(*keys)).rejected
+    rejected = sender(target, clock).send(*body_of(*keys)).rejected
     assert [(number, bad.code) for number, bad in rejected.items()] == [(6, "status_413")]
     assert set(opensearch.documents) == set("abcdefhij")
 
 
-def test_one_document_that_spoils_the_request_is_found(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
+def test_one_document_that_spoils_the_request_is_found(
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
     error = {"error": {"type": "illegal_argument_exception", "reason": "bad"}}
 
     def answer(body: bytes, original: Any = opensearch._bulk) -> Answer:
         return Answer(400, error) if b'"c"' in body else original(body)
 
     opensearch._bulk = answer  # type: ignore[method-assign]
-    rejected = sender(target).send(*body_of(*"abcde")).rejected
+    rejected = sender(target, clock).send(*body_of(*"abcde")).rejected
     assert [(number, bad.code) for number, bad in rejected.items()] == [(2, "illegal_argument_exception")]
     assert set(opensearch.documents) == set("abde")
 
 
 def test_a_request_that_is_wrong_whatever_is_in_it_fails_the_load(
-    opensearch: FakeOpenSearch, target: OpenSearchTarget
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
     opensearch._bulk = lambda _: Answer(400, {"error": {"type": "x", "reason": "no"}})  # type: ignore[method-assign]
     with pytest.raises(RequestRefusedError):
-        sender(target).send(*body_of(*map(str, range(100))))
+        sender(target, clock).send(*body_of(*map(str, range(100))))
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_credentials_that_are_refused_fail_the_load_at_once(
-    status: int, opensearch: FakeOpenSearch, target: OpenSearchTarget
+    status: int, clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
     opensearch.faults = [Answer(status, {"error": {"type": "security_exception", "reason": "no"}})] * 2
     with pytest.raises(CredentialsError):
-        sender(target).send(*body_of("a"))
+        sender(target, clock).send(*body_of("a"))
     assert len(opensearch.bulks) == 1
 
 
-def test_an_index_that_vanished_fails_the_load(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
+def test_an_index_that_vanished_fails_the_load(
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
     error = {"type": "index_not_found_exception", "reason": "no such index [docs]"}
     opensearch.on_item = lambda _key, _document: {"status": 404, "error": error}
     with pytest.raises(RequestRefusedError, match="vanished"):
-        sender(target).send(*body_of("a", "b"))
+        sender(target, clock).send(*body_of("a", "b"))
 
 
 def test_the_throttle_halves_at_once_and_grows_slowly() -> None:
@@ -223,10 +240,12 @@ def test_the_throttle_halves_at_once_and_grows_slowly() -> None:
     assert throttle.limit == 1
 
 
-def test_every_push_back_reaches_the_throttle(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
+def test_every_push_back_reaches_the_throttle(
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
     throttle = Throttle(8)
     opensearch.faults = [Answer(429, b"", SOON), Answer(429, b"", SOON)]
-    sender(target, throttle=throttle).send(*body_of("a"))
+    sender(target, clock, throttle=throttle).send(*body_of("a"))
     assert throttle.limit == 2
 
 

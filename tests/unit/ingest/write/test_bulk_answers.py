@@ -3,62 +3,25 @@
 from __future__ import annotations
 
 import random
-import threading
 from typing import Any
 
 import pytest
 
 from overnight.errors import RateLimitedError, UnavailableError
 from overnight.ingest import OpenSearchTarget
-from overnight.ingest.write import bulk
-from overnight.ingest.write.bulk import BulkSender, IndexRefusedError
-from overnight.ingest.write.sink import BodyOutcome, IndexInfo, Throttle, WriteOperation, WriteOptions
+from overnight.ingest.write.bulk import IndexRefusedError
+from overnight.ingest.write.sink import BodyOutcome, IndexInfo
 from overnight.rejection import Rejection
+from unit.ingest.clock import Clock
 from unit.ingest.fake_opensearch import Answer, FakeOpenSearch
-from unit.ingest.write.test_bulk import REJECTED, SOON, body_of
+from unit.ingest.write.test_bulk import REJECTED, SOON, body_of, sender
 
 FAILED = {"status": 500, "error": {"type": "fail_processor_exception", "reason": "no"}}
 DROPPED = {"status": 200, "result": "noop", "_version": -3}
 
 
-class Clock:
-    """Time that passes only while somebody waits."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
-        self.waits: list[float] = []
-        monkeypatch.setattr(bulk.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(bulk.random, "uniform", lambda _low, high: high)
-
-    def is_set(self) -> bool:
-        return False
-
-    def wait(self, delay: float) -> bool:
-        self.waits.append(delay)
-        self.now += delay
-        return False
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
-
-
-def sender(
-    target: OpenSearchTarget,
-    stop: Any = None,
-    *,
-    patience: float = 60.0,
-    operation: WriteOperation = "index",
-    was_sent: bool = False,
-    index: IndexInfo | None = None,
-) -> BulkSender:
-    options = WriteOptions(operation, patience, stop or threading.Event(), Throttle(4), was_sent)
-    return BulkSender(target, index or IndexInfo("docs", "uuid"), options)
-
-
 def test_items_that_come_back_in_each_others_places_are_matched_by_id(
-    opensearch: FakeOpenSearch, target: OpenSearchTarget
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
     # As OpenSearch 2.19.6 and 3.6.0 answer through a pipeline in which one processor drops and one fails.
     keys = "01234567"
@@ -66,7 +29,7 @@ def test_items_that_come_back_in_each_others_places_are_matched_by_id(
     opensearch.on_item = lambda key, _: outcomes.get(key)
     order = [0, 1, 4, 3, 7, 5, 2, 6]
     opensearch.on_answer = lambda items: [items[number] for number in order]
-    found = sender(target).send(*body_of(*keys))
+    found = sender(target, clock).send(*body_of(*keys))
     assert found.rejected == dict.fromkeys((2, 6), Rejection("fail_processor_exception", "no"))
     assert found.dropped == [1, 4, 7]
     assert set(opensearch.documents) == set("035")
@@ -75,19 +38,21 @@ def test_items_that_come_back_in_each_others_places_are_matched_by_id(
 
 @pytest.mark.parametrize("version", [-3, -4])
 def test_a_version_below_zero_is_a_dropped_document(
-    version: int, opensearch: FakeOpenSearch, target: OpenSearchTarget
+    version: int, clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
     opensearch.on_item = lambda key, _: {**DROPPED, "_version": version} if key == "b" else None
-    assert sender(target).send(*body_of("a", "b")) == BodyOutcome(dropped=[1])
+    assert sender(target, clock).send(*body_of("a", "b")) == BodyOutcome(dropped=[1])
 
 
-def test_an_update_that_changes_nothing_is_indexed(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
+def test_an_update_that_changes_nothing_is_indexed(
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
     opensearch.on_item = lambda _key, _document: {"status": 200, "result": "noop", "_version": 1}
-    assert sender(target, operation="update").send(*body_of("a", "b")) == BodyOutcome()
+    assert sender(target, clock, operation="update").send(*body_of("a", "b")) == BodyOutcome()
 
 
 def test_throttled_items_in_other_places_send_the_right_documents_again(
-    opensearch: FakeOpenSearch, target: OpenSearchTarget
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
     busy = {"b", "d"}
 
@@ -99,7 +64,7 @@ def test_throttled_items_in_other_places_send_the_right_documents_again(
 
     opensearch.on_item = on_item
     opensearch.on_answer = lambda items: items[::-1]
-    assert sender(target).send(*body_of(*"abcde")) == BodyOutcome()
+    assert sender(target, clock).send(*body_of(*"abcde")) == BodyOutcome()
     assert opensearch.bulks == [list("abcde"), list("bd")]
     assert set(opensearch.documents) == set("abcde")
 
@@ -133,7 +98,7 @@ def test_an_answer_that_stays_faulty_ends_the_load_and_names_the_document(
 
 
 def test_items_without_ids_are_told_apart_by_smaller_bodies(
-    opensearch: FakeOpenSearch, target: OpenSearchTarget
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
     # An update that a pipeline dropped has the id 'auto-generated', one that it failed has none.
     def on_item(key: str, _: Any) -> dict[str, Any] | None:
@@ -142,16 +107,16 @@ def test_items_without_ids_are_told_apart_by_smaller_bodies(
 
     opensearch.on_item = on_item
     opensearch.on_answer = lambda items: items[::-1]
-    found = sender(target, operation="update").send(*_updates(*"abcde"))
+    found = sender(target, clock, operation="update").send(*_updates(*"abcde"))
     assert found == BodyOutcome({3: Rejection("fail_processor_exception", "no")}, [1])
     assert set(opensearch.documents) == set("ace")
 
 
 def test_items_without_ids_that_all_say_the_same_are_taken_as_they_are(
-    opensearch: FakeOpenSearch, target: OpenSearchTarget
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
     opensearch.on_item = lambda key, _: {**DROPPED, "_id": "auto-generated"} if key in "bd" else None
-    assert sender(target, operation="update").send(*_updates(*"abcde")).dropped == [1, 3]
+    assert sender(target, clock, operation="update").send(*_updates(*"abcde")).dropped == [1, 3]
     assert len(opensearch.bulks) == 1
 
 
@@ -165,9 +130,8 @@ def _updates(*keys: str) -> tuple[bytes, list[int], list[str]]:
 
 @pytest.mark.parametrize("seed", range(25))
 def test_the_outcomes_are_those_of_the_index_whatever_happens_to_the_answers(
-    seed: int, monkeypatch: pytest.MonkeyPatch, opensearch: FakeOpenSearch, target: OpenSearchTarget
+    seed: int, clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
-    clock = Clock(monkeypatch)
     chance = random.Random(seed)
     keys = [f"d{number}" for number in range(chance.randrange(1, 120))]
     fate = {key: chance.choice([None, None, None, DROPPED, FAILED]) for key in keys}
@@ -207,11 +171,11 @@ INDEX_WIDE = [
 
 @pytest.mark.parametrize(("status", "code", "reason", "remedy"), INDEX_WIDE)
 def test_what_the_index_refuses_to_all_breaks_off_with_one_message(
-    status: int, code: str, reason: str, remedy: str, opensearch: FakeOpenSearch, target: OpenSearchTarget
+    status: int, code: str, reason: str, remedy: str, clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
     opensearch.on_item = lambda _key, _document: {"status": status, "error": {"type": code, "reason": reason}}
     with pytest.raises(IndexRefusedError, match=remedy) as raised:
-        sender(target).send(*body_of(*"abc"))
+        sender(target, clock).send(*body_of(*"abc"))
     assert (raised.value.code, raised.value.status) == (code, status)
     assert len(opensearch.bulks) == 1
 
@@ -285,27 +249,27 @@ CONFLICT = {"status": 409, "error": {"type": "version_conflict_engine_exception"
 
 
 def test_a_document_that_is_in_a_data_stream_already_is_rejected(
-    opensearch: FakeOpenSearch, target: OpenSearchTarget
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
     opensearch.on_item = lambda key, _: CONFLICT if key == "b" else None
-    found = sender(target, operation="create").send(*body_of("a", "b"))
+    found = sender(target, clock, operation="create").send(*body_of("a", "b"))
     assert {number: rejection.code for number, rejection in found.rejected.items()} == {1: "document_exists"}
 
 
 def test_a_document_that_our_own_lost_body_has_created_is_indexed(
-    opensearch: FakeOpenSearch, target: OpenSearchTarget
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
     opensearch.on_item = lambda _key, _document: CONFLICT
-    assert sender(target, operation="create", was_sent=True).send(*body_of("a")) == BodyOutcome()
+    assert sender(target, clock, operation="create", was_sent=True).send(*body_of("a")) == BodyOutcome()
     opensearch.faults = [Answer(0)]
-    assert sender(target, operation="create").send(*body_of("a", "b")) == BodyOutcome()
+    assert sender(target, clock, operation="create").send(*body_of("a", "b")) == BodyOutcome()
 
 
 def test_a_document_that_a_pipeline_put_elsewhere_is_said_to_be_elsewhere(
-    opensearch: FakeOpenSearch, target: OpenSearchTarget
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
     opensearch.on_answer = lambda items: [
         {"index": {**item["index"], "_index": "docs" if item["index"]["_id"] == "a" else "other"}} for item in items
     ]
     index = IndexInfo("docs", "uuid", pipelines=("p",))
-    assert sender(target, index=index).send(*body_of("a", "b")) == BodyOutcome(elsewhere=[1])
+    assert sender(target, clock, index=index).send(*body_of("a", "b")) == BodyOutcome(elsewhere=[1])
