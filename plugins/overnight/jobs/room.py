@@ -127,7 +127,9 @@ class SharedGovernor:
                         await self._pause()
             except OvernightError as error:
                 # The connection or its rights are wrong: each waiter's task fails for that.
-                for waiter in list(self._waiters.values()):
+                for name, waiter in self._waiters.items():
+                    # Else the next round would admit those who wait no more, and nobody else.
+                    self._governor.leave(name)
                     if not waiter.turn.done():
                         waiter.turn.set_exception(error)
                 self._waiters.clear()

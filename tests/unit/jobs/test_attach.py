@@ -134,6 +134,14 @@ def test_a_restart_cancels_a_job_that_is_on_record_and_listed_once() -> None:
     assert service.asked("cancel") == [("cancel", on_record.job)]
 
 
+def test_a_restart_cancels_a_job_on_record_that_the_list_lacks() -> None:
+    on_record = record(fingerprint="b" * 16)
+    service = FakeService()
+    attempt(service, MemoryStore(on_record), on_changed_spec="restart").attach_or_submit(SPEC)
+    assert [event[0] for event in service.events] == ["status", "find", "cancel", "submit"]
+    assert service.asked("cancel") == [("cancel", on_record.job)]
+
+
 def test_an_orphan_with_another_spec_is_not_submitted_beside() -> None:
     service = FakeService(found=found(fingerprint="b" * 16))
     with pytest.raises(ChangedSpecError):
