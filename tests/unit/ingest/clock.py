@@ -25,6 +25,7 @@ class Clock(threading.Event):
 
     def wait(self, timeout: float | None = None) -> bool:
         assert timeout is not None
+        assert len(self.waits) < 1_000, "it waits for ever"
         self.waits.append(timeout)
         self.now += timeout
         return self.is_set()

@@ -31,7 +31,8 @@ def opensearch() -> Iterator[FakeOpenSearch]:
 
 @pytest.fixture
 def target(opensearch: FakeOpenSearch) -> Iterator[OpenSearchTarget]:
-    with OpenSearchTarget(opensearch.url) as target:
+    # Without TLS, and so without the tenth of a second that it takes to read the certificates for it.
+    with OpenSearchTarget(opensearch.url, verify=False) as target:
         yield target
 
 

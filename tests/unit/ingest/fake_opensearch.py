@@ -105,6 +105,7 @@ class FakeOpenSearch:
         actions = [json.loads(line) for line in lines[::2]]
         ids = [next(iter(action.values()))["_id"] for action in actions]
         with self.lock:
+            assert len(self.bulks) < 1_000, "the same bodies are sent for ever"
             self.bulks.append(ids)
             self.running += 1
             self.most_running = max(self.most_running, self.running)

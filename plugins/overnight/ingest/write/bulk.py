@@ -91,7 +91,7 @@ class BulkSender:
         waiting: list[Sequence[int]] = [range(len(ends))]
         backoff = _Backoff(self._options.patience, self._options.stop)
         attempted = {*range(len(ends))} if self._options.was_sent else set[int]()
-        unreadable = 0
+        unreadable, is_answered = 0, False
         while waiting:
             numbers = waiting.pop()
             content = body if len(numbers) == len(ends) else _select(body, ends, numbers)
@@ -111,10 +111,11 @@ class BulkSender:
                     waiting += _halves(numbers)
                     continue
                 unreadable += 1
-                if unreadable > _MAX_UNREADABLE and len(outcome.rejected) == unreadable - 1:
+                if unreadable > _MAX_UNREADABLE and not is_answered:
                     raise
                 outcome.rejected[numbers[0]] = Rejection(error.code or f"status_{error.status}", str(error))
                 continue
+            is_answered = True
             matched = _match(items, numbers, ids)
             again, busy = self._sort(matched.found, attempted, outcome)
             attempted.update(numbers)

@@ -205,6 +205,28 @@ def test_a_request_that_is_wrong_whatever_is_in_it_fails_the_load(
         sender(target, clock).send(*body_of(*map(str, range(100))))
 
 
+def test_any_number_of_documents_may_spoil_the_request_once_others_were_taken(
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    def answer(body: bytes, original: Any = opensearch._bulk) -> Answer:
+        return Answer(400, {"error": {"type": "x", "reason": "no"}}) if b'"bad' in body else original(body)
+
+    opensearch._bulk = answer  # type: ignore[method-assign]
+    keys = [*map(str, range(12)), *(f"bad{number}" for number in range(12))]
+    rejected = sender(target, clock).send(*body_of(*keys)).rejected
+    assert sorted(rejected) == list(range(12, 24))
+    assert set(opensearch.documents) == set(keys[:12])
+
+
+def test_a_refusal_of_single_documents_is_believed_eight_times_while_none_was_taken(
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    opensearch._bulk = lambda _: Answer(400, {"error": {"type": "x", "reason": "no"}})  # type: ignore[method-assign]
+    assert len(sender(target, clock).send(*body_of(*"12345678")).rejected) == 8
+    with pytest.raises(RequestRefusedError):
+        sender(target, clock).send(*body_of(*"123456789"))
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_credentials_that_are_refused_fail_the_load_at_once(
     status: int, clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget

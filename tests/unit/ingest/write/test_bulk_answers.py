@@ -88,6 +88,15 @@ def test_what_a_faulty_answer_leaves_open_is_sent_again(
     assert opensearch.bulks == [list("abc"), again]
 
 
+def test_an_answer_with_an_item_that_has_no_status_is_not_used_at_all(
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    opensearch.on_answer = lambda items: [*items[:2], {"index": {"_id": "c", "error": "?"}}]
+    with pytest.raises(UnavailableError, match="an item has no status"):
+        sender(target, clock).send(*body_of(*"abc"))
+    assert opensearch.bulks == [list("abc")] * len(opensearch.bulks)
+
+
 def test_an_answer_that_stays_faulty_ends_the_load_and_names_the_document(
     clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
