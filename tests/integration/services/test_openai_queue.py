@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,16 +88,38 @@ def openai_url(tmp_path: Path) -> Iterator[str]:
         process.stop()
 
 
+def run_all(tasks: Sequence[Task], triggerers: int) -> list[dict[str, Any]]:
+    """
+    Run tasks side by side.
+
+    :param triggerers: Each is an event loop of its own, and has a poller and governors of its own as a process has.
+    """
+
+    async def run_some(some: Sequence[Task]) -> list[dict[str, Any]]:
+        workers = asyncio.Semaphore(4)
+        return await asyncio.gather(*(task.run(workers) for task in some))
+
+    with ThreadPoolExecutor(triggerers) as pool:
+        shares = pool.map(lambda number: asyncio.run(run_some(tasks[number::triggerers])), range(triggerers))
+        return [outcome for share in shares for outcome in share]
+
+
 @pytest.mark.parametrize(
-    ("budget", "limits"),
+    ("budget", "limits", "triggerers"),
     [
-        pytest.param(3, {}, id="the users budget"),
-        pytest.param(None, {"enqueued_check": "create"}, id="refused at creation"),
-        pytest.param(None, {"enqueued_check": "validation"}, id="failed in validation"),
+        pytest.param(3, {}, 1, id="the users budget"),
+        pytest.param(3, {}, 2, id="the users budget with two triggerers"),
+        pytest.param(None, {"enqueued_check": "create"}, 1, id="refused at creation"),
+        pytest.param(None, {"enqueued_check": "validation"}, 2, id="failed in validation"),
     ],
 )
 def test_all_parts_are_done_and_the_queue_is_never_over(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, budget: int | None, limits: dict[str, Any], tmp_path: Any
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    budget: int | None,
+    limits: dict[str, Any],
+    triggerers: int,
+    tmp_path: Any,
 ) -> None:
     connection = {"conn_type": "overnight_openai", "host": bench.url, "password": "sandbox"}
     monkeypatch.setenv("AIRFLOW_CONN_OPENAI_DEFAULT", json.dumps(connection))
@@ -120,11 +143,7 @@ def test_all_parts_are_done_and_the_queue_is_never_over(
 
     tasks = [Task(build(uri), str(tmp_path), number) for number, uri in enumerate(uris)]
 
-    async def run_all() -> list[dict[str, Any]]:
-        workers = asyncio.Semaphore(4)
-        return await asyncio.gather(*(task.run(workers) for task in tasks))
-
-    outcomes = asyncio.run(run_all())
+    outcomes = run_all(tasks, triggerers)
 
     assert [outcome["status"]["state"] for outcome in outcomes] == ["succeeded"] * PARTS
     assert {outcome["status"]["counts"]["succeeded"] for outcome in outcomes} == {DOCUMENTS}
@@ -132,7 +151,8 @@ def test_all_parts_are_done_and_the_queue_is_never_over(
     assert any(task.rooms for task in tasks)
     queue = httpx.get(f"{bench.admin}/queue").raise_for_status().json()[MODEL]
     assert queue["enqueued"] == 0
-    assert 0 < queue["peak"] <= room
+    # Of two triggerers that know nothing of each other, one may be over by one part.
+    assert 0 < queue["peak"] <= room + (each if budget and triggerers > 1 else 0)
     if budget:
         # Nothing was refused: each part was posted once.
         assert len(bench.requests("POST", "/v1/batches")) == PARTS

@@ -293,6 +293,42 @@ class TestTheQueueDeadline:
         assert task_run.state[RECORD]["queued"] is None
 
 
+class TestTwoClocks:
+    def test_the_deadline_of_a_job_counts_from_its_submit_and_not_from_its_waiting(self, shop: Shop, task_run: Any):
+        put(shop)
+        shop.capacity = 1
+        trigger = deferred(operator(deadline=100), task_run)
+        hours_ago = (datetime.now(UTC) - timedelta(hours=9)).isoformat()
+        task_run.state[RECORD]["intent_at"] = task_run.state[RECORD]["queued"]["since"] = hours_ago
+        path, arguments = trigger.serialize()
+        del path
+        arguments["context"] = dict(task_run.state[RECORD])
+        shop.finish()
+        begin = datetime.now(UTC).timestamp()
+        job = deferred(operator(deadline=100), task_run, to_event(RoomTrigger(**arguments)))
+        assert begin + 100 <= job.deadline <= datetime.now(UTC).timestamp() + 100
+
+    def test_a_job_that_is_submitted_again_has_its_whole_deadline_again(self, shop: Shop, task_run: Any):
+        job = deferred(operator(deadline=100), task_run)
+        shop.finish("jammed")
+        room = deferred(operator(deadline=100), task_run, to_event(job))
+        again = deferred(operator(deadline=100), task_run, to_event(room))
+        assert again.deadline > job.deadline
+
+    def test_the_queue_deadline_counts_from_the_first_refusal(self, shop: Shop, task_run: Any):
+        job = deferred(operator(queue_deadline=100), task_run)
+        submitted = datetime.now(UTC).timestamp()
+        shop.finish("jammed")
+        room = deferred(operator(queue_deadline=100), task_run, to_event(job))
+        refused = datetime.now(UTC).timestamp()
+        # Not from the task's start, and not from the submit.
+        assert submitted + 100 <= room.until <= refused + 100
+        again = deferred(operator(queue_deadline=100), task_run, to_event(room))
+        shop.finish("jammed")
+        # A second refusal gives no more time.
+        assert deferred(operator(queue_deadline=100), task_run, to_event(again)).until == room.until
+
+
 class TestTheTrigger:
     def test_survives_serialization(self, shop: Shop, task_run: Any):
         put(shop)
