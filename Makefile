@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DISTRIBUTED := $(VENV)/.installed-distributed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test unit integration system distributed coverage mutants lint format wheel lock clean
+.PHONY: help setup demo up test unit integration system distributed soak coverage mutants lint format wheel lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,6 +60,11 @@ $(DISTRIBUTED): tests/distributed/requirements.txt $(STAMP)
 
 distributed: $(DISTRIBUTED)  ## Run DAGs on Celery with two workers; needs postgresql and redis-server
 	$(BIN)/python -m pytest tests/distributed
+
+SECONDS := 600
+SEED := 1
+soak: $(DISTRIBUTED)  ## Kill processes at random under faults for SECONDS, and judge the end; SEED decides the rest
+	PYTHONPATH=tests $(BIN)/python -m soak --seconds $(SECONDS) --seed $(SEED)
 
 lint: $(STAMP)  ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

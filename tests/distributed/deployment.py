@@ -109,6 +109,15 @@ class Deployment:
         process = self._running[name].find() if name in self._running else None
         return {child.pid for child in process.children(recursive=True)} if process is not None else set()
 
+    def tasks(self, name: str) -> list[psutil.Process]:
+        """Return the processes of the tasks that a worker runs; the parent of each is one of the worker's pool."""
+        worker = self._running[name].find() if name in self._running else None
+        found = []
+        for pooled in worker.children() if worker is not None else ():
+            with suppress(psutil.NoSuchProcess):
+                found += pooled.children()
+        return sorted(found, key=lambda process: process.pid)
+
     def ended(self) -> list[str]:
         """Return the parts that ended by themselves."""
         return [name for name, process in self._running.items() if process.find() is None]

@@ -13,7 +13,7 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text()
 NAMED = sorted(set(re.findall(r"`([a-z_]+(?:/[a-z_]+)*(?:\.py|/))`", PAGE)))
 UNIT = ROOT / "tests" / "unit"
 # Tests of what has no package of its own name.
-OTHER_TESTS = {"docs"}
+OTHER_TESTS = {"docs", "soak"}
 
 
 @pytest.mark.parametrize("path", NAMED)

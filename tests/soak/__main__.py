@@ -1,0 +1,144 @@
+"""
+``python -m soak``: many runs over all services while processes are killed and a fifth of all calls fails.
+
+At the end the faults stop, every run is seen through to its end, and what the services and the index hold is judged.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from distributed.deployment import deployed
+
+from .checks import Violation, check_creations, check_jobs, check_log
+from .kills import Killer
+from .plan import FAULTS, plan_faults, plan_kills, plan_runs
+from .runs import Runs, list_wanted
+from .servers import Servers, served
+
+DAGS: Final = Path(__file__).parent / "dags"
+AT_ONCE: Final = 6
+"""Runs that are not over at any time, while things are killed."""
+PATIENCE: Final = 1_800.0
+"""Seconds after the last kill in which every run must have ended. It takes five minutes until an ingestion in the
+cluster is known to have died with its node."""
+LOOK_SECONDS: Final = 2.0
+
+CREATIONS: Final[dict[str, Callable[[dict[str, str]], bool]]] = {
+    "openai": lambda one: (one["method"], one["path"]) == ("POST", "/v1/batches"),
+    "sagemaker": lambda one: one["operation"] == "CreateTransformJob",
+    "llamacloud": lambda one: (one["method"], one["path"]) == ("POST", "/api/v2/batches"),
+}
+"""Which requests create a job. Azure's are PUTs of an id that is ours: two of them make one job."""
+
+
+class Timeline:
+    """What happened, in seconds since the beginning."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        line = f"{time.monotonic() - self._began:8.1f}  {text}"
+        self._lines.append(line)
+        print(line, flush=True)
+
+    def about(self, run: str) -> list[str]:
+        """Return the lines about a run, and what was killed meanwhile."""
+        return [line for line in self._lines if run in line or "  kill " in line or "  start " in line]
+
+
+def main(
+    seconds: Annotated[int, typer.Option(help="How long runs are started and things killed.")] = 600,
+    seed: Annotated[int, typer.Option(help="Decides all that is random, but for the timing of processes.")] = 1,
+) -> None:
+    """Soak, and exit with status 1 if anything was paid twice, lost, or miscounted."""
+    timeline = Timeline()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overnight-soak-")))
+        servers = stack.enter_context(served(folder, seed))
+        airflow = stack.enter_context(deployed(folder, servers.environment, dags=DAGS))
+        servers.node.wait_ready()
+        runs = Runs(servers, airflow.console, timeline.note)
+        killer = Killer(airflow, servers.node, plan_kills(seed), timeline.note)
+        timeline.note(f"seed {seed}, {seconds} s, faults {plan_faults(seed)}")
+        soak(servers, runs, killer, seconds, seed)
+        timeline.note(f"no more faults after {killer.count} kills and {len(runs.all)} runs")
+        servers.set_faults({})
+        see_through(runs, killer)
+        violations = judge(servers, runs)
+        report(violations, runs, timeline, seed)
+    sys.exit(1 if violations else 0)
+
+
+def soak(servers: Servers, runs: Runs, killer: Killer, seconds: int, seed: int) -> None:
+    """Start runs and kill things for a while."""
+    planned = plan_runs(seed)
+    servers.set_faults(plan_faults(seed))
+    end = time.monotonic() + seconds
+    looked = 0.0
+    while time.monotonic() < end:
+        while len(runs.active) < AT_ONCE and time.monotonic() < end:
+            runs.trigger(next(planned))
+        killer.act()
+        killer.restore()
+        if time.monotonic() - looked > LOOK_SECONDS:
+            runs.look()
+            looked = time.monotonic()
+        time.sleep(0.1)
+    killer.restore(all_now=True)
+
+
+def see_through(runs: Runs, killer: Killer) -> None:
+    """Wait for the end of every run, and clear what failed, as its operator would."""
+    end = time.monotonic() + PATIENCE
+    while runs.active and time.monotonic() < end:
+        runs.look()
+        killer.restore()
+        time.sleep(LOOK_SECONDS)
+
+
+def judge(servers: Servers, runs: Runs) -> list[Violation]:
+    """Hold what the services and the index have against what was wanted."""
+    wanted = list_wanted(runs.all)
+    found = servers.list_jobs()
+    violations = check_jobs(wanted, found)
+    for name in FAULTS:
+        requests = servers.list_requests(name)
+        violations += check_log(name, requests)
+        if name in CREATIONS:
+            creating = [one for one in requests if CREATIONS[name](one)]
+            violations += check_creations(name, sum(job.service == name for job in wanted), creating)
+    indexes = set(servers.list_indexes())
+    jobs = {job.id for job in found if job.service == "azure"}
+    violations += [Violation(f"azure: the index {name} is nobody's") for name in indexes - jobs]
+    violations += [Violation(f"ml_commons: an ingestion still runs: {task}") for task in servers.list_ingest_tasks()]
+    for run in runs.all:
+        violations += runs.judge(run)
+    return violations
+
+
+def report(violations: list[Violation], runs: Runs, timeline: Timeline, seed: int) -> None:
+    """Print the judgement; for each run that a violation is about, its timeline."""
+    clears = sum(run.clears for run in runs.all)
+    jobs = len(list_wanted(runs.all))
+    timeline.note(f"{len(runs.all)} runs, {jobs} jobs, {clears} clears, {len(violations)} violations")
+    for violation in violations:
+        print(f"VIOLATION with SEED={seed}: {violation.text}")
+    for run in runs.all:
+        if any(violation.run == run.name for violation in violations):
+            print(f"\nTimeline of {run.name} ({run.run.dag_id}, {run.run.run_id}):")
+            print("\n".join([*timeline.about(run.name), "", *runs.history(run)]))
+
+
+if __name__ == "__main__":
+    typer.run(main)
