@@ -139,8 +139,8 @@ def get_provider_info() -> dict[str, Any]:
                     "aws_conn_id": _text("AWS connection that signs the requests"),
                     "aws_service": {
                         "label": "Amazon service",
-                        "schema": {"type": ["string", "null"], "enum": ["es", "aoss", None]},
-                        "description": "es for a domain, aoss for a Serverless collection",
+                        "schema": {"type": ["string", "null"], "enum": ["es", None]},
+                        "description": "es, for a domain",
                     },
                     "region_name": _text("AWS region"),
                 },

@@ -15,6 +15,7 @@ from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import IngestRequest, LoadOptions, VerificationError, load
+from overnight.ingest.read.sources import Opener
 from overnight.jobs import ResultManifest
 from overnight.operators.parameters import require_mapping
 from overnight.services.openai.service import OpenAIBatchService, content
@@ -116,18 +117,13 @@ def load_and_evaluate(
     :raises JobFailedError: more failed than ``options.allowed_failures``; the report is the XCom :data:`REPORT_KEY`.
     :raises VerificationError: the index does not hold what it has acknowledged; the report is that XCom, too.
     """
-
-    def read_openai(uri: str, start: int) -> Iterator[bytes]:
-        with OpenAIHook(openai_conn_id).client() as client:
-            yield from content(cast("HttpTransport", client.transport), uri.removeprefix("openai://"), start)
-
     with closing(OpenSearchHook(conn_id).target()) as target:
         try:
             report = load(
                 request,
                 target=target,
                 storage=connected_storage(aws_conn_id),
-                openers={"openai": read_openai},
+                openers={"openai": openai_opener(openai_conn_id)},
                 options=options,
                 on_progress=lambda progress: log.info("%s", progress),
             )
@@ -144,6 +140,16 @@ def load_and_evaluate(
         context["ti"].xcom_push(key=REPORT_KEY, value=found)
         raise JobFailedError(excess)
     return found
+
+
+def openai_opener(conn_id: str | None) -> Opener:
+    """Return the opener of ``openai://file-…`` through a connection."""
+
+    def read(uri: str, start: int) -> Iterator[bytes]:
+        with OpenAIHook(conn_id).client() as client:
+            yield from content(cast("HttpTransport", client.transport), uri.removeprefix("openai://"), start)
+
+    return read
 
 
 def parse_options(given: Mapping[str, Any] | None, **own: Any) -> LoadOptions:

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from overnight.errors import SpecError
+from overnight.errors import OvernightError, SpecError
 from overnight.hooks.job import JobHook
 from overnight.hooks.ml_commons import MLCommonsIngestHook
+from overnight.hooks.openai import OpenAIHook
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
-from overnight.hooks.storage import DEFAULT_AWS_CONN_ID
+from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import IngestRequest
 from overnight.ingest.map.field_map import compile_field_map
 from overnight.ingest.read.byte_range import split_range
+from overnight.ingest.read.sources import SourceReader
 from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator
-from overnight.operators.load import load_and_evaluate, parse_options, parse_request, with_formats
+from overnight.operators.load import (
+    load_and_evaluate,
+    openai_opener,
+    parse_options,
+    parse_request,
+    with_formats,
+)
 from overnight.services.ml_commons.connection import transport
-from overnight.services.ml_commons.ingest.engine import Choice, Engine, choose_engine, has_endpoint
+from overnight.services.ml_commons.ingest.engine import (
+    Choice,
+    Engine,
+    SourceFile,
+    choose_engine,
+    find_limit,
+    has_endpoint,
+)
 from overnight.services.ml_commons.ingest.spec import MLCommonsIngestSpec
+from overnight.services.openai.files import get_size
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+
+_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
@@ -134,12 +154,51 @@ class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
         with transport(config) as plugin:
             version = plugin.run(config.version())
             there = version.distribution == "opensearch" and plugin.run(has_endpoint())
-        source = request.data_source
-        mapped = [
-            path for value in request.field_map.values() for path in ([value] if isinstance(value, str) else value)
-        ]
-        paths = [*mapped, *request.ingest_fields]
-        return choose_engine(self.engine, version, source.type, source.source, paths=paths, endpoint=there)
+            source = request.data_source
+            mapped = [
+                path for value in request.field_map.values() for path in ([value] if isinstance(value, str) else value)
+            ]
+            maps = compile_field_map(request.field_map, request.ingest_fields, len(source.source))
+            return choose_engine(
+                self.engine,
+                version,
+                source.type,
+                source.source,
+                paths=[*mapped, *request.ingest_fields],
+                endpoint=there,
+                has_connector=bool(request.connector_id),
+                has_routing=any(part.routing is not None for part in maps),
+                look=lambda: self._look(request),
+                limit=lambda: plugin.run(find_limit()),
+            )
+
+    def _look(self, request: IngestRequest) -> list[SourceFile]:
+        """Look at the files, with the credentials that the cluster is given."""
+        reader = SourceReader(
+            connected_storage(self.aws_conn_id),
+            {"openai": openai_opener(self.openai_conn_id)},
+            {"openai": self._look_at_openai},
+        )
+        try:
+            files = [
+                file
+                for number, uris in enumerate(request.data_source.uris)
+                for file in reader.resolve(number, uris).files
+            ]
+            return [
+                SourceFile(file.name, reader.get_encoding(file), reader.read_head(file).startswith(_MARKS), file.size)
+                for file in files
+            ]
+        except OvernightError as error:
+            if not request.connector_id:
+                raise
+            # The connector's credential, which is in the cluster alone, may read what ours may not.
+            self.log.info("The files cannot be looked at from here: %s", error)
+            return []
+
+    def _look_at_openai(self, uri: str) -> tuple[int | None, str]:
+        with OpenAIHook(self.openai_conn_id).client() as client:
+            return client.run(get_size(uri.removeprefix("openai://"))), uri
 
     def _load(self, context: Context, request: IngestRequest) -> dict[str, Any]:
         if request.connector_id:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gzip
+import json
 import logging
 from datetime import UTC, datetime
 from typing import Any
@@ -98,6 +100,32 @@ def test_several_s3_sources_go_to_the_client_by_themselves(
         outcome = _ingest(cluster, task_run, request=request)
     assert outcome["engine"] == "client"
     assert cluster.documents(index) == {"a": {"text": "t", "vector": [1]}}
+
+
+@pytest.mark.parametrize(("name", "reason"), [("gzip", "is gzip"), ("mark", "byte order mark"), ("size", "at a time")])
+def test_a_file_that_the_server_would_fail_at_goes_to_the_client(
+    cluster: Cluster,
+    task_run: TaskRun,
+    name: str,
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    index, uri = cluster.index(), cluster.put("in.jsonl", LINES)
+    content = b"".join(json.dumps(line).encode() + b"\n" for line in LINES)
+    if name == "size":
+        monkeypatch.setattr("overnight.services.ml_commons.ingest.engine._SHARE", 1e-7)
+    else:
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        body = gzip.compress(content) if name == "gzip" else b"\xef\xbb\xbf" + content
+        cluster.s3.put_object(Bucket=bucket, Key=key, Body=body)
+    with pytest.raises(AirflowFailException, match=reason):
+        _ingest(cluster, task_run, request=_request(index, uri), engine="server")
+    with caplog.at_level(logging.INFO):
+        outcome = _ingest(cluster, task_run, request=_request(index, uri))
+    assert outcome["engine"] == "client"
+    assert reason in caplog.text
+    assert cluster.documents(index) == DOCUMENTS
 
 
 def test_an_option_that_only_the_client_has_goes_to_the_client(cluster: Cluster, task_run: TaskRun) -> None:

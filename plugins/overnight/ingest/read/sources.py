@@ -185,9 +185,13 @@ class SourceReader:
 
         :raises SpecError: it is compressed in a way that is not read here.
         """
-        with closing(self.read(file, 0, HEAD_BYTES)) as chunks:
-            head = next(chunks, b"")
+        head = self.read_head(file)
         return recognise(head, file.origin) or recognise_table(head, file.origin)
+
+    def read_head(self, file: SourceFile) -> bytes:
+        """Return a file's first bytes as they are stored, up to some kilobytes."""
+        with closing(self.read(file, 0, HEAD_BYTES)) as chunks:
+            return next(chunks, b"")
 
     def read(self, file: SourceFile, offset: int, chunk_bytes: int | None = None) -> Generator[bytes]:
         """

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
+from overnight.errors import SpecError
 from overnight.ingest.write.sink import Body
 from overnight.transport.http import HttpCall, Retry
 from overnight.transport.opensearch import OpenSearchConnection
@@ -15,12 +17,13 @@ from overnight.transport.sigv4 import SigV4Auth, digest_header
 
 _REMEDIES = {
     403: "The OpenSearch user lacks a permission for this index, or the index is blocked.",
-    404: "Check the index name.",
+    404: "Check the index name and the connection's address.",
     413: "Lower bulk_bytes, or raise http.max_content_length.",
 }
 
 
 _PIECE_BYTES = 1 << 20
+_SERVERLESS = re.compile(r"\.aoss\.amazonaws\.com(\.cn)?$", re.IGNORECASE)
 
 
 class _Pieces:
@@ -52,6 +55,7 @@ class OpenSearchTarget:
     :param verify: Whether certificates are checked, or the path of a CA bundle.
     :param headers: Sent with every call; they may be secret.
     :param timeout: Seconds for each read and write; a ``_bulk`` under load answers late.
+    :raises SpecError: it is a collection of Amazon OpenSearch Serverless.
     """
 
     def __init__(
@@ -64,6 +68,11 @@ class OpenSearchTarget:
         timeout: float = 120.0,
     ) -> None:
         parsed = httpx.URL(url)
+        if _SERVERLESS.search(parsed.host) or (isinstance(auth, SigV4Auth) and auth.service == "aoss"):
+            raise SpecError(
+                f"{parsed.host} is a collection of Amazon OpenSearch Serverless, which a load cannot fill: vector "
+                "collections take neither an _id nor updates, and none can be refreshed. Load into a domain (es)."
+            )
         if auth is None and parsed.username:
             auth = (parsed.username, parsed.password)
         connection = OpenSearchConnection(

@@ -99,11 +99,12 @@ def read_ingestion(task: Mapping[str, Any], boots: tuple[datetime, ...] = ()) ->
     if word == "CREATED":
         since = created_at(task, datetime.now(UTC))
         if boots and since < min(boots):
-            text = "Every node was restarted since the ingestion began: it died with its node. A part may be indexed."
-            return _failed(word, text, Cause(FailureCause.SERVICE, True, ""))
+            text = "Every node was restarted since the ingestion began: it died with its node."
+            lost = _failed(word, text, Cause(FailureCause.SERVICE, True, ""))
+            return lost.model_copy(update={"warnings": (PARTLY_INDEXED,)})
         return JobStatus(state=JobState.RUNNING, raw=word)
     status = _with_errors(_ML_STATES.get(word, JobState.RUNNING), word, {}, task)
-    if status.state is JobState.FAILED:
+    if status.state.is_terminal and status.state is not JobState.SUCCEEDED:
         # Bulks are sent one after the other, and what the first ones indexed stays.
         return status.model_copy(update={"warnings": (*status.warnings, PARTLY_INDEXED)})
     return status

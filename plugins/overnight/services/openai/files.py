@@ -179,6 +179,16 @@ def content(transport: HttpTransport, file_id: str, start: int = 0) -> Iterator[
     return transport.stream(f"{get_file_path(file_id)}/content", start=start)
 
 
+def get_size(file_id: str) -> Flow[int | None]:
+    """Ask for the bytes of a file; ``None`` where the server does not say."""
+    try:
+        answer = yield HttpCall("GET", get_file_path(file_id))
+    except (NotFoundError, UnsupportedError):
+        return None
+    size = answer.get("bytes") if isinstance(answer, dict) else None
+    return size if type(size) is int and size >= 0 else None
+
+
 def to_uri(file_id: str) -> str:
     """Return the URI that stands for a file at the service, ``openai://<id>``."""
     return f"{FILE_SCHEME}{file_id}"

@@ -14,6 +14,7 @@ from botocore.auth import SigV4Auth as Signer
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from overnight.errors import SpecError
 from overnight.ingest import OpenSearchTarget
 from overnight.transport.sigv4 import SigV4Auth
 
@@ -101,3 +102,23 @@ def test_a_targets_headers_go_with_every_call(sink: dict[str, Any]) -> None:
         target.bulk("docs", b"{}\n", {})
         target.post("docs/_refresh")
     assert [headers["X-Tenant"] for _, _, headers in sink["seen"]] == ["night", "night"]
+
+
+@pytest.mark.parametrize(
+    ("url", "auth"),
+    [
+        ("https://x1.eu-west-1.aoss.amazonaws.com", None),
+        ("https://X1.EU-WEST-1.AOSS.amazonaws.com:443/", ("user", "secret-of-aoss")),
+        ("https://x1.cn-north-1.aoss.amazonaws.com.cn", None),
+        ("https://own.name", SigV4Auth(KEYS, "eu-west-1", "aoss")),
+    ],
+)
+def test_a_serverless_collection_is_refused_before_any_call(url: str, auth: Any) -> None:
+    with pytest.raises(SpecError, match=r"Serverless.*Load into a domain") as refusal:
+        OpenSearchTarget(url, auth=auth)
+    assert "secret-of-aoss" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("url", ["https://x1.eu-west-1.es.amazonaws.com", "http://aoss.amazonaws.com.example:9200"])
+def test_a_domain_is_no_serverless_collection(url: str) -> None:
+    OpenSearchTarget(url).close()

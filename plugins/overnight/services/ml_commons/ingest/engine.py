@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from overnight.errors import SpecError, UnsupportedError
+from overnight.errors import ServiceError, SpecError, UnsupportedError
 from overnight.services.ml_commons.answers import ask
 from overnight.services.ml_commons.causes import NO_HANDLER
 from overnight.services.ml_commons.connection import ML
@@ -15,13 +16,22 @@ from overnight.transport.flow import Flow
 from overnight.transport.http import HttpCall
 from overnight.transport.opensearch import ServerVersion
 
+log = logging.getLogger(__name__)
+
 Engine = Literal["auto", "server", "client"]
 """Where a batch ingestion is carried out: in the cluster, or by our own load on the Airflow worker."""
 
 ENDPOINT: Final = f"{ML}/_batch_ingestion"
 SINCE: Final = (2, 17)
+CONNECTORS_SINCE: Final = (2, 19)
 SWAPPED_SINCE: Final = (2, 19)
 UNTIL: Final = (3, 0)
+
+ASSUMED_LIMIT: Final = 100_000_000
+"""Bytes of indexing pressure that a node takes where it may not be asked: a tenth of the smallest heap in use, 1 GB."""
+_SHARE: Final = 0.5
+"""Of that limit that an ingestion may fill. 78 MB went through a node with 107 MB in bodies of 500 lines, and failed in
+bodies of 5,000 (2.19.6)."""
 
 _S3_OBJECT: Final = re.compile(r"s3://[a-zA-Z0-9.-]+/[^*?\[\]]*[^*?\[\]/]")
 _UNCUT: Final = re.compile(r"source\[\d+\][^$]*\$(?!\.)")
@@ -35,6 +45,23 @@ class Choice:
     why: str
 
 
+@dataclass(frozen=True)
+class SourceFile:
+    """
+    What can be seen of a file before the server reads it.
+
+    :param uri: As it may be shown.
+    :param encoding: ``gzip``, ``Parquet`` …; ``None`` where its bytes are its lines.
+    :param has_mark: Whether it starts with a byte order mark.
+    :param size: Bytes; ``None`` where the store does not say.
+    """
+
+    uri: str
+    encoding: str | None = None
+    has_mark: bool = False
+    size: int | None = None
+
+
 def choose_engine(
     wanted: Engine,
     version: ServerVersion,
@@ -43,6 +70,10 @@ def choose_engine(
     *,
     paths: Iterable[str] = (),
     endpoint: bool = True,
+    has_connector: bool = False,
+    has_routing: bool = False,
+    look: Callable[[], Sequence[SourceFile]] = tuple,
+    limit: Callable[[], int] = lambda: ASSUMED_LIMIT,
 ) -> Choice:
     """
     Decide where a request is carried out.
@@ -51,11 +82,21 @@ def choose_engine(
     :param source_type: The request's ``data_source.type``.
     :param paths: Every path of the field map.
     :param endpoint: Whether the server was seen to have the endpoint.
+    :param has_connector: Whether the request has a ``connector_id``.
+    :param has_routing: Whether the field map has ``_routing``.
+    :param look: Looks at the files; called when nothing else speaks against the server.
+    :param limit: Asks how many bytes of documents a node takes at a time; called then, too.
     :raises SpecError: ``server`` was wanted, and cannot do it; the text names the remedy.
     """
-    hindrance = _hindrance(version, endpoint) or _unfit(version, source_type, sources) or _unread(paths)
     if wanted == "client":
         return Choice("client", "engine='client' was asked for")
+    hindrance = (
+        _hindrance(version, endpoint)
+        or _unfit(version, source_type, sources)
+        or _unread(paths)
+        or _unknown(version, has_connector=has_connector, has_routing=has_routing)
+        or _misread(look(), limit)
+    )
     if hindrance is None:
         return Choice("server", f"{version} has batch ingestion, and this request is one it carries out rightly")
     if wanted == "server":
@@ -86,7 +127,8 @@ def _unfit(version: ServerVersion, source_type: str | None, sources: Sequence[st
     if source_type == "s3":
         if not all(_S3_OBJECT.fullmatch(str(uri)) for uri in sources):
             return "batch ingestion reads single S3 objects; it knows neither globs nor prefixes"
-        if len(sources) > 1 and version.release >= SWAPPED_SINCE:
+        if len(sources) > 1:
+            # Read in the code of 2.17 and 2.18, seen on 2.19.6.
             return (
                 f"batch ingestion of several S3 sources is broken in {version}: it fails with 'Connection pool shut "
                 "down' after the first of them was indexed"
@@ -99,6 +141,53 @@ def _unread(paths: Iterable[str]) -> str | None:
     if unread:
         return f"batch ingestion reads 'source[N].' only where '$.' follows, and fails for {unread[0]!r}"
     return None
+
+
+def _unknown(version: ServerVersion, *, has_connector: bool, has_routing: bool) -> str | None:
+    if has_connector and version.release < CONNECTORS_SINCE:
+        return f"batch ingestion of {version} knows no connector_id"
+    if has_routing:
+        return "batch ingestion sends '_routing' as a field of the document, which OpenSearch rejects"
+    return None
+
+
+def _misread(files: Sequence[SourceFile], limit: Callable[[], int]) -> str | None:
+    for file in files:
+        if file.encoding is not None:
+            return f"batch ingestion reads plain JSON Lines, and {file.uri} is {file.encoding}"
+        if file.has_mark:
+            return f"batch ingestion fails at the first line of {file.uri}, which starts with a byte order mark"
+    size = sum(file.size or 0 for file in files)
+    if not size:
+        return None
+    most = int(limit() * _SHARE)
+    if size <= most:
+        return None
+    return (
+        f"batch ingestion sends everything at once and nothing again: {size:,} bytes may be more than a node takes "
+        f"at a time (indexing pressure; up to {most:,} are left to it), and the ingestion would end half done"
+    )
+
+
+def find_limit() -> Flow[int]:
+    """Ask how many bytes of documents the smallest node takes at a time; assume it where that may not be asked."""
+    try:
+        answer = yield HttpCall(
+            "GET",
+            "_nodes/stats/indexing_pressure",
+            params={"filter_path": "nodes.*.indexing_pressure.memory.limit_in_bytes"},
+        )
+    except ServiceError as error:
+        log.info("What the nodes take at a time cannot be seen: %s", error)
+        return ASSUMED_LIMIT
+    found: list[int] = []
+    nodes = answer.get("nodes") if isinstance(answer, dict) else None
+    for node in nodes.values() if isinstance(nodes, dict) else ():
+        try:
+            found.append(int(node["indexing_pressure"]["memory"]["limit_in_bytes"]))
+        except (KeyError, TypeError, ValueError):
+            continue
+    return min(found, default=ASSUMED_LIMIT)
 
 
 def has_endpoint() -> Flow[bool]:
