@@ -10,12 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from overnight.errors import OvernightError, ServiceError, SpecError, shorten
+from overnight.errors import (
+    CredentialsError,
+    NotFoundError,
+    OvernightError,
+    ServiceError,
+    SpecError,
+    TransientError,
+    UnavailableError,
+    shorten,
+)
 from overnight.ingest.load import load as run_load
 from overnight.ingest.read.openers import OPENAI_URL, openai_opener
 from overnight.ingest.report.load_report import Progress
@@ -24,9 +34,14 @@ from overnight.ingest.write.bulk import IndexRefusedError
 from overnight.ingest.write.opensearch_sink import OpenSearchSink
 from overnight.ingest.write.sink import VerificationError
 from overnight.ingest.write.target import OpenSearchTarget
+from overnight.transport.http import HttpCall, Retry
 
 NOT_COMPLETE = 1
 REFUSED = 2
+INTERRUPTED = 130
+"""As a shell has it for a command that Ctrl-C ended."""
+_ANSWER_WITHIN = 30.0
+"""Seconds that the first call may take: an address where nobody answers is wrong more often than slow."""
 
 
 def load(  # noqa: PLR0917 - typer calls it by name
@@ -63,10 +78,11 @@ def load(  # noqa: PLR0917 - typer calls it by name
     The sources' own variables are the usual ones: AWS_ENDPOINT_URL_S3 and the AWS credentials, OPENAI_BASE_URL and
     OPENAI_API_KEY. A load that was killed goes on where it stopped when it is started again. The report goes to stdout,
     progress to stderr. Exit status: 0 when no more was rejected or is missing than is allowed, 1 when more was, or
-    the load broke off, 2 when it was refused before anything was written.
+    the load broke off, 2 when it was refused before anything was written, 130 after Ctrl-C.
     """
     errors = Console(stderr=True, soft_wrap=True)
     sinks: list[OpenSearchSink] = []
+    kept: str | None = None
     try:
         wanted = IngestRequest.of(_read(request))
         options = LoadOptions.of(
@@ -79,14 +95,20 @@ def load(  # noqa: PLR0917 - typer calls it by name
                 **_pairs(option or []),
             }
         )
+        kept = options.checkpoint_uri
         auth = (user, password or "") if user else None
         trust = str(ca_certs) if ca_certs is not None else verify
         key = os.environ.get("OPENAI_API_KEY") or wanted.openai_key
         base_url = os.environ.get("OPENAI_BASE_URL")
         openers = {"openai": openai_opener(key, base_url or OPENAI_URL)} if key or base_url else {}
         with OpenSearchTarget(url, auth=auth, verify=trust) as target, _progress(errors) as on_progress:
+            check_address(target)
             sinks.append(OpenSearchSink(target))
             report = run_load(wanted, target=sinks[0], openers=openers, options=options, on_progress=on_progress)
+    except KeyboardInterrupt:
+        again = f"goes on where it stopped ({kept})" if kept is not None else "starts at the first line"
+        errors.print(f"Stopped. The same load, started again, {again}.", markup=False, highlight=False)
+        raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
         if debug:
             raise
@@ -100,6 +122,28 @@ def load(  # noqa: PLR0917 - typer calls it by name
     if excess is not None:
         errors.print(excess, markup=False, highlight=False)
         raise typer.Exit(NOT_COMPLETE)
+
+
+def check_address(target: OpenSearchTarget) -> None:
+    """
+    Ask once what is at the address, without the patience that a load has with an OpenSearch.
+
+    :raises SpecError: nothing answers there, or something else than OpenSearch does.
+    :raises RequestRefusedError: it cannot be asked (a certificate that is not trusted, say).
+    """
+    what = f"{target.url} (--url, or OPENSEARCH_URL)"
+    try:
+        answer = target.transport.send(HttpCall("GET", "", retry=Retry.NEVER, timeout=_ANSWER_WITHIN))
+    except UnavailableError as error:
+        if error.status is None:
+            raise SpecError(f"Nothing answers at {what}: {error}") from error
+        if error.status < httpx.codes.INTERNAL_SERVER_ERROR:
+            raise SpecError(f"What answers at {what} is no OpenSearch: {error}") from error
+        return  # busy or starting
+    except (CredentialsError, NotFoundError, TransientError):
+        return  # not allowed to ask that; the load's own calls will say more
+    if not isinstance(answer, dict) or "version" not in answer:
+        raise SpecError(f"What answers at {what} is no OpenSearch.")
 
 
 def explain(error: Exception, *, has_written: bool) -> tuple[int, str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from itertools import chain
 from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from overnight.errors import SpecError
 from overnight.ingest.write.names import check_index_name
@@ -119,7 +121,7 @@ class IngestRequest(_Strict):
             return cls.model_validate(request)
         except ValidationError as error:
             # Its cause would quote the text of the request.
-            raise SpecError(f"This is no batch ingestion request: {_problems(error, 'request')}") from None
+            raise SpecError(f"This is no batch ingestion request: {_problems(error, 'request', cls)}") from None
 
     @property
     def s3_credential(self) -> dict[str, str]:
@@ -226,11 +228,20 @@ class LoadOptions(_Strict):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            raise SpecError(f"These options do not fit: {_problems(error, 'options')}") from None
+            raise SpecError(f"These options do not fit: {_problems(error, 'options', cls)}") from None
 
 
-def _problems(error: ValidationError, whole: str) -> str:
+def _problems(error: ValidationError, whole: str, model: type[BaseModel]) -> str:
     return "; ".join(
-        f"{'.'.join(map(str, problem['loc'])) or whole}: {problem['msg']}"
+        f"{'.'.join(map(str, problem['loc'])) or whole}: {_explain(problem, model)}"
         for problem in error.errors(include_input=False, include_url=False, include_context=False)
     )
+
+
+def _explain(problem: ErrorDetails, model: type[BaseModel]) -> str:
+    if problem["type"] != "extra_forbidden":
+        return problem["msg"]
+    *folders, name = map(str, problem["loc"])
+    known = list((DataSource if folders == ["data_source"] else model).model_fields)
+    near = get_close_matches(name, known, n=1)
+    return f"there is no such name{f', did you mean {near[0]!r}?' if near else '.'} Known are {', '.join(known)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,84 @@ def test_what_nobody_expects_is_one_line_unless_the_traceback_is_asked_for(
     assert "KeyError: 'hits'" in found.stderr
     assert "Traceback" not in found.stderr
     assert isinstance(run(opensearch, request_file, "--debug").exception, KeyError)
+
+
+def test_an_address_where_nothing_answers_is_named_at_once(request_file: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+    for address in (url, "http://no-such-host.invalid:9200"):
+        found = CliRunner().invoke(app, [str(request_file), "--url", address])
+        assert found.exit_code == 2
+        assert f"Refused: Nothing answers at {address} (--url, or OPENSEARCH_URL)" in found.stderr
+        assert "again" not in found.stderr
+
+
+@pytest.mark.parametrize("body", [b"<html>", {"status": "ok"}, [], b""])
+def test_a_server_that_is_no_opensearch_is_said_to_be_none(
+    body: Any, opensearch: FakeOpenSearch, request_file: Path
+) -> None:
+    opensearch.on_request = lambda _method, _path: Answer(200, body)
+    found = run(opensearch, request_file)
+    assert found.exit_code == 2
+    assert f"What answers at {opensearch.url} (--url, or OPENSEARCH_URL) is no OpenSearch" in found.stderr
+    assert len(opensearch.requests) == 1
+
+
+@pytest.mark.parametrize("answer", [Answer(404, b"<html>"), Answer(404, {"detail": "Not Found"})])
+def test_an_index_that_something_else_does_not_know_is_no_missing_index(
+    answer: Answer, opensearch: FakeOpenSearch, request_file: Path
+) -> None:
+    opensearch.on_request = lambda _method, _path: answer
+    found = run(opensearch, request_file)
+    assert found.exit_code == 2
+    assert "is no OpenSearch" in found.stderr
+    assert "There is no index" not in found.stderr
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 503])
+def test_an_opensearch_that_does_not_say_what_it_is_is_loaded(
+    status: int, opensearch: FakeOpenSearch, request_file: Path
+) -> None:
+    opensearch.on_request = lambda _method, path: Answer(status, {"error": "no"}) if path == "/" else None
+    assert run(opensearch, request_file).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [((), "goes on where it stopped ("), (("--checkpoint", "none"), "starts at the first line")]
+)
+def test_ctrl_c_says_what_becomes_of_the_load(
+    arguments: tuple[str, ...],
+    said: str,
+    opensearch: FakeOpenSearch,
+    request_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("overnight.cli.load.run_load", stop)
+    found = run(opensearch, request_file, *arguments)
+    assert found.exit_code == 130
+    assert f"Stopped. The same load, started again, {said}" in found.stderr
+
+
+def test_a_missing_file_is_refused_by_name(opensearch: FakeOpenSearch, request_file: Path) -> None:
+    wanted = json.loads(request_file.read_text())
+    request_file.write_text(json.dumps({**wanted, "data_source": {"source": ["/no/such/file.jsonl"]}}))
+    found = run(opensearch, request_file)
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert "Refused: source[0]: there is no file /no/such/file.jsonl" in found.stderr
+
+
+def test_an_unknown_option_is_answered_with_the_known_ones(opensearch: FakeOpenSearch, request_file: Path) -> None:
+    found = run(opensearch, request_file, "-o", "bulk_byte=1000")
+    assert found.exit_code == 2
+    assert "bulk_byte: there is no such name, did you mean 'bulk_bytes'? Known are bulk_bytes, max_in_flight" in (
+        found.stderr
+    )
+    wanted = json.loads(request_file.read_text())
+    request_file.write_text(json.dumps({**wanted, "data_source": {**wanted["data_source"], "sources": []}}))
+    found = run(opensearch, request_file)
+    assert "data_source.sources: there is no such name, did you mean 'source'? Known are type, source" in found.stderr
+    request_file.write_text(json.dumps({**wanted, "index": "x"}))
+    assert "did you mean 'index_name'? Known are index_name, field_map" in run(opensearch, request_file).stderr

@@ -77,6 +77,8 @@ class FakeOpenSearch:
         }
 
     def answer(self, method: str, path: str, body: bytes) -> Answer:
+        if not path:
+            return Answer(200, {"version": {"number": "2.19.6", "distribution": "opensearch"}})
         name, _, action = path.partition("/")
         if action == "_bulk":
             return self._bulk(body)

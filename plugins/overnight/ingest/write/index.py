@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 NOT_ALLOWED = (CredentialsError, NotFoundError, UnsupportedError)
 """How a cluster refuses a call that the user has no right for, or (Serverless) that it does not have."""
 
+_NO_INDEX = "index_not_found_exception"
 _NO_PIPELINE = "_none"
 _MAX_NAMED = 20
 
@@ -43,6 +44,11 @@ def inspect_index(target: OpenSearchTarget, name: str) -> IndexInfo:
     try:
         found = target.get(quote_index_name(name))
     except NotFoundError as error:
+        if error.code != _NO_INDEX:
+            raise SpecError(
+                f"What answers at the connection's address is no OpenSearch: it has no words for a missing index. "
+                f"{error}"
+            ) from error
         raise IndexMissingError(
             f"There is no index {name!r}, and OpenSearch would create it with guessed types (vectors as plain floats, "
             "not as knn_vector). Create it first, or give its mapping (create_index, --mapping); with "
