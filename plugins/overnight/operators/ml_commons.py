@@ -167,6 +167,9 @@ class MLCommonsBatchPredictOperator(JobOperator[MLCommonsPredictSpec]):
     :param model_id: A deployed remote model; templated.
     :param parameters: What overrides the connector's own parameters: ``input_file_id`` for OpenAI, ``TransformInput``
         and ``TransformOutput`` for SageMaker …; objects as objects. No credential.
+    :param allow_unnamed: Run the job also through a connector that passes no name on to its service, as the one of ML
+        Commons' documentation. When a worker dies before it has recorded the task's id, a retry then pays twice;
+        ``durable=False`` accepts that, too.
     :param remote_service: With ``remote_conn_id``: the service behind the connector, ``sagemaker`` or ``openai``, where
         a job is looked for that was created and never became a task of the cluster. One that is found is not created
         again: the task fails and names it.
@@ -179,6 +182,7 @@ class MLCommonsBatchPredictOperator(JobOperator[MLCommonsPredictSpec]):
     template_fields: Sequence[str] = (
         "model_id",
         "parameters",
+        "allow_unnamed",
         "remote_service",
         "remote_conn_id",
         *JobOperator.template_fields,
@@ -190,6 +194,7 @@ class MLCommonsBatchPredictOperator(JobOperator[MLCommonsPredictSpec]):
         *,
         model_id: str,
         parameters: Mapping[str, Any] | None = None,
+        allow_unnamed: bool | str = False,
         remote_service: str | None = None,
         remote_conn_id: str | None = None,
         **kwargs: Any,
@@ -197,12 +202,16 @@ class MLCommonsBatchPredictOperator(JobOperator[MLCommonsPredictSpec]):
         super().__init__(**kwargs)
         self.model_id = model_id
         self.parameters = parameters
+        self.allow_unnamed = allow_unnamed
         self.remote_service = remote_service
         self.remote_conn_id = remote_conn_id
 
     def build_spec(self, context: Context) -> MLCommonsPredictSpec:
         """Return the spec; credentials among the parameters are refused."""
-        return MLCommonsPredictSpec(model_id=self.model_id, parameters=self.parameters or {})
+        fields = {"model_id": self.model_id, "parameters": self.parameters or {}, "allow_unnamed": self.allow_unnamed}
+        spec = MLCommonsPredictSpec.model_validate(fields)
+        # A task that remembers no job finds none again, whatever its name.
+        return spec if self.parse_settings().durable else spec.model_copy(update={"allow_unnamed": True})
 
     def make_client(self) -> JobClient[Any]:
         """Return a client that also knows where the remote jobs are, if it was given them."""

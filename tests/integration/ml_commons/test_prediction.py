@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -351,6 +352,30 @@ def test_a_connector_that_passes_no_name_on_is_refused(
     model_id = make_model(_make_signed_openai(body, config))
     with pytest.raises(SpecError, match="would pay twice"):
         prediction.run(prediction.service.submit(MLCommonsPredictSpec(model_id=model_id), key))
+
+
+def test_the_connector_of_the_documentation_is_used_on_demand(
+    cluster: Cluster, openai: OpenAI, make_model: Make, openai_url: str, task_run: TaskRun
+) -> None:
+    """It passes no name on, its key is a placeholder, two of its actions have no body, and it need not cancel."""
+    body = _on_loopback("openai_batch.json")
+    body["credential"] = {"openAI_key": "<your openAI key>"}
+    body["actions"] = [action for action in body["actions"] if action["action_type"] != "cancel_batch_predict"]
+    body["actions"][1]["request_body"] = (
+        '{ "input_file_id": "${parameters.input_file_id}", "endpoint": "${parameters.endpoint}", '
+        '"completion_window": "24h" }'
+    )
+    del body["actions"][2]["request_body"]
+    config = {"kind": "openai", "name": f"documented-{uuid.uuid4().hex[:6]}", "model": "m", "base_url": openai_url}
+    nameless = dataclasses.replace(openai, model_id=make_model(_make_signed_openai(body, config)))
+    with pytest.raises(AirflowFailException, match="allow_unnamed=True"):
+        _predict(task_run, nameless).execute(task_run.context)
+    assert _predict(task_run, nameless, durable=False).execute(task_run.context)["status"]["state"] == "succeeded"
+    openai.set("faults", batch_stuck=1.0)
+    task = TaskRun()
+    job = _predict(task, nameless, allow_unnamed=True, wait_for_completion=False).execute(task.context)
+    with pytest.raises(AirflowFailException, match="has no action 'cancel_batch_predict'"):
+        CancelBatchJobOperator(task_id="cancel", job=job).execute(TaskRun().context)
 
 
 def test_connectors_and_models_are_made_once(cluster: Cluster, connect: Callable[..., None], openai_url: str) -> None:

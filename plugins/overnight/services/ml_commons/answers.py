@@ -87,7 +87,7 @@ def _search_tasks(query: Mapping[str, Any]) -> Flow[list[dict[str, Any]]]:
             if error.code == NO_TASK_INDEX:
                 return listed
             raise
-        hits = _read_hits(answer)
+        hits = read_hits(answer, "ML tasks")
         listed += [{**hit["_source"], "task_id": hit["_id"]} for hit in hits]
         if len(hits) < PAGE:
             return listed
@@ -96,20 +96,21 @@ def _search_tasks(query: Mapping[str, Any]) -> Flow[list[dict[str, Any]]]:
         body["search_after"] = hits[-1]["sort"]
 
 
-def _read_hits(answer: Any) -> list[dict[str, Any]]:
+def read_hits(answer: Any, what: str) -> list[dict[str, Any]]:
     """
-    Read a search's hits.
+    Read a search's hits, each with its ``_id`` and ``_source``.
 
+    :param what: What is listed, for an error.
     :raises UnavailableError: the answer is none of a search; an unreadable list must never read as an empty one.
     """
     outer = answer.get("hits") if isinstance(answer, dict) else None
     hits = outer.get("hits") if isinstance(outer, dict) else None
-    if not isinstance(hits, list) or not all(map(_is_task_hit, hits)):
-        raise UnavailableError(f"OpenSearch's list of ML tasks is not a list of tasks: {quote_answer(answer)}.")
+    if not isinstance(hits, list) or not all(map(_is_hit, hits)):
+        raise UnavailableError(f"OpenSearch's list of {what} cannot be read: {quote_answer(answer)}.")
     return hits
 
 
-def _is_task_hit(hit: Any) -> bool:
+def _is_hit(hit: Any) -> bool:
     return (
         isinstance(hit, dict)
         and isinstance(hit.get("_source"), dict)

@@ -169,7 +169,7 @@ _REMOTE = re.compile(r"error from remote service:?\s*", re.IGNORECASE)
 _NAME_TAKEN = re.compile(r"ResourceInUse|must be unique within an AWS account|already exists", re.IGNORECASE)
 _BY_CODE = {rule.code: rule for rule in _RULES}
 _REMOTE_REMEDIES = {
-    NAME_TAKEN: "A job of this name is at the remote service already.",
+    NAME_TAKEN: "Something of this name is at the remote service already.",
     REMOTE_JOB_GONE: "The remote service does not know the job (any more).",
     REMOTE_THROTTLED: "The remote service has too much to do for this account; the call was not carried out.",
     REMOTE_REFUSED: "The remote service refuses: check the connector's credential, parameters and quota there.",

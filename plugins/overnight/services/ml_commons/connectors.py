@@ -18,11 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 
 from overnight.errors import SpecError
 
-ACTIONS: Final = ("predict", "batch_predict", "batch_predict_status", "cancel_batch_predict")
+NEEDED: Final = ("batch_predict", "batch_predict_status")
+"""Actions without which no job runs; ``predict`` and ``cancel_batch_predict`` may be left out."""
 _HEADERLESS: Final = ("batch_predict", "batch_predict_status")
 """Actions whose own headers the server ignores (seen on 2.19.6)."""
 _PLACEHOLDER = re.compile(r"\$\{(parameters|credential)\.([A-Za-z0-9_.-]+)\}")
 _SECRET_LIKE = re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{12,}\b|\bsk-[A-Za-z0-9_-]{16,}|Bearer (?!\$\{)[^\s\"]{8,}")
+_BLANK = re.compile(r"<[^<>]*>")
 # What is known only when a job runs: the caller's input, or what the service answered.
 _LATER: Final = frozenset(
     {"input", "texts", "id", "job_id", "name", "metadata", "input_file_id", "dataset_id", "EndpointName"}
@@ -169,14 +171,22 @@ def checked(connector: Mapping[str, Any], credential: Mapping[str, str]) -> dict
 
     The server finds most of these out when the first job is submitted, polled or cancelled, if at all.
 
+    An action without a ``request_body`` gets an empty object, without which the server answers 500. A placeholder in
+    the place of a credential (``"<your openAI key>"``) is replaced by the connection's.
+
     :param credential: From an Airflow connection.
     :raises SpecError: an action or a value is missing, a body is not JSON, an address is not HTTPS, or a credential is
         written into it. Its text quotes no credential.
     """
-    problems = [*_problems(connector, credential)]
+    whole = {**connector, "actions": [_complete(action) for action in connector.get("actions") or ()]}
+    problems = [*_problems(whole, credential)]
     if problems:
         raise SpecError(f"The connector {connector.get('name')!r} would not work: {'; '.join(problems)}.")
-    return {**connector, "credential": {**(connector.get("credential") or {}), **credential}}
+    return {**whole, "credential": {**(connector.get("credential") or {}), **credential}}
+
+
+def _complete(action: Any) -> Any:
+    return {"request_body": "{}", **action} if isinstance(action, Mapping) else action
 
 
 def _problems(connector: Mapping[str, Any], credential: Mapping[str, str]) -> Iterator[str]:
@@ -187,7 +197,11 @@ def _problems(connector: Mapping[str, Any], credential: Mapping[str, str]) -> It
         yield "protocol must be 'http' or 'aws_sigv4'"
     if _SECRET_LIKE.search(str({name: value for name, value in connector.items() if name != "credential"})):
         yield "a credential is written into it; put it into the Airflow connection, and ${credential.…} in its place"
-    inline = set(connector.get("credential") or {}) - {"roleArn"}
+    inline = {
+        name
+        for name, value in (connector.get("credential") or {}).items()
+        if name != "roleArn" and not (name in credential and _BLANK.fullmatch(str(value)))
+    }
     if inline:
         yield f"credential {sorted(inline)} is written into it; put it into the Airflow connection"
     given = {*credential, *(connector.get("credential") or {})}
@@ -196,9 +210,11 @@ def _problems(connector: Mapping[str, Any], credential: Mapping[str, str]) -> It
         if "roleArn" not in given and not {"access_key", "secret_key"} <= given:
             yield "it needs access_key and secret_key from an AWS connection, or role_arn on Amazon OpenSearch Service"
     actions = {str(action.get("action_type")).lower(): action for action in connector.get("actions") or ()}
-    yield from (f"the action {name!r} is missing" for name in ACTIONS if name not in actions)
+    yield from (f"the action {name!r} is missing" for name in NEEDED if name not in actions)
     headers = [actions[name].get("headers") for name in ("predict", *_HEADERLESS) if name in actions]
-    if any(other != headers[0] for other in headers):
+    if "predict" not in actions and protocol == "http" and any(headers):
+        yield "without the action 'predict' the server sends no headers, as it takes that one's for the others"
+    elif any(other != headers[0] for other in headers):
         yield f"the headers of 'predict' are also sent with {', '.join(_HEADERLESS)}, so theirs must be the same"
     for name, action in actions.items():
         yield from (f"{name}: {problem}" for problem in _action_problems(action, parameters, given))
@@ -207,7 +223,7 @@ def _problems(connector: Mapping[str, Any], credential: Mapping[str, str]) -> It
 def _action_problems(action: Mapping[str, Any], parameters: Mapping[str, Any], given: set[str]) -> Iterator[str]:
     body = action.get("request_body")
     if not body:
-        yield 'request_body is missing; where nothing is to be sent it must be "{}" (none answers 500, "" 400)'
+        yield 'request_body is empty; where nothing is to be sent it must be "{}" (the server answers 400 to "")'
     for scope, name in _PLACEHOLDER.findall(f"{action.get('url')} {action.get('headers')} {body}"):
         if scope == "credential" and name not in given:
             yield f"${{credential.{name}}} has no value; name the Airflow connection that has it"

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import orjson
 
-from overnight.errors import JobFailedError, RequestRefusedError, ServiceError, SpecError, UnavailableError
-from overnight.services.ml_commons.answers import SEARCH_LAG, ask, get_task, quote_part
+from overnight.errors import JobFailedError, RequestRefusedError, ServiceError, SpecError, UnavailableError, shorten
+from overnight.services.ml_commons.answers import MAX_ID, SEARCH_LAG, ask, get_task, quote_answer, quote_part, read_hits
 from overnight.services.ml_commons.connection import ML
 from overnight.transport.flow import Flow, Pause
 from overnight.transport.http import HttpCall, Retry
@@ -41,7 +41,7 @@ def ensure_connector(body: Mapping[str, Any], *, update: bool = False) -> Flow[s
     if not hits:
         # Retry.REJECTED: two of them would be a clash for every later run.
         answer = yield from ask(HttpCall("POST", f"{ML}/connectors/_create", json=body, retry=Retry.REJECTED))
-        return str(answer["connector_id"])
+        return _get_id(answer, "connector_id")
     if len(hits) > 1:
         raise SpecError(
             f"There are {len(hits)} connectors named {body['name']!r}: {', '.join(hits)}. Delete all but one, or use "
@@ -88,7 +88,7 @@ def ensure_model(name: str, connector_id: str, description: str | None = None) -
     if mine:
         model_id = next(iter(mine))
         if mine[model_id].get("model_state") != "DEPLOYED":
-            log.info("The model %r (%s) is there and %s; deploying it.", name, model_id, mine[model_id]["model_state"])
+            log.info("The model %r (%s) is there and not deployed; deploying it.", name, model_id)
             yield from _finished((yield from ask(HttpCall("POST", f"{ML}/models/{quote_part(model_id)}/_deploy"))))
         yield from _deployed(model_id)
         return model_id
@@ -98,7 +98,7 @@ def ensure_model(name: str, connector_id: str, description: str | None = None) -
     register = f"{ML}/models/_register"
     call = HttpCall("POST", register, params={"deploy": "true"}, json=body, retry=Retry.REJECTED)
     task = yield from _finished((yield from ask(call)))
-    model_id = str(task["model_id"])
+    model_id = _get_id(task, "model_id")
     yield from _deployed(model_id)
     return model_id
 
@@ -126,25 +126,30 @@ def delete_model(model_id: str) -> Flow[None]:
 
 def _finished(answer: Any) -> Flow[dict[str, Any]]:
     """Wait for the task that an answer names."""
-    task_id = str(answer["task_id"])
+    task_id = _get_id(answer, "task_id")
     for seconds in DEPLOY_WAITS:
         task = yield from get_task(task_id)
         if task["state"] in ("FAILED", "CANCELLED"):
-            raise JobFailedError(f"The ML task {task_id} ({task.get('task_type')}) failed: {task.get('error')}")
+            what = shorten(f"({task.get('task_type')}) failed: {task.get('error')}")
+            raise JobFailedError(f"The ML task {task_id} {what}")
         if task["state"] not in ("CREATED", "RUNNING"):
             return task
         yield Pause(seconds)
     raise UnavailableError(
-        f"The ML task {task_id} is still {task['state']}. Registering right after the cluster's start can hang: try "
-        "again."
+        f"The ML task {task_id} is still {shorten(task['state'], 80)}. Registering right after the cluster's start can "
+        "hang: try again."
     )
 
 
 def _deployed(model_id: str) -> Flow[None]:
     # The task of registering is over before the deployment is.
+    state = ""
     for seconds in DEPLOY_WAITS:
         model = yield from ask(HttpCall("GET", f"{ML}/models/{quote_part(model_id)}"))
-        state = model.get("model_state")
+        found = model.get("model_state") if isinstance(model, dict) else None
+        if not isinstance(found, str):
+            raise UnavailableError(f"OpenSearch's answer about the model {model_id} is none: {quote_answer(model)}.")
+        state = found
         if state == "DEPLOYED":
             return
         if state == "DEPLOY_FAILED":
@@ -152,7 +157,7 @@ def _deployed(model_id: str) -> Flow[None]:
                 f"The model {model_id} could not be deployed; the log of the cluster's nodes says why."
             )
         yield Pause(seconds)
-    raise UnavailableError(f"The model {model_id} is still {state}; it was not deployed in time.")
+    raise UnavailableError(f"The model {model_id} is still {shorten(state, 80)}; it was not deployed in time.")
 
 
 def _named(what: str, query: Mapping[str, Any]) -> Flow[dict[str, dict[str, Any]]]:
@@ -166,19 +171,26 @@ def _named(what: str, query: Mapping[str, Any]) -> Flow[dict[str, dict[str, Any]
 
 def _search(what: str, query: Mapping[str, Any]) -> Flow[dict[str, dict[str, Any]]]:
     answer = yield from ask(HttpCall("POST", f"{ML}/{what}/_search", json={"size": 100, "query": query}))
-    hits = answer.get("hits", {}).get("hits") if isinstance(answer, dict) else None
-    if not isinstance(hits, list):
-        raise UnavailableError(f"OpenSearch's list of ML {what} has no hits.")
-    return {str(hit["_id"]): hit["_source"] for hit in hits}
+    return {hit["_id"]: hit["_source"] for hit in read_hits(answer, f"ML {what}")}
+
+
+def _get_id(answer: Any, name: str) -> str:
+    value = answer.get(name) if isinstance(answer, dict) else None
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID:
+        raise UnavailableError(f"OpenSearch answered without a {name}: {quote_answer(answer)}.")
+    return value
 
 
 def _comparable(name: str, value: Any) -> Any:
-    if name == "parameters":
+    if name == "parameters" and isinstance(value, dict):
         # Everything that is no text is kept as its JSON.
-        return {key: _json(item) for key, item in (value or {}).items()}
-    if name == "actions":
-        return [{**action, "action_type": str(action.get("action_type")).lower()} for action in value or ()]
-    return value
+        return {key: _json(item) for key, item in value.items()}
+    if name == "actions" and isinstance(value, list):
+        return [
+            {**action, "action_type": str(action.get("action_type")).lower()} if isinstance(action, dict) else action
+            for action in value
+        ]
+    return value or {} if name == "parameters" else value
 
 
 def _json(value: Any) -> Any:

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
-from overnight.errors import SpecError
+from overnight.errors import JobFailedError, SpecError
 from overnight.jobs import JobKey
+from overnight.services.ml_commons.answers import make_task_index
 from overnight.services.ml_commons.ingest.credential import S3Credential
+from overnight.services.ml_commons.ingest.engine import has_endpoint
 from overnight.services.ml_commons.ingest.service import MLCommonsIngestService
 from overnight.services.ml_commons.ingest.spec import MLCommonsIngestSpec
+from overnight.services.ml_commons.models import delete_connector, delete_model, ensure_connector, ensure_model
 from overnight.services.ml_commons.predict.service import MLCommonsPredictService
 from overnight.services.ml_commons.predict.spec import MLCommonsPredictSpec
 from overnight.transport.flow import Flow
@@ -101,3 +104,41 @@ def test_ingestions(state: str) -> None:
         "list_queue": lambda: INGEST.list_queue(""),
     }
     check(verbs, good("BATCH_INGEST", state, {}), also=(SpecError,))
+
+
+BODY = {**CONNECTOR, "name": "n", "version": "1", "protocol": "http"}
+
+
+def kept(found: bool, **model: Any) -> Callable[[], Callable[[HttpCall], Any]]:
+    """A cluster that has the connector and the model, or makes them."""
+    model = {"name": "m", "connector_id": "c", "model_state": "DEPLOYED", **model}
+
+    def answer(call: HttpCall) -> Any:
+        match call.method, call.path.removeprefix("_plugins/_ml/").split("/"):
+            case "POST", ["connectors", "_search"]:
+                return {"hits": {"hits": [{"_id": "c", "_source": BODY}] if found else []}}
+            case "POST", ["models", "_search"]:
+                return {"hits": {"hits": [{"_id": "m", "_source": model}] if found else []}}
+            case "POST", ["connectors", "_create"]:
+                return {"connector_id": "c"}
+            case "GET", ["tasks", _]:
+                return {"state": "COMPLETED", "model_id": "m", "task_type": "REGISTER_MODEL"}
+            case "GET", ["models", _]:
+                return {**model, "model_state": "DEPLOYED"}
+        return {"task_id": "task-1", "status": "CREATED"}
+
+    return lambda: answer
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_connectors_and_models(found: bool) -> None:
+    flows: dict[str, Callable[[], Flow[Any]]] = {
+        "ensure_connector": lambda: ensure_connector(BODY),
+        "update_connector": lambda: ensure_connector(BODY, update=True),
+        "delete_connector": lambda: delete_connector("c"),
+        "ensure_model": lambda: ensure_model("m", "c"),
+        "delete_model": lambda: delete_model("m"),
+        "make_task_index": make_task_index,
+        "has_endpoint": has_endpoint,
+    }
+    check(flows, kept(found, model_state="UNDEPLOYED"), also=(SpecError, JobFailedError))

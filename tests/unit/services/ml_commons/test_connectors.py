@@ -61,8 +61,7 @@ def _without(body: dict[str, Any], action: str) -> None:
 
 BREAKS: dict[str, tuple[Any, str]] = {
     "no status": (lambda body: _without(body, "batch_predict_status"), "'batch_predict_status' is missing"),
-    "no cancel": (lambda body: _without(body, "cancel_batch_predict"), "'cancel_batch_predict' is missing"),
-    "no body": (lambda body: body["actions"][2].pop("request_body"), r"batch_predict_status: request_body is missing"),
+    "no predict": (lambda body: _without(body, "predict"), "without the action 'predict' the server sends no headers"),
     "empty body": (lambda body: body["actions"][3].update(request_body=""), r"must be \"\{\}\""),
     "not JSON": (lambda body: body["actions"][1].update(request_body="{ ${parameters.model} }"), "is not JSON"),
     "no value": (lambda body: body["parameters"].pop("model"), r"\$\{parameters.model\} has no value"),
@@ -90,6 +89,67 @@ def test_a_connector_that_would_not_work_is_refused_before_it_is_sent(name: str)
         checked(body, {"openAI_key": "thekeyitself"})
     assert "sk-abc" not in str(refusal.value)
     assert "thekeyitself" not in str(refusal.value)
+
+
+# https://docs.opensearch.org/2.19/ml-commons-plugin/api/model-apis/batch-predict/, without its optional action.
+DOCUMENTED = """{
+  "name": "OpenAI Embedding model",
+  "description": "OpenAI embedding model for testing offline batch",
+  "version": "1",
+  "protocol": "http",
+  "parameters": {
+    "model": "text-embedding-ada-002",
+    "input_file_id": "<your input file id in OpenAI>",
+    "endpoint": "/v1/embeddings"
+  },
+  "credential": {"openAI_key": "<your openAI key>"},
+  "actions": [
+    {
+      "action_type": "predict",
+      "method": "POST",
+      "url": "https://api.openai.com/v1/embeddings",
+      "headers": {"Authorization": "Bearer ${credential.openAI_key}"},
+      "request_body": "{ \\"input\\": ${parameters.input}, \\"model\\": \\"${parameters.model}\\" }"
+    },
+    {
+      "action_type": "batch_predict",
+      "method": "POST",
+      "url": "https://api.openai.com/v1/batches",
+      "headers": {"Authorization": "Bearer ${credential.openAI_key}"},
+      "request_body": "{ \\"input_file_id\\": \\"${parameters.input_file_id}\\" }"
+    },
+    {
+      "action_type": "batch_predict_status",
+      "method": "GET",
+      "url": "https://api.openai.com/v1/batches/${parameters.id}",
+      "headers": {"Authorization": "Bearer ${credential.openAI_key}"}
+    }
+  ]
+}"""
+
+
+def test_the_connector_of_the_documentation_is_taken() -> None:
+    config = read_config({"kind": "openai", "name": "n", "model": "text-embedding-ada-002"})
+    body = checked(fill(json.loads(DOCUMENTED), config), {"openAI_key": "k"})
+    assert body["credential"] == {"openAI_key": "k"}
+    assert [action["request_body"] for action in body["actions"]][-1] == "{}"
+    assert identity_parameter(body) is None
+
+
+def test_a_placeholder_that_the_connection_does_not_fill_is_refused() -> None:
+    config = read_config({"kind": "openai", "name": "n", "model": "m"})
+    with pytest.raises(SpecError, match="Airflow connection"):
+        checked(fill(json.loads(DOCUMENTED), config), {"other_key": "k"})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_action_that_no_job_needs_may_be_left_out(kind: str) -> None:
+    body = _filled(kind)
+    _without(body, "cancel_batch_predict")
+    checked(body, KINDS[kind][2])
+    if body["protocol"] == "aws_sigv4":
+        _without(body, "predict")
+        checked(body, KINDS[kind][2])
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,10 @@ NAME_TAG: Final = "overnight_name"
 """The key of a job's name in OpenAI's metadata; the same as the one of a batch that is submitted directly."""
 IDENTITIES: Final = ("TransformJobName", "metadata", "jobName", "name")
 """Parameters that carry a job's name to the remote service, as SageMaker, OpenAI, Bedrock and Cohere call theirs."""
+SERVICES: Final[Mapping[str, str]] = {"TransformJobName": "sagemaker", "metadata": "openai"}
+"""The service of ours that such a parameter belongs to."""
+UNIQUE: Final = frozenset({"TransformJobName", "jobName"})
+"""Those whose names a service gives to one job only, so that "already exists" is said of the job."""
 
 RemoteLookup = Callable[[JobKey, datetime], FoundJob | None]
 """Looks for a task instance's job at the remote service itself; blocking, so for workers only."""
@@ -76,7 +80,7 @@ class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
                 and not orphan.state.is_stopped
                 and (orphan.generation >= key.generation or not orphan.state.is_terminal)
             ):
-                raise _build_orphan_error(orphan.ref)
+                raise _build_orphan_error(orphan.ref.service, orphan.ref.id, orphan.ref.conn_id)
         return found
 
     def submit(self, spec: MLCommonsPredictSpec, key: JobKey) -> Flow[JobRef]:
@@ -88,24 +92,27 @@ class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
         """
         body = {"parameters": (yield from self._named(spec, key))}
         path = f"{ML}/models/{quote_part(spec.model_id)}/_batch_predict"
-        has_name = spec.allow_unnamed is False or _get_identity(body["parameters"]) is not None
+        identity = _get_identity(body["parameters"])
 
         def create() -> Flow[JobRef | None]:
             task_id = read_task_id((yield from ask(HttpCall("POST", path, json=body, retry=Retry.REJECTED))))
             return self.ref(task_id) if task_id is not None else None
 
         def find(since: datetime) -> Flow[FoundJob | None]:
-            if not has_name:
+            if identity is None:
                 raise UnsupportedError("Its connector passes no name on to the remote service.")
             return (yield from self._listed(key, since))
 
+        def is_taken(error: ServiceError) -> bool:
+            return error.code == NAME_TAKEN and identity in UNIQUE
+
         try:
-            return (yield from create_once(create, find, key, is_taken=lambda error: error.code == NAME_TAKEN))
+            return (yield from create_once(create, find, key, is_taken=is_taken))
         except ServiceError as error:
-            if error.code != NAME_TAKEN:
+            if identity is None or not is_taken(error):
                 raise
             # The name is an earlier try's job's, and the cluster has no task of it.
-            raise _build_orphan_error(JobRef(service="sagemaker", id=key.name, conn_id="aws_default")) from error
+            raise _build_orphan_error(SERVICES.get(identity), key.name, None) from error
 
     def status(self, ref: JobRef) -> Flow[JobStatus]:
         """Have the cluster ask the remote service once."""
@@ -252,11 +259,20 @@ def _get_identity(parameters: Mapping[str, Any]) -> str | None:
     return next((name for name in IDENTITIES if name in parameters), None)
 
 
-def _build_orphan_error(ref: JobRef) -> RequestRefusedError:
+def _build_orphan_error(service: str | None, job_id: str, conn_id: str | None) -> RequestRefusedError:
+    """
+    Return the refusal to create a job that is at the remote service already.
+
+    :param service: Ours that can wait for it; ``None`` where there is none.
+    :param conn_id: Its connection, where that is known.
+    """
+    wait = "Wait for its end"
+    if service is not None:
+        job = {"service": service, "id": job_id, "conn_id": conn_id or "<a connection to it>"}
+        wait = f"Wait for it with BatchJobSensor(job={job})"
     return RequestRefusedError(
-        f"An earlier try created {ref} at the remote service, and the cluster has no task of it, so it can neither be "
-        "followed nor cancelled through the cluster. It is not created twice. Wait for it with "
-        f"BatchJobSensor(job={{'service': {ref.service!r}, 'id': {ref.id!r}, 'conn_id': {ref.conn_id!r}}}), or stop it "
-        "there and clear the task.",
+        f"An earlier try created the job {job_id} at the remote service{f' ({service})' if service else ''}, and the "
+        "cluster has no task of it, so it can neither be followed nor cancelled through the cluster. It is not created "
+        f"twice. {wait}, or stop it there and clear the task.",
         code=NAME_TAKEN,
     )
