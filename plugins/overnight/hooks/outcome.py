@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 from pydantic import ValidationError
 
 from overnight.errors import OvernightError, shorten
@@ -32,6 +32,11 @@ def failing_for_good() -> Iterator[None]:
     """Turn what no retry can mend into Airflow's fail-without-retry exception; the original is its cause."""
     try:
         yield
+    except AirflowNotFoundException as error:
+        # Airflow's own words are "The conn_id `x` isn't defined"; at the next try it is not there either.
+        raise AirflowFailException(
+            f"{str(error).rstrip('.')}. Create the connection, or name another that is there."
+        ) from None
     except (OvernightError, ValidationError) as error:
         if isinstance(error, OvernightError) and error.retryable:
             error.args = (shorten(str(error), MAX_REFUSAL), *error.args[1:])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
+import orjson
 from airflow.sdk import BaseOperator
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -13,6 +15,9 @@ from overnight.errors import SpecError
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.ingest.write import index
+from overnight.ingest.write.preflight import Preflight
+from overnight.ingest.write.sink import IndexInfo, IndexMissingError
+from overnight.ingest.write.target import OpenSearchTarget
 from overnight.operators.parameters import require_mapping
 
 if TYPE_CHECKING:
@@ -38,6 +43,7 @@ class CreateArguments(_Arguments):
 
     create: bool
     dimension: OptionalCount
+    vectors: dict[str, Annotated[int, Field(ge=1)]] | None
 
 
 class VerifyArguments(_Arguments):
@@ -64,10 +70,12 @@ class OpenSearchCreateIndexOperator(BaseOperator):
     :param body: ``settings`` and ``mappings`` of the new index; with ``data_stream`` (``{}``) among them, a data stream
         and its index template are created.
     :param dimension: Put into every ``knn_vector`` field of the body, and held against those of an existing index.
+    :param vectors: What will be written: length of the vectors, by field. A field that the index has with another
+        length, or has not as a vector, is refused; a ``knn_vector`` of the body without a dimension gets it.
     :param conn_id: The OpenSearch connection.
     """
 
-    template_fields: Sequence[str] = ("index_name", "create", "body", "dimension", "conn_id")
+    template_fields: Sequence[str] = ("index_name", "create", "body", "dimension", "vectors", "conn_id")
 
     def __init__(
         self,
@@ -76,6 +84,7 @@ class OpenSearchCreateIndexOperator(BaseOperator):
         create: bool = True,
         body: Mapping[str, Any] | None = None,
         dimension: int | None = None,
+        vectors: Mapping[str, int] | None = None,
         conn_id: str = OpenSearchHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
@@ -84,25 +93,38 @@ class OpenSearchCreateIndexOperator(BaseOperator):
         self.create = create
         self.body = body
         self.dimension = dimension
+        self.vectors = vectors
         self.conn_id = conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Create the index if asked to, and return its name and vector dimensions."""
         with failing_for_good():
-            given = CreateArguments.model_validate({"create": self.create, "dimension": self.dimension})
+            given = CreateArguments.model_validate(
+                {"create": self.create, "dimension": self.dimension, "vectors": self.vectors}
+            )
         with failing_for_good(), closing(OpenSearchHook(self.conn_id).target()) as target:
             if given.create:
                 if not self.body:
                     raise SpecError("To create the index, give its settings and mappings (index_body).")
-                index.create_index(
-                    target, self.index_name, with_dimension(require_mapping(self.body, "body"), given.dimension)
-                )
+                body = with_dimension(require_mapping(self.body, "body"), given.dimension)
+                if given.vectors:
+                    body, wrong = with_vectors(body, given.vectors)
+                    if wrong is not None and not _exists(target, self.index_name):
+                        raise SpecError(wrong)
+                index.create_index(target, self.index_name, body)
             found = index.inspect_index(target, self.index_name)
             if given.dimension is not None and found.dimensions and given.dimension not in found.dimensions.values():
                 raise SpecError(
                     f"The vectors of {self.index_name!r} have the dimensions {dict(found.dimensions)}, not "
                     f"{given.dimension}. Load into a new index, or ask the model for the dimension of this one."
                 )
+            if given.vectors:
+                check_vectors(found, given.vectors)
+        self.log.info(
+            "The index %s is ready. Its vector fields: %s.",
+            found.name,
+            ", ".join(f"{name} of {length}" for name, length in found.dimensions.items()) or "none",
+        )
         return {"index": found.name, "dimensions": dict(found.dimensions)}
 
 
@@ -193,6 +215,50 @@ class OpenSearchSwapAliasOperator(BaseOperator):
             old = index.swap_alias(target, self.alias, self.index_name, drop_old=given.drop_old)
         self.log.info("%s stands for %s now; before: %s.", self.alias, self.index_name, ", ".join(old) or "nothing")
         return old
+
+
+def check_vectors(found: IndexInfo, vectors: Mapping[str, int]) -> None:
+    """
+    Hold the vectors that will be written against an index, as a load does with its first documents.
+
+    :raises SpecError: one has another length, or its field is none that the index knows.
+    """
+    for name, length in vectors.items():
+        preflight = Preflight(found)
+        sample = {name: [0.0] * length, "@timestamp": "1970-01-01T00:00:00Z"}
+        preflight.add([orjson.dumps(sample)])
+        preflight.finish()
+
+
+def with_vectors(body: Mapping[str, Any], vectors: Mapping[str, int]) -> tuple[dict[str, Any], str | None]:
+    """
+    Return an index body in which the named ``knn_vector`` fields have a dimension, and what is wrong with one.
+
+    :param vectors: Length by dotted name of a field.
+    """
+    filled = copy.deepcopy(dict(body))
+    wrong = None
+    for name, length in vectors.items():
+        field: Any = filled.get("mappings")
+        for part in name.split("."):
+            field = (field.get("properties") or {}).get(part) if isinstance(field, dict) else None
+        if not isinstance(field, dict) or field.get("type") != "knn_vector" or "model_id" in field:
+            continue
+        dimension = field.setdefault("dimension", length)
+        if dimension != length:
+            wrong = (
+                f"The vectors will have the length {length}, and index_body gives {name!r} the dimension {dimension}. "
+                "Ask the model for that length (dimension), or correct index_body. Nothing was created or paid."
+            )
+    return filled, wrong
+
+
+def _exists(target: OpenSearchTarget, name: str) -> bool:
+    try:
+        index.inspect_index(target, name)
+    except IndexMissingError:
+        return False
+    return True
 
 
 def with_dimension(body: Mapping[str, Any], dimension: int | None) -> dict[str, Any]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import re
+from typing import Any, Final, Self, cast
 
 from airflow.sdk import BaseOperator, Context, XComArg, task_group
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from overnight.errors import SpecError
+from overnight.hooks.openai import OpenAIHook
+from overnight.hooks.outcome import failing_for_good
 from overnight.operators.load import OpenSearchLoadOperator
 from overnight.operators.openai import OpenAIBatchInputOperator, OpenAIBatchOperator
+from overnight.services.openai.dimension import MODELS, PROBE_TEXT, check_dimension, find_dimension
 from overnight.services.openai.input import OnBadDocument
 from overnight.services.openai.template import RequestTemplate
 from overnight.templates.params import AllowedFailures, TemplateConfig, run_folder
 from overnight.templates.steps import report_and_verify
+from overnight.transport.http import HttpTransport
+
+_EMBEDDING: Final = re.compile(r"source\[1\].*\.data\[\d+\]\.embedding$")
 
 BATCHES_IN_BUDGET: Final = 4
 """So many batches fit a budget of tokens at once: the queue stays filled while one of them ends and the next begins."""
@@ -98,9 +106,77 @@ class EmbeddingConfig(TemplateConfig):
     deadline_hours: float = Field(
         default=25.0, ge=0.01, title="Deadline", description="Hours a batch may take at most."
     )
+    probe: bool = Field(
+        default=True,
+        title="Probe the model",
+        description=(
+            "Ask a model whose vectors' length is not known for one embedding before anything else, which costs what "
+            "one word costs, so that vectors that do not fit the index are not paid for."
+        ),
+    )
     openai_conn_id: str = Field(default="openai_default", title="OpenAI connection")
     opensearch_conn_id: str = Field(default="opensearch_default", title="OpenSearch connection")
     aws_conn_id: str | None = Field(default="aws_default", title="AWS connection")
+
+    @property
+    def is_embedding(self) -> bool:
+        """Whether the answers are embeddings."""
+        return self.endpoint.endswith("/embeddings")
+
+    @model_validator(mode="after")
+    def _check_request(self) -> Self:
+        """Refuse what would be paid for and could not be loaded."""
+        body = self.request_body or {}
+        if not body and not self.is_embedding:
+            raise ValueError(f"endpoint {self.endpoint} needs a request_body; without one the requests are embeddings")
+        if body and self.is_embedding and "input" not in body:
+            raise ValueError(
+                "request_body has no input, which requests of /v1/embeddings need; for a chat, set endpoint to "
+                "/v1/chat/completions, and field_map to what the index gets of an answer"
+            )
+        if not self.is_embedding and not self.field_map:
+            raise ValueError(
+                f"field_map is empty, and its default reads embeddings, which answers of {self.endpoint} do not have; "
+                'give one such as {"answer": "source[1].$.response.body.choices[0].message.content"}'
+            )
+        if not self.is_embedding and self._list_vector_fields():
+            raise ValueError(
+                f"field_map reads embeddings into {', '.join(self._list_vector_fields())}, and answers of "
+                f"{self.endpoint} have none"
+            )
+        model = body.get("model", self.model)
+        if self.is_embedding and isinstance(model, str):
+            check_dimension(model, body.get("dimensions", self.dimension))
+        return self
+
+    def find_vectors(self) -> dict[str, int]:
+        """
+        Return the length of the vectors that will be written, by field; none where it cannot be known.
+
+        A model that is not known is asked for one embedding, unless ``probe`` is off.
+
+        :raises SpecError: the server refuses the request, or gives vectors of another length than ``dimension``.
+        """
+        fields = self._list_vector_fields() if self.is_embedding else []
+        if not fields:
+            return {}
+        template = self.request_template()["body"]
+        is_whole = not any("${" in str(value) for name, value in template.items() if name != "input")
+        with OpenAIHook(self.openai_conn_id).client() as client:
+            base_url = cast("HttpTransport", client.transport).base_url
+            body = {**template, "input": PROBE_TEXT}
+            length = client.run(find_dimension(base_url, self.endpoint, body, probe=self.probe and is_whole))
+        if length is not None and self.dimension is not None and length != self.dimension:
+            raise SpecError(
+                f"dimension is {self.dimension}, and the vectors of {template.get('model')} will have the length "
+                f"{length}. Nothing was paid."
+            )
+        return dict.fromkeys(fields, length) if length is not None else {}
+
+    def _list_vector_fields(self) -> list[str]:
+        """Return the fields of the index that get an embedding."""
+        paths = self.joined_fields()["field_map"]
+        return [name for name, path in paths.items() if isinstance(path, str) and _EMBEDDING.search(path)]
 
     def request_template(self) -> dict[str, Any]:
         """Return how a document becomes a request."""
@@ -108,11 +184,12 @@ class EmbeddingConfig(TemplateConfig):
         if self.request_body:
             template = RequestTemplate(endpoint=self.endpoint, body=self.request_body, id_path=self.id_path)
         else:
+            known = MODELS.get(self.model)
             template = RequestTemplate.embeddings(
                 self.model,
                 text_path=self.text_path,
                 id_path=self.id_path,
-                dimensions=self.dimension,
+                dimensions=self.dimension if known is None or known.is_resizable else None,
                 endpoint=self.endpoint,
             )
         return template.model_dump(mode="json")
@@ -144,6 +221,18 @@ class EmbeddingConfig(TemplateConfig):
             "limits": {"requests": self.batch_requests, **self._limit_tokens()},
             "run_uri": run_folder(self.work_uri, context),
         }
+
+
+def configure_run(config: EmbeddingConfig, context: Context) -> dict[str, Any]:
+    """
+    Return what the steps of a run are given.
+
+    :raises AirflowFailException: a param does not fit, or what would be paid for could not be loaded.
+    """
+    run = config.render(context)
+    settings = run.settings(context)
+    with failing_for_good():
+        return {**settings, "vectors": run.find_vectors()}
 
 
 def embed_and_load(settings: Any, documents: Any, *, deferrable: bool) -> BaseOperator:

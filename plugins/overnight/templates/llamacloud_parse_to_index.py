@@ -10,7 +10,7 @@ from pydantic import Field
 
 from overnight.operators.chunks import ChunkDocumentsOperator
 from overnight.operators.llamacloud import LlamaCloudBatchOperator
-from overnight.templates.embedding import EmbeddingConfig, embed_and_load
+from overnight.templates.embedding import EmbeddingConfig, configure_run, embed_and_load
 from overnight.templates.params import AllowedFailures
 from overnight.templates.steps import TAGS, create_index, pipeline_dag
 
@@ -73,8 +73,7 @@ def llamacloud_parse_to_index(
         @task
         def configure() -> dict[str, Any]:
             """Check the run's params and work out what follows from them, before anything is paid for."""
-            context = get_current_context()
-            return config.render(context).settings(context)
+            return configure_run(config, get_current_context())
 
         # An operator's arguments are typed by what they are in the run; until then they are references to XComs.
         settings: Any = configure()

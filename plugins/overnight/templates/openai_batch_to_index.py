@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk import DAG, get_current_context, task
 from pydantic import Field
 
-from overnight.templates.embedding import EmbeddingConfig, embed_and_load
+from overnight.templates.embedding import EmbeddingConfig, configure_run, embed_and_load
 from overnight.templates.steps import TAGS, create_index, pipeline_dag
 
 
@@ -48,8 +48,7 @@ def openai_batch_to_index(
         @task
         def configure() -> dict[str, Any]:
             """Check the run's params and work out what follows from them, before anything is paid for."""
-            context = get_current_context()
-            return config.render(context).settings(context)
+            return configure_run(config, get_current_context())
 
         # An operator's arguments are typed by what they are in the run; until then they are references to XComs.
         settings: Any = configure()

@@ -82,6 +82,11 @@ class S3SageMakerToIndexConfig(TemplateConfig):
     opensearch_conn_id: str = Field(default="opensearch_default", title="OpenSearch connection")
     aws_conn_id: str = Field(default="aws_default", title="AWS connection")
 
+    def get_vectors(self) -> dict[str, int]:
+        """Return the length of the vectors that will be written, by field; none where it is not given."""
+        outputs = [name for name, path in self.field_map.items() if path == "$.SageMakerOutput"]
+        return dict.fromkeys(outputs, self.dimension) if self.dimension is not None else {}
+
     def connector(self, name: str) -> dict[str, Any]:
         """Return the config of ML Commons' connector to the model."""
         addresses = {"api_url": self.sagemaker_url, "runtime_url": self.sagemaker_url} if self.sagemaker_url else {}
@@ -126,6 +131,7 @@ def s3_sagemaker_to_index(
             run_uri = run_folder(run.work_uri, context)
             return {
                 **run.model_dump(mode="json"),
+                "vectors": run.get_vectors(),
                 "run_uri": run_uri,
                 "output_uri": f"{run_uri}/outputs/",
                 "deadline_seconds": run.deadline_hours * 3600,

@@ -46,6 +46,7 @@ def create_index(settings: Any) -> BaseOperator:
         index_name=settings["index_name"],
         body=settings["index_body"],
         dimension=settings["dimension"],
+        vectors=settings["vectors"],
         create=settings["create_index"],
         conn_id=settings["opensearch_conn_id"],
     )

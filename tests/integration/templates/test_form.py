@@ -35,6 +35,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, migrated_airflow: Airflow)
     variables = {
         "A_PASSWORD": PASSWORD,
         "AIRFLOW_CONN_OPENSEARCH_DEFAULT": f"opensearch://admin:{PASSWORD}@localhost:1",
+        "AIRFLOW_CONN_OPENAI_DEFAULT": '{"conn_type": "overnight_openai", "password": "not-used-here"}',
         "AIRFLOW_VAR_DOCUMENTS": VARIABLE,
     }
     return replace(migrated_airflow.copy(home / "home"), dags=home / "dags", variables=variables)
