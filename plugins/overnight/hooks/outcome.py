@@ -35,7 +35,7 @@ def failing_for_good() -> Iterator[None]:
     except AirflowNotFoundException as error:
         # Airflow's own words are "The conn_id `x` isn't defined"; at the next try it is not there either.
         raise AirflowFailException(
-            f"{str(error).rstrip('.')}. Create the connection, or name another that is there."
+            f"{shorten(str(error)).rstrip('.')}. Create the connection, or name another that is there."
         ) from None
     except (OvernightError, ValidationError) as error:
         if isinstance(error, OvernightError) and error.retryable:

@@ -124,7 +124,8 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
     :param output_expires_after: The same for the result files.
     :param limits: What the service takes in one batch: fields of :class:`~overnight.services.openai.input.Limits`.
     :param resubmit: In how many further rounds lines go out again that expired, have no result, or failed for a reason
-        that may pass; refusals of content never. Each round is a batch of its own. Its files are written beside
+        that may pass; refusals of content never. ``None``: what is left of an expired batch that finished some lines
+        goes out once, and nothing else. Each round is a batch of its own. Its files are written beside
         ``input_uri``, and the XCom has the results of all rounds, each line counted once.
     :param conn_id: An OpenAI connection, ``openai_default`` when left out.
     :param aws_conn_id: The connection for ``s3://`` URIs.
@@ -161,7 +162,7 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         input_expires_after: int | None = None,
         output_expires_after: int | None = None,
         limits: Mapping[str, int] | None = None,
-        resubmit: int | str = 0,
+        resubmit: int | str | None = None,
         aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -223,6 +224,9 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
     ) -> OpenAIBatchSpec | None:
         """Write down what the round came to, and what goes out again."""
         resubmit = self._parse_resubmit()
+        if resubmit is None:
+            # What an expired batch finished is paid for.
+            resubmit = 1 if number or (status.state is JobState.EXPIRED and status.counts.succeeded) else 0
         # The first round of a batch that succeeded leaves nothing to do; a further one has files to join.
         is_done = status.state is JobState.SUCCEEDED and not number
         if not resubmit or is_done or not has_item_outcomes(status) or self.input_uri is None:
@@ -254,14 +258,16 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         """Return what all rounds come to, each line counted once."""
         return merge_rounds(refs, str(self.input_uri), connected_storage(self.aws_conn_id))
 
-    def _parse_resubmit(self) -> int:
+    def _parse_resubmit(self) -> int | None:
         """
-        Parse the number of further rounds.
+        Parse the number of further rounds; ``None`` for what is left of an expired batch alone.
 
         :raises SpecError: it is none, or rounds are not possible with the other parameters.
         """
+        if self.resubmit in (None, "", "None"):
+            return None
         try:
-            resubmit = int(self.resubmit)
+            resubmit = int(cast("int | str", self.resubmit))
         except (TypeError, ValueError):
             resubmit = -1
         if resubmit < 0:

@@ -95,12 +95,15 @@ class EmbeddingConfig(TemplateConfig):
     queue_hours: float = Field(
         default=24.0, ge=0.01, title="Queue deadline", description="Hours a batch may wait for room in the queue."
     )
-    resubmit: int = Field(
-        default=0,
+    resubmit: int | None = Field(
+        default=None,
         ge=0,
         le=10,
         title="Rounds again",
-        description="How often documents go out again that expired, got no result, or failed for a reason that passes.",
+        description=(
+            "How often documents go out again that expired, got no result, or failed for a reason that passes. Empty: "
+            "once, and only what is left of a batch that expired."
+        ),
     )
     poll_seconds: float = Field(default=60.0, ge=0.1, title="Poll interval", description="Seconds between two polls.")
     deadline_hours: float = Field(

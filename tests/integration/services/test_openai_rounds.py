@@ -124,6 +124,24 @@ def test_what_passes_is_done_and_what_does_not_is_named_once(bench: Bench, uri: 
     assert rounds[0]["submitted"] - rounds[0]["succeeded"] - 4 == rounds[1]["submitted"] == rounds[1]["succeeded"] > 80
 
 
+def test_only_what_is_left_of_an_expired_batch_is_paid_for_again(bench: Bench, uri: str, tmp_path: Path) -> None:
+    bench.set("faults", batch_expired=1.0)
+    outcome = Task(uri, str(tmp_path), resubmit=None, allowed_failures="1%").run(
+        lambda number: bench.set("faults") if number == 0 else None
+    )
+    assert outcome["status"]["counts"] == {"total": COUNT, "succeeded": COUNT - 4, "failed": 4}
+    first, second = outcome["results"]["detail"]["rounds"]
+    assert 0 < first["succeeded"] < COUNT
+    assert second["submitted"] <= COUNT - first["succeeded"]
+    assert batches(bench) == 2
+
+
+def test_lines_that_failed_go_out_again_only_when_that_is_asked_for(bench: Bench, uri: str, tmp_path: Path) -> None:
+    outcome = Task(uri, str(tmp_path), resubmit=None, allowed_failures="50%").run()
+    assert outcome["status"]["state"] == "partial"
+    assert batches(bench) == 1
+
+
 def test_what_is_left_after_the_last_round_is_named_with_its_code(bench: Bench, uri: str, tmp_path: Path) -> None:
     outcome = Task(uri, str(tmp_path), resubmit="1", allowed_failures="50%").run()
     assert batches(bench) == 2
