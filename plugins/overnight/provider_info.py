@@ -88,13 +88,13 @@ def get_provider_info() -> dict[str, Any]:
                 },
                 "conn-fields": {
                     "search_service_endpoint": _text("Search service endpoint"),
-                    "search_service_admin_key": _secret("Search service admin key"),
+                    "search_service_api_key": _secret("Search service admin key"),
                     "storage_connection_string": _secret("Storage connection string"),
                     "storage_container": _text("Storage container"),
                     "storage_endpoint": _text("Storage endpoint (ResourceId only)"),
                     "embedding_deployment_name": _text("Embedding deployment"),
                     "embedding_endpoint": _text("Embedding endpoint"),
-                    "embedding_key": _secret("Embedding key"),
+                    "embedding_api_key": _secret("Embedding key"),
                 },
             },
             {

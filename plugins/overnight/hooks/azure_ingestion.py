@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.log import mask_secret
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from overnight.errors import SpecError
 from overnight.hooks.job import JobHook
@@ -24,6 +24,9 @@ class AzureIngestionExtra(BaseModel):
     """
     What the connection's extra holds: the headers of a job's creation, in snake case.
 
+    The credentials have names that Airflow masks; those of the first version, ``search_service_admin_key`` and
+    ``embedding_key``, which it shows in clear, are still read.
+
     :param verify: ``false``, or the path of a CA bundle.
     """
 
@@ -31,12 +34,16 @@ class AzureIngestionExtra(BaseModel):
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
     search_service_endpoint: str | None = None
-    search_service_admin_key: str | None = Field(default=None, repr=False)
+    search_service_admin_key: str | None = Field(
+        default=None, repr=False, validation_alias=AliasChoices("search_service_api_key", "search_service_admin_key")
+    )
     storage_connection_string: str | None = Field(default=None, repr=False)
     storage_container: str | None = None
     storage_endpoint: str | None = None
     embedding_endpoint: str | None = None
-    embedding_key: str | None = Field(default=None, repr=False)
+    embedding_key: str | None = Field(
+        default=None, repr=False, validation_alias=AliasChoices("embedding_api_key", "embedding_key")
+    )
     embedding_deployment_name: str | None = None
     api_version: str = API_VERSION
     timeout: float = 60.0

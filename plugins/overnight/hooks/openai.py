@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from overnight.errors import SpecError
 from overnight.hooks.job import JobHook
@@ -44,6 +44,7 @@ class OpenAIExtra(BaseModel):
     What an OpenAI connection's extra may hold.
 
     :param auth_style: ``bearer``, ``api-key`` (Azure OpenAI) or ``none``.
+    :param headers: ``secret_headers``, which Airflow masks, or ``headers``, which it shows in clear.
     :param verify: ``false``, or the path of a CA bundle.
     :param openai_client_kwargs: As the openai provider reads them; they go before the connection's own fields.
     """
@@ -54,7 +55,9 @@ class OpenAIExtra(BaseModel):
     project: str | None = None
     auth_style: AuthStyle = "bearer"
     api_version: str | None = None
-    headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    headers: dict[str, str] = Field(
+        default_factory=dict, repr=False, validation_alias=AliasChoices("secret_headers", "headers")
+    )
     timeout: float = 60.0
     verify: bool | str = True
     openai_client_kwargs: OpenAIClientArguments = OpenAIClientArguments()

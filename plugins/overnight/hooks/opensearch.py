@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import httpx
 from airflow.sdk import BaseHook
 from asgiref.sync import sync_to_async
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from overnight.errors import OvernightError, SpecError
 from overnight.ingest.write.target import OpenSearchTarget
@@ -32,7 +32,8 @@ class OpenSearchExtra(BaseModel):
     :param ca_certs: Path of a CA bundle.
     :param url_prefix: Path under which a proxy serves the cluster.
     :param timeout: Seconds for each read and write.
-    :param headers: Sent with every request.
+    :param headers: Sent with every request: ``secret_headers``, which Airflow masks, or ``headers``, which it shows in
+        clear.
     :param aws_conn_id: The AWS connection whose credentials sign the requests; the empty string for boto's own chain.
     :param aws_service: ``es`` for an Amazon domain, ``aoss`` for a Serverless collection.
     :param region_name: Of the domain or collection; the AWS connection's when left out.
@@ -46,7 +47,9 @@ class OpenSearchExtra(BaseModel):
     ca_certs: str | None = None
     url_prefix: str = ""
     timeout: float = Field(default=120.0, gt=0)
-    headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    headers: dict[str, str] = Field(
+        default_factory=dict, repr=False, validation_alias=AliasChoices("secret_headers", "headers")
+    )
     aws_conn_id: str | None = None
     aws_service: AwsService | None = None
     region_name: str | None = None

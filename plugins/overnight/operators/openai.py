@@ -267,7 +267,7 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         if self.resubmit in (None, "", "None"):
             return None
         try:
-            resubmit = int(cast("int | str", self.resubmit))
+            resubmit = int(self.resubmit)
         except (TypeError, ValueError):
             resubmit = -1
         if resubmit < 0:

@@ -199,7 +199,7 @@ def _azure_environment(port: int) -> dict[str, str]:
         "password": KEY,
         "extra": {
             "search_service_endpoint": url,
-            "search_service_admin_key": KEY,
+            "search_service_api_key": KEY,
             "storage_connection_string": "UseDevelopmentStorage=true",
             "storage_container": "documents",
         },
