@@ -13,8 +13,6 @@ PACKAGES = sorted(path.parent.relative_to(SERVICES) for path in SERVICES.rglob("
 OWN = ("spec.py", "service.py", "results.py")
 # Two services of one API share these, one level up.
 SHARED = ("connection.py", "status.py", "causes.py")
-# Its batches say only that they failed, and its files have texts without codes.
-WITHOUT_CAUSES = {"llamacloud"}
 # The one name for the calls whose answers are checked is answers.py.
 OTHER_NAMES = ("api.py", "calls.py", "client.py", "models_api.py", "errors.py", "utils.py")
 
@@ -30,6 +28,5 @@ def test_a_service_has_the_common_files(package: Path) -> None:
     there = {path.name for path in (SERVICES / package).glob("*.py")}
     above = {path.name for path in (SERVICES / package.parts[0]).glob("*.py")}
     assert set(OWN) - there == set()
-    shared = set(SHARED) - ({"causes.py"} if package.parts[0] in WITHOUT_CAUSES else set())
-    assert shared - there - above == set()
+    assert set(SHARED) - there - above == set()
     assert not (there | above) & set(OTHER_NAMES)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
 from overnight.errors import SpecError
+from overnight.services.llamacloud.causes import CALL_CAUSES
 from overnight.transport.http import HttpTransport
 
 Region: TypeAlias = Literal["na", "eu"]
@@ -16,15 +17,6 @@ BASE_URLS: Final[Mapping[Region, str]] = {
     "eu": "https://api.cloud.eu.llamaindex.ai",
 }
 """https://developers.llamaindex.ai/llamaparse/general/regions/; a key of one region is unknown in the other."""
-
-_REMEDIES = {
-    401: "Check the API key in the connection, and that its region (na, eu) is the one the key was made in.",
-    402: "The account's credits are used up; add credits or wait for the next billing cycle.",
-    403: "The key may not do this: check project_id and organization_id in the connection.",
-    404: "Check the id, and that the connection's region, project_id and organization_id are the ones that own it.",
-    413: "The file is larger than the service takes.",
-    429: "The project's rate limit is reached.",
-}
 
 
 @dataclass(frozen=True)
@@ -70,7 +62,7 @@ class LlamaCloudConnection:
             attempts=self.attempts,
             backoff=backoff,
             error_reader=read_detail,
-            remedies=_REMEDIES,
+            remedies={status: row.remedy for status, row in CALL_CAUSES.items()},
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from overnight.jobs import FailureCause, JobCounts, JobError, JobState, JobStatus
 from overnight.services.llamacloud.answers import Record
+from overnight.services.llamacloud.causes import sum_up
 from overnight.services.llamacloud.outcomes import FileOutcome, FileState
 
 MAX_ERRORS: Final = 20
@@ -101,13 +102,15 @@ def ended_status(batches: Sequence[Record], files: Sequence[FileOutcome]) -> Job
         state = JobState.CANCELLED
     elif state in (JobState.SUCCEEDED, JobState.PARTIAL) and bad:
         state = JobState.PARTIAL if tally[FileState.SUCCEEDED] else JobState.FAILED
+    cause, warnings = (None, ()) if state is not JobState.FAILED else _get_cause(batches, bad)
     return JobStatus(
         state=state,
         raw=raw_word(batches),
         counts=to_counts(tally),
         progress=1.0,
         errors=tuple(JobError(message=f"{file.name}: {file.error}", param=file.file_id) for file in bad[:MAX_ERRORS]),
-        cause=_get_cause(batches) if state is JobState.FAILED else None,
+        cause=cause,
+        warnings=warnings,
     )
 
 
@@ -120,6 +123,10 @@ def to_counts(tally: Counter[FileState]) -> JobCounts:
     )
 
 
-def _get_cause(batches: Sequence[Record]) -> FailureCause | None:
-    # A batch fails only when its orchestration does; files that fail leave it COMPLETED.
-    return FailureCause.SERVICE if all(batch.get("status") == "FAILED" for batch in batches) else None
+def _get_cause(batches: Sequence[Record], bad: Sequence[FileOutcome]) -> tuple[FailureCause | None, tuple[str, ...]]:
+    """Return who can mend a job without any result, and how."""
+    if all(batch.get("status") == "FAILED" for batch in batches):
+        # A batch fails only when its orchestration does; files that fail leave it COMPLETED.
+        return FailureCause.SERVICE, ("The service could not give the files out to jobs; submit again.",)
+    cause, remedy = sum_up(file.error or "" for file in bad)
+    return cause, (remedy,)
