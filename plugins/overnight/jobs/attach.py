@@ -298,7 +298,7 @@ class Attempt(Generic[SpecT]):
         )
         request.check_budget()
         if former is not None:
-            kept = ("learnt", "reason", "refusals", "alone", "not_before")
+            kept = ("learnt", "reason", "refusals", "alone", "refused_alone", "not_before")
             request = request.model_copy(update={name: getattr(former, name) for name in kept})
         if refusal is not None:
             request = request.with_refusal(refusal, time.time())

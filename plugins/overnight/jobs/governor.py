@@ -16,7 +16,7 @@ from overnight.jobs.queue import NOTHING, UNITS, Amount, ListedJob, QueueRequest
 ADMISSION_SECONDS: Final = 600.0
 """How long room is reserved for an admitted job that the list does not show: its worker may be dead."""
 PROBE_SECONDS: Final = 60.0
-"""Where neither limit nor list is known, one job is sent to ask again after this."""
+"""Where neither limit nor list is known, or the list does not explain a refusal, one job asks again after this."""
 
 
 @dataclass
@@ -117,8 +117,9 @@ class Governor:
         if not is_listed:
             return not reserved.jobs and (not request.refusals or now - waiter.joined_at >= PROBE_SECONDS)
         if not used.jobs and not reserved.jobs:
-            # The service may count less than we do; if it does not, that is the end (QueueRequest.with_refusal).
-            return True
+            # The service may count less than we do; if it does not, that is the end (QueueRequest.with_refusal). A
+            # service that refused this job as the only one has another reason, and is asked now and then.
+            return not request.refused_alone or now - waiter.joined_at >= PROBE_SECONDS
         if limit.is_set:
             unseen = reserved + request.amount
             if not limit.holds(used + unseen + (unseen if reserved.jobs else NOTHING)):

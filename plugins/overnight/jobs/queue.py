@@ -181,6 +181,7 @@ class QueueRequest(Stored):
     :param reason: Why it waits, for the log.
     :param refusals: How often the service has refused the job; with 0, our own budget makes it wait.
     :param alone: Whether it was admitted last because nothing else was in the queue.
+    :param refused_alone: Whether it was refused last although nothing else was in the queue.
     :param not_before: Epoch seconds before which the service does not want to be asked again.
     """
 
@@ -195,6 +196,7 @@ class QueueRequest(Stored):
     reason: str = ""
     refusals: int = 0
     alone: bool = False
+    refused_alone: bool = False
     not_before: float | None = None
 
     @property
@@ -228,6 +230,7 @@ class QueueRequest(Stored):
                 "reason": shorten(refusal.text, 500),
                 "refusals": self.refusals + 1,
                 "alone": False,
+                "refused_alone": self.alone,
                 "not_before": now + refusal.retry_after if refusal.retry_after else None,
             }
         )

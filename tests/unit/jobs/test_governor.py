@@ -145,6 +145,15 @@ def test_where_jobs_bear_no_names_a_new_one_stands_for_the_oldest_that_was_admit
     assert list(decided.admitted) == ["w2"]
 
 
+def test_a_job_that_an_empty_queue_refuses_is_sent_again_after_a_while_and_not_at_once():
+    throttled = request("w").with_refusal(QueueFull("slow down"), NOW)
+    governor = govern(throttled)
+    assert governor.decide(listed(), NOW).admitted == {"w": True}
+    governor.join(throttled.model_copy(update={"alone": True}).with_refusal(QueueFull("slow down"), NOW), NOW)
+    assert governor.decide(listed(), NOW + PROBE_SECONDS - 1).admitted == {}
+    assert governor.decide(listed(), NOW + PROBE_SECONDS).admitted == {"w": True}
+
+
 def test_retry_after_is_honoured():
     refused = request("w").with_refusal(QueueFull("busy", BUDGET, retry_after=30), NOW)
     governor = govern(refused)
