@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
@@ -89,7 +90,12 @@ def ensure_model(name: str, connector_id: str, description: str | None = None) -
         model_id = next(iter(mine))
         if mine[model_id].get("model_state") != "DEPLOYED":
             log.info("The model %r (%s) is there and not deployed; deploying it.", name, model_id)
-            yield from _finished((yield from ask(HttpCall("POST", f"{ML}/models/{quote_part(model_id)}/_deploy"))))
+            try:
+                yield from _finished((yield from ask(HttpCall("POST", f"{ML}/models/{quote_part(model_id)}/_deploy"))))
+            except RequestRefusedError as error:
+                # Somebody else, or an earlier try, is deploying it right now.
+                if error.status != HTTPStatus.CONFLICT:
+                    raise
         yield from _deployed(model_id)
         return model_id
     body = {"name": name, "function_name": "remote", "connector_id": connector_id}
