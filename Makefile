@@ -42,7 +42,7 @@ unit: $(STAMP)  ## Run the fast tests
 	$(BIN)/python -m pytest tests/unit -n 2
 
 integration: $(STAMP)  ## Run the tests against real servers
-	$(BIN)/python -m pytest tests/integration -n 2 --dist loadgroup
+	$(BIN)/python -m pytest tests/integration -n 2
 
 system: $(STAMP)  ## Run whole DAGs in a real Airflow, and kill things
 	$(BIN)/python -m pytest tests/system

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from overnight.sandbox.airflow import Airflow
 from overnight.sandbox.opensearch import Node
@@ -27,13 +29,17 @@ from overnight.sandbox.services import running
 _GROUPS = {"sandbox": "ingest", "services": "ingest", "jobs": "ingest"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of one area in one process: two would start an OpenSearch each."""
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.is_relative_to(here):
-            area = item.path.relative_to(here).parts[0]
-            item.add_marker(pytest.mark.xdist_group(_GROUPS.get(area, area)))
+class _ByArea(LoadScopeScheduling):
+    """Keeps the tests of one area in one process: two would start an OpenSearch each."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        parts = Path(nodeid.partition("::")[0]).parts
+        return _GROUPS.get(parts[2], parts[2]) if parts[:2] == ("tests", "integration") else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByArea:
+    """Replace xdist's own scheduler; its groups (``--dist loadgroup``) have no effect under pytest 9.2."""
+    return _ByArea(config, log)
 
 
 @contextmanager
