@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # Examples that first touch a disk or a compiler take longer than hypothesis' 200 ms; tests do not measure time.
 settings.register_profile("overnight", deadline=None)
-# Run once for every mutant; what fails fails again.
+# Run once for every mutant; what fails fails again, and the smallest example of it interests nobody.
 settings.register_profile(
     "mutants",
     deadline=None,
     max_examples=20,
     derandomize=True,
     database=None,
+    phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.differing_executors],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "overnight"))

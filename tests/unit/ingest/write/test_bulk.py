@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -14,7 +15,15 @@ from overnight.errors import (
 )
 from overnight.ingest import OpenSearchTarget
 from overnight.ingest.write.bulk import BulkSender
-from overnight.ingest.write.sink import BodyOutcome, IndexInfo, StoppedError, Throttle, WriteOperation, WriteOptions
+from overnight.ingest.write.sink import (
+    Body,
+    BodyOutcome,
+    IndexInfo,
+    StoppedError,
+    Throttle,
+    WriteOperation,
+    WriteOptions,
+)
 from unit.ingest.clock import Clock
 from unit.ingest.fake_opensearch import Answer, FakeOpenSearch
 
@@ -244,6 +253,57 @@ def test_an_index_that_vanished_fails_the_load(
     opensearch.on_item = lambda _key, _document: {"status": 404, "error": error}
     with pytest.raises(RequestRefusedError, match="vanished"):
         sender(target, clock).send(*body_of("a", "b"))
+
+
+class Recording:
+    """A target that takes every document and keeps the names and parameters of the requests."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, Mapping[str, str]]] = []
+
+    def bulk(self, index: str, body: Body, params: Mapping[str, str]) -> Any:
+        self.requests.append((index, params))
+        return {"errors": False, "items": [{"index": {"_id": "a", "_index": "docs", "status": 201}}]}
+
+
+ASKED_FOR = {
+    "errors",
+    *(f"items.*.{name}" for name in ("_id", "_version", "result", "status")),
+    *(f"items.*.error.{name}" for name in ("type", "reason", "caused_by.reason")),
+}
+
+
+@pytest.mark.parametrize(
+    ("index", "name", "more", "required"),
+    [
+        (IndexInfo("docs", "uuid"), "docs", set(), None),
+        (IndexInfo("docs", "uuid", requested="a&b", is_alias=True), "a%26b", set(), "true"),
+        (IndexInfo("docs", "uuid", pipelines=("p",)), "docs", {"items.*._index"}, None),
+        (IndexInfo("docs", "uuid", is_data_stream=True), "docs", {"items.*._index"}, None),
+    ],
+)
+def test_an_answer_is_asked_for_what_is_read_of_it_and_an_alias_must_stay_one(
+    index: IndexInfo, name: str, more: set[str], required: str | None, clock: Clock
+) -> None:
+    target = Recording()
+    sending = sender(target, clock, index=index)  # type: ignore[arg-type]
+    assert sending.has_written is False
+    assert sending.send(*body_of("a")) == BodyOutcome()
+    assert sending.has_written is True
+    ((asked, params),) = target.requests
+    assert asked == name
+    assert set(params["filter_path"].split(",")) == ASKED_FOR | more
+    assert params.get("require_alias") == required
+    assert set(params) <= {"filter_path", "require_alias"}
+
+
+def test_nothing_counts_as_written_before_a_document_was_taken(
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    opensearch.on_item = lambda _key, _document: {"status": 400, "error": {"type": "x", "reason": "no"}}
+    sending = sender(target, clock)
+    sending.send(*body_of("a"))
+    assert not sending.has_written
 
 
 def test_the_throttle_halves_at_once_and_grows_slowly() -> None:
