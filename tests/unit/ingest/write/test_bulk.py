@@ -189,6 +189,7 @@ def test_a_body_that_is_too_large_is_halved_down_to_the_culprit(
     opensearch.max_bytes = 150
     rejected = sender(target, clock).send(*body_of(*keys)).rejected
     assert [(number, bad.code) for number, bad in rejected.items()] == [(6, "status_413")]
+    assert "413" in rejected[6].reason
     assert set(opensearch.documents) == set("abcdefhij")
 
 
@@ -203,6 +204,7 @@ def test_one_document_that_spoils_the_request_is_found(
     opensearch._bulk = answer  # type: ignore[method-assign]
     rejected = sender(target, clock).send(*body_of(*"abcde")).rejected
     assert [(number, bad.code) for number, bad in rejected.items()] == [(2, "illegal_argument_exception")]
+    assert rejected[2].reason.endswith("400: bad")
     assert set(opensearch.documents) == set("abde")
 
 
@@ -259,10 +261,10 @@ class Recording:
     """A target that takes every document and keeps the names and parameters of the requests."""
 
     def __init__(self) -> None:
-        self.requests: list[tuple[str, Mapping[str, str]]] = []
+        self.requests: list[tuple[str, Body, Mapping[str, str]]] = []
 
     def bulk(self, index: str, body: Body, params: Mapping[str, str]) -> Any:
-        self.requests.append((index, params))
+        self.requests.append((index, body, params))
         return {"errors": False, "items": [{"index": {"_id": "a", "_index": "docs", "status": 201}}]}
 
 
@@ -288,10 +290,13 @@ def test_an_answer_is_asked_for_what_is_read_of_it_and_an_alias_must_stay_one(
     target = Recording()
     sending = sender(target, clock, index=index)  # type: ignore[arg-type]
     assert sending.has_written is False
-    assert sending.send(*body_of("a")) == BodyOutcome()
+    body, ends, ids = body_of("a")
+    assert sending.send(body, ends, ids) == BodyOutcome()
     assert sending.has_written is True
-    ((asked, params),) = target.requests
+    ((asked, sent, params),) = target.requests
     assert asked == name
+    # A whole body is many megabytes: it is not copied.
+    assert sent is body
     assert set(params["filter_path"].split(",")) == ASKED_FOR | more
     assert params.get("require_alias") == required
     assert set(params) <= {"filter_path", "require_alias"}
