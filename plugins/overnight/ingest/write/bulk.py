@@ -223,13 +223,13 @@ class _Matched:
 
 
 def _match(items: Sequence[_Item], numbers: Sequence[int], ids: Sequence[str]) -> _Matched:
-    expected = {ids[number]: number for number in numbers}
+    expected: dict[str | None, int] = {ids[number]: number for number in numbers}
     found: dict[int, _Item] = {}
     doubled: set[int] = set()
     nameless: list[_Item] = []
     strangers = 0
     for item in items:
-        number = expected.get(item.id) if item.id is not None else None
+        number = expected.get(item.id)
         if number is None:
             if item.id is None:
                 nameless.append(item)

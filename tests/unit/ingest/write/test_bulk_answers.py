@@ -44,10 +44,11 @@ def test_a_version_below_zero_is_a_dropped_document(
     assert sender(target, clock).send(*body_of("a", "b")) == BodyOutcome(dropped=[1])
 
 
+@pytest.mark.parametrize("version", [0, 1])
 def test_an_update_that_changes_nothing_is_indexed(
-    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
+    version: int, clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
-    opensearch.on_item = lambda _key, _document: {"status": 200, "result": "noop", "_version": 1}
+    opensearch.on_item = lambda _key, _document: {"status": 200, "result": "noop", "_version": version}
     assert sender(target, clock, operation="update").send(*body_of("a", "b")) == BodyOutcome()
 
 
@@ -76,6 +77,11 @@ def test_throttled_items_in_other_places_send_the_right_documents_again(
         ("an item too few", lambda items: [items[0], items[2]], ["b"]),
         ("an id that was not sent", lambda items: [items[0], {"index": {"_id": "z", "status": 201}}, items[2]], ["b"]),
         ("an item too many", lambda items: [*items, items[1]], ["b"]),
+        (
+            "an item without an id beside one that was not sent",
+            lambda items: [*items[:2], {"index": {"_id": None, "status": 201}}, {"index": {"_id": "z", "status": 201}}],
+            ["c"],
+        ),
         ("a number for an id", lambda items: [items[0], {"index": {"_id": 7, "status": 201}}, items[2]], ["b"]),
     ],
 )
@@ -127,6 +133,28 @@ def test_items_without_ids_that_all_say_the_same_are_taken_as_they_are(
     opensearch.on_item = lambda key, _: {**DROPPED, "_id": "auto-generated"} if key in "bd" else None
     assert sender(target, clock, operation="update").send(*_updates(*"abcde")).dropped == [1, 3]
     assert len(opensearch.bulks) == 1
+
+
+def test_the_halves_of_a_large_body_are_not_forgotten_while_one_of_them_is_split(
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    outcomes = {"b": {**DROPPED, "_id": "auto-generated"}, "d": {**FAILED, "_id": None}}
+    opensearch.on_item = lambda key, _: dict(outcomes[key]) if key in outcomes else None
+    body, ends, ids = _updates(*"abcdefgh")
+    opensearch.max_bytes = len(body) - 1
+    found = sender(target, clock, operation="update").send(body, ends, ids)
+    assert found == BodyOutcome({3: Rejection("fail_processor_exception", "no")}, [1])
+    assert set(opensearch.documents) == set("acefgh")
+
+
+def test_what_is_wrong_with_an_answer_is_counted_in_the_log(
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget, caplog: pytest.LogCaptureFixture
+) -> None:
+    strangers = [{"index": {"_id": key, "status": 201}} for key in "xyz"]
+    first = [lambda items: [items[0], items[0], items[1], items[1], *strangers]]
+    opensearch.on_answer = lambda items: first.pop()(items) if first else items
+    sender(target, clock).send(*body_of(*"abc"))
+    assert "has 3 ids that were not sent and 2 more than once" in caplog.text
 
 
 def _updates(*keys: str) -> tuple[bytes, list[int], list[str]]:
@@ -221,8 +249,11 @@ def test_what_passes_is_sent_again_and_its_remedy_is_its_own(
     assert sender(target, clock).send(*body_of("a")) == BodyOutcome()
     assert opensearch.bulks == [["a"]] * 3
     left[0] = 1_000
-    with pytest.raises((RateLimitedError, UnavailableError), match=remedy):
+    with pytest.raises((RateLimitedError, UnavailableError), match=remedy) as raised:
         sender(target, clock).send(*body_of("a"))
+    what = "A node of OpenSearch is going away" if status == 503 else "OpenSearch rejects documents"
+    assert str(raised.value).startswith(f"{what}: {code}: {reason}. ")
+    assert (raised.value.status, raised.value.code) == (status, code)
 
 
 def test_the_wait_doubles_and_starts_again_when_a_document_gets_through(
@@ -263,6 +294,14 @@ def test_a_document_that_is_in_a_data_stream_already_is_rejected(
     opensearch.on_item = lambda key, _: CONFLICT if key == "b" else None
     found = sender(target, clock, operation="create").send(*body_of("a", "b"))
     assert {number: rejection.code for number, rejection in found.rejected.items()} == {1: "document_exists"}
+
+
+def test_a_conflict_says_nothing_of_the_documents_after_it(
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    opensearch.on_item = lambda key, _: CONFLICT if key == "a" else FAILED if key == "b" else None
+    found = sender(target, clock, operation="create", was_sent=True).send(*body_of("a", "b"))
+    assert found == BodyOutcome({1: Rejection("fail_processor_exception", "no")})
 
 
 def test_a_document_that_our_own_lost_body_has_created_is_indexed(
