@@ -9,6 +9,7 @@ import pytest
 
 from overnight.errors import RateLimitedError, UnavailableError
 from overnight.ingest import OpenSearchTarget
+from overnight.ingest.write import bulk
 from overnight.ingest.write.bulk import IndexRefusedError
 from overnight.ingest.write.sink import BodyOutcome, IndexInfo
 from overnight.rejection import Rejection
@@ -276,13 +277,22 @@ def test_the_server_says_how_long_to_wait(clock: Clock, opensearch: FakeOpenSear
     assert clock.waits == [17.0, 0.0, 1.0]
 
 
+def test_a_wait_is_random_between_its_half_and_its_whole(
+    clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk.random, "uniform", lambda low, _high: low)
+    opensearch.faults = [Answer(503)] * 3
+    sender(target, clock).send(*body_of("a"))
+    assert clock.waits == [0.125, 0.25, 0.5]
+
+
 def test_patience_ends_before_a_wait_that_would_be_too_long(
     clock: Clock, opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
-    opensearch.faults = [Answer(429, b"", {"Retry-After": "61"})]
+    opensearch.faults = [Answer(429, b"", {"Retry-After": seconds}) for seconds in ("60", "1")]
     with pytest.raises(RateLimitedError):
         sender(target, clock, patience=60).send(*body_of("a"))
-    assert clock.waits == []
+    assert clock.waits == [60.0]
 
 
 CONFLICT = {"status": 409, "error": {"type": "version_conflict_engine_exception", "reason": "document already exists"}}
