@@ -12,7 +12,7 @@ import fcntl
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,18 +25,25 @@ from overnight.sandbox.airflow import Airflow
 from overnight.sandbox.opensearch import Node
 from overnight.sandbox.services import running
 
-# Areas whose tests start servers of their own; those of one group run in one process, which starts them once.
-_GROUPS = {"sandbox": "ingest", "services": "ingest", "jobs": "ingest"}
+# What needs the node of `opensearch_url`. All else is kept together by its folder, whose servers start quickly.
+_WITH_A_NODE = (
+    "tests/integration/ingest/",
+    "tests/integration/sandbox/test_fixtures.py",
+    "tests/integration/services/test_openai_rounds_loaded.py",
+)
 
 
 class _ByArea(LoadScopeScheduling):
     """Keeps the tests of one area in one process: two would start an OpenSearch each."""
 
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(_WITH_A_NODE):
+            return "opensearch"
         parts = Path(nodeid.partition("::")[0]).parts
-        return _GROUPS.get(parts[2], parts[2]) if parts[:2] == ("tests", "integration") else nodeid
+        return parts[2] if parts[:2] == ("tests", "integration") else nodeid
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByArea:
     """Replace xdist's own scheduler; its groups (``--dist loadgroup``) have no effect under pytest 9.2."""
     return _ByArea(config, log)
@@ -67,8 +74,24 @@ def _node(version: str, variable: str, folders: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="session")
-def opensearch_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def only_one(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Callable[[str], None]:
+    """Fails when two processes of one test run start the same server, which takes seconds of both cores."""
+
+    def claim(server: str) -> None:
+        claims = tmp_path_factory.getbasetemp().parent / f"servers-{testrun_uid}"
+        claims.mkdir(exist_ok=True)
+        try:
+            (claims / server).touch(exist_ok=False)
+        except FileExistsError:
+            pytest.fail(f"another process of this test run has started {server}: see _ByArea")
+
+    return claim
+
+
+@pytest.fixture(scope="session")
+def opensearch_url(tmp_path_factory: pytest.TempPathFactory, only_one: Callable[[str], None]) -> Iterator[str]:
     """The address of an OpenSearch 2.19 node with k-NN."""
+    only_one("opensearch")
     with _node("2.19.6", "OVERNIGHT_TEST_OPENSEARCH_URL", tmp_path_factory) as url:
         yield url
 

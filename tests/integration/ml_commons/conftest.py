@@ -52,8 +52,11 @@ def _node(variable: str, home: Path, version: str, **options: Any) -> Iterator[s
 
 
 @pytest.fixture(scope="session")
-def ml_url(s3_endpoint: str, openai_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def ml_url(
+    s3_endpoint: str, openai_url: str, tmp_path_factory: pytest.TempPathFactory, only_one: Callable[[str], None]
+) -> Iterator[str]:
     """The address of an OpenSearch 2.19 with ML Commons, which reads the test's S3 and the test's OpenAI."""
+    only_one("ml-commons")
     # Beside the home of the node, whose user must be able to read the certificate.
     with (
         tempfile.TemporaryDirectory(prefix="overnight-gate-") as name,

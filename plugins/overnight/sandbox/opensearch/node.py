@@ -17,7 +17,7 @@ from overnight.sandbox import DEFAULT_OPENSEARCH, process
 from overnight.sandbox.opensearch import access, java, layout
 from overnight.sandbox.opensearch.lock import load
 
-READY_WITHIN = 120.0
+READY_WITHIN = 300.0
 """Seconds. A boot takes 8 to 13 on two idle cores, and the machine may be doing other things."""
 
 _LOG4J = """\
