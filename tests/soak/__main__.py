@@ -6,11 +6,14 @@ At the end the faults stop, every run is seen through to its end, and what the s
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -20,7 +23,7 @@ from distributed.deployment import deployed
 
 from .checks import Violation, check_creations, check_jobs, check_log
 from .kills import Killer
-from .plan import FAULTS, plan_faults, plan_kills, plan_runs
+from .plan import FAULTS, PIPELINES, plan_faults, plan_kills, plan_runs
 from .runs import Runs, list_wanted
 from .servers import Servers, served
 
@@ -62,6 +65,8 @@ def main(
     seed: Annotated[int, typer.Option(help="Decides all that is random, but for the timing of processes.")] = 1,
 ) -> None:
     """Soak, and exit with status 1 if anything was paid twice, lost, or miscounted."""
+    # What was started is to be stopped however this ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     timeline = Timeline()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overnight-soak-")))
@@ -71,39 +76,51 @@ def main(
         runs = Runs(servers, airflow.console, timeline.note)
         killer = Killer(airflow, servers.node, plan_kills(seed), timeline.note)
         timeline.note(f"seed {seed}, {seconds} s, faults {plan_faults(seed)}")
-        soak(servers, runs, killer, seconds, seed)
-        timeline.note(f"no more faults after {killer.count} kills and {len(runs.all)} runs")
+        keeping = stack.enter_context(kept(killer))
+        soak(servers, runs, seconds, seed)
+        killer.is_done.set()
         servers.set_faults({})
-        see_through(runs, killer)
+        timeline.note(f"no more faults after {killer.count} kills and {len(runs.all)} runs")
+        see_through(runs, keeping)
         violations = judge(servers, runs)
         report(violations, runs, timeline, seed)
     sys.exit(1 if violations else 0)
 
 
-def soak(servers: Servers, runs: Runs, killer: Killer, seconds: int, seed: int) -> None:
-    """Start runs and kill things for a while."""
+@contextmanager
+def kept(killer: Killer) -> Iterator[Future[None]]:
+    """Kill and keep everything running, in a thread of its own, while the ``with`` lasts."""
+    is_over = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            yield pool.submit(killer.run, is_over)
+        finally:
+            is_over.set()
+
+
+def soak(servers: Servers, runs: Runs, seconds: int, seed: int) -> None:
+    """Start runs for a while: each pipeline once at least, and as many as keep :data:`AT_ONCE` under way."""
     planned = plan_runs(seed)
     servers.set_faults(plan_faults(seed))
     end = time.monotonic() + seconds
-    looked = 0.0
     while time.monotonic() < end:
-        while len(runs.active) < AT_ONCE and time.monotonic() < end:
+        while len(runs.active) < AT_ONCE and (len(runs.all) < len(PIPELINES) or time.monotonic() < end):
             runs.trigger(next(planned))
-        killer.act()
-        killer.restore()
-        if time.monotonic() - looked > LOOK_SECONDS:
-            runs.look()
-            looked = time.monotonic()
-        time.sleep(0.1)
-    killer.restore(all_now=True)
+        runs.look()
+        time.sleep(LOOK_SECONDS)
 
 
-def see_through(runs: Runs, killer: Killer) -> None:
-    """Wait for the end of every run, and clear what failed, as its operator would."""
+def see_through(runs: Runs, keeping: Future[None]) -> None:
+    """
+    Wait for the end of every run, and clear what failed, as its operator would.
+
+    :param keeping: The thread that starts again what ends by itself; its error is raised.
+    """
     end = time.monotonic() + PATIENCE
     while runs.active and time.monotonic() < end:
         runs.look()
-        killer.restore()
+        if keeping.done():
+            keeping.result()
         time.sleep(LOOK_SECONDS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -32,6 +33,7 @@ class Killer:
     plan: Iterator[PlannedKill]
     note: Note
     count: int = 0
+    is_done: threading.Event = field(default_factory=threading.Event)
     _next: PlannedKill = field(init=False)
     _due: float = field(init=False)
     _down: dict[str, float] = field(default_factory=dict)
@@ -39,13 +41,20 @@ class Killer:
     def __post_init__(self) -> None:
         self._draw()
 
-    def act(self) -> None:
-        """Kill what is due."""
-        if time.monotonic() >= self._due:
-            self._kill(self._next)
-            self._draw()
+    def run(self, is_over: threading.Event) -> None:
+        """
+        Keep everything running until ``is_over``, and kill what is due until :attr:`is_done`.
 
-    def restore(self, *, all_now: bool = False) -> None:
+        For a thread of its own: how long Airflow takes for an answer must not decide when something is killed.
+        """
+        while not is_over.is_set():
+            if not self.is_done.is_set() and time.monotonic() >= self._due:
+                self._kill(self._next)
+                self._draw()
+            self._restore()
+            is_over.wait(0.1)
+
+    def _restore(self) -> None:
         """Start what was killed and has been down for long enough, and what ended by itself."""
         for name in self.airflow.ended():
             # A service manager would start it again.
@@ -56,7 +65,7 @@ class Killer:
             self.note("the node ended by itself")
             self._down["node"] = 0.0
         for name, since in list(self._down.items()):
-            if all_now or time.monotonic() >= since:
+            if time.monotonic() >= since:
                 del self._down[name]
                 self.note(f"start {name}")
                 if name == "node":
