@@ -171,8 +171,8 @@ def test_an_admitted_job_that_is_refused_keeps_its_age() -> None:
 
 
 def test_without_records_a_job_waits_all_the_same() -> None:
-    service = Queue(RateLimitedError("429"))
-    settled = attempt(service, None)
+    service = Queue()
+    settled = attempt(service, None, budget={"tokens": 50})
     record = settled.attach_or_submit(SPEC)
     assert get_request(record).name == KEY.name
     admitted = get_request(record).model_copy(update={"alone": True})
