@@ -14,7 +14,7 @@ from overnight.hooks.openai import OpenAIHook
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
-from overnight.ingest import IngestRequest, LoadOptions, VerificationError, load
+from overnight.ingest import IngestRequest, LoadOptions, LoadReport, VerificationError, load
 from overnight.ingest.read.sources import Opener
 from overnight.jobs import ResultManifest
 from overnight.operators.parameters import require_mapping
@@ -37,7 +37,7 @@ class OpenSearchLoadOperator(BaseOperator):
     """
     Load JSON Lines into an OpenSearch index, on every OpenSearch there is.
 
-    The XCom, and the log's last line, is the :class:`~overnight.ingest.LoadReport`: submitted = indexed +
+    The XCom is the :class:`~overnight.ingest.LoadReport`, and the log's last lines are: submitted = indexed +
     dropped + rejected + missing. A retry goes on at the checkpoint, and stable ids make a second run harmless.
 
     :param request: The body of ``POST _plugins/_ml/_batch_ingestion``: ``index_name``, ``field_map``,
@@ -129,10 +129,10 @@ def load_and_evaluate(
             )
         except VerificationError as error:
             if error.report is not None:
-                log.info("Load report: %s", error.report)
+                _log_report(LoadReport.model_validate(error.report))
                 context["ti"].xcom_push(key=REPORT_KEY, value=error.report)
             raise
-    log.info("Load report: %s", report.model_dump_json())
+    _log_report(report)
     found = report.model_dump(mode="json")
     excess = report.excess(options.allowed_failures)
     if excess is not None:
@@ -140,6 +140,11 @@ def load_and_evaluate(
         context["ti"].xcom_push(key=REPORT_KEY, value=found)
         raise JobFailedError(excess)
     return found
+
+
+def _log_report(report: LoadReport) -> None:
+    for line in report.describe():
+        log.info("%s", line)
 
 
 def openai_opener(conn_id: str | None) -> Opener:

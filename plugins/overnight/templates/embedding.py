@@ -259,6 +259,7 @@ def embed_and_load(settings: Any, documents: Any, *, deferrable: bool) -> BaseOp
         limits=settings["limits"],
         aws_conn_id=settings["aws_conn_id"],
     )
+    embeds: list[BaseOperator] = []
     loads: list[BaseOperator] = []
 
     # The fields of an InputPart that its steps need.
@@ -303,11 +304,16 @@ def embed_and_load(settings: Any, documents: Any, *, deferrable: bool) -> BaseOp
             dead_letter_uri=dead_letter_uri,
             checkpoint_uri=checkpoint_uri,
         )
+        embeds.append(embed)
         loads.append(load)
 
     batches = batch.expand_kwargs(prepare.output)
     report = report_and_verify(
-        settings, parts=prepare.output, loads=loads[0].output, not_sent=XComArg(prepare, key="rejected")
+        settings,
+        parts=prepare.output,
+        loads=loads[0].output,
+        jobs=embeds[0].output,
+        not_sent=XComArg(prepare, key="rejected"),
     )
     prepare >> batches >> report
     return prepare

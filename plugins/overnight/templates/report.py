@@ -3,12 +3,75 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from overnight.errors import shorten
 from overnight.ingest.report.load_report import LoadReport
+from overnight.jobs import JobRef, JobState, JobStatus, ResultManifest
+
+_MAX_TEXT = 500
+
+
+class JobReport(BaseModel):
+    """
+    One job of a pipeline.
+
+    :param state: How it ended; ``None`` when it had not.
+    :param items: How many items it had, and ``failed`` how many of them failed, where its service says so.
+    :param seconds: From its creation to its end, where its service says so.
+    :param usage: What it used, by name: ``input``, ``output`` and ``total`` tokens, say. (Airflow hides the values of
+        names with ``token`` in them.)
+    :param error: The service's words about a job that did not succeed.
+    :param error_uris: The files with what the service says of each failed item.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    service: str
+    id: str
+    state: JobState | None = None
+    model: str | None = None
+    items: int | None = None
+    failed: int | None = None
+    seconds: float | None = None
+    usage: dict[str, int] = {}
+    error: str | None = None
+    error_uris: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, outcome: Mapping[str, Any]) -> Self:
+        """Read the XCom of a job's task."""
+        ref = JobRef.model_validate(outcome["ref"])
+        status = JobStatus.model_validate(outcome["status"]) if outcome.get("status") else None
+        results = ResultManifest.model_validate(outcome["results"]) if outcome.get("results") else None
+        detail = results.detail if results is not None else {}
+        model, seconds = detail.get("model"), detail.get("seconds")
+        has_failed = status is not None and status.state is not JobState.SUCCEEDED
+        return cls(
+            service=ref.service,
+            id=ref.id,
+            state=status.state if status is not None else None,
+            model=str(model) if model else None,
+            items=status.counts.total if status is not None else None,
+            failed=status.counts.failed if status is not None else None,
+            seconds=float(seconds) if isinstance(seconds, int | float) else None,
+            usage=_flatten(detail.get("usage")),
+            error=shorten(status.describe(), _MAX_TEXT) if status is not None and has_failed else None,
+            error_uris=tuple(results.uris("error")) if results is not None and has_failed else (),
+        )
+
+
+def _flatten(usage: Any) -> dict[str, int]:
+    if not isinstance(usage, Mapping):
+        return {}
+    return {
+        str(name).removesuffix("_tokens").removesuffix("_token"): value
+        for name, value in usage.items()
+        if isinstance(value, int) and not isinstance(value, bool)
+    }
 
 
 class PartReport(BaseModel):
@@ -18,6 +81,7 @@ class PartReport(BaseModel):
     :param submitted: Documents that were given to the service.
     :param load: ``None`` when the part never got to its load; all its documents are missing then.
     :param accepted: Whether its load was a success.
+    :param job: The job that made its results, where the part has one of its own.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -25,11 +89,18 @@ class PartReport(BaseModel):
     submitted: int
     load: LoadReport | None = None
     accepted: bool = False
+    job: JobReport | None = None
 
     @property
     def unaccounted(self) -> int:
         """Documents of this part that no report speaks of."""
         return max(self.submitted - (self.load.submitted if self.load is not None else 0), 0)
+
+    @property
+    def reason(self) -> str:
+        """Why its documents are unaccounted for, in a word to count by: the state of its job, or ``not_loaded``."""
+        state = self.job.state if self.job is not None and self.load is None else None
+        return f"job_{state}" if state not in (None, JobState.SUCCEEDED) else "not_loaded"
 
 
 class Excluded(BaseModel):
@@ -52,11 +123,18 @@ class PipelineReport(BaseModel):
     :param not_sent: Of ``rejected``, those that were not sent to the service.
     :param without_result: Of ``missing``, those of inputs that the service gave no output for.
     :param seconds: Time spent loading, all parts together.
+    :param reasons: How many documents were rejected or are missing, by code: those of the loads, ``not_sent``,
+        ``without_result``, and for a part that was not loaded the state of its job (``job_failed``, ``job_partial`` …)
+        or ``not_loaded``.
+    :param jobs: The jobs whose results were loaded, or were to be.
+    :param models: The models that they say they used.
+    :param usage: What they used, added up, by name.
     :param failed_parts: Parts (counted from 0) that did not get to their load, or whose load failed.
     """
 
     model_config = ConfigDict(frozen=True)
 
+    index: str = ""
     submitted: int
     indexed: int
     dropped: int = 0
@@ -69,17 +147,27 @@ class PipelineReport(BaseModel):
     reasons: dict[str, int] = {}
     dead_letter_uris: tuple[str, ...] = ()
     failed_parts: tuple[int, ...] = ()
+    models: tuple[str, ...] = ()
+    usage: dict[str, int] = {}
+    jobs: tuple[JobReport, ...] = ()
     parts: tuple[PartReport, ...] = ()
 
     @classmethod
     def of(
-        cls, parts: Sequence[PartReport], *, not_sent: Excluded | None = None, without_result: Excluded | None = None
+        cls,
+        parts: Sequence[PartReport],
+        *,
+        index: str = "",
+        not_sent: Excluded | None = None,
+        without_result: Excluded | None = None,
+        job: JobReport | None = None,
     ) -> Self:
         """
         Add up the parts.
 
         :param not_sent: Documents that were rejected before the parts were made; they count as rejected.
         :param without_result: Documents that the service gave no output for; they count as missing.
+        :param job: The one job of all the parts, where they have none of their own.
         """
         unsent, absent = not_sent or Excluded(), without_result or Excluded()
         loads = [part.load for part in parts if part.load is not None]
@@ -87,8 +175,15 @@ class PipelineReport(BaseModel):
         reasons = Counter({"not_sent": unsent.count, "without_result": absent.count})
         for load in loads:
             reasons.update(load.reasons)
+        for part in parts:
+            reasons[part.reason] += part.unaccounted
+        jobs = [part.job for part in parts if part.job is not None] or ([job] if job is not None else [])
+        usage: Counter[str] = Counter()
+        for one in jobs:
+            usage.update(one.usage)
         files = [unsent.uri, absent.uri, *(load.dead_letter_uri for load in loads)]
         return cls(
+            index=index or next((load.index for load in loads if load.index), ""),
             submitted=unsent.count + absent.count + sum(load.submitted for load in loads) + unaccounted,
             indexed=sum(load.indexed for load in loads),
             dropped=sum(load.dropped for load in loads),
@@ -101,5 +196,29 @@ class PipelineReport(BaseModel):
             reasons=dict(+reasons),
             dead_letter_uris=tuple(uri for uri in files if uri is not None),
             failed_parts=tuple(number for number, part in enumerate(parts) if not part.accepted),
+            models=tuple(dict.fromkeys(one.model for one in jobs if one.model is not None)),
+            usage=dict(usage),
+            jobs=tuple(jobs),
             parts=tuple(parts),
         )
+
+    def describe(self) -> Iterator[str]:
+        """Yield the report in words, one number a line."""
+        if self.index:
+            yield f"index: {self.index}"
+        for name in ("submitted", "indexed", "dropped", "rejected", "missing"):
+            yield f"{name}: {getattr(self, name):,}"
+        for reason, count in sorted(self.reasons.items(), key=lambda item: -item[1]):
+            yield f"  {reason}: {count:,}"
+        yield f"bytes read: {self.bytes:,}"
+        yield f"seconds loading: {self.seconds:,.1f}"
+        yield f"parts: {len(self.parts):,}, of which {len(self.failed_parts):,} were not loaded"
+        for model in self.models:
+            yield f"model: {model}"
+        for name, count in self.usage.items():
+            yield f"usage, {name}: {count:,}"
+        for job in self.jobs:
+            seconds = f", {job.seconds:,.0f} s" if job.seconds is not None else ""
+            yield f"job: {job.service} {job.id}, {job.error or job.state or 'not over'}{seconds}"
+        for uri in self.dead_letter_uris:
+            yield f"dead letters: {uri}"

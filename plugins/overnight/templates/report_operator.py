@@ -13,7 +13,7 @@ from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import LoadReport
 from overnight.operators.load import REPORT_KEY
-from overnight.templates.report import Excluded, PartReport, PipelineReport
+from overnight.templates.report import Excluded, JobReport, PartReport, PipelineReport
 from overnight.templates.report_page import render
 
 if TYPE_CHECKING:
@@ -31,8 +31,11 @@ class _Reference(NamedTuple):
         ((operator, key),) = argument.iter_references()
         return cls(operator.task_id, key)
 
-    def pull(self, context: Context) -> Any:
-        return context["ti"].xcom_pull(task_ids=self.task_id, key=self.key)
+    def pull(self, context: Context, number: int | None = None) -> Any:
+        """Return the value, of a mapped task that of its instance ``number``."""
+        if number is None:
+            return context["ti"].xcom_pull(task_ids=self.task_id, key=self.key)
+        return context["ti"].xcom_pull(task_ids=self.task_id, map_indexes=number, key=self.key)
 
 
 class PipelineReportOperator(BaseOperator):
@@ -40,7 +43,7 @@ class PipelineReportOperator(BaseOperator):
     Add up the load reports of a pipeline's parts, write them down, and fail when a part was not loaded.
 
     Give it the trigger rule ``all_done``: it reports the parts that failed, too. The report is the XCom, the
-    log's last line, ``report.json`` in the target folder, and for people ``report.html`` beside it.
+    log's last lines, ``report.json`` in the target folder, and for people ``report.html`` beside it.
 
     The XComs it is given are read when it runs, not rendered: those of a failed task may not be there.
 
@@ -49,11 +52,13 @@ class PipelineReportOperator(BaseOperator):
     :param loads: The output of the mapped task that loads the parts.
     :param not_sent: The XCom with the ``{"count", "uri"}`` of the documents that were rejected before there were parts.
     :param without_result: The same for documents that the service gave no output for.
+    :param jobs: The output of the task whose job made the results: mapped over the parts, or one for all.
+    :param index_name: The index or alias that is loaded into.
     :param target: The folder, as a URI, for ``report.json`` and ``report.html``.
     :param aws_conn_id: The connection for ``s3://`` URIs.
     """
 
-    template_fields: Sequence[str] = ("target", "aws_conn_id")
+    template_fields: Sequence[str] = ("target", "index_name", "aws_conn_id")
 
     def __init__(
         self,
@@ -63,6 +68,8 @@ class PipelineReportOperator(BaseOperator):
         target: str,
         not_sent: XComArg | None = None,
         without_result: XComArg | None = None,
+        jobs: XComArg | None = None,
+        index_name: str = "",
         aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -71,6 +78,8 @@ class PipelineReportOperator(BaseOperator):
         self.loads = _Reference.of(loads)
         self.not_sent = _Reference.of(not_sent) if not_sent is not None else None
         self.without_result = _Reference.of(without_result) if without_result is not None else None
+        self.jobs = _Reference.of(jobs) if jobs is not None else None
+        self.index_name = index_name
         self.target = target
         self.aws_conn_id = aws_conn_id
 
@@ -81,8 +90,10 @@ class PipelineReportOperator(BaseOperator):
             raise AirflowFailException(f"{self.parts.task_id} made no parts, so there is nothing to report.")
         report = PipelineReport.of(
             [self._part_report(context, number, part.get("requests", 0)) for number, part in enumerate(parts)],
+            index=self.index_name,
             not_sent=_get_excluded(context, self.not_sent),
             without_result=_get_excluded(context, self.without_result),
+            job=self._get_job(context),
         )
         target = self.target.rstrip("/")
         title = f"{context['dag'].dag_id}, {context['run_id']}"
@@ -91,9 +102,11 @@ class PipelineReportOperator(BaseOperator):
             with storage.open(f"{target}/report.{name}", "wb") as file:
                 file.write(content.encode())
         places = {"uri": f"{target}/report.json", "page": f"{target}/report.html"}
-        summary = report.model_dump(mode="json", exclude={"parts"}) | places
+        summary = report.model_dump(mode="json", exclude={"parts", "jobs"}) | places
         context["ti"].xcom_push(key=REPORT_KEY, value=summary)
-        self.log.info("Pipeline report: %s", summary)
+        for line in report.describe():
+            self.log.info("%s", line)
+        self.log.info("The report is %s, and for people %s.", places["uri"], places["page"])
         with failing_for_good():
             if report.failed_parts:
                 raise JobFailedError(
@@ -103,11 +116,16 @@ class PipelineReportOperator(BaseOperator):
         return summary
 
     def _part_report(self, context: Context, number: int, submitted: int) -> PartReport:
+        job = self._get_job(context, number)
         for key, accepted in (("return_value", True), (REPORT_KEY, False)):
-            found = context["ti"].xcom_pull(task_ids=self.loads.task_id, map_indexes=number, key=key)
+            found = self.loads._replace(key=key).pull(context, number)
             if found is not None:
-                return PartReport(submitted=submitted, load=_load_report(found, submitted), accepted=accepted)
-        return PartReport(submitted=submitted)
+                return PartReport(submitted=submitted, load=_load_report(found, submitted), accepted=accepted, job=job)
+        return PartReport(submitted=submitted, job=job)
+
+    def _get_job(self, context: Context, number: int | None = None) -> JobReport | None:
+        found = self.jobs.pull(context, number) if self.jobs is not None else None
+        return JobReport.of(found) if isinstance(found, Mapping) and "ref" in found else None
 
 
 def _get_excluded(context: Context, reference: _Reference | None) -> Excluded | None:

@@ -21,12 +21,21 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
 </style>
 <h1>{{ title }}</h1>
 <table>
+  {% if report.index %}
+  <tr><th>index<td>{{ report.index }}
+  {% endif %}
   {% for name in ("submitted", "indexed", "dropped", "rejected", "missing") %}
   <tr><th>{{ name }}<td class="number{{ " bad" if name in ("rejected", "missing") and report[name] }}">{{
     "{:,}".format(report[name]) }}
   {% endfor %}
   <tr><th>bytes read<td class="number">{{ "{:,}".format(report.bytes) }}
   <tr><th>seconds loading<td class="number">{{ "%.1f" % report.seconds }}
+  {% for model in report.models %}
+  <tr><th>model<td>{{ model }}
+  {% endfor %}
+  {% for name, count in report.usage.items() %}
+  <tr><th>usage, {{ name }}<td class="number">{{ "{:,}".format(count) }}
+  {% endfor %}
 </table>
 {% if report.reasons %}
 <h2>Why not</h2>
@@ -56,6 +65,21 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
     <td class="bad">{{ "" if part.accepted else "failed" if part.load else "never loaded" }}
   {% endfor %}
 </table>
+{% if report.jobs %}
+<h2>Jobs</h2>
+<table>
+  <tr><th>service<th>job<th>items<th>failed<th>seconds<th>
+  {% for job in report.jobs %}
+  <tr><td>{{ job.service }}<td><code>{{ job.id }}</code>
+    <td class="number">{{ "{:,}".format(job.items) if job.items is not none }}
+    <td class="number">{{ "{:,}".format(job.failed) if job.failed is not none }}
+    <td class="number">{{ "{:,.0f}".format(job.seconds) if job.seconds is not none }}
+    <td class="{{ "bad" if job.error }}">{{ job.error or job.state or "not over" }}
+    {% for uri in job.error_uris %}<br><code>{{ uri }}</code>{% endfor %}
+
+  {% endfor %}
+</table>
+{% endif %}
 """)
 
 

@@ -173,7 +173,11 @@ def s3_sagemaker_to_index(
             deferrable=deferrable,
         ).expand(request=parts.map(lambda part: part["request"]))
         report = report_and_verify(
-            settings, parts=plan.output, loads=load.output, without_result=XComArg(plan, key="missing")
+            settings,
+            parts=plan.output,
+            loads=load.output,
+            jobs=transform.output,
+            without_result=XComArg(plan, key="missing"),
         )
         settings >> create_index(settings) >> list_inputs >> transform >> plan >> load >> report
     return dag

@@ -52,11 +52,11 @@ def create_index(settings: Any) -> BaseOperator:
     )
 
 
-def report_and_verify(settings: Any, *, parts: XComArg, loads: XComArg, **excluded: XComArg) -> BaseOperator:
+def report_and_verify(settings: Any, *, parts: XComArg, loads: XComArg, **others: XComArg) -> BaseOperator:
     """
     Add ``report → verify`` and return the first.
 
-    :param excluded: ``not_sent`` or ``without_result``, as :class:`PipelineReportOperator` takes them.
+    :param others: ``jobs``, ``not_sent`` or ``without_result``, as :class:`PipelineReportOperator` takes them.
     """
     report = PipelineReportOperator(
         task_id="report",
@@ -67,7 +67,8 @@ def report_and_verify(settings: Any, *, parts: XComArg, loads: XComArg, **exclud
         # It reports the parts that failed, too; then it fails, and the run with it.
         trigger_rule=TriggerRule.ALL_DONE,
         multiple_outputs=True,
-        **excluded,
+        index_name=settings["index_name"],
+        **others,
     )
     indexed: Any = XComArg(report, key="indexed")
     verify = OpenSearchVerifyIndexOperator(

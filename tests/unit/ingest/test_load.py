@@ -559,3 +559,19 @@ def test_progress_ends_with_everything(target: OpenSearchTarget, tmp_path: Path)
     load(request(path), target=target, options=LoadOptions(bulk_bytes=1_000), on_progress=seen.append)
     assert (seen[-1].indexed, seen[-1].bytes, seen[-1].total_bytes) == (100, path.stat().st_size, path.stat().st_size)
     assert str(seen[-1]) == "100 indexed, 0 rejected, 0 missing, 100% read"
+
+
+def test_a_report_names_the_file_of_each_line_and_says_one_number_a_line(
+    target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    good = write(tmp_path / "a.jsonl", [{"id": "a", "t": 1}])
+    bad = write(tmp_path / "b.jsonl", [{"id": "b", "t": 1}, b"{", {"id": "a", "t": 1}])
+    wanted = request(good, field_map={"_id": "$.id", "text": "$.t"})
+    wanted["data_source"]["source"] = [[str(good), str(bad)]]
+    report = load(wanted, target=target)
+    places = [(sample.uri, sample.line, sample.code) for sample in report.rejected_sample]
+    assert places == [(str(bad), 2, "invalid_line"), (str(bad), 3, "duplicate_id")]
+    lines = list(report.describe())
+    assert lines[:6] == ["index: docs", "submitted: 4", "indexed: 2", "dropped: 0", "rejected: 2", "missing: 0"]
+    assert "  invalid_line: 1" in lines
+    assert f"  {bad}, line 3: duplicate_id: an earlier line of this source has the same id" in lines

@@ -105,7 +105,7 @@ class Pulled:
 
 
 with DAG("nightly"):
-    PLAN, LOAD = BaseOperator(task_id="plan"), BaseOperator(task_id="load")
+    PLAN, EMBED, LOAD = (BaseOperator(task_id=name) for name in ("plan", "embed", "load"))
 
 
 def run(xcoms: Pulled, folder: Path, **options: Any) -> dict[str, Any]:
@@ -168,6 +168,54 @@ def test_documents_that_no_part_has_are_in_the_report(tmp_path: Path) -> None:
     assert (summary["submitted"], summary["indexed"], summary["rejected"], summary["missing"]) == (10, 3, 2, 5)
     assert summary["reasons"] == {"not_sent": 2, "without_result": 5}
     assert summary["dead_letter_uris"] == ["s3://b/refused.jsonl", "s3://b/missing.jsonl"]
+
+
+def outcome(job_id: str, state: str, **detail: Any) -> dict[str, Any]:
+    ref = {"service": "openai", "id": job_id, "conn_id": "openai_default"}
+    counts = {"total": 20, "succeeded": 18, "failed": 2}
+    status = {"state": state, "raw": state, "counts": counts, "errors": [{"message": "too long", "line": 3}]}
+    files = [{"kind": "error", "uri": f"openai://file-{job_id}"}]
+    return {"ref": ref, "status": status, "results": {"ref": ref, "files": files, "detail": detail}}
+
+
+def test_a_part_that_never_got_to_its_load_says_why_and_the_jobs_are_in_the_report(
+    tmp_path: Path,
+) -> None:
+    xcoms = Pulled([3, 20, 5, 7])
+    xcoms.load(0, 3)
+    usage = {"input_tokens": 1_000, "total_tokens": 1_200, "input_tokens_details": {"cached": 1}, "odd": None}
+    xcoms.put("embed", outcome("b0", "succeeded", model="m-1", usage=usage, seconds=90), number=0)
+    xcoms.put("embed", outcome("b1", "partial", model="m-1", usage={"input_tokens": 500}), number=1)
+    xcoms.put("embed", outcome("b2", "succeeded"), number=2)
+    with pytest.raises(AirflowFailException, match="3 of 4 parts were not loaded"):
+        run(xcoms, tmp_path, jobs=EMBED.output, index_name="docs")
+    report = xcoms.pushed["report"]
+    assert (report["submitted"], report["indexed"], report["missing"]) == (35, 3, 32)
+    assert report["reasons"] == {"job_partial": 20, "not_loaded": 12}
+    assert (report["index"], report["models"], report["usage"]) == ("docs", ["m-1"], {"input": 1_500, "total": 1_200})
+    written = orjson.loads((tmp_path / "run" / "report.json").read_bytes())
+    assert [(job["id"], job["seconds"], job["error_uris"]) for job in written["jobs"]] == [
+        ("b0", 90.0, []),
+        ("b1", None, ["openai://file-b1"]),
+        ("b2", None, []),
+    ]
+    assert "line 3: too long" in written["jobs"][1]["error"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    for shown in ("job_partial", "openai://file-b1", "usage, input", "1,500", "docs", "line 3: too long"):
+        assert shown in page
+    lines = list(PipelineReport.model_validate(written).describe())
+    for line in ("submitted: 35", "missing: 32", "  job_partial: 20", "model: m-1", "usage, input: 1,500"):
+        assert line in lines
+
+
+def test_one_job_of_all_parts_is_in_the_report_once(tmp_path: Path) -> None:
+    xcoms = Pulled([3, 4])
+    xcoms.load(0, 3)
+    xcoms.load(1, 4)
+    xcoms.put("embed", outcome("t0", "succeeded", model="m"))
+    assert run(xcoms, tmp_path, jobs=EMBED.output)["models"] == ["m"]
+    written = orjson.loads((tmp_path / "run" / "report.json").read_bytes())
+    assert [job["id"] for job in written["jobs"]] == ["t0"]
 
 
 def test_no_parts_at_all_are_complete(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -9,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from overnight.ingest.request import Allowed
 from overnight.jobs.allowance import Allowance
 
+_SHOWN = 3
+"""Rejected documents that the description quotes."""
 SAMPLE = 20
 """How many ids or lines a report names at most; the dead-letter file has them all."""
 
@@ -37,8 +40,13 @@ class SourceReport(_Frozen):
 
 
 class SampleRejection(_Frozen):
-    """One of the first rejected documents."""
+    """
+    One of the first rejected documents.
 
+    :param uri: The file that its line is counted in.
+    """
+
+    uri: str = ""
     source: int
     line: int
     id: str | None = None
@@ -94,6 +102,21 @@ class LoadReport(_Frozen):
     def failed(self) -> int:
         """Documents that were rejected or are missing."""
         return self.rejected + self.missing
+
+    def describe(self) -> Iterator[str]:
+        """Yield the report in words, one number a line."""
+        yield f"index: {self.index}"
+        for name in ("submitted", "indexed", "dropped", "rejected", "missing"):
+            yield f"{name}: {getattr(self, name):,}"
+        for reason, count in sorted(self.reasons.items(), key=lambda item: -item[1]):
+            yield f"  {reason}: {count:,}"
+        for sample in self.rejected_sample[:_SHOWN]:
+            yield f"  {sample.uri or f'source[{sample.source}]'}, line {sample.line}: {sample.code}: {sample.reason}"
+        yield f"bytes read: {self.bytes:,}"
+        yield f"seconds: {self.seconds:,.1f}{', over several attempts' if self.resumed else ''}"
+        if self.dead_letter_uri is not None:
+            yield f"dead letters: {self.dead_letter_uri}"
+        yield from self.notes
 
     def excess(self, allowed_failures: Allowed) -> str | None:
         """

@@ -105,7 +105,12 @@ class Tally(msgspec.Struct):
             reasons=self.reasons,
             rejected_sample=tuple(
                 SampleRejection(
-                    source=record.source, line=record.line, id=record.id, code=record.code, reason=record.reason
+                    uri=record.uri,
+                    source=record.source,
+                    line=record.line,
+                    id=record.id,
+                    code=record.code,
+                    reason=record.reason,
                 )
                 for record in self.rejected_sample
             ),

@@ -72,6 +72,7 @@ __all__ = ["CONSOLE_URL", "OpenAIBatchService", "OpenAIBatchSpec", "content", "t
 log = logging.getLogger(__name__)
 
 CONSOLE_URL: Final = "https://platform.openai.com/batches/"
+_ENDS: Final = ("completed_at", "failed_at", "expired_at", "cancelled_at")
 ERROR_FILE_BYTES: Final = 1 << 20
 """How much of an error file is read to find out whether, and why, lines of a completed batch failed."""
 
@@ -260,7 +261,8 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
                 name: batch[name]
                 for name in ("status", "endpoint", "model", "usage")
                 if batch.get(name) is not None and len(quote_answer(batch[name], MAX_TEXT)) < MAX_TEXT
-            },
+            }
+            | _measure(batch),
         )
 
     def console_url(self, ref: JobRef) -> str | None:
@@ -402,6 +404,13 @@ def _get_input_names(since: datetime) -> Flow[dict[str, str]]:
         )
         return {}
     return {file["id"]: str(file.get("filename", "")).partition(".")[0] for file in files}
+
+
+def _measure(batch: Mapping[str, Any]) -> dict[str, float]:
+    """Return the seconds from a batch's creation to its end, where it says so."""
+    began = parse_moment(batch.get("created_at"))
+    ended = next((found for name in _ENDS if (found := parse_moment(batch.get(name))) is not None), None)
+    return {"seconds": (ended - began).total_seconds()} if began is not None and ended is not None else {}
 
 
 def _get_batch_path(batch_id: str) -> str:

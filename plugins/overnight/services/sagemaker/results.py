@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from overnight.errors import shorten
@@ -106,6 +107,7 @@ def build_result_manifest(ref: JobRef, job: Mapping[str, Any], made: TransformOu
         "input_prefix": made.prefix[: made.prefix.rfind("/") + 1],
         "output_uri": job["TransformOutput"]["S3OutputPath"],
         "failure_reason": shorten(job.get("FailureReason") or ""),
+        "seconds": _measure(job),
     }
     return ResultManifest(
         ref=ref,
@@ -113,3 +115,11 @@ def build_result_manifest(ref: JobRef, job: Mapping[str, Any], made: TransformOu
         counts=made.counts,
         detail={name: value for name, value in detail.items() if value},
     )
+
+
+def _measure(job: Mapping[str, Any]) -> float | None:
+    """Return for how many seconds a job ran, where its times say so."""
+    began, ended = job.get("TransformStartTime"), job.get("TransformEndTime")
+    if not isinstance(began, datetime) or not isinstance(ended, datetime):
+        return None
+    return round((ended - began).total_seconds(), 3)

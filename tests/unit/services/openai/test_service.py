@@ -750,6 +750,21 @@ def test_results_are_uris(fake: Fake, word: str) -> None:
     assert manifest.detail == {"status": word, "model": "m"}
 
 
+@pytest.mark.parametrize(
+    ("times", "seconds"),
+    [
+        ({"created_at": 100, "completed_at": 190}, 90.0),
+        ({"created_at": 100, "completed_at": None, "expired_at": 400}, 300.0),
+        ({"created_at": 100}, None),
+        ({"created_at": "soon", "completed_at": 190}, None),
+        ({"created_at": 100, "completed_at": 0}, None),
+    ],
+)
+def test_results_say_how_long_the_batch_took(fake: Fake, times: dict[str, Any], seconds: float | None) -> None:
+    fake.batches = [{**batch(1, status="completed"), **times}]
+    assert fake.run(SERVICE.results(REF)).detail.get("seconds") == seconds
+
+
 def test_a_server_without_pages_has_no_link() -> None:
     assert SERVICE.console_url(REF) == "https://platform.openai.com/batches/batch_1"
     assert OpenAIBatchService("c", console_url_prefix=None).console_url(REF) is None

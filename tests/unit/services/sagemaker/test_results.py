@@ -8,8 +8,15 @@ import orjson
 import pytest
 
 from overnight.errors import UnavailableError
+from overnight.jobs import JobRef
 from overnight.services.sagemaker.objects import find_inputs
-from overnight.services.sagemaker.results import TransformOutputs, find_outputs, output_names, relative
+from overnight.services.sagemaker.results import (
+    TransformOutputs,
+    build_result_manifest,
+    find_outputs,
+    output_names,
+    relative,
+)
 from overnight.transport.aws import AwsCall
 from unit.services.sagemaker.bucket import Bucket, run
 
@@ -101,3 +108,10 @@ def test_the_folders_of_a_job_may_be_web_addresses() -> None:
     host = "https://b.s3.eu-west-1.amazonaws.com"
     found = made({"in/a": BEFORE, "out/a.out": AFTER}, uri=f"{host}/in/", output=f"{host}/out")
     assert found.outputs == (("s3://b/in/a", "s3://b/out/a.out"),)
+
+
+@pytest.mark.parametrize(("ended", "seconds"), [(STARTED + timedelta(seconds=90), 90.0), (None, None)])
+def test_results_say_how_long_the_job_ran(ended: datetime | None, seconds: float | None) -> None:
+    found = made({"in/a": BEFORE, "out/a.out": AFTER})
+    ref = JobRef(service="sagemaker", id="t", conn_id="aws_default")
+    assert build_result_manifest(ref, {**job(), "TransformEndTime": ended}, found).detail.get("seconds") == seconds
