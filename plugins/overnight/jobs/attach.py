@@ -154,7 +154,8 @@ class Attempt(Generic[SpecT]):
             step = adopt(found, first.generation, fingerprint, self.settings.on_changed_spec)
             if isinstance(step, Submit):
                 ready = _prepare(spec, prepare)
-                self.log.info("Submitting generation %d: %s, and %s.", step.generation, first.why, step.why)
+                what = f"generation {step.generation}" if step.generation else "a job"
+                self.log.info("Submitting %s: %s, and %s.", what, first.why, step.why)
                 for abandoned in dict.fromkeys(filter(None, (first.abandon, step.abandon))):
                     self.log.warning("%s", self._run_at(abandoned, request_cancellation))
                 intent = JobRecord.intent(self.owner.key(step.generation, fingerprint), record)
@@ -316,7 +317,8 @@ class Attempt(Generic[SpecT]):
         key = self.owner.key(intent.generation, intent.fingerprint)
         record = intent.submitted(self.client.run(self.client.service.submit(spec, key)), datetime.now(UTC))
         self._remember(record)
-        self.log.info("Submitted %s (generation %d).", record.job, record.generation)
+        again = f", generation {record.generation} of this task's jobs" if record.generation else ""
+        self.log.info("Submitted %s%s.", record.job, again)
         return record
 
     def _poll_recorded(self, record: JobRecord | None) -> JobStatus | None:

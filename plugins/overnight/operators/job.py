@@ -249,7 +249,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         if not settings.wait_for_completion:
             attempt.hand_over(record)
             return build_outcome(record.job)
-        self.log.info("Waiting for %s; %s of its items may fail.", record.job, settings.allowed_failures)
+        self.log.info("Waiting for %s. Allowed failures: %s.", record.job, settings.allowed_failures)
         if settings.deferrable:
             self._defer(attempt.defer(attempt.poll_first(record)), settings)
         # Ready-made: a signal handler should neither look up a connection nor share one in use.

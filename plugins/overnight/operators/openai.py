@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.sdk import BaseOperator
+from pydantic import TypeAdapter
 
 from overnight.errors import JobFailedError, SpecError, shorten
 from overnight.hooks.job import JobHook, hook_for
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
+_BOOLEAN = TypeAdapter(bool)
+
+
 class OpenAIBatchInputOperator(BaseOperator):
     """
     Turn documents into batch input, in as many parts as the service's limits ask for.
@@ -43,11 +47,14 @@ class OpenAIBatchInputOperator(BaseOperator):
     :param allowed_failures: How many documents may be rejected: a count (``10``), a ratio (``0.05``) or a percentage
         (``"5%"``); ``None`` for any number.
     :param limits: What the service takes in one batch: fields of :class:`~overnight.services.openai.input.Limits`.
+    :param allow_empty: Whether there may be no file, or no document in them: then there are no parts. Otherwise a
+        pattern that no file matches is refused.
     :param aws_conn_id: The connection for ``s3://`` URIs.
     """
 
     template_fields: Sequence[str] = (
-        "documents", "target", "template", "on_bad_document", "allowed_failures", "limits", "aws_conn_id",
+        "documents", "target", "template", "on_bad_document", "allowed_failures", "limits", "allow_empty",
+        "aws_conn_id",
     )  # fmt: skip
 
     def __init__(
@@ -59,10 +66,12 @@ class OpenAIBatchInputOperator(BaseOperator):
         on_bad_document: OnBadDocument = "fail",
         allowed_failures: float | str | None = None,
         limits: Mapping[str, int] | None = None,
+        allow_empty: bool | str = False,
         aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.allow_empty = allow_empty
         self.documents = documents
         self.target = target
         self.template = template.model_dump() if isinstance(template, RequestTemplate) else template
@@ -78,8 +87,11 @@ class OpenAIBatchInputOperator(BaseOperator):
             storage = connected_storage(self.aws_conn_id)
             patterns = [self.documents] if isinstance(self.documents, str) else list(self.documents)
             uris = [uri for pattern in patterns for uri in storage.matching(pattern)]
-            if not uris:
-                raise SpecError(f"No file matches {self.documents!r}; check the address and the connection's rights.")
+            if not uris and not _BOOLEAN.validate_python(self.allow_empty):
+                raise SpecError(
+                    f"No file matches {self.documents!r}; check the address and the connection's rights. Where there "
+                    "may be no documents, set allow_empty."
+                )
             built = build(
                 read_documents(uris, storage),
                 RequestTemplate.model_validate(self.template),

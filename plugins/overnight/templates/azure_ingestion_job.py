@@ -11,7 +11,7 @@ from pydantic import Field
 
 from overnight.operators.azure_ingestion import AzureIngestionJobOperator
 from overnight.services.azure_ingestion.spec import CompletionAction
-from overnight.templates.params import TemplateConfig
+from overnight.templates.params import AllowedFailures, TemplateConfig
 from overnight.templates.steps import TAGS, pipeline_dag
 
 log = logging.getLogger(__name__)
@@ -38,13 +38,13 @@ class AzureIngestionJobConfig(TemplateConfig):
     embedding_deployment_name: str | None = Field(
         default=None, title="Embedding deployment", description="For the vectors; the connection's own when empty."
     )
-    allowed_failures: int | float | str = Field(
+    allowed_failures: AllowedFailures = Field(
         default=0,
         title="Allowed failures",
         description="How many chunks may fail: a count (10), a ratio (0.05) or a percentage ('5%').",
     )
-    poll_seconds: float = Field(default=60.0, gt=0, title="Poll every … seconds")
-    deadline_hours: float = Field(default=24.0, gt=0, title="Deadline in hours")
+    poll_seconds: float = Field(default=60.0, ge=0.1, title="Poll every … seconds")
+    deadline_hours: float = Field(default=24.0, ge=0.01, title="Deadline in hours")
     azure_conn_id: str = Field(default="azure_openai_default", title="Azure OpenAI connection")
 
 

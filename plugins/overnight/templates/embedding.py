@@ -76,6 +76,11 @@ class EmbeddingConfig(TemplateConfig):
         title="Bad documents",
         description="reject: go on without documents that cannot be sent, up to the allowed failures. fail: stop.",
     )
+    allow_empty: bool = Field(
+        default=False,
+        title="No documents",
+        description="A run without documents is a success that indexes nothing; otherwise it fails.",
+    )
     allowed_failures: AllowedFailures = Field(
         default=0,
         title="Allowed failures",
@@ -257,6 +262,7 @@ def embed_and_load(settings: Any, documents: Any, *, deferrable: bool) -> BaseOp
         on_bad_document=settings["on_bad_document"],
         allowed_failures=settings["allowed_failures"],
         limits=settings["limits"],
+        allow_empty=settings["allow_empty"],
         aws_conn_id=settings["aws_conn_id"],
     )
     embeds: list[BaseOperator] = []

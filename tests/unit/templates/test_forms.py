@@ -67,6 +67,19 @@ def test_a_value_of_no_kind_that_it_takes_is_refused_by_the_form_and_by_the_run(
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
+def test_the_form_itself_refuses_what_is_out_of_range(name: str, field: str) -> None:
+    schema = project_dag(name).params.get_param(field).schema
+    # Airflow's form knows minimum and maximum only; it takes 0 for exclusiveMinimum 0 and then says "Bad Request".
+    assert not {"exclusiveMinimum", "exclusiveMaximum"} & schema.keys()
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if "allowed_failures" in CONFIGS[name].model_fields])
+def test_an_allowance_that_is_none_is_refused_before_anything_is_paid_for(name: str) -> None:
+    with pytest.raises(AirflowFailException, match="allowed_failures"):
+        project_config(name).render(context(name, allowed_failures="abc"))
+
+
+@pytest.mark.parametrize(("name", "field"), FIELDS)
 def test_no_field_is_a_credential(name: str, field: str) -> None:
     assert not any(word in field for word in CREDENTIALS)
 

@@ -157,5 +157,5 @@ class Progress(_Frozen):
         dropped = f"{self.dropped:,} dropped, " if self.dropped else ""
         counts = f"{self.indexed:,} indexed, {dropped}{self.rejected:,} rejected, {self.missing:,} missing"
         if not self.total_bytes:
-            return f"{counts}, {self.bytes / 1e6:,.0f} MB read"
+            return f"{counts}, {self.bytes / 1e6:,.{0 if self.bytes >= 10_000_000 else 2}f} MB read"
         return f"{counts}, {min(self.stored_bytes / self.total_bytes, 1):.0%} read"

@@ -66,7 +66,7 @@ TEXT_CAUSES: Final = (
         "Remove the file's protection.",
     ),
     text_cause(
-        r"unsupported[ _]file|unsupported[ _](type|format)|(type|format) (is )?not supported",
+        r"unsupported.(file|type|format)|(type|format) (is )?not supported",
         FailureCause.INPUT,
         "Leave the file out, or convert it to a type that the service parses.",
     ),

@@ -133,6 +133,9 @@ def _read_body(body: Any, job_type: str, content: Sequence[Content]) -> dict[str
     """Return what a job's result adds to a line, or why there is nothing in it."""
     if not isinstance(body, dict):
         return "the service says COMPLETED and its result cannot be read"
+    error = body.get("error") or body.get("detail")
+    if error and body.keys() <= {"error", "detail", "message", "status"}:
+        return f"the service says COMPLETED and answers: {shorten(str(error), 500)}"
     return _parsed(body, content) if job_type == "parse_v2" else _extracted(body)
 
 

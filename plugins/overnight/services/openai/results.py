@@ -13,13 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from enum import IntEnum
-from typing import IO, cast
+from typing import IO, Final, cast
 
 import msgspec
+import orjson
 from msgspec.structs import replace
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from overnight.errors import NotFoundError, SpecError, UnavailableError
+from overnight.errors import NotFoundError, SpecError, UnavailableError, shorten
 from overnight.jobs import JobState, ResultManifest
 from overnight.services.openai.files import FILE_SCHEME, content
 from overnight.services.openai.result_line import (
@@ -70,6 +71,8 @@ class OutcomeCounts(BaseModel):
     broken: int = 0
     refused: int = 0
     """Of the failed ones, those that the service would refuse again: they are not in the retry file."""
+    usage: dict[str, int] = Field(default_factory=dict)
+    """What the batch used, in tokens as the service counts them; empty where it does not say."""
 
     @property
     def unsuccessful(self) -> int:
@@ -153,7 +156,7 @@ def join_results(
                 outcomes.write(_encode(outcome))
             if ledger.can_be_retried(number):
                 retry.write(line + b"\n")
-    return ledger.counts()
+    return ledger.counts().model_copy(update={"usage": dict(manifest.detail.get("usage") or {})})
 
 
 def read_outcomes(uri: str, storage: Storage | None = None) -> Iterator[LineOutcome]:
@@ -313,13 +316,41 @@ def _results(manifest: ResultManifest, chunks: Chunks) -> Iterator[Result]:
     for source in ("output", "error"):
         uris = manifest.uris(source)
         for uri in uris:
+            is_first = True
             for number, line in enumerate(_lines(chunks, [uri]), 1):
                 if not line:
                     continue
+                if is_first:
+                    _check_first(line, source, uri)
+                is_first = False
                 result = read_result(line, source, number)
                 if len(uris) > 1:
                     result = result._replace(outcome=replace(result.outcome, source_uri=uri))
                 yield result
+
+
+_OF_A_RESULT: Final = frozenset({"custom_id", "response"})
+
+
+def _check_first(line: bytes, source: str, uri: str) -> None:
+    """
+    Refuse what is no result file: a web page, or an answer that holds an error, with a status of success.
+
+    :raises UnavailableError: a retry may read the file itself.
+    """
+    if not line.lstrip().startswith(b"<"):
+        try:
+            value = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            return
+        # In an error file a line that names no request may be about the whole batch.
+        if source != "output" or not isinstance(value, dict) or not value.get("error") or value.keys() & _OF_A_RESULT:
+            return
+    raise UnavailableError(
+        f"{uri} is not the batch's result file; something else answered: "
+        f"{shorten(line.decode('utf-8', 'backslashreplace'), 300)} Nothing was written for another batch.",
+        status=200,
+    )
 
 
 def _lines(chunks: Chunks, uris: Iterable[str]) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ finds the same files, or writes them again with the same content.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -143,12 +144,17 @@ def merge_rounds(refs: Sequence[JobRef], input_uri: str, storage: Storage) -> tu
     files = [ResultFile(kind="output", uri=one.succeeded_uri) for one in rounds]
     files += [ResultFile(kind="error", uri=one.errors_uri) for one in rounds]
     files.append(ResultFile(kind="input", uri=input_uri))
-    detail = {
+    detail: dict[str, Any] = {
         "rounds": [
             {"id": ref.id, **one.model_dump(include={"submitted", "succeeded"})}
             for ref, one in zip(refs, all_counts, strict=True)
         ]
     }
+    usage: Counter[str] = Counter()
+    for one in all_counts:
+        usage.update(one.usage)
+    if usage:
+        detail["usage"] = dict(usage)
     status = JobStatus(state=state, raw="completed", counts=counts)
     return status, ResultManifest(ref=refs[0], files=tuple(files), counts=counts, detail=detail)
 

@@ -62,7 +62,7 @@ from overnight.services.openai.files import (
 from overnight.services.openai.result_line import Result, read_result
 from overnight.services.openai.scan import Limits
 from overnight.services.openai.spec import TAG_PREFIX, OpenAIBatchSpec
-from overnight.services.openai.status import parse_moment, read_state, read_status, with_error_lines
+from overnight.services.openai.status import parse_moment, read_state, read_status, read_usage, with_error_lines
 from overnight.storage import Storage
 from overnight.transport.flow import Flow
 from overnight.transport.http import HttpCall, Retry
@@ -248,6 +248,10 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         An expired or cancelled batch has what was finished. The error file may be empty.
         """
         batch = yield from self._get(ref)
+        usage = read_usage(batch.get("usage"))
+        if usage:
+            numbers = ", ".join(f"{name} {count:,}" for name, count in usage.items())
+            log.info("Tokens that %s used: %s.", ref, numbers)
         fields = {"output": "output_file_id", "error": "error_file_id", "input": "input_file_id"}
         return ResultManifest(
             ref=ref,
@@ -259,9 +263,10 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
             counts=read_status(batch).counts,
             detail={
                 name: batch[name]
-                for name in ("status", "endpoint", "model", "usage")
+                for name in ("status", "endpoint", "model")
                 if batch.get(name) is not None and len(quote_answer(batch[name], MAX_TEXT)) < MAX_TEXT
             }
+            | ({"usage": usage} if usage else {})
             | _measure(batch),
         )
 

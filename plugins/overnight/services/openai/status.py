@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -152,6 +152,40 @@ def with_error_lines(status: JobStatus, lines: Sequence[Result], *, has_output: 
             ),
         }
     )
+
+
+def read_usage(value: Any) -> dict[str, int]:
+    """
+    Return what a batch used, in tokens as the service counts them: ``input``, ``output``, ``cached_input`` …
+
+    The names are without the word "token": Airflow shows no value of an XCom whose name has it.
+
+    :param value: ``usage`` of a batch, or of the body of one answer.
+    """
+    if not isinstance(value, dict):
+        return {}
+    usage: dict[str, int] = {}
+    for name, sources in _USAGE.items():
+        for source in sources:
+            found: Any = value
+            for step in source:
+                found = found.get(step) if isinstance(found, dict) else None
+            if (count := _count(found)) is not None:
+                usage[name] = count
+                break
+    return usage
+
+
+_USAGE: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+    "input": (("input_tokens",), ("prompt_tokens",)),
+    "cached_input": (("input_tokens_details", "cached_tokens"), ("prompt_tokens_details", "cached_tokens")),
+    "output": (("output_tokens",), ("completion_tokens",)),
+    "reasoning_output": (
+        ("output_tokens_details", "reasoning_tokens"),
+        ("completion_tokens_details", "reasoning_tokens"),
+    ),
+    "total": (("total_tokens",),),
+}
 
 
 def _get_word(batch: Mapping[str, Any]) -> str:

@@ -136,6 +136,32 @@ def test_a_result_that_never_comes_is_no_success(tmp_path: Path, bad: Any, state
     assert states == [state, "failed"]
 
 
+@pytest.mark.parametrize("bad", [{"error": {"message": "the words"}}, {"detail": "the words"}])
+def test_the_words_of_a_result_that_is_an_error_are_kept(tmp_path: Path, bad: Any) -> None:
+    manifest, _ = collect(tmp_path, [bad] * 4)
+    lines = [orjson.loads(line) for line in Path(manifest.uris("error")[0]).read_bytes().splitlines()]
+    assert "the words" in lines[0]["error"]
+    assert lines[0]["state"] == "failed"
+
+
+@pytest.mark.parametrize("status", [{}, {"code": "x"}])
+def test_an_error_with_a_status_of_success_is_a_service_error_with_its_words(status: Any) -> None:
+    since = datetime.now(UTC)
+    answer = {"error": {"message": "the words", **status}}
+    verbs: list[Callable[[], Flow[Any]]] = [
+        lambda: SERVICE.find(KEY, since),
+        lambda: SERVICE.status(REF),
+        lambda: SERVICE.cancel(REF),
+        lambda: SERVICE.results(REF),
+        lambda: SERVICE.list_statuses({"bat-1"}),
+        lambda: SERVICE.measure(SPEC),
+        lambda: SERVICE.submit(SPEC, KEY),
+    ]
+    for verb in verbs:
+        with pytest.raises(ServiceError, match="the words"):
+            Service(lambda _: answer).run(verb())
+
+
 def test_a_null_list_is_an_empty_one_and_none_is_no_list() -> None:
     since = datetime.now(UTC)
     assert Service(lambda _: {"items": None}).run(SERVICE.find(KEY, since)) is None

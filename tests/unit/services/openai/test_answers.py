@@ -11,12 +11,12 @@ import orjson
 import pytest
 from openai.types import Batch, FileObject
 
-from overnight.errors import SpecError
+from overnight.errors import ServiceError, SpecError
 from overnight.jobs import JobKey
 from overnight.services.openai.service import OpenAIBatchService, OpenAIBatchSpec
 from overnight.transport.flow import Flow
 from overnight.transport.http import HttpCall
-from unit.services.answers import check
+from unit.services.answers import Service, check
 
 KEY = JobKey(dag_id="d", task_id="t", run_id="r", fingerprint="0" * 16)
 NOW = int(datetime.now(UTC).timestamp())
@@ -80,6 +80,23 @@ def test_reading_verbs(status: str) -> None:
         "list_statuses": lambda: SERVICE.list_statuses({"batch_1"}),
     }
     check(verbs, good(status=status), seeds=range(100))
+
+
+def test_an_error_with_a_status_of_success_is_a_service_error_with_its_words(spec: OpenAIBatchSpec) -> None:
+    since = datetime.now(UTC)
+    answer = {"error": {"message": "the words", "code": "odd"}}
+    verbs: list[Callable[[], Flow[Any]]] = [
+        lambda: SERVICE.find(KEY, since),
+        lambda: SERVICE.status(REF),
+        lambda: SERVICE.cancel(REF),
+        lambda: SERVICE.results(REF),
+        lambda: SERVICE.list_statuses({"batch_1"}),
+        lambda: SERVICE.list_queue("m"),
+        lambda: SERVICE.submit(spec, KEY),
+    ]
+    for verb in verbs:
+        with pytest.raises(ServiceError, match="the words"):
+            Service(lambda _: answer).run(verb())
 
 
 def test_submit(spec: OpenAIBatchSpec) -> None:

@@ -286,6 +286,26 @@ def test_an_input_that_the_service_has_deleted_is_asked_for(tmp_path: Path) -> N
     assert join_results(manifest, chunks, input_uri=str(tmp_path / "in"), **uris).succeeded == 1
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"<!doctype html>\n<html>gateway</html>\n",
+        b"\n  <html>gateway</html>",
+        b'{"error": {"code": 503, "message": "gateway"}}',
+        b'{"error": "gateway"}\n',
+    ],
+)
+@pytest.mark.parametrize("counts", [JobCounts(), JobCounts(total=2, succeeded=2, failed=0)])
+def test_another_answer_than_the_result_file_makes_no_retry_file(
+    tmp_path: Path, answer: bytes, counts: JobCounts
+) -> None:
+    with pytest.raises(
+        UnavailableError, match="is not the batch's result file; something else answered: .*(html|gateway)"
+    ):
+        Joined(tmp_path, dump(asked("a"), asked("b")), answer, counts=counts)
+    assert not (tmp_path / "retry.jsonl").exists()
+
+
 def test_blank_lines_are_no_requests_and_count_as_lines(tmp_path: Path) -> None:
     joined = Joined(tmp_path, dump(b"\n", asked("a"), b" \r\n", asked("b"), b"\n"), dump(b"\n", done("a")))
     assert (joined.counts.submitted, joined.counts.succeeded, joined.counts.missing) == (2, 1, 1)
@@ -374,7 +394,12 @@ def test_every_line_is_accounted_for_exactly_once(
 )
 def test_no_result_line_breaks_the_join(tmp_path_factory: pytest.TempPathFactory, line: Any) -> None:
     text = json.dumps(line).encode() + b"\n"
-    joined = Joined(tmp_path_factory.mktemp("join"), dump(asked("a")), text, text)
+    folder = tmp_path_factory.mktemp("join")
+    if isinstance(line, dict) and line.get("error") and not line.keys() & {"custom_id", "response"}:
+        with pytest.raises(UnavailableError, match="is not the batch's result file"):
+            Joined(folder, dump(asked("a")), text, text)
+        return
+    joined = Joined(folder, dump(asked("a")), text, text)
     counts = joined.counts
     assert counts.submitted == 1 == counts.succeeded + counts.failed + counts.expired + counts.missing
 
@@ -400,7 +425,7 @@ COUNTS = JobCounts(total=3, succeeded=3, failed=0)
     ids=["an error with 200", "HTML", "nothing", "cut in a line", "cut after a line"],
 )
 def test_files_with_fewer_results_than_the_service_counts_give_no_retry_file(tmp_path: Path, output: bytes) -> None:
-    with pytest.raises(UnavailableError, match="3 requests by the service's count"):
+    with pytest.raises(UnavailableError, match="3 requests by the service's count|is not the batch's result file"):
         Joined(tmp_path, THREE, output, counts=COUNTS)
     assert not (tmp_path / "retry.jsonl").exists()
 

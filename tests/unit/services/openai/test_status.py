@@ -4,11 +4,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from airflow._shared.secrets_masker import DEFAULT_SENSITIVE_FIELDS, _secrets_masker
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from overnight.jobs import FailureCause, JobCounts, JobState
-from overnight.services.openai.status import MAX_ERRORS, read_status
+from overnight.services.openai.status import MAX_ERRORS, read_status, read_usage
 
 
 def counts(total: int, completed: int, failed: int) -> dict[str, int]:
@@ -161,6 +162,26 @@ def test_a_repeated_expiry_tells_when_the_results_lapse() -> None:
 def test_an_expiry_beyond_all_calendars_reads_as_unknown() -> None:
     batch = {"status": "completed", "completed_at": 1, "output_expires_after": {"seconds": 10**20}}
     assert read_status(batch).results_expire_at is None
+
+
+def test_what_a_batch_used_is_under_names_that_airflow_does_not_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    masker = _secrets_masker()
+    monkeypatch.setattr(masker, "sensitive_variables_fields", list(DEFAULT_SENSITIVE_FIELDS))
+    usage = read_usage(
+        {
+            "input_tokens": 7, "input_tokens_details": {"cached_tokens": 3},
+            "output_tokens": 5, "output_tokens_details": {"reasoning_tokens": 2}, "total_tokens": 12,
+        }
+    )  # fmt: skip
+    assert usage == {"input": 7, "cached_input": 3, "output": 5, "reasoning_output": 2, "total": 12}
+    assert masker.redact({"results": {"detail": {"usage": usage}}}) == {"results": {"detail": {"usage": usage}}}
+    # The names of the older endpoints.
+    assert read_usage({"prompt_tokens": 7, "total_tokens": 7}) == {"input": 7, "total": 7}
+
+
+@pytest.mark.parametrize("value", [None, [], "text", {}, {"input_tokens": "7"}, {"input_tokens_details": None}])
+def test_usage_that_is_not_given_is_not_made_up(value: Any) -> None:
+    assert read_usage(value) == {}
 
 
 ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.none()) | st.just({})

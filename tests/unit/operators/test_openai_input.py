@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from overnight.ingest.report.dead_letters import read_dead_letters
+from overnight.operators.openai import OpenAIBatchInputOperator
+from overnight.services.openai.input import RequestTemplate
+
+
+def prepare(folder: Path, **arguments: Any) -> tuple[list[dict[str, Any]], Any]:
+    ti = Mock()
+    given = {"documents": f"{folder}/in/", "target": f"{folder}/out", "aws_conn_id": None, **arguments}
+    operator = OpenAIBatchInputOperator(task_id="t", template=RequestTemplate.embeddings("m"), **given)
+    parts = operator.execute({"ti": ti})  # type: ignore[typeddict-item]
+    return parts, ti.xcom_push.call_args.kwargs["value"]
+
+
+def write(folder: Path, **files: str) -> None:
+    (folder / "in").mkdir()
+    for name, content in files.items():
+        (folder / "in" / f"{name}.jsonl").write_text(content)
+
+
+def test_no_file_is_refused_with_the_way_to_allow_it(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(AirflowFailException, match=r"No file matches .* set allow_empty"):
+        prepare(tmp_path)
+    with pytest.raises(AirflowFailException, match="No file matches"):
+        prepare(tmp_path, allow_empty="False")
+
+
+@pytest.mark.parametrize("allowed", [True, "True"])
+def test_a_day_without_documents_can_be_allowed(tmp_path: Path, allowed: Any) -> None:
+    (tmp_path / "in").mkdir()
+    assert prepare(tmp_path, allow_empty=allowed) == ([], {"count": 0, "uri": None})
+
+
+def test_blank_lines_and_rejected_documents_of_several_files(tmp_path: Path) -> None:
+    write(tmp_path, a='\n{"id": 1, "text": "x"}\n\n', b='{"id": 2, "text": "x"}\n{"id": 1, "text": "again"}\n\n')
+    parts, rejected = prepare(tmp_path, on_bad_document="reject")
+    assert [part["requests"] for part in parts] == [2]
+    (record,) = read_dead_letters(rejected["uri"])
+    assert (Path(record.uri).name, record.line, record.code) == ("b.jsonl", 2, "duplicate")
+    assert record.reason.endswith("a.jsonl already")
