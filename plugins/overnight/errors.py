@@ -8,6 +8,7 @@ What can go wrong with a remote job, by who can mend it.
     │   └── ChangedSpecError       the task's job is running with another spec
     ├── ServiceError               a call failed
     │   ├── RequestRefusedError    400, 409, 413, 422: the request is wrong
+    │   │   └── ConnectionConfigError    no call can be made: a CA file, a proxy, a scheme
     │   ├── CredentialsError       401, 403
     │   ├── NotFoundError       404, 410
     │   ├── UnsupportedError       the service cannot do that, ever (cancelling an ingestion, say)
@@ -69,6 +70,15 @@ class ServiceError(OvernightError):
 
 class RequestRefusedError(ServiceError):
     """The service understood the request and refuses it; sending it again changes nothing."""
+
+
+class ConnectionConfigError(RequestRefusedError):
+    """
+    No call can be made with what the connection, or the task's environment, says.
+
+    A CA file that cannot be read, a proxy that cannot be used, a certificate that is not trusted, ``https`` where the
+    server speaks ``http``.
+    """
 
 
 class CredentialsError(ServiceError):

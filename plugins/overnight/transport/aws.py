@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from botocore import xform_name
@@ -15,6 +16,7 @@ from botocore.exceptions import (
     CredentialRetrievalError,
     HTTPClientError,
     IncompleteReadError,
+    InvalidProxiesConfigError,
     InvalidRegionError,
     NoCredentialsError,
     NoRegionError,
@@ -30,15 +32,19 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 
 from overnight.errors import (
+    ConnectionConfigError,
     CredentialsError,
     RateLimitedError,
     RequestRefusedError,
     ServiceError,
     UnavailableError,
 )
-from overnight.transport.flow import Transport
+from overnight.transport.certificates import explain_tls
+from overnight.transport.flow import TimeIsUpError, Transport, call_within
 
 MAX_MESSAGE: Final = 1_000
+CALL_SECONDS: Final = 900.0
+"""All the time that one operation has, boto's own attempts included."""
 
 _THROTTLED: Final = frozenset(
     {
@@ -55,6 +61,11 @@ _THROTTLED: Final = frozenset(
         "TooManyRequestsException",
     }
 )
+# Said with 400, too.
+_TRANSIENT: Final = frozenset(
+    {"InternalError", "InternalFailure", "InternalServerException", "RequestTimeout", "RequestTimeoutException",
+     "ServiceUnavailable", "ServiceUnavailableException"}
+)  # fmt: skip
 _CREDENTIALS: Final = frozenset(
     {
         "AccessDenied",
@@ -148,13 +159,20 @@ class AwsTransport(Transport[AwsCall, dict[str, Any]]):
         :raises ServiceError: see :func:`to_service_error`.
         """
         try:
-            method = getattr(self._client(call.service), xform_name(call.operation))
-            answer: dict[str, Any] = method(**call.arguments)
-            body = answer.get("Body")
-            if body is not None:
-                answer["Body"] = body.read()
+            return call_within(CALL_SECONDS, partial(self._send, call))
+        except TimeIsUpError:
+            raise UnavailableError(
+                f"{call.service} {call.operation}: no whole answer came within {CALL_SECONDS:.0f} s."
+            ) from None
         except (BotoCoreError, ClientError, ResponseParserError) as error:
             raise to_service_error(error, call, self._explain) from error
+
+    def _send(self, call: AwsCall) -> dict[str, Any]:
+        method = getattr(self._client(call.service), xform_name(call.operation))
+        answer: dict[str, Any] = method(**call.arguments)
+        body = answer.get("Body")
+        if body is not None:
+            answer["Body"] = body.read()
         return answer
 
     async def asend(self, call: AwsCall) -> dict[str, Any]:
@@ -193,6 +211,9 @@ def to_service_error(error: Exception, call: AwsCall, explain: Explain = _explai
             or explain(refusal)
             or RequestRefusedError(refusal.text, status=refusal.status, code=refusal.code)
         )
+    refused = explain_tls(error, call.service)
+    if refused is not None:
+        return refused
     text = f"{call.service} {call.operation}: {_first_line(str(error))}"
     match error:
         case (
@@ -206,6 +227,8 @@ def to_service_error(error: Exception, call: AwsCall, explain: Explain = _explai
             return CredentialsError(f"{text} Give the AWS connection credentials, or the machine a role.")
         case NoRegionError() | InvalidRegionError():
             return CredentialsError(f"{text} Set region_name in the AWS connection's extra.")
+        case InvalidProxiesConfigError():
+            return ConnectionConfigError(f"{text} Correct the proxies in the AWS connection's config_kwargs.")
         case ParamValidationError():
             return RequestRefusedError(text)
         case (
@@ -236,7 +259,7 @@ def _explain_common(refusal: AwsRefusal) -> ServiceError | None:
     code, status, call = refusal.code, refusal.status, refusal.call
     if code in _THROTTLED or status == 429:
         return RateLimitedError(refusal.text, status=429, code=code)
-    if status is not None and status >= 500:
+    if code in _TRANSIENT or (status is not None and status >= 500):
         return UnavailableError(refusal.text, status=status, code=code)
     if code in _CREDENTIALS or status in (401, 403):
         action = "s3:ListBucket" if call.operation == "ListObjectsV2" else f"{call.service}:{call.operation}"

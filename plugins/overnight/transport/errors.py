@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,17 +23,17 @@ from overnight.errors import (
     UnsupportedError,
     shorten,
 )
+from overnight.transport.certificates import explain_tls
 
 MAX_PATH: Final = 500
 """Characters of a call's path that an error quotes."""
-MAX_CHAIN: Final = 10
-"""How deep an error's causes are looked through."""
 MAX_RETRY_AFTER: Final = 300.0
 """Seconds; a server that asks for more gets asked again after this."""
 
 SECRET_NAME: Final = re.compile(r"authorization|key|token|secret|password|credential|connection|cookie", re.IGNORECASE)
 """Headers whose values are never quoted and never leave their origin."""
 _SHORTEST_SECRET = 6
+_ENDS = (".", "!", "?", "…")
 
 ErrorReader: TypeAlias = Callable[[Any], tuple[str | None, str] | None]
 """Picks ``(code, message)`` out of a decoded error body; ``None`` when there is no message."""
@@ -82,10 +81,7 @@ class Errors:
         message = f"{self._service} answered {request.method} {get_path(response)} with {status}: "
         # Cut last: of a secret that is cut in two, no half would be recognised.
         text = without(self._secrets, _redact(request.headers, text))
-        text = shorten(text).strip()
-        if remedy and not text.endswith((".", "!", "?", "…")):
-            text += "."
-        message = f"{message}{text} {remedy}".strip()
+        message = add_remedy(f"{message}{shorten(text).strip()}", remedy)
         kind = self._kind(status, code)
         if issubclass(kind, TransientError):
             return kind(message, status=status, code=code, retry_after=retry_after(response))
@@ -113,18 +109,23 @@ class Errors:
                 f"{self._service} redirects {method} {path} in a circle. Check the connection's address."
             )
         why = shorten(f"{type(error).__name__}: {error}".rstrip(": "))
-        if _find_certificate_error(error) is not None:
-            # The same certificate is refused at every attempt.
-            return RequestRefusedError(
-                f"{self._service}: the certificate of the server is not trusted ({why}). Name the CA's file in the "
-                "connection, or in SSL_CERT_FILE; where the connection's address is wrong, correct it."
-            )
+        refused = explain_tls(error, self._service)
+        if refused is not None:
+            return refused
         if isinstance(error, httpx.ProxyError):
             return UnavailableError(
                 f"{self._service}: the proxy gave no whole answer to {method} {path} ({why}). Check HTTP_PROXY, "
                 "HTTPS_PROXY and NO_PROXY in the task's environment."
             )
         return UnavailableError(f"{self._service} gave no whole answer to {method} {path} ({why}).")
+
+    def too_slow(self, method: str, path: str, seconds: float) -> UnavailableError:
+        """Return the error for a call whose answer did not come to its end in time."""
+        path = shorten(path.partition("?")[0], MAX_PATH)
+        return UnavailableError(
+            f"{self._service} gave no whole answer to {method} {path} within {seconds:.1f} s, all the time that one "
+            "call has."
+        )
 
     def _kind(self, status: int, code: str | None) -> type[ServiceError]:
         if code in self._final_codes:
@@ -145,16 +146,6 @@ class Errors:
         if read is None:
             return None, response.text.strip() or response.reason_phrase
         return read
-
-
-def _find_certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
-    """Return the verification failure that an error of httpx was caused by, if it was one."""
-    seen = 0
-    while error is not None and seen < MAX_CHAIN:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return error
-        error, seen = error.__cause__ or error.__context__, seen + 1
-    return None
 
 
 def retry_after(response: httpx.Response) -> float | None:
@@ -196,6 +187,14 @@ def read_error(body: Any) -> tuple[str | None, str] | None:
 def get_path(response: httpx.Response) -> str:
     """Return the path that answered. The query is left out: it can carry tokens (presigned URLs)."""
     return response.request.url.path
+
+
+def add_remedy(text: str, remedy: str) -> str:
+    """Return a text and what a user can do about it, as sentences."""
+    text = text.rstrip()
+    if not remedy or remedy in text:
+        return text
+    return f"{text if text.endswith(_ENDS) else f'{text}.'} {remedy}"
 
 
 def without(secrets: Collection[str], text: str) -> str:

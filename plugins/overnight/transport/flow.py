@@ -97,6 +97,36 @@ def bound(flow: Flow[T], seconds: float) -> Flow[T]:
         flow.close()
 
 
+class TimeIsUpError(Exception):
+    """A call did not end in its time. For transports, which say of which call."""
+
+
+def call_within(seconds: float, function: Callable[[], T]) -> T:
+    """
+    Call a blocking function in a thread, and wait for its end for a limited time.
+
+    A call that takes longer goes on in its thread until its own time-outs end it, and its result is dropped.
+
+    :raises TimeIsUpError: it takes longer. Whatever the function raises is raised here.
+    """
+    done: Future[T] = Future()
+
+    def carry_out() -> None:
+        try:
+            done.set_result(function())
+        except BaseException as error:  # it is raised in the thread that waits
+            done.set_exception(error)
+
+    # A daemon, so that a server which never ends its answer does not keep the process from ending.
+    threading.Thread(target=copy_context().run, args=(carry_out,), daemon=True).start()
+    try:
+        return done.result(seconds)
+    except FutureTimeoutError:
+        if done.done():
+            raise
+        raise TimeIsUpError from None
+
+
 class Transport(ABC, Generic[CallT, AnswerT]):
     """
     Carries out the calls that a flow yields, blocking or on an event loop.
@@ -164,21 +194,9 @@ class Transport(ABC, Generic[CallT, AnswerT]):
             return list(pool.map(self._outcome, call.calls))
 
     def _carry_out_within(self, within: Within) -> Any:
-        done: Future[Any] = Future()
-
-        def carry_out() -> None:
-            try:
-                done.set_result(self._carry_out(within.call))
-            except BaseException as error:  # it is raised in the thread that waits
-                done.set_exception(error)
-
-        # A daemon, so that a server which never ends its answer does not keep the process from ending.
-        threading.Thread(target=copy_context().run, args=(carry_out,), daemon=True).start()
         try:
-            return done.result(within.seconds)
-        except FutureTimeoutError:
-            if done.done():
-                raise
+            return call_within(within.seconds, partial(self._carry_out, within.call))
+        except TimeIsUpError:
             raise _build_too_slow_error(within) from None
 
     def _outcome(self, call: CallT) -> AnswerT | ServiceError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import threading
@@ -9,7 +10,8 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, BinaryIO, Final
+from functools import partial
+from typing import Any, BinaryIO, Final, TypeVar
 
 import httpx
 import orjson
@@ -21,15 +23,22 @@ from tenacity import (
     stop_after_attempt,
 )
 
-from overnight.errors import QueueFullError, RateLimitedError, SpecError, TransientError
+from overnight.errors import ConnectionConfigError, QueueFullError, RateLimitedError, SpecError, TransientError
+from overnight.transport.certificates import load_certificates
 from overnight.transport.errors import SECRET_NAME, ErrorReader, Errors, retry_after
-from overnight.transport.flow import Transport
+from overnight.transport.flow import TimeIsUpError, Transport, call_within
 from overnight.transport.resume import Reading
 
 log = logging.getLogger(__name__)
 
+ClientT = TypeVar("ClientT", httpx.Client, httpx.AsyncClient)
+
 MAX_BACKOFF: Final = 30.0
 """Seconds between two attempts where the server does not name a time."""
+TIMEOUTS_PER_CALL: Final = 5.0
+"""How many times its time-out one attempt of a call may take as a whole."""
+SLOWEST_STREAM: Final = 1 << 16
+"""Bytes of a file that have to arrive in the time of one whole call."""
 
 
 class Retry(Enum):
@@ -69,7 +78,8 @@ class HttpCall:
     files: Mapping[str, tuple[str, Callable[[], BinaryIO]]] | None = None
     retry: Retry = Retry.SAFE
     timeout: float | None = None
-    """Seconds for each read or write; the transport's own when ``None``."""
+    """Seconds for each read or write; the transport's own when ``None``. All of an attempt takes five times as long at
+    most, however slowly the bytes arrive."""
     whole: bool = False
     """Answer with an :class:`HttpAnswer`, for a service that says something in its headers."""
     decode: Callable[[bytes], Any] = orjson.loads
@@ -100,7 +110,11 @@ class HttpTransport(Transport[HttpCall, Any]):
     :param base_url: Everything that a call's path is relative to.
     :param headers: Sent with every call. Credentials go here or into ``auth``, and nowhere else: no error
         and no log line of this class quotes a request's headers, nor an answer that repeats a credential of them.
+    :param verify: ``False`` takes any certificate; the path of a CA file or folder; ``True`` takes the one that
+        ``SSL_CERT_FILE``, ``SSL_CERT_DIR``, ``REQUESTS_CA_BUNDLE`` or ``CURL_CA_BUNDLE`` names, else those of certifi.
     :param timeout: Seconds to wait for a connection, for each read and for each write.
+    :param limit: Seconds for one attempt of a call as a whole, from the look-up of the name to the last byte of the
+        answer; :data:`TIMEOUTS_PER_CALL` times its time-out when left out.
     :param attempts: How often a repeatable call is sent at most.
     :param backoff: Seconds before the second attempt, doubled for each one after it.
     :param error_reader: Picks ``(code, message)`` out of a decoded error body.
@@ -122,6 +136,7 @@ class HttpTransport(Transport[HttpCall, Any]):
         params: Mapping[str, str] | None = None,
         verify: bool | str = True,
         timeout: float = 60.0,
+        limit: float | None = None,
         attempts: int = 6,
         backoff: float = 0.5,
         error_reader: ErrorReader | None = None,
@@ -141,9 +156,11 @@ class HttpTransport(Transport[HttpCall, Any]):
             "headers": self._headers,
             "params": dict(params or {}),
             "auth": auth,
-            "verify": verify,
             "timeout": httpx.Timeout(timeout, connect=min(timeout, 10.0)),
         }
+        self._verify = verify
+        self._timeout = timeout
+        self._limit = limit
         self._attempts = attempts
         self._backoff = backoff
         self._errors = Errors(
@@ -165,7 +182,7 @@ class HttpTransport(Transport[HttpCall, Any]):
         """The blocking client, made when it is first needed."""
         with self._making_client:
             if self._client is None:
-                self._client = httpx.Client(**self._options, event_hooks={"request": [self._keep_home]})
+                self._client = self._make_client(httpx.Client, self._keep_home)
             return self._client
 
     @property
@@ -176,18 +193,18 @@ class HttpTransport(Transport[HttpCall, Any]):
             async def keep_home(request: httpx.Request) -> None:
                 self._keep_home(request)
 
-            self._async_client = httpx.AsyncClient(**self._options, event_hooks={"request": [keep_home]})
+            self._async_client = self._make_client(httpx.AsyncClient, keep_home)
         return self._async_client
 
     def send(self, call: HttpCall) -> Any:
         """Send one call, repeating it as ``call.retry`` allows, and return the decoded body."""
         retrying = Retrying(**self._retry_options(call))
-        return retrying(self._send_once, call)
+        return retrying(self._send_within, call)
 
     async def asend(self, call: HttpCall) -> Any:
         """Send one call on the event loop, repeating it as ``call.retry`` allows."""
         retrying = AsyncRetrying(**self._retry_options(call))
-        return await retrying(self._asend_once, call)
+        return await retrying(self._asend_within, call)
 
     def stream(self, path: str, *, start: int = 0) -> Iterator[bytes]:
         """
@@ -228,6 +245,40 @@ class HttpTransport(Transport[HttpCall, Any]):
             await self._async_client.aclose()
             self._async_client = None
 
+    def _make_client(self, kind: Callable[..., ClientT], keep_home: Callable[[httpx.Request], Any]) -> ClientT:
+        verify = load_certificates(self._verify, self.service)
+        try:
+            return kind(**self._options, verify=verify, event_hooks={"request": [keep_home]})
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            # Not quoted: a proxy's address may hold a password.
+            what = "needs the package httpx[socks]" if isinstance(error, ImportError) else "is none that can be used"
+            raise ConnectionConfigError(
+                f"{self.service}: the proxy in the task's environment {what}. Correct HTTP_PROXY, HTTPS_PROXY, "
+                "ALL_PROXY and NO_PROXY, or install that on every worker and triggerer."
+            ) from None
+
+    def _get_limit(self, call: HttpCall) -> float:
+        if self._limit is not None:
+            return self._limit
+        return TIMEOUTS_PER_CALL * (call.timeout if call.timeout is not None else self._timeout)
+
+    def _send_within(self, call: HttpCall) -> Any:
+        limit = self._get_limit(call)
+        try:
+            return call_within(limit, partial(self._send_once, call))
+        except TimeIsUpError:
+            raise self._errors.too_slow(call.method, call.path, limit) from None
+
+    async def _asend_within(self, call: HttpCall) -> Any:
+        limit = self._get_limit(call)
+        try:
+            async with asyncio.timeout(limit) as timer:
+                return await self._asend_once(call)
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            raise self._errors.too_slow(call.method, call.path, limit) from None
+
     def _send_once(self, call: HttpCall) -> Any:
         opened: list[BinaryIO] = []
         try:
@@ -264,7 +315,7 @@ class HttpTransport(Transport[HttpCall, Any]):
                     response.read()
                     raise self._errors.answered(response)
                 skip = reading.check_start(response, self.service)
-                for chunk in response.iter_bytes():
+                for chunk in self._check_pace(path, response.iter_bytes()):
                     kept = chunk[skip:] if skip else chunk
                     skip = max(0, skip - len(chunk))
                     if kept:
@@ -273,6 +324,18 @@ class HttpTransport(Transport[HttpCall, Any]):
                     raise reading.shorter(self.service)
         except (httpx.RequestError, httpx.InvalidURL) as error:
             raise self._errors.unanswered("GET", path, error) from None
+
+    def _check_pace(self, path: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Pass a file's pieces on, unless they come so slowly that the file would never end."""
+        limit = self._get_limit(HttpCall("GET", path))
+        since, arrived = time.monotonic(), 0
+        for chunk in chunks:
+            arrived += len(chunk)
+            yield chunk
+            if arrived >= SLOWEST_STREAM:
+                since, arrived = time.monotonic(), 0
+            elif time.monotonic() - since > limit:
+                raise self._errors.too_slow("GET", path, limit)
 
     def _keep_home(self, request: httpx.Request) -> None:
         # httpx drops ``Authorization`` alone when a redirect leaves the origin, and nothing for an absolute path.

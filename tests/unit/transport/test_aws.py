@@ -63,6 +63,7 @@ def raising(error: Exception) -> AwsTransport:
         (refusal("TooManyRequestsException", status=429), RateLimitedError),
         (refusal("InternalFailure", status=500), UnavailableError),
         (refusal("ServiceUnavailable", status=503), UnavailableError),
+        (refusal("RequestTimeout"), UnavailableError),
         (refusal("AccessDeniedException"), CredentialsError),
         (refusal("ExpiredTokenException"), CredentialsError),
         (refusal("UnrecognizedClientException"), CredentialsError),
@@ -155,3 +156,12 @@ def test_a_services_own_words_are_its_own_to_explain() -> None:
     assert type(to_service_error(refusal("Gone"), call, explain)) is NotFoundError
     assert type(to_service_error(refusal("Other"), call, explain)) is RequestRefusedError
     assert type(to_service_error(refusal("Gone", status=503), call, explain)) is UnavailableError
+
+
+def test_an_operation_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    monkeypatch.setattr("overnight.transport.aws.CALL_SECONDS", 0.05)
+    transport = AwsTransport(lambda service: Client(lambda **_: over.wait()))
+    with pytest.raises(UnavailableError, match="no whole answer"):
+        transport.send(AwsCall("sagemaker", "ListTransformJobs"))
+    over.set()

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import logging
+import socket
+import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -25,7 +28,7 @@ from overnight.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from overnight.transport.errors import MAX_RETRY_AFTER, retry_after
+from overnight.transport.errors import MAX_RETRY_AFTER, add_remedy, retry_after
 from overnight.transport.http import HttpCall, HttpTransport, Retry
 
 KEY = "sk-very-secret-4711"
@@ -526,3 +529,60 @@ def test_a_closed_transport_can_be_used_again(server: Server) -> None:
     for _ in range(2):
         with transport:
             transport.send(GET)
+
+
+@pytest.fixture
+def stuck() -> Iterator[tuple[str, threading.Event]]:
+    """A server that answers a request's first line and headers one after the other, for ever."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    over = threading.Event()
+
+    def drip(client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            client.recv(65536)
+            client.sendall(b"HTTP/1.1 200 OK\r\n")
+            while not over.wait(0.005):
+                client.sendall(b"X-Slow: 1\r\n")
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=drip, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}", over
+    over.set()
+    listener.close()
+
+
+@pytest.mark.parametrize("call", [GET, CREATE], ids=["read", "create"])
+def test_an_answer_that_never_ends_is_none_however_lively_it_is(
+    stuck: tuple[str, threading.Event], send: Send, call: HttpCall
+) -> None:
+    # The headers never stop coming, so no time-out of a single read ends this.
+    transport = HttpTransport(service="Test", base_url=stuck[0], limit=0.3, attempts=1)
+    with pytest.raises(UnavailableError, match=r"no whole answer to (GET|POST) things within 0.3 s"):
+        send(transport, call)
+
+
+def test_a_file_that_comes_too_slowly_to_end_is_broken_off(server: Server) -> None:
+    server.answers = [Answer(200, b"x" * 20)]
+    transport = transport_to(server, limit=0.0, attempts=1)
+    with transport, pytest.raises(UnavailableError, match="no whole answer to GET file"):
+        list(transport.stream("file"))
+
+
+def test_a_file_of_any_length_is_read_while_it_comes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overnight.transport.http.SLOWEST_STREAM", 1)
+    server.answers = [Answer(200, b"x" * 200_000)]
+    with transport_to(server, limit=0.0, attempts=1) as transport:
+        assert sum(map(len, transport.stream("file"))) == 200_000
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("no", "no. Do this."), ("no.", "no. Do this."), ("no! ", "no! Do this."), ("no…", "no… Do this.")],
+)
+def test_a_remedy_is_a_sentence_of_its_own(text: str, told: str) -> None:
+    assert add_remedy(text, "Do this.") == told
+    assert add_remedy(told, "Do this.") == told

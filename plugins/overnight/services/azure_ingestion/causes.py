@@ -20,7 +20,7 @@ from overnight.errors import (
 )
 from overnight.jobs.cause import Cause, find_cause
 from overnight.jobs.model import FailureCause
-from overnight.transport.errors import read_error
+from overnight.transport.errors import add_remedy, read_error
 
 MAX_DETAILS: Final = 10
 """How many details of an error are quoted."""
@@ -106,8 +106,10 @@ _GATEWAY: Final = {
 }
 """The gateway in front of the service puts the status where the code belongs."""
 
-FINAL_CODES: Final = frozenset({"quotaExceeded"})
-"""Codes that no waiting mends even when they come with a 429 or 503."""
+FINAL_CODES: Final = frozenset({"quotaExceeded", "QuotaExceeded"})
+"""Codes that no waiting mends even when they come with a 429 or 503; later previews capitalise them."""
+THROTTLED_CODES: Final = frozenset({"tooManyRequests", "TooManyRequests"})
+"""Codes that say "not carried out, try later", whatever the status."""
 
 
 def get_cause(code: str | None) -> Cause | None:
@@ -126,7 +128,7 @@ def explain(error: ServiceError) -> ServiceError:
     known = get_cause(error.code)
     if known is None:
         return error
-    text = str(error) if known.remedy in str(error) else f"{error} {known.remedy}"
+    text = add_remedy(str(error), known.remedy)
     kind = _KINDS.get(normalise(error.code), RequestRefusedError)
     if issubclass(kind, TransientError):
         wait = error.retry_after if isinstance(error, TransientError) else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from overnight.errors import SpecError
-from overnight.services.azure_ingestion.causes import CAUSES, FINAL_CODES, read_azure_error
+from overnight.services.azure_ingestion.causes import CAUSES, FINAL_CODES, THROTTLED_CODES, read_azure_error
 from overnight.transport.errors import without
 from overnight.transport.http import HttpTransport, check_headers
 
@@ -90,6 +90,7 @@ class AzureIngestionConnection:
                 404: CAUSES["notfound"].remedy,
             },
             final_codes=FINAL_CODES,
+            throttled_codes=THROTTLED_CODES,
             secrets=self.secrets(),
         )
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from overnight.errors import shorten
 from overnight.jobs import FailureCause, JobCounts, JobError, JobState, JobStatus
 from overnight.services.azure_ingestion.causes import get_cause
+from overnight.transport.errors import add_remedy
 
 MAX_ERRORS: Final = 20
 MAX_WARNINGS: Final = 20
@@ -120,7 +121,7 @@ def _errors(error: Any, scrub: Callable[[str], str]) -> list[JobError]:
         text = f"{text} ({' > '.join(inner)})"
     known = get_cause(code)
     if known is not None:
-        text = f"{text} {known.remedy}"
+        text = add_remedy(text, known.remedy)
     target = shorten(scrub(str(error["target"]))) if error.get("target") else None
     details = error.get("details")
     found = [JobError(code=code, message=text, param=target)]

@@ -21,6 +21,7 @@ from overnight.errors import (
 )
 from overnight.jobs.cause import Cause, find_text_cause, text_cause
 from overnight.jobs.model import FailureCause
+from overnight.transport.errors import add_remedy
 from overnight.transport.opensearch import read_opensearch_error
 
 
@@ -301,7 +302,7 @@ def explain(error: ServiceError) -> ServiceError:
     """
     code = error.code or ""
     if code in _REMOTE_REMEDIES:
-        text = f"{error} {_REMOTE_REMEDIES[code]}"
+        text = add_remedy(str(error), _REMOTE_REMEDIES[code])
         if code == REMOTE_JOB_GONE:
             return NotFoundError(text, status=404, code=code)
         if code == REMOTE_THROTTLED:
@@ -312,7 +313,7 @@ def explain(error: ServiceError) -> ServiceError:
         if isinstance(error, NotFoundError):
             return RequestRefusedError(str(error), code=error.code)
         return error
-    text = f"{error} {rule.remedy}"
+    text = add_remedy(str(error), rule.remedy)
     if issubclass(rule.kind, RateLimitedError):
         return RateLimitedError(text, status=429, code=code, retry_after=_retry_after(error))
     return rule.kind(text, status=404 if rule.kind is NotFoundError else None, code=code)

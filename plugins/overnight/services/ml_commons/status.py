@@ -13,6 +13,7 @@ from overnight.jobs.cause import Cause
 from overnight.services.ml_commons.answers import created_at, plain
 from overnight.services.ml_commons.causes import get_cause
 from overnight.services.openai.status import read_status
+from overnight.transport.errors import add_remedy
 
 STUCK_AFTER: Final = timedelta(minutes=15)
 """How long a batch prediction may be CREATED without a remote job before it counts as lost."""
@@ -137,7 +138,7 @@ def _failed(word: str, text: str, known: Cause | None = None, counts: JobCounts 
         state=JobState.FAILED,
         raw=word,
         counts=counts or JobCounts(),
-        errors=(JobError(message=f"{shorten(text, MAX_TEXT - len(remedy) - 1)} {remedy}".strip()),),
+        errors=(JobError(message=add_remedy(shorten(text, MAX_TEXT - len(remedy) - 2), remedy)),),
         cause=known.cause if known is not None else None,
     )
 
