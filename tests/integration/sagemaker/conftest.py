@@ -78,6 +78,9 @@ class Account:
     def faults(self, **faults: Any) -> None:
         self.admin.put("/_sandbox/faults", json=faults).raise_for_status()
 
+    def limits(self, **limits: int) -> None:
+        self.admin.put("/_sandbox/limits", json=limits).raise_for_status()
+
     def pace(self, **pace: float) -> None:
         self.admin.put("/_sandbox/pace", json=pace).raise_for_status()
 
@@ -115,11 +118,13 @@ def account(sagemaker_url: str, s3_endpoint: str) -> Iterator[Account]:
     with httpx.Client(base_url=sagemaker_url, timeout=30) as admin:
         made = Account(sagemaker_url, s3_endpoint, bucket, admin)
         made.faults()
+        made.limits()
         made.pace(starting=0.0, stopping=0.1)
         admin.delete("/_sandbox/calls").raise_for_status()
         made.s3.create_bucket(Bucket=bucket)
         yield made
         made.faults()
+        made.limits()
         for client in made.made:
             client.close()
 

@@ -2,78 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-from airflow.sdk.exceptions import TaskDeferred
 
-from overnight.operators.openai import OpenAIBatchOperator
+from integration.task_instances import Task, run_all
+from overnight.ingest import LoadReport
+from overnight.operators.load import OpenSearchLoadOperator
+from overnight.operators.openai import OpenAIBatchInputOperator, OpenAIBatchOperator
 from overnight.sandbox.emulator.launch import launch
 from overnight.sandbox.process import free_port, start, wait_ready
+from overnight.services.openai.input import RequestTemplate
 from overnight.services.openai.scan import scan
-from overnight.triggers.room import RoomTrigger
+from overnight.templates.embedding import BATCHES_IN_BUDGET
+from overnight.templates.report import PartReport, PipelineReport
 
 from .conftest import Bench
 
 MODEL = "text-embedding-3-small"
 PARTS = 12
 DOCUMENTS = 40
-
-
-class _State(dict[str, Any]):
-    def set(self, key: str, value: Any) -> None:
-        self[key] = value
-
-
-@dataclass
-class Task:
-    """One mapped task: executed, deferred and resumed as Airflow does it, with one operator per try and resumption."""
-
-    build: Callable[[], OpenAIBatchOperator]
-    run_id: str
-    map_index: int
-    state: _State = field(default_factory=_State)
-    rooms: int = 0
-
-    @property
-    def context(self) -> Any:
-        ti = SimpleNamespace(
-            dag_id="d",
-            task_id="embed",
-            run_id=self.run_id,
-            map_index=self.map_index,
-            max_tries=0,
-            xcom_push=lambda *, key, value: None,
-        )
-        return {"ti": ti, "dag_run": SimpleNamespace(start_date=datetime.now(UTC)), "task_state_store": self.state}
-
-    async def run(self, workers: asyncio.Semaphore) -> dict[str, Any]:
-        event: Any = None
-        while True:
-            try:
-                async with workers:
-                    return await asyncio.to_thread(self.step, event)
-            except TaskDeferred as deferred:
-                trigger = deferred.trigger
-            self.rooms += isinstance(trigger, RoomTrigger)
-            path, arguments = trigger.serialize()
-            assert path.endswith(type(trigger).__name__)
-            (event,) = [event async for event in type(trigger)(**arguments).run()]
-
-    def step(self, event: Any) -> dict[str, Any]:
-        operator = self.build()
-        return (
-            operator.execute(self.context) if event is None else operator.execute_complete(self.context, event.payload)
-        )
 
 
 @pytest.fixture
@@ -86,22 +38,6 @@ def openai_url(tmp_path: Path) -> Iterator[str]:
         yield f"{starting.url}/v1"
     finally:
         process.stop()
-
-
-def run_all(tasks: Sequence[Task], triggerers: int) -> list[dict[str, Any]]:
-    """
-    Run tasks side by side.
-
-    :param triggerers: Each is an event loop of its own, and has a poller and governors of its own as a process has.
-    """
-
-    async def run_some(some: Sequence[Task]) -> list[dict[str, Any]]:
-        workers = asyncio.Semaphore(4)
-        return await asyncio.gather(*(task.run(workers) for task in some))
-
-    with ThreadPoolExecutor(triggerers) as pool:
-        shares = pool.map(lambda number: asyncio.run(run_some(tasks[number::triggerers])), range(triggerers))
-        return [outcome for share in shares for outcome in share]
 
 
 @pytest.mark.parametrize(
@@ -127,8 +63,8 @@ def test_all_parts_are_done_and_the_queue_is_never_over(
     each = scan(uris[0], "/v1/embeddings").tokens
     room = 3 * each + 1
     bench.set("limits", **({"enqueued_tokens": room, **limits} if limits else {}))
-    # Each batch takes a while, so that the queue fills.
-    bench.set("pace", validating=0.05, lines_per_second=DOCUMENTS)
+    # No batch ends before others wait.
+    bench.set("pace", validating=0.05, lines_per_second=0.001)
 
     def build(uri: str) -> Callable[[], OpenAIBatchOperator]:
         return lambda: OpenAIBatchOperator(
@@ -143,7 +79,7 @@ def test_all_parts_are_done_and_the_queue_is_never_over(
 
     tasks = [Task(build(uri), str(tmp_path), number) for number, uri in enumerate(uris)]
 
-    outcomes = run_all(tasks, triggerers)
+    outcomes = run_all(tasks, triggerers, waiting=PARTS // 2, let_go=lambda: bench.set("pace", validating=0.05))
 
     assert [outcome["status"]["state"] for outcome in outcomes] == ["succeeded"] * PARTS
     assert {outcome["status"]["counts"]["succeeded"] for outcome in outcomes} == {DOCUMENTS}
@@ -156,3 +92,78 @@ def test_all_parts_are_done_and_the_queue_is_never_over(
     if budget:
         # Nothing was refused: each part was posted once.
         assert len(bench.requests("POST", "/v1/batches")) == PARTS
+
+
+def test_nine_times_as_many_tokens_as_the_queue_holds_are_one_report(
+    bench: Bench, opensearch_url: str, index_name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A twentieth of 130,000 documents of 200 tokens, and of a queue of 3 M: benchmarks/backpressure.py does all."""
+    openai = {"conn_type": "overnight_openai", "host": bench.url, "password": "sandbox"}
+    monkeypatch.setenv("AIRFLOW_CONN_OPENAI_DEFAULT", json.dumps(openai))
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_OPENSEARCH_DEFAULT", json.dumps({"conn_type": "opensearch", "host": opensearch_url})
+    )
+    documents, each, queue = 6_500, 200, 150_000
+    source = tmp_path / "documents.jsonl"
+    with source.open("w") as file:
+        for number in range(documents):
+            file.write(json.dumps({"id": f"d{number}", "text": f"{number} {'word ' * each}"[: 4 * each]}) + "\n")
+    index = httpx.Client(base_url=f"{opensearch_url}/{index_name}", timeout=60.0)
+    index.put("", json={"settings": {"number_of_replicas": 0}}).raise_for_status()
+    bench.set("limits", enqueued_tokens=queue)
+    bench.set("pace", validating=0.05, lines_per_second=200)
+    prepare = OpenAIBatchInputOperator(
+        task_id="prepare",
+        documents=str(source),
+        target=str(tmp_path / "in"),
+        template=RequestTemplate.embeddings(MODEL, dimensions=8),
+        limits={"tokens": queue // BATCHES_IN_BUDGET},
+        aws_conn_id=None,
+    )
+    parts = Task(lambda: prepare, str(tmp_path)).step()
+
+    def build(part: dict[str, Any]) -> Callable[[], OpenAIBatchOperator]:
+        return lambda: OpenAIBatchOperator(
+            task_id="embed",
+            input_uri=part["uri"],
+            input_sha256=part["sha256"],
+            input_bytes=part["bytes"],
+            input_requests=part["requests"],
+            endpoint="/v1/embeddings",
+            aws_conn_id=None,
+            deferrable=True,
+            poll_interval=0.5,
+            budget={"tokens": queue},
+        )
+
+    def load(part: dict[str, Any], job: dict[str, Any]) -> PartReport:
+        operator = OpenSearchLoadOperator(
+            task_id="load",
+            request={
+                "index_name": index_name,
+                "field_map": {
+                    "_id": ["source[0].$.id", "source[1].$.custom_id"],
+                    "embedding": "source[1].$.response.body.data[0].embedding",
+                },
+                "data_source": {"source": [part["documents_uri"], job]},
+            },
+            aws_conn_id=None,
+        )
+        report = LoadReport.model_validate(Task(lambda: operator, str(tmp_path)).step())
+        return PartReport(submitted=part["requests"], load=report, accepted=True)
+
+    tasks = [Task(build(part), str(tmp_path), number) for number, part in enumerate(parts)]
+    jobs = run_all(tasks)
+    report = PipelineReport.of([load(part, job) for part, job in zip(parts, jobs, strict=True)])
+
+    assert sum(part["tokens"] for part in parts) == documents * each > 8 * queue
+    assert (report.submitted, report.indexed, report.rejected, report.missing) == (documents, documents, 0, 0)
+    assert report.failed_parts == ()
+    index.post("_refresh").raise_for_status()
+    assert index.get("_count").raise_for_status().json()["count"] == documents
+    index.close()
+    enqueued = httpx.get(f"{bench.admin}/queue").raise_for_status().json()[MODEL]
+    assert enqueued["enqueued"] == 0
+    # More than one batch was there at a time, and never more than the budget holds.
+    assert queue // BATCHES_IN_BUDGET < enqueued["peak"] <= queue
+    assert len(bench.requests("POST", "/v1/batches")) == len(parts)

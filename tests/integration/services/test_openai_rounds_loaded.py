@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-from airflow.sdk.exceptions import TaskDeferred
 
+from integration.task_instances import Task, run_all
 from overnight.ingest import LoadReport, read_dead_letters
 from overnight.operators.load import OpenSearchLoadOperator
 from overnight.operators.openai import OpenAIBatchInputOperator, OpenAIBatchOperator
@@ -26,41 +23,6 @@ COUNT = 2_000
 PERMANENT = frozenset(f"d{number}" for number in range(0, COUNT, 100))
 """1 % whose text is longer than the model takes."""
 TEMPLATE = RequestTemplate.embeddings("text-embedding-3-small", dimensions=8)
-
-
-class _Run:
-    """One task instance after the other, with a state store of its own each; what is deferred is waited for."""
-
-    def __init__(self) -> None:
-        self.began = datetime.now(UTC)
-
-    def carry_out(self, task: Any) -> Any:
-        state = _State()
-        ti = SimpleNamespace(
-            dag_id="d",
-            task_id=task.task_id,
-            run_id=str(self.began),
-            map_index=0,
-            max_tries=0,
-            xcom_push=lambda *, key, value: None,
-        )
-        context = {"ti": ti, "dag_run": SimpleNamespace(start_date=self.began), "task_state_store": state}
-        event: Any = None
-        while True:
-            try:
-                return task.execute(context) if event is None else task.execute_complete(context, event.payload)
-            except TaskDeferred as deferred:
-                event = asyncio.run(_collect(deferred.trigger))
-
-
-class _State(dict[str, Any]):
-    def set(self, key: str, value: Any) -> None:
-        self[key] = value
-
-
-async def _collect(trigger: Any) -> Any:
-    (event,) = [event async for event in trigger.run()]
-    return event
 
 
 @pytest.fixture
@@ -89,11 +51,15 @@ def test_what_passes_is_indexed_and_what_does_not_is_a_dead_letter_with_its_code
     source = tmp_path / "documents.jsonl"
     texts = {f"d{number}": "long " * (200 if f"d{number}" in PERMANENT else 1) for number in range(COUNT)}
     source.write_text("".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items()))
-    httpx.put(f"{opensearch_url}/{index_name}", json={"settings": {"number_of_replicas": 0}}).raise_for_status()
+    httpx.put(
+        f"{opensearch_url}/{index_name}", json={"settings": {"number_of_replicas": 0}}, timeout=60
+    ).raise_for_status()
 
-    run = _Run()
-    (part,) = run.carry_out(
-        OpenAIBatchInputOperator(
+    def carry_out(build: Callable[[], Any]) -> Any:
+        return run_all([Task(build, str(tmp_path))])[0]
+
+    (part,) = carry_out(
+        lambda: OpenAIBatchInputOperator(
             task_id="prepare",
             documents=str(source),
             target=str(tmp_path / "in"),
@@ -101,8 +67,8 @@ def test_what_passes_is_indexed_and_what_does_not_is_a_dead_letter_with_its_code
             aws_conn_id=None,
         )
     )
-    job = run.carry_out(
-        OpenAIBatchOperator(
+    job = carry_out(
+        lambda: OpenAIBatchOperator(
             task_id="embed",
             input_uri=part["uri"],
             endpoint="/v1/embeddings",
@@ -115,8 +81,8 @@ def test_what_passes_is_indexed_and_what_does_not_is_a_dead_letter_with_its_code
     )
     dead_letters = str(tmp_path / "dead-letters.jsonl")
     report = LoadReport.model_validate(
-        run.carry_out(
-            OpenSearchLoadOperator(
+        carry_out(
+            lambda: OpenSearchLoadOperator(
                 task_id="load",
                 request={
                     "index_name": index_name,
@@ -148,9 +114,9 @@ def test_what_passes_is_indexed_and_what_does_not_is_a_dead_letter_with_its_code
     # The load's sum is the same, and the index has it.
     assert (report.submitted, report.indexed) == (COUNT, COUNT - len(PERMANENT))
     assert (report.rejected, report.missing, report.dropped) == (len(PERMANENT), 0, 0)
-    httpx.post(f"{opensearch_url}/{index_name}/_refresh").raise_for_status()
+    httpx.post(f"{opensearch_url}/{index_name}/_refresh", timeout=60).raise_for_status()
     query = {"size": COUNT, "_source": False}
-    found = httpx.post(f"{opensearch_url}/{index_name}/_search", json=query).raise_for_status().json()
+    found = httpx.post(f"{opensearch_url}/{index_name}/_search", json=query, timeout=60).raise_for_status().json()
     assert {hit["_id"] for hit in found["hits"]["hits"]} == texts.keys() - PERMANENT
 
     records = list(read_dead_letters(dead_letters))

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from overnight.errors import NotFoundError, RateLimitedError, ServiceError
 from overnight.jobs import JobKey, JobStatus
-from overnight.jobs.queue import Amount, Budget, ListedJob, QueueFull
+from overnight.jobs.governor import ADMISSION_SECONDS
+from overnight.jobs.queue import NOTHING, Amount, Budget, ListedJob, QueueFull
 from overnight.services.sagemaker.answers import list_job_pages
 from overnight.services.sagemaker.connection import SAGEMAKER
 from overnight.services.sagemaker.spec import SageMakerTransformSpec
@@ -46,10 +48,10 @@ class InstanceQueue:
         """
         names: list[str] = []
         for word in _UNFINISHED:
-            following: Mapping[str, Any] | None = {"StatusEquals": word, "MaxResults": PAGE}
-            while following is not None:
-                items, following = yield from list_job_pages(following)
-                names += [item["TransformJobName"] for item in items]
+            names += yield from _list_names({"StatusEquals": word})
+        # Of ours, those that ended between two looks: the room that was reserved for them is free.
+        since = datetime.now(UTC) - timedelta(seconds=2 * ADMISSION_SECONDS)
+        recent = yield from _list_names({"NameContains": "overnight-", "CreationTimeAfter": since})
         # A job that begins to stop between the two lists is in both.
         names = list(dict.fromkeys(names))
         self._known = {name: self._known[name] for name in names if name in self._known}
@@ -61,11 +63,26 @@ class InstanceQueue:
             if isinstance(answer, ServiceError):
                 raise answer
             self._known[name] = _read_resources(answer)
-        return [
-            ListedJob(name, Amount(instances=count), name if JobKey.parse_name(name) is not None else None)
+        listed = [
+            ListedJob(name, Amount(instances=count), _get_own(name))
             for name, (kind, count) in self._known.items()
             if kind in (instance_type, "")
         ]
+        over = [name for name in recent if name not in names and _get_own(name) is not None]
+        return [*listed, *(ListedJob(name, NOTHING, name) for name in over)]
+
+
+def _list_names(arguments: Mapping[str, Any]) -> Flow[list[str]]:
+    names: list[str] = []
+    following: Mapping[str, Any] | None = {**arguments, "MaxResults": PAGE}
+    while following is not None:
+        items, following = yield from list_job_pages(following)
+        names += [item["TransformJobName"] for item in items]
+    return names
+
+
+def _get_own(name: str) -> str | None:
+    return name if JobKey.parse_name(name) is not None else None
 
 
 def get_queue(spec: SageMakerTransformSpec) -> tuple[str, Amount]:
