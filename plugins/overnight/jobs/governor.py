@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from overnight.jobs.queue import NOTHING, UNITS, Amount, ListedJob, QueueRequest
 
@@ -27,6 +27,17 @@ class _Waiter:
     """How many jobs the list had in the first round after the refusal: with so many, the queue is full."""
 
 
+class WaitingState(NamedTuple):
+    """
+    Why a job waits.
+
+    :param place: How many wait longer.
+    """
+
+    place: int
+    text: str
+
+
 @dataclass(frozen=True)
 class Round:
     """
@@ -37,7 +48,7 @@ class Round:
     """
 
     admitted: dict[str, bool]
-    states: dict[str, str] = field(default_factory=dict)
+    states: dict[str, WaitingState] = field(default_factory=dict)
 
 
 class Governor:
@@ -133,12 +144,13 @@ class Governor:
         return used.jobs < jobs_then or now - waiter.joined_at >= PROBE_SECONDS
 
 
-def _describe(request: QueueRequest, used: Amount, place: int, listed: object) -> str:
+def _describe(request: QueueRequest, used: Amount, place: int, listed: object) -> WaitingState:
     about = "about " if request.amount.estimated else ""
     unit = next(unit for unit in UNITS if getattr(request.amount, unit) or unit == UNITS[-1])
-    needs = f"{about}{getattr(request.amount, unit):,} {unit}"
+    count = getattr(request.amount, unit)
+    needs = f"{about}{count:,} {unit if count != 1 else unit.removesuffix('s')}"
     queue = f"the {request.where} is full"
     if listed is not None:
         queue = f"{request.limit.describe(used)} are in the {request.where}"
-    ahead = f"; {place} older ones wait before it" if place else ""
-    return f"queued here: {queue}, this job needs {needs}{ahead}"
+    ahead = f"; {place} wait{'s' if place == 1 else ''} before it" if place else ""
+    return WaitingState(place, f"queued here: {queue}, this job needs {needs}{ahead}")

@@ -56,6 +56,8 @@ def resume(
     """
     if record is None:
         return Submit(0, "this task has submitted no job yet")
+    if record.is_waiting:
+        return Submit(record.generation, "its job has waited for room in the queue")
     if record.ref is None:
         return Submit(record.generation, "the last try ended before it recorded a job")
     following = record.generation + 1

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
@@ -19,7 +19,7 @@ from overnight.errors import (
     UnsupportedError,
 )
 from overnight.jobs.client import JobClient
-from overnight.jobs.governor import Governor
+from overnight.jobs.governor import Governor, WaitingState
 from overnight.jobs.queue import ListedJob, QueueRequest
 from overnight.jobs.service import Service
 from overnight.jobs.wait import Logger, describe_unexpected
@@ -27,6 +27,8 @@ from overnight.transport.flow import Flow, Pause
 
 Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[JobClient[Any]]]
 
+LOG_SECONDS: Final = 3600.0
+"""What is in the queue changes all the time; a job that is not the next says no more often than this why it waits."""
 MIN_GAP: Final = 1.0
 """Seconds between two rounds at least, so that those who come together are decided about together."""
 
@@ -45,7 +47,7 @@ def wait_for_room(
     """
     governor = Governor()
     governor.join(request, time.time())
-    state = ""
+    reason = _Reason()
     while True:
         try:
             listed = yield from _list_queue(service, request.queue)
@@ -55,13 +57,30 @@ def wait_for_room(
             decided = governor.decide(listed, time.time())
             if request.name in decided.admitted:
                 return request.model_copy(update={"alone": decided.admitted[request.name]})
-            if decided.states[request.name] != state:
-                state = decided.states[request.name]
-                log.info("%s is %s.", request.name, state)
+            if reason.is_news(decided.states[request.name], time.time()):
+                log.info("%s is %s.", request.name, reason.text)
         now = time.time()
         if until is not None and now >= until:
-            raise build_deadline_error(request, state)
+            raise build_deadline_error(request, reason.text)
         yield Pause(min(interval, until - now) if until is not None else interval)
+
+
+@dataclass
+class _Reason:
+    """Why a job waits, and when that was written down."""
+
+    text: str = ""
+    is_next: bool = False
+    logged_at: float | None = None
+
+    def is_news(self, state: WaitingState, now: float) -> bool:
+        """Keep the state, and say whether it is worth a line: the first, that it is the next, and one an hour."""
+        became_next = state.place == 0 and not self.is_next
+        self.text, self.is_next = state.text, state.place == 0
+        if self.logged_at is not None and not became_next and now - self.logged_at < LOG_SECONDS:
+            return False
+        self.logged_at = now
+        return True
 
 
 @dataclass(eq=False)
@@ -70,7 +89,7 @@ class _Waiter:
     interval: float
     log: Logger
     turn: asyncio.Future[bool]
-    state: str = ""
+    reason: _Reason = field(default_factory=_Reason)
 
 
 class SharedGovernor:
@@ -109,7 +128,7 @@ class SharedGovernor:
             async with asyncio.timeout(max(until - time.time(), 0.0) if until is not None else None):
                 alone = await waiter.turn
         except TimeoutError:
-            raise build_deadline_error(request, waiter.state) from None
+            raise build_deadline_error(request, waiter.reason.text) from None
         finally:
             # A trigger that a restarted one has replaced must not take its place away.
             if self._waiters.get(request.name) is waiter:
@@ -168,9 +187,8 @@ class SharedGovernor:
                 waiter.turn.set_result(alone)
         for name, state in decided.states.items():
             waiter = self._waiters[name]
-            if state != waiter.state:
-                waiter.state = state
-                waiter.log.info("%s is %s.", name, state)
+            if waiter.reason.is_news(state, time.time()):
+                waiter.log.info("%s is %s.", name, state.text)
 
 
 def build_deadline_error(request: QueueRequest, state: str) -> QueueDeadlineError:
