@@ -97,7 +97,7 @@ def test_all_parts_are_done_and_the_queue_is_never_over(
 def test_nine_times_as_many_tokens_as_the_queue_holds_are_one_report(
     bench: Bench, opensearch_url: str, index_name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A twentieth of 130,000 documents of 200 tokens, and of a queue of 3 M: benchmarks/backpressure.py does all."""
+    """A twentieth of 130,000 documents of 200 tokens, and of a queue of 3 M tokens."""
     openai = {"conn_type": "overnight_openai", "host": bench.url, "password": "sandbox"}
     monkeypatch.setenv("AIRFLOW_CONN_OPENAI_DEFAULT", json.dumps(openai))
     monkeypatch.setenv(
