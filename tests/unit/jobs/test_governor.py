@@ -226,6 +226,52 @@ def test_all_jobs_come_to_their_turn_and_the_queue_is_never_over_by_more_than_a_
     assert sorted(done) == sorted(f"w{number}" for number in range(len(sizes)))
 
 
+def test_who_waits_is_said_why_and_behind_how_many():
+    governor = govern(*(request(name, 30, age=age, budget=BUDGET) for name, age in (("a", 9), ("b", 8), ("c", 7))))
+    queue = "queued here: 95 of 100 tokens are in the openai queue 'm' of openai_default, this job needs 30 tokens"
+    assert governor.decide(listed(95), NOW).states == {
+        "a": (0, queue),
+        "b": (1, f"{queue}; 1 waits before it"),
+        "c": (2, f"{queue}; 2 wait before it"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("amount", "needs"),
+    [
+        (Amount(tokens=1_000, records=9, estimated=True), "about 1,000 tokens"),
+        (Amount(records=1), "1 record"),
+        (Amount(jobs=1), "1 job"),
+        (Amount(jobs=0), "0 jobs"),
+    ],
+)
+def test_a_job_is_said_to_need_what_the_queue_counts(amount: Amount, needs: str):
+    refused = request("w").with_refusal(QueueFull("busy"), NOW).model_copy(update={"amount": amount})
+    queue = "queued here: the openai queue 'm' of openai_default is full, this job needs"
+    assert govern(refused).decide(None, NOW).states == {"w": (0, f"{queue} {needs}")}
+
+
+def test_a_job_is_alone_only_where_nothing_is_listed_and_nothing_was_admitted():
+    assert govern(request("w", budget=BUDGET)).decide(listed(), NOW).admitted == {"w": True}
+    assert govern(request("w", budget=BUDGET)).decide(listed(10), NOW).admitted == {"w": False}
+
+
+def test_a_second_refusal_in_spite_of_room_is_tried_again_after_a_minute():
+    twice = request("w", 30)
+    for _ in range(2):
+        twice = twice.with_refusal(QueueFull("", BUDGET), NOW)
+    governor = govern(twice)
+    assert governor.decide(listed(10, 10), NOW).admitted == {}
+    assert list(governor.decide(listed(10, 10), NOW + PROBE_SECONDS).admitted) == ["w"]
+
+
+def test_who_left_can_leave_again():
+    governor = govern(request("w"))
+    governor.leave("w")
+    governor.leave("w")
+    assert governor.is_idle
+
+
 def test_amounts_add_up():
     assert sum([Amount(tokens=1), Amount(tokens=2, records=3, estimated=True)], NOTHING) == Amount(
         tokens=3, records=3, jobs=2, estimated=True

@@ -225,6 +225,34 @@ class TestPoller:
         asked = self.poller(poll_interval=1.0).on_error(RateLimitedError("slow", retry_after=300.0), 0.0)
         assert asked.seconds >= 270.0
 
+    def test_the_back_off_doubles_up_to_its_limit(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr("random.uniform", lambda low, _high: low)
+        poller = self.poller(patience=1e9, deadline=None)
+        waits = [poller.on_error(UnavailableError("no"), float(n)).seconds for n in range(6)]
+        assert waits == [0.9 * seconds for seconds in (60, 120, 240, 480, 600, 600)]
+        quick = self.poller(patience=1e9, deadline=None, poll_interval=2.0**-8)
+        waits = [quick.on_error(UnavailableError("no"), float(n)).seconds for n in range(20)]
+        assert (waits[0], waits[-1]) == (0.9 * 2.0**-8, 0.9 * 2.0**8)
+
+    def test_a_wait_is_random_by_a_tenth_and_as_long_as_the_service_asks(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr("random.uniform", lambda low, high: 10 * low + high)
+        assert self.poller().on_status(status(JobState.RUNNING), 0.0).seconds == pytest.approx(60 * 10.1)
+        asked = status(JobState.RUNNING, poll_after=70.0)
+        assert self.poller().on_status(asked, 0.0).seconds == pytest.approx(70 * 10.1)
+        assert self.poller(poll_interval=0.5).on_status(status(JobState.RUNNING), 0.0).seconds == pytest.approx(5.05)
+
+    def test_the_last_wait_ends_on_the_deadline_and_its_passing_is_said(self):
+        assert self.poller().on_status(status(JobState.RUNNING), 9_990.0).seconds == 10.0
+        over = self.poller().on_status(status(JobState.RUNNING), 10_000.0)
+        assert over.message == "openai job batch_1 was not over by its deadline, 1970-01-01T02:46:40+00:00."
+        assert Poller(REF, poll_interval=1.0).get_seconds_left(0.0) == 3_600.0
+
+    def test_a_status_is_news_when_it_changes_and_every_hour(self):
+        poller = self.poller()
+        running, queued = status(JobState.RUNNING), status(JobState.QUEUED)
+        seen = [(running, 0.0), (running, 3_599.0), (running, 3_600.0), (running, 7_199.0), (queued, 7_200.0)]
+        assert [poller.is_news(*one) for one in seen] == [True, False, True, False, True]
+
     def test_an_answer_ends_the_back_off(self):
         poller = self.poller(patience=1e9, deadline=None, poll_interval=1.0)
         for n in range(8):
