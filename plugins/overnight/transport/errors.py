@@ -25,6 +25,9 @@ from overnight.errors import (
 )
 from overnight.transport.certificates import explain_tls
 
+# A host name that cannot be encoded for its look-up, of a connection or a redirect, is a UnicodeError.
+NOT_SENT: Final = (httpx.RequestError, httpx.InvalidURL, UnicodeError)
+"""What httpx raises for a call that could not be sent, or got no whole answer."""
 MAX_PATH: Final = 500
 """Characters of a call's path that an error quotes."""
 MAX_RETRY_AFTER: Final = 300.0
@@ -95,10 +98,14 @@ class Errors:
             status=response.status_code,
         )
 
-    def unanswered(self, method: str, path: str, error: httpx.RequestError | httpx.InvalidURL) -> ServiceError:
-        """Return the error for a call that could not be sent, or got no whole answer."""
+    def unanswered(self, method: str, path: str, error: Exception) -> ServiceError:
+        """
+        Return the error for a call that could not be sent, or got no whole answer.
+
+        :param error: One of :data:`NOT_SENT`.
+        """
         path = shorten(path.partition("?")[0], MAX_PATH)
-        if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol | httpx.InvalidURL):
+        if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol | httpx.InvalidURL | UnicodeError):
             # Its text quotes the header or address that cannot be sent.
             return RequestRefusedError(
                 f"{self._service}: {method} {path} cannot be sent ({type(error).__name__}). Check the "
@@ -207,7 +214,7 @@ def without(secrets: Collection[str], text: str) -> str:
 def _target(response: httpx.Response) -> str:
     try:
         url = response.request.url.join(response.headers["Location"])
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, UnicodeError):
         return "an address that is not one"
     return str(url.copy_with(query=None, fragment=None, username=None, password=None))
 

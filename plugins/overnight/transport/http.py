@@ -25,7 +25,7 @@ from tenacity import (
 
 from overnight.errors import ConnectionConfigError, QueueFullError, RateLimitedError, SpecError, TransientError
 from overnight.transport.certificates import load_certificates
-from overnight.transport.errors import SECRET_NAME, ErrorReader, Errors, retry_after
+from overnight.transport.errors import NOT_SENT, SECRET_NAME, ErrorReader, Errors, retry_after
 from overnight.transport.flow import TimeIsUpError, Transport, call_within
 from overnight.transport.resume import Reading
 
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 ClientT = TypeVar("ClientT", httpx.Client, httpx.AsyncClient)
 
+MAX_PORT: Final = 65_535
 MAX_BACKOFF: Final = 30.0
 """Seconds between two attempts where the server does not name a time."""
 TIMEOUTS_PER_CALL: Final = 5.0
@@ -284,7 +285,7 @@ class HttpTransport(Transport[HttpCall, Any]):
         try:
             request = self._build(self.client, call, opened)
             response = self.client.send(request, follow_redirects=_is_reading(call))
-        except (httpx.RequestError, httpx.InvalidURL) as error:
+        except NOT_SENT as error:
             raise self._errors.unanswered(call.method, call.path, error) from None
         finally:
             for file in opened:
@@ -297,7 +298,7 @@ class HttpTransport(Transport[HttpCall, Any]):
         try:
             request = self._build(self.async_client, call, [])
             response = await self.async_client.send(request, follow_redirects=_is_reading(call))
-        except (httpx.RequestError, httpx.InvalidURL) as error:
+        except NOT_SENT as error:
             raise self._errors.unanswered(call.method, call.path, error) from None
         return self._decode(call, response)
 
@@ -322,7 +323,7 @@ class HttpTransport(Transport[HttpCall, Any]):
                         yield kept
                 if skip:
                     raise reading.shorter(self.service)
-        except (httpx.RequestError, httpx.InvalidURL) as error:
+        except NOT_SENT as error:
             raise self._errors.unanswered("GET", path, error) from None
 
     def _check_pace(self, path: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -427,9 +428,11 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
 def _parse_origin(base_url: str, service: str) -> tuple[str, str, int | None]:
     try:
         origin = _origin(httpx.URL(base_url))
-    except httpx.InvalidURL:
+        # As the look-up of the name will do.
+        origin[1].encode("idna")
+    except (httpx.InvalidURL, UnicodeError):
         origin = ("", "", None)
-    if origin[0] not in ("http", "https") or not origin[1]:
+    if origin[0] not in ("http", "https") or not origin[1] or (origin[2] or 0) > MAX_PORT:
         raise SpecError(
             f"{service}: the connection's address must be a whole URL such as https://host/path, without stray "
             "characters."

@@ -276,11 +276,28 @@ def test_a_header_that_cannot_be_sent_is_refused_without_quoting_it(key: str) ->
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost:80/v1", "ftp://host/v1", "http://", "http://host:port/", "http://a b/\n"]
-)
+    "url", ["", "localhost:80/v1", "ftp://host/v1", "http://", "http://host:port/", "http://a b/\n",
+     "http://xn--/v1", "http://a..b/v1", f"http://{'a' * 64}.example/v1", "http://[::1/v1", "http://host:65536/v1"]
+)  # fmt: skip
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(SpecError, match="whole URL"):
         HttpTransport(service="Test", base_url=url)
+
+
+@pytest.mark.parametrize("location", ["http://xn--/", "http://a..b/", "http://[::1", "//[x]/"])
+def test_a_redirect_to_an_address_that_is_none_is_a_service_error(server: Server, send: Send, location: str) -> None:
+    server.answers = [Answer(302, b"", {"Location": location})]
+    for call in (HttpCall("GET", "x"), HttpCall("POST", "x", json={})):
+        with pytest.raises(ServiceError):
+            send(transport_to(server, attempts=1), call)
+    with transport_to(server, attempts=1) as transport, pytest.raises(ServiceError):
+        list(transport.stream("x"))
+
+
+@pytest.mark.parametrize("address", ["http://xn--/x", "http://a..b/x"])
+def test_a_call_of_an_address_that_is_none_is_refused(server: Server, address: str) -> None:
+    with transport_to(server, attempts=1) as transport, pytest.raises(RequestRefusedError, match="Check the address"):
+        transport.send(HttpCall("GET", address))
 
 
 def test_a_query_is_not_told(server: Server, send: Send) -> None:
