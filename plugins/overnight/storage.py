@@ -140,10 +140,13 @@ class Storage:
     def resolve(self, uri: str) -> tuple[AbstractFileSystem, str]:
         """Return the filesystem of a URI and the path on it."""
         place = parse_location(uri)
+        if not _SCHEME.sub("", uri, count=1).strip():
+            # fsspec would take it for the working directory.
+            raise SpecError(f"The URI {uri!r} names no file.")
         with self._errors(uri):
             filesystem = self._filesystem(place)
-        # fsspec's own way from a URI to a path takes '::' for a chain of filesystems.
-        return filesystem, cast("str", filesystem._strip_protocol(_without_connection(place)))
+            # fsspec's own way from a URI to a path takes '::' for a chain of filesystems.
+            return filesystem, cast("str", filesystem._strip_protocol(_without_connection(place)))
 
     def list_files(self, uri: str) -> Listing:
         """
@@ -340,7 +343,11 @@ def redact(uri: str) -> str:
     """Return a URI without what can be secret: the query of a presigned URL, a user and password."""
     scheme = get_scheme(uri)
     if scheme in ("http", "https"):
-        parts = urlsplit(uri)
+        try:
+            parts = urlsplit(uri)
+        except ValueError:
+            # What cannot be taken apart can hold a secret anywhere behind the scheme.
+            return f"{scheme}://…"
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
     head, slashes, path = uri.partition("://")
     user, at, rest = path.partition("@")

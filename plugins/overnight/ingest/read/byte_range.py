@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from overnight.errors import SpecError
+from overnight.errors import SpecError, shorten
 
-_RANGE = re.compile(r"#bytes=(\d+)-(\d*)$")
+MAX_OFFSET: Final = 2**63 - 1
+"""Of a byte in a file, for the operating system and for object stores."""
+_RANGE = re.compile(r"#bytes=([0-9]{1,100})-([0-9]{0,100})$")
 
 
 class ByteRange(NamedTuple):
@@ -34,7 +36,7 @@ def split_range(uri: str) -> tuple[str, ByteRange | None]:
     """
     Return a URI without its byte range, and the range.
 
-    :raises SpecError: it ends before it starts.
+    :raises SpecError: it ends before it starts, or no file is so long.
     """
     match = _RANGE.search(uri)
     if match is None:
@@ -42,6 +44,8 @@ def split_range(uri: str) -> tuple[str, ByteRange | None]:
     part = ByteRange(int(match[1]), int(match[2]) if match[2] else None)
     if part.end is not None and part.end <= part.start:
         raise SpecError(f"The byte range {part} is empty. Write #bytes=START-END; END is not included.")
+    if max(part.start, part.end or 0) > MAX_OFFSET:
+        raise SpecError(f"The byte range {shorten(str(part), 100)} lies behind the end of any file.")
     return uri[: match.start()], part
 
 

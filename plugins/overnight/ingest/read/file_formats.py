@@ -38,6 +38,8 @@ _FOREIGN: Final = (
         re.compile(rb"\s*<(?:!doctype|html|\?xml)", re.IGNORECASE),
         "an HTML or XML page, perhaps a server's answer in place of the file; fetch it again",
     ),
+    (re.compile(rb"\x1f\x8b\x08"), "gzip within another compression; uncompress it once"),
+    (re.compile(rb".{257}ustar", re.DOTALL), "a tar archive; unpack it, and name the files that were in it"),
     (re.compile(rb"Obj\x01"), "Avro; write it as JSON Lines or Parquet"),
     (re.compile(rb"ORC"), "ORC; write it as JSON Lines or Parquet"),
     (re.compile(rb"%PDF-"), "a PDF document; parse it first (LlamaCloud, say)"),

@@ -10,8 +10,10 @@ import fsspec
 import httpx
 from fsspec import AbstractFileSystem
 
+from overnight.errors import SpecError
 from overnight.ingest.read.sources import Opener
-from overnight.storage import Storage
+from overnight.storage import Storage, redact
+from overnight.transport.errors import NOT_SENT
 from overnight.transport.http import HttpTransport
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -41,7 +43,10 @@ def http_opener() -> Opener:
     """Return the opener of ``http://`` and ``https://``."""
 
     def read(uri: str, start: int) -> Iterator[bytes]:
-        parts = urlsplit(uri)
+        try:
+            parts = urlsplit(uri)
+        except ValueError as error:
+            raise SpecError(f"{redact(uri)} is no web address: {error}.") from error
         user = httpx.BasicAuth(unquote(parts.username), unquote(parts.password or "")) if parts.username else None
         server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         path = urlunsplit(("", "", parts.path or "/", parts.query, ""))
@@ -73,7 +78,7 @@ def look_at_http(uri: str) -> tuple[int | None, str]:
                 is_part = response.status_code == httpx.codes.PARTIAL_CONTENT
                 size = response.headers.get("Content-Range", "").rpartition("/")[2] if is_part else ""
                 size = size or response.headers.get("Content-Length", "")
-    except (httpx.HTTPError, httpx.InvalidURL):
+    except NOT_SENT:
         return None, ""  # reading it will say what is wrong
     if response.is_error:
         return None, ""

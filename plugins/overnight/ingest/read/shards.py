@@ -13,6 +13,7 @@ from overnight.ingest.read.byte_range import ByteRange
 from overnight.ingest.read.openers import web_openers
 from overnight.ingest.read.sources import SourceFile, SourceReader
 from overnight.storage import Storage, get_scheme, redact
+from overnight.transport.errors import NOT_SENT
 
 _PIECE_BYTES = 64 << 10
 
@@ -104,7 +105,7 @@ def _measure(uri: str) -> tuple[int | None, str]:
     try:
         with httpx.stream("GET", uri, headers=headers, follow_redirects=True, timeout=30.0) as response:
             pass
-    except (httpx.RequestError, httpx.InvalidURL) as error:
+    except NOT_SENT as error:
         raise UnavailableError(f"{redact(uri)} cannot be reached: {type(error).__name__}.") from None
     version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
     total = response.headers.get("Content-Range", "").rpartition("/")[2]
