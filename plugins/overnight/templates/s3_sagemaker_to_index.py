@@ -64,7 +64,9 @@ class S3SageMakerToIndexConfig(TemplateConfig):
         default=False, title="Create the index", description="Create it when it is missing; otherwise that is refused."
     )
     index_body: dict[str, Any] | None = Field(
-        default=None, title="Settings and mappings", description="What a missing index is created with."
+        default=None,
+        title="Settings and mappings",
+        description="What a missing index is created with; 'data_stream': {} in it makes a data stream.",
     )
     engine: Literal["auto", "server", "client"] = Field(
         default="auto", title="Engine", description="Who loads: the cluster, this worker, or whichever is right."
