@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk.log import mask_secret
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from overnight.errors import SpecError
+from overnight.hooks.connection import Verify, read_address, read_extra
 from overnight.hooks.job import JobHook
 from overnight.jobs.client import JobClient
 from overnight.services.azure_ingestion.answers import list_jobs
-from overnight.services.azure_ingestion.connection import API_VERSION, AzureIngestionConnection
+from overnight.services.azure_ingestion.connection import API_VERSION, SERVICE, AzureIngestionConnection
 from overnight.services.azure_ingestion.service import AzureIngestionService
 from overnight.transport.flow import Flow
 
@@ -47,7 +47,7 @@ class AzureIngestionExtra(BaseModel):
     embedding_deployment_name: str | None = None
     api_version: str = API_VERSION
     timeout: float = 60.0
-    verify: bool | str = True
+    verify: Verify = True
 
 
 class AzureIngestionHook(JobHook[AzureIngestionService]):
@@ -66,9 +66,11 @@ class AzureIngestionHook(JobHook[AzureIngestionService]):
 
     def client_from(self, connection: Connection, extra: Mapping[str, Any]) -> JobClient[AzureIngestionService]:
         """Return a client for the connection's resource."""
-        facts = AzureIngestionExtra.model_validate({name: value for name, value in extra.items() if value is not None})
+        facts = read_extra(
+            AzureIngestionExtra, {name: value for name, value in extra.items() if value is not None}, SERVICE
+        )
         account = AzureIngestionConnection(
-            endpoint=_endpoint(connection), api_key=connection.password, **facts.model_dump()
+            endpoint=read_address(connection, SERVICE), api_key=connection.password, **facts.model_dump()
         )
         for secret in account.secrets():
             mask_secret(secret)
@@ -78,15 +80,3 @@ class AzureIngestionHook(JobHook[AzureIngestionService]):
         """List the jobs, which costs nothing."""
         jobs = yield from list_jobs()
         return f"{service.conn_id} has {len(jobs)} ingestion jobs of the last 48 hours."
-
-
-def _endpoint(connection: Connection) -> str:
-    host = (connection.host or "").strip().rstrip("/")
-    if not host:
-        raise SpecError(
-            "Azure OpenAI: the connection has no host. Put the resource's endpoint there, "
-            "https://<resource>.openai.azure.com."
-        )
-    if "://" in host:
-        return host
-    return f"https://{host}:{connection.port}" if connection.port else f"https://{host}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from overnight.hooks.connection import Verify, read_address, read_extra
 from overnight.hooks.job import JobHook
 from overnight.jobs.client import JobClient
 from overnight.services.llamacloud.answers import BATCHES
@@ -30,13 +31,13 @@ class LlamaCloudExtra(BaseModel):
     :param verify: ``false``, or the path of a CA bundle.
     """
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
     region: Region = "na"
     project_id: str | None = None
     organization_id: str | None = None
     timeout: float = 60.0
-    verify: bool | str = True
+    verify: Verify = True
 
 
 class LlamaCloudHook(JobHook[LlamaCloudService]):
@@ -75,10 +76,10 @@ class LlamaCloudHook(JobHook[LlamaCloudService]):
 
     def client_from(self, connection: Connection, extra: Mapping[str, Any]) -> JobClient[LlamaCloudService]:
         """Return a client for the connection's project."""
-        facts = LlamaCloudExtra.model_validate(extra)
+        facts = read_extra(LlamaCloudExtra, extra, "LlamaCloud")
         config = LlamaCloudConnection(
             api_key=connection.password,
-            base_url=_base_url(connection) or BASE_URLS[facts.region],
+            base_url=read_address(connection, "LlamaCloud", default=BASE_URLS[facts.region]),
             project_id=facts.project_id,
             organization_id=facts.organization_id,
             timeout=facts.timeout,
@@ -97,11 +98,3 @@ class LlamaCloudHook(JobHook[LlamaCloudService]):
         """List one batch, which costs nothing and needs the same rights as submitting."""
         yield HttpCall("GET", BATCHES, params={"page_size": 1})
         return f"The batch API of {service.conn_id} answers."
-
-
-def _base_url(connection: Connection) -> str | None:
-    host = (connection.host or "").rstrip("/")
-    if not host or "://" in host:
-        return host or None
-    port = f":{connection.port}" if connection.port else ""
-    return f"https://{host}{port}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from overnight.errors import SpecError
+from overnight.hooks.connection import Verify, read_address, read_extra
 from overnight.hooks.job import JobHook
 from overnight.jobs.client import JobClient
 from overnight.services.openai.connection import ATTEMPTS, DEFAULT_BASE_URL, AuthStyle, OpenAIConnection
@@ -59,7 +60,7 @@ class OpenAIExtra(BaseModel):
         default_factory=dict, repr=False, validation_alias=AliasChoices("secret_headers", "headers")
     )
     timeout: float = 60.0
-    verify: bool | str = True
+    verify: Verify = True
     openai_client_kwargs: OpenAIClientArguments = OpenAIClientArguments()
 
 
@@ -93,11 +94,16 @@ class OpenAIHook(JobHook[OpenAIBatchService]):
 
     def client_from(self, connection: Connection, extra: Mapping[str, Any]) -> JobClient[OpenAIBatchService]:
         """Return a client for the connection's account."""
-        facts = _read_extra(extra)
+        names = ", ".join(OpenAIClientArguments.model_fields)
+        facts = read_extra(OpenAIExtra, extra, "OpenAI", f"Of openai_client_kwargs, {names} are read.")
         given = facts.openai_client_kwargs
+        if "@" in (given.base_url or "").partition("?")[0]:
+            raise SpecError(
+                "OpenAI: base_url in openai_client_kwargs holds a user or a password; give the api_key alone."
+            )
         config = OpenAIConnection(
             api_key=given.api_key or connection.password,
-            base_url=(given.base_url or "").rstrip("/") or _base_url(connection),
+            base_url=(given.base_url or "").rstrip("/") or read_address(connection, "OpenAI", default=DEFAULT_BASE_URL),
             organization=given.organization or facts.organization,
             project=given.project or facts.project,
             auth_style=facts.auth_style,
@@ -117,27 +123,3 @@ class OpenAIHook(JobHook[OpenAIBatchService]):
         """List one batch, which costs nothing and needs the same rights as submitting."""
         yield HttpCall("GET", "batches", params={"limit": 1})
         return f"The batch API of {service.conn_id} answers."
-
-
-def _read_extra(extra: Mapping[str, Any]) -> OpenAIExtra:
-    try:
-        return OpenAIExtra.model_validate(extra)
-    except ValidationError as error:
-        # Places and reasons only: a value may be a key.
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise SpecError(
-            f"OpenAI: the connection's extra cannot be used: {wrong}. Of openai_client_kwargs, "
-            f"{', '.join(OpenAIClientArguments.model_fields)} are read."
-        ) from None
-
-
-def _base_url(connection: Connection) -> str:
-    host = (connection.host or "").rstrip("/")
-    if not host:
-        return DEFAULT_BASE_URL
-    if "://" in host:
-        return host
-    port = f":{connection.port}" if connection.port else ""
-    # In the URI form of a connection, what follows the host is its schema.
-    path = f"/{connection.schema}" if connection.schema else ""
-    return f"https://{host}{port}{path}"

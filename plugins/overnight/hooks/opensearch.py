@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import httpx
 from airflow.sdk import BaseHook
 from asgiref.sync import sync_to_async
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
 from overnight.errors import OvernightError, SpecError
+from overnight.hooks.connection import read_address, read_extra
 from overnight.ingest.write.target import OpenSearchTarget
 from overnight.transport.http import HttpTransport
 from overnight.transport.opensearch import OpenSearchConnection, ServerVersion
@@ -105,7 +106,7 @@ class OpenSearchHook(BaseHook):
     async def aget_config(self) -> OpenSearchConnection:
         """Look the connection up on the event loop and return the cluster's configuration. For triggerers."""
         connection = await self.aget_connection(self.conn_id)
-        extra = _read_extra(await connection.aextra_dejson())
+        extra = read_extra(OpenSearchExtra, await connection.aextra_dejson(), "OpenSearch")
         auth: httpx.Auth | None = None
         if extra.is_signed:
             aws = await self.aget_connection(extra.aws_conn_id) if extra.aws_conn_id else None
@@ -153,19 +154,11 @@ def parse_connection(
     :param extra: The connection's extra, decoded.
     :param look_up: Finds the AWS connection, if there is one, by its id.
     """
-    facts = _read_extra(extra)
+    facts = read_extra(OpenSearchExtra, extra, "OpenSearch")
     auth: httpx.Auth | None = None
     if facts.is_signed:
         auth = _signer(look_up(facts.aws_conn_id) if facts.aws_conn_id else None, facts)
     return _build_config(connection, facts, auth)
-
-
-def _read_extra(extra: Mapping[str, Any]) -> OpenSearchExtra:
-    try:
-        return OpenSearchExtra.model_validate(extra)
-    except ValidationError as error:
-        wrong = "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors(include_input=False))
-        raise SpecError(f"The OpenSearch connection's extra is wrong: {wrong}.") from None
 
 
 def _build_config(connection: Connection, extra: OpenSearchExtra, auth: httpx.Auth | None) -> OpenSearchConnection:
@@ -181,31 +174,13 @@ def _build_config(connection: Connection, extra: OpenSearchExtra, auth: httpx.Au
 
 
 def _parse_url(connection: Connection, extra: OpenSearchExtra) -> str:
-    given = (connection.host or "").strip().rstrip("/")
-    scheme, separator, host = given.rpartition("://")
-    if not host or "@" in host:
-        raise SpecError(
-            f"The OpenSearch connection {connection.conn_id!r} needs a host (search.example.com, or a URL); login and "
-            "password go into their own fields."
-        )
-    scheme = (scheme or _get_scheme(connection, extra)).lower()
-    if scheme not in ("http", "https"):
-        raise SpecError(
-            f"The OpenSearch connection {connection.conn_id!r} has the scheme {scheme!r}, not http or https."
-        )
-    host, slash, path = host.partition("/")
-    port = connection.port
-    has_port = ":" in host.rpartition("]")[2]
-    if port is None and not has_port and not separator and not extra.is_signed:
-        port = DEFAULT_PORT
-    address = f"{scheme}://{host}{f':{port}' if port and not has_port else ''}{slash}{path}"
+    port = None if extra.is_signed else DEFAULT_PORT
+    address = read_address(connection, "OpenSearch", scheme=_get_scheme(extra), port=port)
     prefix = extra.url_prefix.strip("/")
     return f"{address}/{prefix}" if prefix else address
 
 
-def _get_scheme(connection: Connection, extra: OpenSearchExtra) -> str:
-    if connection.schema in ("http", "https"):
-        return connection.schema
+def _get_scheme(extra: OpenSearchExtra) -> str:
     if extra.scheme:
         return extra.scheme
     return "http" if extra.use_ssl is False else "https"
