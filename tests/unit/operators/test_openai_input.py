@@ -40,6 +40,19 @@ def test_a_day_without_documents_can_be_allowed(tmp_path: Path, allowed: Any) ->
     assert prepare(tmp_path, allow_empty=allowed) == ([], {"count": 0, "uri": None})
 
 
+@pytest.mark.parametrize("allowed", [0, "0", "40%"])
+def test_rejected_documents_count_against_the_allowance(tmp_path: Path, allowed: Any) -> None:
+    write(tmp_path, a='{"id": 1, "text": "x"}\n{"id": 2}\n')
+    with pytest.raises(AirflowFailException, match=r"1 of 2 documents were rejected.*nothing was submitted"):
+        prepare(tmp_path, on_bad_document="reject", allowed_failures=allowed)
+
+
+def test_a_run_of_which_every_document_is_rejected_is_no_success(tmp_path: Path) -> None:
+    write(tmp_path, a='{"id": 1}\n{"id": 2}\n')
+    with pytest.raises(AirflowFailException, match="2 of 2 documents were rejected"):
+        prepare(tmp_path, on_bad_document="reject", allowed_failures="99%")
+
+
 def test_blank_lines_and_rejected_documents_of_several_files(tmp_path: Path) -> None:
     write(tmp_path, a='\n{"id": 1, "text": "x"}\n\n', b='{"id": 2, "text": "x"}\n{"id": 1, "text": "again"}\n\n')
     parts, rejected = prepare(tmp_path, on_bad_document="reject")

@@ -10,8 +10,17 @@ from typing import Any
 import orjson
 import pytest
 
-from overnight.errors import CreatedUnknownError, NotFoundError, ServiceError, SpecError, UnavailableError
+from overnight.errors import (
+    CreatedUnknownError,
+    JobFailedError,
+    NotFoundError,
+    ServiceError,
+    SpecError,
+    UnavailableError,
+)
 from overnight.jobs import JobKey, JobState, ResultManifest
+from overnight.jobs.allowance import Allowance
+from overnight.jobs.evaluate import evaluate_results
 from overnight.services.llamacloud.service import LlamaCloudService
 from overnight.services.llamacloud.spec import Limits, LlamaCloudBatchSpec, part_name
 from overnight.transport.flow import Flow
@@ -134,6 +143,14 @@ def test_a_result_that_never_comes_is_no_success(tmp_path: Path, bad: Any, state
     assert Path(manifest.uris("output")[0]).read_bytes() == b""
     states = [orjson.loads(line)["state"] for line in Path(manifest.uris("error")[0]).read_bytes().splitlines()]
     assert states == [state, "failed"]
+
+
+def test_results_that_are_all_gone_fail_the_task_and_are_judged_by_the_allowance(tmp_path: Path) -> None:
+    manifest, _ = collect(tmp_path, [ABSENT] * 4)
+    assert (manifest.counts.total, manifest.counts.succeeded) == (2, 0)
+    assert isinstance(evaluate_results(REF, manifest, Allowance.parse(0)).error, JobFailedError)
+    assert isinstance(evaluate_results(REF, manifest, Allowance.parse("99%")).error, JobFailedError)
+    assert evaluate_results(REF, manifest, Allowance.parse(2)).error is None
 
 
 @pytest.mark.parametrize("bad", [{"error": {"message": "the words"}}, {"detail": "the words"}])
