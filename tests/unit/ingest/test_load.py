@@ -58,15 +58,17 @@ def test_an_id_of_512_bytes_is_taken_and_one_of_513_is_not(
     "compress", [bytes, gzip.compress, lambda data: b"".join(map(gzip.compress, data.splitlines(True)))]
 )
 def test_the_progress_is_that_of_the_stored_bytes(
-    compress: Any, opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+    compress: Any, opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = b"".join(b'{"id":"%d","t":"%d"}\n' % (n, n * 7919 % 1000) for n in range(40_000))
+    # Several reads of each file.
+    monkeypatch.setattr("overnight.ingest.read.sources.CHUNK_BYTES", 1 << 14)
+    data = b"".join(b'{"id":"%d","t":"%d"}\n' % (n, n * 7919 % 1000) for n in range(4_000))
     paths = [tmp_path / f"{part}.jsonl" for part in "abcd"]
     for path in paths:
         path.write_bytes(compress(data))
         data = data.replace(b'"id":"', b'"id":"x')
     seen: list[Progress] = []
-    options = LoadOptions(bulk_bytes=50_000, progress_seconds=0)
+    options = LoadOptions(bulk_bytes=5_000, progress_seconds=0)
     load(request(f"{tmp_path}/*.jsonl"), target=target, options=options, on_progress=seen.append)
     total = sum(path.stat().st_size for path in paths)
     shares = [progress.stored_bytes / total for progress in seen]
