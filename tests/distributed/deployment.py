@@ -115,7 +115,7 @@ class Deployment:
         found = []
         for pooled in worker.children() if worker is not None else ():
             with suppress(psutil.NoSuchProcess):
-                found += pooled.children()
+                found += [task for task in pooled.children() if task.status() != psutil.STATUS_ZOMBIE]
         return sorted(found, key=lambda process: process.pid)
 
     def ended(self) -> list[str]:

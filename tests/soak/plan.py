@@ -90,7 +90,7 @@ def plan_kills(seed: int) -> Iterator[PlannedKill]:
     rng = random.Random(f"{seed}:kills")
     while True:
         (victim,) = rng.choices(list(VICTIMS), list(VICTIMS.values()))
-        yield PlannedKill(rng.uniform(4, 14), victim, rng.random(), rng.uniform(0, 6))
+        yield PlannedKill(rng.uniform(6, 20), victim, rng.random(), rng.uniform(0, 6))
 
 
 def plan_faults(seed: int) -> dict[str, dict[str, Any]]:
