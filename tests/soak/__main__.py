@@ -24,7 +24,7 @@ from distributed.deployment import deployed
 from .checks import Violation, check_creations, check_jobs, check_log
 from .kills import Killer
 from .plan import FAULTS, PIPELINES, plan_faults, plan_kills, plan_runs
-from .runs import Runs, list_wanted
+from .runs import PatientConsole, Runs, list_wanted
 from .servers import Servers, served
 
 DAGS: Final = Path(__file__).parent / "dags"
@@ -73,7 +73,7 @@ def main(
         servers = stack.enter_context(served(folder, seed))
         airflow = stack.enter_context(deployed(folder, servers.environment, dags=DAGS))
         servers.node.wait_ready()
-        runs = Runs(servers, airflow.console, timeline.note)
+        runs = Runs(servers, PatientConsole(airflow.url), timeline.note)
         killer = Killer(airflow, servers.node, plan_kills(seed), timeline.note)
         timeline.note(f"seed {seed}, {seconds} s, faults {plan_faults(seed)}")
         keeping = stack.enter_context(kept(killer))

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
+from uuid import uuid4
 
+import httpx
 import orjson
 
 from overnight.jobs import JobKey
@@ -66,6 +68,30 @@ class SoakRun:
 
 def get_index(planned: PlannedRun) -> str:
     return f"soak-{planned.number}"
+
+
+class PatientConsole(Console):
+    """The REST API of an Airflow whose server may be too busy for an answer."""
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> Run:
+        """Trigger a run whose id is ours, so that one whose answer was lost is not triggered twice."""
+        run = Run(self, dag_id, f"soak_{uuid4().hex}")
+        body = {"logical_date": None, "conf": dict(conf or {}), "dag_run_id": run.run_id}
+        try:
+            self.post(f"/dags/{dag_id}/dagRuns", body)
+        except AssertionError as error:
+            if ": 409 " not in str(error):
+                raise
+        return run
+
+    def _send(self, method: str, path: str, **arguments: Any) -> Any:
+        for tries_left in reversed(range(5)):
+            try:
+                return super()._send(method, path, **arguments)
+            except httpx.TransportError:
+                if not tries_left:
+                    raise
+        raise AssertionError("unreachable")
 
 
 class Runs:
@@ -205,8 +231,8 @@ class Runs:
             run.state = "given up"
             return
         run.clears += 1
-        self._console.post(f"{run.run.path}/clear", {"dry_run": False, "only_failed": True})
         self._note(f"clear the failed tasks of {run.name}")
+        self._console.post(f"{run.run.path}/clear", {"dry_run": False, "only_failed": True})
         run.state = "cleared"
 
     def _read_error(self, run: SoakRun, task: Mapping[str, Any]) -> str:
