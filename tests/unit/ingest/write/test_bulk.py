@@ -292,7 +292,8 @@ def test_an_answer_is_asked_for_what_is_read_of_it_and_an_alias_must_stay_one(
     target = Recording()
     sending = sender(target, clock, index=index)  # type: ignore[arg-type]
     assert sending.has_written is False
-    body, ends, ids = body_of("a")
+    content, ends, ids = body_of("a")
+    body = memoryview(content)
     assert sending.send(body, ends, ids) == BodyOutcome()
     assert sending.has_written is True
     ((asked, sent, params),) = target.requests
