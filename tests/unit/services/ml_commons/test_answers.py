@@ -97,8 +97,10 @@ def test_ingestions(state: str) -> None:
         index_name="docs", field_map={"a": "$.a", "_id": ["$.id"]}, source_type="s3", sources=("s3://b/k",)
     )
     verbs: dict[str, Callable[[], Flow[Any]]] = {
+        # find asks nothing.
         "submit": lambda: INGEST.submit(spec, KEY),
         "status": lambda: INGEST.status(ref),
+        "cancel": lambda: INGEST.cancel(ref),
         "results": lambda: INGEST.results(ref),
         "list_statuses": lambda: INGEST.list_statuses({"task-1"}),
         "list_queue": lambda: INGEST.list_queue(""),

@@ -16,7 +16,7 @@ from overnight.errors import (
 from overnight.jobs import FailureCause
 from overnight.jobs.poller import PollEnd, Poller, PollOutcome, Wait
 from overnight.services.ml_commons.answers import ask
-from overnight.services.ml_commons.causes import TEXT_CAUSES, get_cause
+from overnight.services.ml_commons.causes import FINAL_CODES, TEXT_CAUSES, THROTTLED_CODES, get_cause
 from overnight.services.ml_commons.connection import transport
 from overnight.services.ml_commons.status import read_ingestion
 from overnight.transport.http import HttpCall
@@ -88,7 +88,25 @@ CASES: list[tuple[int, Any, type[ServiceError], str]] = [
         "batch_predict_status",
     ),
     (500, _refusal(500, "PKIX path building failed: unable to find"), RequestRefusedError, "trust store"),
+    (
+        400,
+        _refusal(400, "Connector URL is not matching the trusted connector endpoint regex"),
+        RequestRefusedError,
+        "trusted_connector_endpoints_regex",
+    ),
+    (400, _refusal(400, "Remote inference host name has private ip address: 10.0.0.1"), RequestRefusedError, "private"),
+    (
+        400,
+        _refusal(400, "Some parameter placeholder not filled in payload: input_file_id"),
+        RequestRefusedError,
+        "default in the connector",
+    ),
 ]
+
+
+def test_every_row_has_a_case() -> None:
+    errors = {_answer(status, body).code for status, body, *_ in CASES}
+    assert errors >= FINAL_CODES | THROTTLED_CODES
 
 
 @pytest.mark.parametrize(("status", "body", "kind", "remedy"), CASES)

@@ -78,6 +78,7 @@ def test_reading_verbs(status: str) -> None:
         "cancel": lambda: SERVICE.cancel(REF),
         "results": lambda: SERVICE.results(REF),
         "list_statuses": lambda: SERVICE.list_statuses({"batch_1"}),
+        "list_queue": lambda: OpenAIBatchService("conn").list_queue("m"),
     }
     check(verbs, good(status=status), seeds=range(100))
 

@@ -31,7 +31,9 @@ SPEC = SageMakerTransformSpec(
 )
 
 
-def good(status: str, *, exists: bool = True) -> Callable[[], Callable[[AwsCall], Any]]:
+def good(
+    status: str, *, exists: bool = True, names: tuple[str, ...] = ("a", "b")
+) -> Callable[[], Callable[[AwsCall], Any]]:
     job = {
         **SPEC.request(KEY.name, {}), "TransformJobArn": "arn:x", "TransformJobStatus": status, "CreationTime": CREATED,
         "TransformStartTime": CREATED, "FailureReason": "ClientError: See job logs",
@@ -44,9 +46,7 @@ def good(status: str, *, exists: bool = True) -> Callable[[], Callable[[AwsCall]
             case "ListObjectsV2":
                 folder = call.arguments["Prefix"]
                 suffix = ".out" if folder == "out/" else ""
-                contents = [
-                    {"Key": f"{folder}{name}{suffix}", "Size": 9, "LastModified": CREATED} for name in ("a", "b")
-                ]
+                contents = [{"Key": f"{folder}{name}{suffix}", "Size": 9, "LastModified": CREATED} for name in names]
                 return {"Contents": contents[:1] if suffix else contents, "IsTruncated": False}
             case "DescribeTransformJob" if not exists:
                 raise NotFoundError("no", status=404)
@@ -72,5 +72,7 @@ def test_reading_verbs(status: str) -> None:
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_submit(exists: bool) -> None:
-    check({"submit": lambda: SERVICE.submit(SPEC, KEY)}, good("InProgress", exists=exists), also=(SpecError,))
+@pytest.mark.parametrize("names", [("a", "b"), ("a", "_SUCCESS")])
+def test_submit(exists: bool, names: tuple[str, ...]) -> None:
+    service = good("InProgress", exists=exists, names=names)
+    check({"submit": lambda: SERVICE.submit(SPEC, KEY)}, service, also=(SpecError,))
