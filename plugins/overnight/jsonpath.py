@@ -14,11 +14,13 @@ from jsonpath_ng import Child, Fields, Index, JSONPath, Root
 from jsonpath_ng.exceptions import JSONPathError
 from jsonpath_ng.ext.parser import parse as parse_extended
 
-from overnight.errors import SpecError
+from overnight.errors import SpecError, shorten
 
 Segment: TypeAlias = str | int
 """A member name or an array index (negative ones count from the end)."""
 JsonBytes: TypeAlias = bytes | msgspec.Raw
+MAX_QUOTED: Final = 300
+"""Characters of a path, or of what is wrong with it, that an error quotes."""
 
 _PLAIN_SEGMENT = re.compile(
     r"""
@@ -57,10 +59,12 @@ class JsonPath:
         :raises SpecError: it is no JSONPath, or selects the whole line.
         """
         if not text.startswith("$"):
-            raise SpecError(f"{text!r} is no JSONPath: it must start with '$'.")
+            raise SpecError(f"{shorten(text, MAX_QUOTED)!r} is no JSONPath: it must start with '$'.")
         segments = _parse_segments(text)
         if segments == ():
-            raise SpecError(f"{text!r} selects the whole line; name a value in it, such as '$.text'.")
+            raise SpecError(
+                f"{shorten(text, MAX_QUOTED)!r} selects the whole line; name a value in it, such as '$.text'."
+            )
         if segments is not None:
             return cls(text, segments)
         return cls(text, None, _compile(text))
@@ -126,7 +130,10 @@ def parse_plain(text: str) -> tuple[Segment, ...]:
     segments = _parse_segments(rooted)
     if segments is None:
         _compile(rooted)
-        raise SpecError(f"{text!r} could match many values; use names and positions only, such as $.meta.titles[0].")
+        raise SpecError(
+            f"{shorten(text, MAX_QUOTED)!r} could match many values; use names and positions only, such as "
+            "$.meta.titles[0]."
+        )
     return segments
 
 
@@ -175,7 +182,7 @@ def _compile(text: str) -> JSONPath:
         return parse_extended(text)
     # The lexer and the parser raise their own errors, plain Exceptions among them.
     except (JSONPathError, Exception) as error:
-        raise SpecError(f"{text!r} is no JSONPath: {error}") from error
+        raise SpecError(f"{shorten(text, MAX_QUOTED)!r} is no JSONPath: {shorten(str(error), MAX_QUOTED)}") from error
 
 
 def _is_definite(expression: JSONPath) -> bool:

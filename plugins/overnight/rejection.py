@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+from overnight.errors import MAX_TEXT, shorten
+
+MAX_CODE: Final = 100
+"""Characters of a code; a server's can be of any length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """
     Why a line, a document or an item of a request was rejected.
+
+    Of texts that are longer than is quoted, the beginning is kept.
 
     :param code: One word, to count by: ours, the AI service's or OpenSearch's.
     :param reason: In words, to read.
@@ -21,6 +29,11 @@ class Rejection:
     reason: str
     line: int | None = None
     uri: str | None = None
+
+    def __post_init__(self) -> None:
+        # The class is frozen for all others.
+        object.__setattr__(self, "code", shorten(self.code, MAX_CODE))
+        object.__setattr__(self, "reason", shorten(self.reason, MAX_TEXT))
 
     def __str__(self) -> str:
         place = self.uri or ""

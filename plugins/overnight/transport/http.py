@@ -149,7 +149,7 @@ class HttpTransport(Transport[HttpCall, Any]):
     ) -> None:
         self.service = service
         self.base_url = base_url.rstrip("/") + "/"
-        self._origin = _parse_origin(self.base_url, service)
+        self._origin = _origin(parse_address(self.base_url, service))
         self._headers = dict(headers or {})
         check_headers(self._headers, service)
         self._options: dict[str, Any] = {
@@ -425,19 +425,23 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, port
 
 
-def _parse_origin(base_url: str, service: str) -> tuple[str, str, int | None]:
+def parse_address(address: str, service: str) -> httpx.URL:
+    """
+    Take a connection's address apart.
+
+    :raises SpecError: it is no HTTP URL, or names a host or port that cannot be.
+    """
     try:
-        origin = _origin(httpx.URL(base_url))
+        url = httpx.URL(address)
         # As the look-up of the name will do.
-        origin[1].encode("idna")
+        url.host.encode("idna")
+        if url.scheme in ("http", "https") and url.host and (url.port or 0) <= MAX_PORT:
+            return url
     except (httpx.InvalidURL, UnicodeError):
-        origin = ("", "", None)
-    if origin[0] not in ("http", "https") or not origin[1] or (origin[2] or 0) > MAX_PORT:
-        raise SpecError(
-            f"{service}: the connection's address must be a whole URL such as https://host/path, without stray "
-            "characters."
-        )
-    return origin
+        pass
+    raise SpecError(
+        f"{service}: the connection's address must be a whole URL such as https://host/path, without stray characters."
+    )
 
 
 def check_headers(headers: Mapping[str, str], service: str) -> None:

@@ -196,3 +196,30 @@ def test_a_working_directory_that_is_gone_is_no_traceback(
     found = run(opensearch, tmp_path, ask("source.jsonl"))
     assert found.exit_code == 2
     assert "source.jsonl" in found.stderr
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://xn--", "http://a..b", "http://\n", "localhost", "http://h:99999"]
+)
+def test_an_address_of_opensearch_that_is_none_is_refused(url: str, opensearch: FakeOpenSearch, tmp_path: Path) -> None:
+    found = run(opensearch, tmp_path, ask("source.jsonl"), url=url)
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert "whole URL" in found.stderr
+
+
+@pytest.mark.parametrize(
+    "fields", [{"t": "$.t" * 3_000}, {"t": "t" * 10_000}, {"t": "$[?(@.a ==" + "x" * 10_000}, {"t": "$..t" * 3_000}]
+)
+def test_a_long_path_that_is_none_is_quoted_in_part(
+    fields: dict[str, str], opensearch: FakeOpenSearch, tmp_path: Path
+) -> None:
+    (tmp_path / "source").write_bytes(LINES)
+    found = run(opensearch, tmp_path, ask(str(tmp_path / "source"), field_map={"_id": "$.id", **fields}))
+    assert found.exit_code in (1, 2)
+
+
+def test_what_a_bulk_request_is_answered_is_reported_in_part(opensearch: FakeOpenSearch, tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(LINES)
+    error = {"type": "y" * 1_000_000, "reason": "x" * 1_000_000}
+    opensearch.on_item = lambda _key, _document: {"status": 400, "error": error}
+    assert run(opensearch, tmp_path, ask(str(tmp_path / "source"))).exit_code == 1

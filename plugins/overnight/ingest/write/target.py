@@ -11,7 +11,7 @@ import httpx
 
 from overnight.errors import SpecError
 from overnight.ingest.write.sink import Body
-from overnight.transport.http import HttpCall, Retry
+from overnight.transport.http import HttpCall, Retry, parse_address
 from overnight.transport.opensearch import OpenSearchConnection
 from overnight.transport.sigv4 import SigV4Auth, digest_header
 
@@ -55,7 +55,7 @@ class OpenSearchTarget:
     :param verify: Whether certificates are checked, or the path of a CA bundle.
     :param headers: Sent with every call; they may be secret.
     :param timeout: Seconds for each read and write; a ``_bulk`` under load answers late.
-    :raises SpecError: it is a collection of Amazon OpenSearch Serverless.
+    :raises SpecError: the address is none, or of a collection of Amazon OpenSearch Serverless.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class OpenSearchTarget:
         headers: Mapping[str, str] | None = None,
         timeout: float = 120.0,
     ) -> None:
-        parsed = httpx.URL(url)
+        parsed = parse_address(url, "OpenSearch")
         if _SERVERLESS.search(parsed.host) or (isinstance(auth, SigV4Auth) and auth.service == "aoss"):
             raise SpecError(
                 f"{parsed.host} is a collection of Amazon OpenSearch Serverless, which a load cannot fill: vector "
