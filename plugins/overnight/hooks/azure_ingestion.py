@@ -66,9 +66,9 @@ class AzureIngestionHook(JobHook[AzureIngestionService]):
 
     def client_from(self, connection: Connection, extra: Mapping[str, Any]) -> JobClient[AzureIngestionService]:
         """Return a client for the connection's resource."""
-        facts = read_extra(
-            AzureIngestionExtra, {name: value for name, value in extra.items() if value is not None}, SERVICE
-        )
+        if isinstance(extra, Mapping):
+            extra = {name: value for name, value in extra.items() if value is not None}
+        facts = read_extra(AzureIngestionExtra, extra, SERVICE)
         account = AzureIngestionConnection(
             endpoint=read_address(connection, SERVICE), api_key=connection.password, **facts.model_dump()
         )

@@ -21,6 +21,8 @@ def _read_verify(value: Any) -> Any:
     # A form saves text, and a field that was left empty as null or an empty text.
     if value is None:
         return True
+    if not isinstance(value, str | int):
+        return value
     word = value.strip().lower() if isinstance(value, str) else value
     if word in (0, 1):
         return bool(word)

@@ -137,6 +137,18 @@ def test_a_wrong_extra_is_named_and_not_quoted(monkeypatch: pytest.MonkeyPatch, 
     assert SECRET not in str(refusal.value)
 
 
+@pytest.mark.parametrize("hook", [OpenAIHook, LlamaCloudHook, AzureIngestionHook, OpenSearchHook])
+@pytest.mark.parametrize("extra", ["[]", "5", '"text"', '{"verify": []}', '{"verify": {}}', '{"timeout": {}}'])
+def test_an_extra_of_another_type_ends_in_a_client_or_a_refusal(
+    monkeypatch: pytest.MonkeyPatch, hook: type[Any], extra: str
+) -> None:
+    set_json(monkeypatch, hook, host="https://api.example.com", extra=extra)
+    try:
+        assert get_address(hook) == "https://api.example.com"
+    except SpecError as refusal:
+        assert "the connection's extra cannot be used" in str(refusal)  # noqa: PT017 - either is fine
+
+
 @pytest.mark.parametrize("as_uri", [False, True])
 def test_an_aws_connection_is_read_in_both_forms(monkeypatch: pytest.MonkeyPatch, as_uri: bool) -> None:
     extra = {"region_name": "eu-west-1", "endpoint_url": "http://localhost:9"}
