@@ -1,4 +1,4 @@
-"""The errors of filesystems in our own words: which store and connection, and whether another try can help."""
+"""From filesystems' errors to this package's: which store and connection, and whether a retry can help."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def check_address(target: OpenSearchTarget) -> None:
 
 def explain(error: Exception, *, has_written: bool) -> tuple[int, str]:
     """
-    Return the exit status for an error and what the user is told.
+    Return the exit status for an error and its message.
 
     :param has_written: Whether a document was written before the error.
     """

@@ -1,4 +1,4 @@
-"""A connection to OpenAI, Azure OpenAI, or any server that speaks their batch protocol."""
+"""A connection to OpenAI, Azure OpenAI, or any compatible server."""
 
 from __future__ import annotations
 

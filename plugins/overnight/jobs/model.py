@@ -35,7 +35,7 @@ Text = Annotated[str, BeforeValidator(_bounded)]
 
 
 class JobState(StrEnum):
-    """The state of a remote batch job, in our words."""
+    """The state of a remote batch job, the same for all services."""
 
     QUEUED = "queued"
     RUNNING = "running"

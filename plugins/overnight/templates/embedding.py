@@ -47,7 +47,7 @@ class EmbeddingConfig(TemplateConfig):
     request_body: dict[str, Any] | None = Field(
         default=None,
         title="Request body",
-        description="Instead of an embedding, the body of each request, with ${path} holes, for the endpoint below.",
+        description="Instead of an embedding: each request's body, with ${path} placeholders, for the endpoint below.",
     )
     endpoint: str = Field(default="/v1/embeddings", title="Endpoint")
     field_map: dict[str, Any] | None = Field(

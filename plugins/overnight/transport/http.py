@@ -1,4 +1,4 @@
-"""The transport of every service that speaks JSON over HTTP: httpx, sync and async, with the same retries."""
+"""The transport of every service with JSON over HTTP: httpx, sync and async, with the same retries."""
 
 from __future__ import annotations
 

@@ -93,10 +93,10 @@ def test_no_error_and_no_log_quotes_a_credential_that_a_refusal_repeats(
         client.run(client.service.submit(AzureIngestionSpec(), key))
     assert "The request had" in str(caught.value)
     assert "***" in str(caught.value)
-    told = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + caplog.text
+    message = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + caplog.text
     for hidden in (caught.value.__context__, caught.value.__cause__):
-        told += f"{hidden!r}{hidden}"
-    assert CREDENTIAL not in told
+        message += f"{hidden!r}{hidden}"
+    assert CREDENTIAL not in message
 
 
 def test_no_status_and_no_verdict_quotes_a_credential_that_a_job_repeats(azure: Any, key: JobKey) -> None:
@@ -108,9 +108,9 @@ def test_no_status_and_no_verdict_quotes_a_credential_that_a_job_repeats(azure: 
     assert "***" in status.errors[0].message
     assert "***" in status.warnings[0]
     over = PollOutcome(PollEnd.ENDED, status)
-    told = status.model_dump_json() + status.describe() + results.model_dump_json()
-    told += f"{to_event(over)}{evaluate(ref, over, Allowance(count=0)).error}"
-    assert CREDENTIAL not in told
+    message = status.model_dump_json() + status.describe() + results.model_dump_json()
+    message += f"{to_event(over)}{evaluate(ref, over, Allowance(count=0)).error}"
+    assert CREDENTIAL not in message
 
 
 def test_a_trigger_is_stored_without_any_header(azure: Any, key: JobKey) -> None:

@@ -278,7 +278,7 @@ async def test_the_triggerer_sees_the_same_on_its_event_loop(account: Account, k
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "text"),
     [
         ({"input_uri": "nothing/"}, "there is nothing to transform"),
         ({"input_uri": "m.json", "input_kind": "ManifestFile"}, "1 objects that are not there"),
@@ -287,12 +287,12 @@ async def test_the_triggerer_sees_the_same_on_its_event_loop(account: Account, k
     ],
 )
 def test_inputs_that_would_fail_are_refused_before_anything_is_paid(
-    account: Account, key: JobKey, fields: dict[str, Any], told: str
+    account: Account, key: JobKey, fields: dict[str, Any], text: str
 ) -> None:
     account.put("in/a.jsonl", b'"' + b"x" * (1 << 20) + b'"\n')
     account.put("m.json", orjson.dumps([{"prefix": account.uri("in/")}, "a.jsonl", "b.jsonl"]))
     spec = account.spec(**{**fields, "input_uri": account.uri(fields["input_uri"])})
-    with pytest.raises(SpecError, match=told):
+    with pytest.raises(SpecError, match=text):
         submit(account, key, spec)
     assert account.calls("CreateTransformJob") == []
 

@@ -85,7 +85,7 @@ def test_a_connection_that_is_a_uri_means_the_same(
 
 @pytest.mark.parametrize("hook", [*HOOKS, OpenSearchHook])
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"host": f"https://me:{SECRET}@api.example.com"}, "login and password fields"),
         ({"host": f"me:{SECRET}@api.example.com"}, "login and password fields"),
@@ -101,10 +101,10 @@ def test_a_connection_that_is_a_uri_means_the_same(
     ],
 )
 def test_what_contradicts_itself_or_holds_a_secret_is_refused(
-    monkeypatch: pytest.MonkeyPatch, hook: type[Any], fields: dict[str, Any], told: str
+    monkeypatch: pytest.MonkeyPatch, hook: type[Any], fields: dict[str, Any], message: str
 ) -> None:
     set_json(monkeypatch, hook, **fields)
-    with pytest.raises(SpecError, match=told) as refusal:
+    with pytest.raises(SpecError, match=message) as refusal:
         get_address(hook)
     assert SECRET not in str(refusal.value)
     assert hook.default_conn_name in str(refusal.value)

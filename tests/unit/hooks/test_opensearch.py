@@ -128,10 +128,10 @@ def test_airflow_makes_the_hook_from_its_connection_type(connect: Any) -> None:
 
 
 def test_a_server_that_is_away_fails_the_test_with_a_reason(connect: Any) -> None:
-    works, told = connect(host="http://127.0.0.1:9", password=SECRET, login="x").test_connection()
+    works, message = connect(host="http://127.0.0.1:9", password=SECRET, login="x").test_connection()
     assert not works
-    assert "ConnectError" in told
-    assert SECRET not in told
+    assert "ConnectError" in message
+    assert SECRET not in message
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,6 @@ def test_a_connection_that_the_provider_refuses_is_told_so(connect: Any) -> None
 
 
 def test_the_button_in_the_ui_says_what_is_wrong(connect: Any) -> None:
-    worked, told = connect().test_connection()
+    worked, message = connect().test_connection()
     assert not worked
-    assert "region_name" in told
+    assert "region_name" in message

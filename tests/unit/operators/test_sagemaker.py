@@ -62,7 +62,7 @@ def test_listed_inputs_become_a_manifest_below_the_output(bucket: Path, uris: An
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({}, "either input_uri or input_uris"),
         ({"input_uri": "s3://corpus/in/", "input_uris": ["s3://corpus/in/a"]}, "either input_uri or input_uris"),
@@ -71,8 +71,8 @@ def test_listed_inputs_become_a_manifest_below_the_output(bucket: Path, uris: An
         ({"input_uris": []}, "the list of objects is empty"),
     ],
 )
-def test_inputs_that_say_nothing_are_refused(bucket: Path, fields: dict[str, Any], told: str) -> None:
-    with pytest.raises(SpecError, match=told):
+def test_inputs_that_say_nothing_are_refused(bucket: Path, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
         build(**fields)
 
 

@@ -89,8 +89,8 @@ def planned(task_run: Any) -> Callable[..., list[dict[str, Any]]]:
     return run
 
 
-def todo(bucket: Bucket, told: dict[str, Any]) -> list[str]:
-    head, *names = orjson.loads(bucket.read(told["manifest"]))
+def todo(bucket: Bucket, message: dict[str, Any]) -> list[str]:
+    head, *names = orjson.loads(bucket.read(message["manifest"]))
     assert head == {"prefix": INPUT}
     return list(names)
 
@@ -101,10 +101,10 @@ def todo(bucket: Bucket, told: dict[str, Any]) -> list[str]:
 def test_every_input_is_in_the_first_manifest(bucket: Bucket, listed: Any) -> None:
     for name in ("b.jsonl", "a.jsonl", "deep/c.jsonl"):
         bucket.put(f"{INPUT}{name}")
-    told = listed()
-    assert (told["inputs"], told["done"], told["todo"]) == (3, 0, 3)
-    assert todo(bucket, told) == ["a.jsonl", "b.jsonl", "deep/c.jsonl"]
-    assert told["manifest"].startswith(f"{OUTPUT}_manifests/")
+    message = listed()
+    assert (message["inputs"], message["done"], message["todo"]) == (3, 0, 3)
+    assert todo(bucket, message) == ["a.jsonl", "b.jsonl", "deep/c.jsonl"]
+    assert message["manifest"].startswith(f"{OUTPUT}_manifests/")
 
 
 def test_only_what_has_no_output_is_to_be_done_again(bucket: Bucket, listed: Any) -> None:
@@ -112,9 +112,9 @@ def test_only_what_has_no_output_is_to_be_done_again(bucket: Bucket, listed: Any
         bucket.put(f"{INPUT}{name}.jsonl")
     for name in ("a", "deep/c"):
         bucket.put(f"{OUTPUT}{name}.jsonl.out")
-    told = listed()
-    assert (told["inputs"], told["done"], told["todo"]) == (3, 2, 1)
-    assert todo(bucket, told) == ["b.jsonl"]
+    message = listed()
+    assert (message["inputs"], message["done"], message["todo"]) == (3, 2, 1)
+    assert todo(bucket, message) == ["b.jsonl"]
 
 
 def test_an_input_that_changed_after_its_output_is_to_be_done_again(bucket: Bucket, listed: Any) -> None:
@@ -144,9 +144,9 @@ def test_a_glob_leaves_the_others_alone_and_has_the_folder_in_front_of_it_as_its
 ) -> None:
     for name in ("a.jsonl", "a.txt", "b.jsonl"):
         bucket.put(f"{INPUT}{name}")
-    told = listed(f"{INPUT}*.jsonl")
-    assert told["inputs"] == 2
-    assert todo(bucket, told) == ["a.jsonl", "b.jsonl"]
+    message = listed(f"{INPUT}*.jsonl")
+    assert message["inputs"] == 2
+    assert todo(bucket, message) == ["a.jsonl", "b.jsonl"]
 
 
 def test_a_prefix_without_an_object_is_refused_for_good(bucket: Bucket, listed: Any) -> None:

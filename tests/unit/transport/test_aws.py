@@ -85,11 +85,11 @@ def raising(error: Exception) -> AwsTransport:
     ],
 )
 def test_what_boto_raises_says_who_can_mend_it(error: Exception, kind: type[ServiceError]) -> None:
-    with pytest.raises(ServiceError) as told:
+    with pytest.raises(ServiceError) as message:
         raising(error).send(AwsCall("sagemaker", "ListTransformJobs"))
-    assert type(told.value) is kind
-    assert str(told.value).startswith("sagemaker ListTransformJobs: ")
-    assert told.value.__cause__ is error
+    assert type(message.value) is kind
+    assert str(message.value).startswith("sagemaker ListTransformJobs: ")
+    assert message.value.__cause__ is error
 
 
 def test_a_refused_signature_does_not_repeat_the_requests_headers() -> None:

@@ -225,12 +225,12 @@ def test_a_date_in_retry_after_is_waited_for(server: Server, send: Send) -> None
 
 
 def everything_about(error: BaseException) -> str:
-    told = []
+    message = []
     seen: BaseException | None = error
     while seen is not None:
-        told.append(f"{seen} {seen!r} {vars(seen)}")
+        message.append(f"{seen} {seen!r} {vars(seen)}")
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
-    return "\n".join(told)
+    return "\n".join(message)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500])
@@ -253,9 +253,9 @@ def test_no_part_of_a_key_is_told_where_a_long_message_is_cut(server: Server, ke
     server.answers = [json_answer({"error": {"message": message}}, 400) if is_json else Answer(400, message.encode())]
     with pytest.raises(ServiceError) as caught:
         blocking(transport_to(server), GET)
-    told = str(caught.value)
-    assert "x" * (MAX_TEXT - 1 - kept) in told
-    assert not any(KEY[:length] in told for length in range(2, len(KEY) + 1))
+    message = str(caught.value)
+    assert "x" * (MAX_TEXT - 1 - kept) in message
+    assert not any(KEY[:length] in message for length in range(2, len(KEY) + 1))
 
 
 def test_a_calls_own_secret_is_not_told(server: Server, send: Send) -> None:
@@ -597,9 +597,9 @@ def test_a_file_of_any_length_is_read_while_it_comes(server: Server, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [("no", "no. Do this."), ("no.", "no. Do this."), ("no! ", "no! Do this."), ("no…", "no… Do this.")],
 )
-def test_a_remedy_is_a_sentence_of_its_own(text: str, told: str) -> None:
-    assert add_remedy(text, "Do this.") == told
-    assert add_remedy(told, "Do this.") == told
+def test_a_remedy_is_a_sentence_of_its_own(text: str, message: str) -> None:
+    assert add_remedy(text, "Do this.") == message
+    assert add_remedy(message, "Do this.") == message

@@ -1,4 +1,4 @@
-"""An OpenSearch index around a load: is it there, does it fit, is it complete, and who is it swapped in for."""
+"""An OpenSearch index before and after a load: existence, mapping, completeness, alias swap."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-What stands for Azure Blob Storage here, which has no local edition among our packages.
+A local replacement for Azure Blob Storage, which has no local edition among our packages.
 
 ==================================================  ======================================================
 ``storageConnectionString``                         documents

@@ -1,4 +1,4 @@
-"""Who is hit by a fault."""
+"""Which requests and items get a fault."""
 
 from __future__ import annotations
 

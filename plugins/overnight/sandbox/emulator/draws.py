@@ -1,4 +1,4 @@
-"""Who is hit by a fault: drawn from the seed, so that the same requests in the same order go wrong in the same way."""
+"""Which requests get a fault: drawn from the seed, so that the same requests in the same order get the same faults."""
 
 from __future__ import annotations
 

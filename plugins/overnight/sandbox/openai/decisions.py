@@ -1,4 +1,4 @@
-"""Who is hit by a fault: a request, a batch, a line."""
+"""Which requests, batches and lines get a fault."""
 
 from __future__ import annotations
 

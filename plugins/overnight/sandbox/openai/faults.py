@@ -1,4 +1,4 @@
-"""What stands before the API: Azure's paths are put right, requests are recorded, and some of them go wrong."""
+"""Middleware of the API: it maps Azure's paths, records requests and injects faults."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Faults(GatewayFaults):
 
 
 class Quirks(Options):
-    """What servers that speak OpenAI's protocol do differently. All off: OpenAI itself."""
+    """What OpenAI-compatible servers do differently. All off: OpenAI itself."""
 
     body_as_string: bool = False
     """``response.body`` of a result line is a JSON *string*."""

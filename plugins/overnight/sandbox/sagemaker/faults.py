@@ -1,4 +1,4 @@
-"""What stands before the API: calls are recorded, and some of them go wrong."""
+"""Middleware of the API: it records calls and injects faults."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class AzureIngestionConnection:
         """
         if self.api_version != API_VERSION:
             raise SpecError(
-                f"{SERVICE}: the connection asks for api_version {self.api_version!r}; Overnight speaks {API_VERSION} "
+                f"{SERVICE}: the connection asks for api_version {self.api_version!r}; Overnight uses {API_VERSION} "
                 "only. Later previews take other requests at another address (/openai/ingestion/jobs), with the "
                 "credentials in the body and the status in a list of runs. Leave api_version out of the connection."
             )

@@ -1,4 +1,4 @@
-"""What Azure OpenAI says of an ingestion job, and of a call that failed, in our words."""
+"""From Azure OpenAI's ingestion job to a job status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The statuses of several batches as one, in our words."""
+"""From the statuses of several batches to one job status."""
 
 from __future__ import annotations
 

@@ -157,6 +157,13 @@ _RULES = (
         RateLimitedError,
         "Too many ML tasks run at once; wait for some, or raise the setting.",
     ),
+    # A cluster that has just started; it comes before anything is created or sent.
+    _rule(
+        "not_ready",
+        r"fetching master key timed out",
+        RateLimitedError,
+        "ML Commons has not got its encryption key yet; it does once the cluster has started.",
+    ),
 )
 
 _THROTTLED = re.compile(

@@ -85,7 +85,7 @@ class SageMakerConnector(_Config):
 
 class OpenAIConnector(_Config):
     """
-    Batches and single requests of OpenAI, or of a server that speaks its protocol.
+    Batches and single requests of OpenAI, or of a compatible server.
 
     :param endpoint: What every line of a batch is for.
     :param base_url: Up to and including the version.

@@ -1,4 +1,4 @@
-"""How to reach OpenAI, Azure OpenAI, and servers that speak the same protocol."""
+"""How to reach OpenAI, Azure OpenAI, and compatible servers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _REMEDIES = {
 @dataclass(frozen=True)
 class OpenAIConnection:
     """
-    The facts of a connection to a server that speaks OpenAI's protocol.
+    The facts of a connection to OpenAI or a compatible server.
 
     :param base_url: Up to and including the version, ``https://api.openai.com/v1``; for Azure OpenAI
         ``https://<resource>.openai.azure.com/openai/v1`` or, with ``api_version``, without the ``/v1``.

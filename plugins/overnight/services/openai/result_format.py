@@ -11,7 +11,7 @@ from overnight.services.openai.result_line import Outcome, is_result, read_resul
 
 class OpenAIResultFormat:
     """
-    Reads output and error lines of the Batch API and of servers that speak it.
+    Reads output and error lines of the Batch API and of compatible servers.
 
     Lines without ``response`` and ``error`` (those of a batch's input file) are no results.
     """

@@ -1,4 +1,4 @@
-"""What a batch object of OpenAI, Azure OpenAI and compatible servers says, in our words."""
+"""From a batch object of OpenAI, Azure OpenAI or a compatible server to a job status."""
 
 from __future__ import annotations
 

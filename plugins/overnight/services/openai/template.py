@@ -1,4 +1,4 @@
-"""From one document to one request of a batch: a template whose holes are filled with JSON values, not with text."""
+"""From one document to one request of a batch: a template whose placeholders become JSON values, not text."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _HOLE = re.compile(r"\$\$\{|\$\{([^{}]+)\}")
 
 class RequestTemplate(BaseModel):
     """
-    A batch request with holes.
+    A batch request with placeholders.
 
     A text in ``body`` may hold ``${path}``, a plain JSONPath into the document (``${$.text}``, ``${meta.tags[0]}``,
-    ``${$['a b']}``). A text that is nothing but one hole becomes the document's value with its own type; holes
-    inside a longer text become text. What a document holds is never read as a template or as JSON syntax, so no
-    document can change the request around it. ``$${`` is a literal ``${``.
+    ``${$['a b']}``). A text that is nothing but one placeholder becomes the document's value with its own type;
+    placeholders inside a longer text become text. What a document holds is never read as a template or as JSON syntax,
+    so no document can change the request around it. ``$${`` is a literal ``${``.
 
     .. code-block:: python
 
@@ -93,8 +93,8 @@ class RequestTemplate(BaseModel):
         """
         Return a template that asks a model about every document.
 
-        :param prompt: The user's message, with ``${path}`` holes.
-        :param system: The system message; it may have holes, too.
+        :param prompt: The user's message, with ``${path}`` placeholders.
+        :param system: The system message; it may have placeholders, too.
         :param options: What else goes into the body (``temperature``, ``response_format`` …).
         """
         messages: list[JsonValue] = [{"role": "user", "content": prompt}]
@@ -147,10 +147,10 @@ def _compile_text(template: str) -> Fill:
         return lambda document: _required(document, segments, path)
     pieces: list[str | tuple[str, tuple[Segment, ...]]] = []
     end = 0
-    for hole in _HOLE.finditer(template):
-        pieces.append(template[end : hole.start()])
-        pieces.append((hole[1], parse_plain(hole[1])) if hole[1] is not None else "${")
-        end = hole.end()
+    for placeholder in _HOLE.finditer(template):
+        pieces.append(template[end : placeholder.start()])
+        pieces.append((placeholder[1], parse_plain(placeholder[1])) if placeholder[1] is not None else "${")
+        end = placeholder.end()
     pieces.append(template[end:])
 
     def fill(document: Any) -> str:

@@ -1,4 +1,4 @@
-"""What DescribeTransformJob says, in our words."""
+"""From DescribeTransformJob's answer to a job status."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def test_a_request_that_fits_passes_unchanged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "text"),
     [
         (
             {"Environment": {"A": "x" * 10_241}},
@@ -53,11 +53,11 @@ def test_a_request_that_fits_passes_unchanged() -> None:
         ),
     ],
 )
-def test_a_member_that_breaks_its_rule_is_named_as_aws_names_it(changes: dict[str, Any], told: str) -> None:
+def test_a_member_that_breaks_its_rule_is_named_as_aws_names_it(changes: dict[str, Any], text: str) -> None:
     code, message = complaint(job(**changes))
     assert code == "ValidationException"
     assert message.startswith("1 validation error detected: ")
-    assert told in message.replace("1 validation error detected: ", "")
+    assert text in message.replace("1 validation error detected: ", "")
 
 
 def test_all_broken_rules_are_counted() -> None:

@@ -94,8 +94,8 @@ def test_no_credential_is_in_a_repr() -> None:
 
 
 def test_the_parts_of_a_connection_string_are_secret_too() -> None:
-    told = "AccountKey s3cr3t-account-key== of acc at https://mine.search.windows.net is wrong; so is s3cr3t-api-key"
-    assert connection().scrub(told) == "AccountKey *** of acc at https://mine.search.windows.net is wrong; so is ***"
+    message = "AccountKey s3cr3t-account-key== of acc at https://mine.search.windows.net is wrong; so is s3cr3t-api-key"
+    assert connection().scrub(message) == "AccountKey *** of acc at https://mine.search.windows.net is wrong; so is ***"
 
 
 def test_a_shared_access_signature_is_secret_wherever_it_is() -> None:

@@ -50,6 +50,7 @@ CASES: list[tuple[int, Any, type[ServiceError], str]] = [
     (404, _refusal(404, "Failed to find connector:nope"), RequestRefusedError, "MLCommonsConnectorOperator"),
     (404, _refusal(404, "Failed to retrieve the ML model for the given task ID"), RequestRefusedError, "runs on"),
     (409, _refusal(409, "1 models are still using this connector"), RequestRefusedError, "DeleteModel"),
+    (500, _refusal(500, "Fetching master key timed out."), RateLimitedError, "encryption key"),
     (500, _refusal(500, "Batch Ingestion request has empty body"), RequestRefusedError, "malformed"),
     (500, _refusal(500, "class String cannot be cast to class List"), RequestRefusedError, "malformed"),
     (500, _refusal(500, "Can't get text on a VALUE_NULL at 1:84"), RequestRefusedError, "malformed"),

@@ -32,7 +32,7 @@ def test_the_filters_of_the_documentation_are_read(text: str, steps: object) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "begin with"),
         ("content", "begin with"),
@@ -51,8 +51,8 @@ def test_the_filters_of_the_documentation_are_read(text: str, steps: object) -> 
         ("$." + "a" * 62, "64 characters"),
     ],
 )
-def test_what_sagemaker_does_not_take_is_refused_with_the_reason(text: str, told: str) -> None:
-    with pytest.raises(SpecError, match=told):
+def test_what_sagemaker_does_not_take_is_refused_with_the_reason(text: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
         parse_filter(text)
 
 

@@ -74,7 +74,7 @@ def test_what_sagemaker_takes_is_taken(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({**PLAIN, "model_name": "under_score"}, "model_name"),
         ({**PLAIN, "instance_type": "m5.large"}, "instance_type"),
@@ -115,16 +115,16 @@ def test_what_sagemaker_takes_is_taken(fields: dict[str, Any]) -> None:
         ({**PLAIN, "mistyped": 1}, "mistyped"),
     ],
 )
-def test_what_sagemaker_would_refuse_or_mangle_is_refused_with_its_remedy(fields: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValidationError, match=told):
+def test_what_sagemaker_would_refuse_or_mangle_is_refused_with_its_remedy(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         spec(**fields)
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
     with pytest.raises(ValidationError) as error:
         spec(**{**PLAIN, "strategy": "MultiRecord", "output_uri": "s3://corpus/in/x", "input_filter": "id"})
-    for told in ("needs a split_type", "would read this one's output", "has to begin with $"):
-        assert told in str(error.value)
+    for message in ("needs a split_type", "would read this one's output", "has to begin with $"):
+        assert message in str(error.value)
 
 
 def test_the_request_has_what_was_given_and_the_defaults_that_matter() -> None:
@@ -218,7 +218,7 @@ def test_a_given_prefix_keeps_the_places_of_the_outputs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("uris", "prefix", "told"),
+    ("uris", "prefix", "message"),
     [
         ([], None, "the list of objects is empty"),
         (["s3://one/a", "s3://two/a"], None, "share one s3:// folder"),
@@ -229,9 +229,9 @@ def test_a_given_prefix_keeps_the_places_of_the_outputs(tmp_path: Path) -> None:
     ],
 )
 def test_objects_that_one_manifest_cannot_name_are_refused(
-    tmp_path: Path, uris: list[str], prefix: str | None, told: str
+    tmp_path: Path, uris: list[str], prefix: str | None, message: str
 ) -> None:
-    with pytest.raises(SpecError, match=told):
+    with pytest.raises(SpecError, match=message):
         write_manifest(uris, local(tmp_path), prefix=prefix)
     assert not (tmp_path / "manifests").exists()
 
