@@ -89,9 +89,12 @@ def run_all(
 
     with ThreadPoolExecutor(triggerers) as pool:
         shares = [pool.submit(asyncio.run, run_some(tasks[number::triggerers])) for number in range(triggerers)]
-        while sum(task.rooms > 0 for task in tasks) < waiting and not any(share.done() for share in shares):
-            time.sleep(0.05)
-        let_go()
+        try:
+            while sum(task.rooms > 0 for task in tasks) < waiting and not any(share.done() for share in shares):
+                time.sleep(0.05)
+        finally:
+            # Also when pytest's time is up: the pool ends only after its tasks.
+            let_go()
     found: list[Any] = [None] * len(tasks)
     for number, share in enumerate(shares):
         found[number::triggerers] = share.result()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -249,6 +250,22 @@ def test_the_quota_of_instances_is_kept(account: Account) -> None:
     client = account.sagemaker
     with pytest.raises(client.exceptions.ResourceLimitExceeded, match="is 20 Instances, with current utilization"):
         client.create_transform_job(**asked)
+
+
+def test_calls_at_the_same_time_keep_the_quota_too(account: Account) -> None:
+    account.limits(instances=2)
+    account.pace(starting=600.0)
+    account.put_lines("in/a.jsonl", "sea")
+
+    def create(_: int) -> bool:
+        try:
+            account.sagemaker.create_transform_job(**request(account, name()))
+        except account.sagemaker.exceptions.ResourceLimitExceeded:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(create, range(16))) == 2
 
 
 def test_inputs_are_read_from_a_manifest_and_unzipped(account: Account) -> None:

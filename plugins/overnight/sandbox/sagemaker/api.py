@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -48,6 +49,7 @@ class Api:
     store: Store
     draws: Draws
     s3: objects.Objects
+    _creating: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def call(self, operation: str, region: str, body: Any) -> dict[str, Any]:
         """
@@ -128,15 +130,17 @@ class Api:
         if self._model(region, model) is None:
             raise invalid(f'Could not find model "{self._arn(region, "model", model)}".')
         _check_combination(request)
-        self._check_quota(request["TransformResources"])
         self._check_input(region, request["TransformInput"]["DataSource"]["S3DataSource"])
         now = time.time()
         kept = {key: value for key, value in request.items() if key != "Tags"}
         record = JobRecord(
             arn=arn, name=name, region=region, request=kept, created_at=now, modified_at=now, fate=self.draws.fate()
         )
-        if not self.store.add_job(record):
-            raise in_use(arn)
+        # Calls come in several threads; two of them must not both get the last instance.
+        with self._creating:
+            self._check_quota(request["TransformResources"])
+            if not self.store.add_job(record):
+                raise in_use(arn)
         self.store.tag(arn, request.get("Tags", []))
         return {"TransformJobArn": arn}
 

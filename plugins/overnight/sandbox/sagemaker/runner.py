@@ -58,8 +58,9 @@ class Runner(Worker):
                 self._end(job, "Stopped")
             return False
         if job.started_at is None:
-            if time.time() - job.created_at >= self._settings.pace.starting:
-                self._begin(job)
+            if time.time() - job.created_at < self._settings.pace.starting:
+                return False
+            self._begin(job)
             return True
         half = len(job.inputs) // 2
         if job.fate == "lost" and job.position >= half:
