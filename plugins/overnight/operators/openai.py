@@ -113,6 +113,9 @@ class OpenAIBatchInputOperator(BaseOperator):
             if allowed is not None and not allowed.allows(built.rejected, built.documents):
                 with failing_for_good():
                     raise SpecError(f"{text} That is more than allowed_failures={allowed}; nothing was submitted.")
+            if not built.parts:
+                with failing_for_good():
+                    raise SpecError(f"{text} None is left to send.")
             self.log.warning("%s", text)
         return [part.model_dump(mode="json") for part in built.parts]
 

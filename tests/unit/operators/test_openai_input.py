@@ -47,10 +47,30 @@ def test_rejected_documents_count_against_the_allowance(tmp_path: Path, allowed:
         prepare(tmp_path, on_bad_document="reject", allowed_failures=allowed)
 
 
-def test_a_run_of_which_every_document_is_rejected_is_no_success(tmp_path: Path) -> None:
+@pytest.mark.parametrize("allowed", ["99%", "100%", None])
+def test_a_run_of_which_every_document_is_rejected_is_no_success(tmp_path: Path, allowed: str | None) -> None:
     write(tmp_path, a='{"id": 1}\n{"id": 2}\n')
     with pytest.raises(AirflowFailException, match="2 of 2 documents were rejected"):
-        prepare(tmp_path, on_bad_document="reject", allowed_failures="99%")
+        prepare(tmp_path, on_bad_document="reject", allowed_failures=allowed)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'[{"id": 1, "text": "x"}]', "a JSON array; write its objects one per line"),
+        ('{"id": 1, "text": "x"}\n'.encode("utf-16"), "UTF-16 text; write it as UTF-8"),
+        (b"<!DOCTYPE html><html><body>Bad Gateway</body></html>", "an HTML or XML page"),
+        (b"%PDF-1.7\n", "a PDF document; parse it first"),
+    ],
+)
+@pytest.mark.parametrize("on_bad", ["fail", "reject"])
+def test_a_file_of_another_kind_is_named_and_not_counted_as_documents(
+    tmp_path: Path, content: bytes, words: str, on_bad: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_bytes(content)
+    with pytest.raises(AirflowFailException, match=f"a.jsonl is no JSON Lines but {words}"):
+        prepare(tmp_path, on_bad_document=on_bad)
 
 
 def test_blank_lines_and_rejected_documents_of_several_files(tmp_path: Path) -> None:

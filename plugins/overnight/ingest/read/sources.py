@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import IO, Any, BinaryIO, TypeAlias, cast
 
+from overnight import file_formats
 from overnight.compression import DamagedStreamError, recognise, uncompress
 from overnight.errors import OvernightError, SpecError
-from overnight.ingest.read import file_formats
+from overnight.file_formats import check_json_lines, read_csv, read_parquet, recognise_table
 from overnight.ingest.read.byte_range import ByteRange, UnevenRangeError, first_byte, split_range, within
-from overnight.ingest.read.file_formats import check_json_lines, read_csv, read_parquet, recognise_table
 from overnight.ingest.read.lines import START, Line, Position, skip, split_lines
 from overnight.storage import Storage, StoredFile, get_scheme, is_pattern, redact
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from bisect import bisect
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +14,8 @@ from typing import IO, Any, Literal, NamedTuple, Self, TypeAlias
 import orjson
 from pydantic import BaseModel, ConfigDict
 
+from overnight.compression import ChunkReader
+from overnight.file_formats import read_json_lines
 from overnight.rejection import RejectedError, Rejection
 from overnight.services.openai.scan import (
     MAX_REJECTIONS,
@@ -27,7 +30,7 @@ from overnight.services.openai.scan import (
     scan,
 )
 from overnight.services.openai.template import RequestTemplate
-from overnight.storage import Storage
+from overnight.storage import Storage, redact
 
 __all__ = [
     "BuiltInput",
@@ -163,14 +166,16 @@ def build(
 
 def read_documents(uris: Iterable[str], storage: Storage | None = None) -> Iterator[DocumentLine]:
     """
-    Yield the lines of JSONL files, one file after the other, plain or compressed (``.gz``, ``.zst`` … by name).
+    Yield the lines of JSONL files and the rows of tables (CSV, Parquet), one file after the other, also compressed.
 
     :raises InputError: a line is longer than :data:`LONGEST_DOCUMENT`.
+    :raises SpecError: a file is something else that is recognised (a JSON array, UTF-16, a PDF …).
     """
     for uri in uris:
         with (storage or Storage()).open_plain(uri) as file:
             offset = 0
-            for number, line in enumerate(read_lines(file, LONGEST_DOCUMENT), 1):
+            lines = io.BufferedReader(ChunkReader(read_json_lines(file, redact(uri))))
+            for number, line in enumerate(read_lines(lines, LONGEST_DOCUMENT), 1):
                 if len(line) > LONGEST_DOCUMENT:
                     text = f"the line is longer than {LONGEST_DOCUMENT:,} bytes; is this JSONL?"
                     raise InputError(uri, [Rejection("too_long", text, number)])

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from overnight.compression import recognise
 from overnight.errors import SpecError
+from overnight.file_formats import check_json_lines, recognise_table
 from overnight.ingest import LoadOptions, OpenSearchTarget, Shard, SourceError, cut, load, read_dead_letters
-from overnight.ingest.read.file_formats import check_json_lines, recognise_table
 from overnight.ingest.read.lines import START, Line, Position
 from overnight.ingest.read.openers import web_openers
 from overnight.ingest.read.sources import SourceReader

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from overnight.ingest.report.dead_letters import read_dead_letters
 from overnight.services.openai.input import InputError, Limits, RequestTemplate, build, read_documents, scan
@@ -232,3 +234,15 @@ def test_documents_are_read_from_many_files_plain_and_compressed(tmp_path: Path)
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"id":3}\n'))
     uris = [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl.gz")]
     assert [line.data for line in read_documents(uris)] == [b'{"id":1}\n', b'{"id":2}', b'{"id":3}\n']
+
+
+def test_the_rows_of_tables_are_documents(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text\n1,x\n")
+    parquet.write_table(pa.table({"id": [2], "text": ["y"]}), tmp_path / "b.parquet")
+    (tmp_path / "c.parquet.gz").write_bytes(gzip.compress((tmp_path / "b.parquet").read_bytes()))
+    uris = [str(tmp_path / name) for name in ("a.csv", "b.parquet", "c.parquet.gz")]
+    assert [line.data for line in read_documents(uris)] == [
+        b'{"id":"1","text":"x"}\n',
+        b'{"id":2,"text":"y"}\n',
+        b'{"id":2,"text":"y"}\n',
+    ]

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from overnight.errors import SpecError
-from overnight.ingest.read.file_formats import check_json_lines, get_delimiter, read_csv, recognise_table
+from overnight.file_formats import check_json_lines, get_delimiter, read_csv, recognise_table
 from overnight.ingest.read.lines import Position
 from overnight.ingest.read.sources import SourceReader
 from overnight.storage import Storage
