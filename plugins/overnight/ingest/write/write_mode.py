@@ -68,7 +68,7 @@ def choose_operation(
     if mode == "update":
         if hazards:
             raise SpecError(_refuse(index, hazards, "write='update'"))
-        return _decide("update", index, "that was asked for")
+        return _decide("update", index, "that was asked for", fields)
     if not has_ids:
         return _decide("index", index, "the documents have no ids of their own, so none of them is in the index yet")
     empty = is_empty()
@@ -83,6 +83,7 @@ def choose_operation(
         "update",
         index,
         "the index has documents" if empty is False else "whether the index has documents cannot be found out",
+        fields,
     )
 
 
@@ -121,17 +122,20 @@ def covers(index: IndexInfo, fields: Sequence[str]) -> bool:
     )
 
 
-def _decide(operation: WriteOperation, index: IndexInfo, why: str) -> WriteOperation:
+def _decide(operation: WriteOperation, index: IndexInfo, why: str, updated: Sequence[str] = ()) -> WriteOperation:
     what = {
         "index": "Each document replaces the one of its id in",
         "update": "Each document is merged into the one of its id in",
         "create": "New documents are added to",
     }
     log.info("%s %s: %s.", what[operation], index.name, why)
-    if operation == "update":
-        merged = [name for name, kind in index.fields.items() if kind in _OBJECTS]
-        if merged:
-            log.info("An update merges objects: keys that are gone from %s stay in the index.", ", ".join(merged[:5]))
+    merged = [name for name in updated if index.fields.get(name) in _OBJECTS]
+    if merged:
+        log.warning(
+            "An update merges objects: keys that documents no longer have in %s stay in the index. "
+            "write=index replaces whole documents.",
+            ", ".join(merged[:5]),
+        )
     return operation
 
 

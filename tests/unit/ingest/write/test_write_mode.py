@@ -93,6 +93,23 @@ def test_a_dotted_name_beside_an_object_is_refused(opensearch: FakeOpenSearch, t
     assert find_update_hazards(inspect_index(target, "docs"), ["other.title", "text"]) == []
 
 
+@pytest.mark.parametrize(
+    ("mode", "fields", "warned"),
+    [("auto", ("meta",), True), ("update", ("meta",), True), ("auto", ("text",), False), ("index", ("meta",), False)],
+)
+def test_an_update_of_an_object_says_that_old_keys_stay(
+    mode: str,
+    fields: tuple[str, ...],
+    warned: bool,
+    opensearch: FakeOpenSearch,
+    target: OpenSearchTarget,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shape(opensearch, {"properties": {**BASE, "meta": {"properties": {"title": TEXT}}}})
+    choose(target, mode, fields)
+    assert ("keys that documents no longer have in meta stay in the index" in caplog.text) is warned
+
+
 def test_what_the_pipeline_makes_itself_is_not_lost(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> None:
     shape(opensearch, {"properties": {**BASE, "full": TEXT}}, default_pipeline="p")
     assert choose(target, fields=("text", "kept"), made_fields=lambda: {"text", "kept", "full"}) == "index"
