@@ -7,7 +7,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Final, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from overnight.errors import RequestRefusedError, SpecError, shorten
 from overnight.jobs.model import Stored
@@ -85,7 +85,7 @@ class Budget(BaseModel):
             if isinstance(value, str):
                 value = json.loads(value) if value.strip().lower() not in ("", "none", "null") else None
             return cls.model_validate({} if value is None else value)
-        except (ValueError, ValidationError):
+        except (ValueError, RecursionError):
             raise SpecError(
                 f"budget={shorten(repr(value), 200)} is no budget. Give {{'tokens': 3_000_000}}, {{'jobs': 5}}, "
                 "{'records': 50_000} or {'instances': 4}, or several of them, each 1 or more."

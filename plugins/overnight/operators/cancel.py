@@ -11,6 +11,7 @@ from overnight.hooks.job import hook_for
 from overnight.hooks.outcome import build_outcome, failing_for_good
 from overnight.jobs import JobRef
 from overnight.links.job import CONSOLE_URL_KEY, JobLink
+from overnight.operators.parameters import check_parameters
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -35,6 +36,7 @@ class CancelBatchJobOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Cancel the job and return what the service says of it then."""
         with failing_for_good():
+            check_parameters(self)
             ref = JobRef.read(self.job)
             with hook_for(ref).client() as client:
                 context["ti"].xcom_push(key=CONSOLE_URL_KEY, value=client.service.console_url(ref) or "")

@@ -13,6 +13,7 @@ from overnight.errors import SpecError
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.jobs import ResultManifest
+from overnight.operators.parameters import check_parameters
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -52,6 +53,7 @@ class ChunkDocumentsOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Cut, and return the report."""
         with failing_for_good():
+            check_parameters(self)
             storage = connected_storage(self.aws_conn_id)
             uris = [uri for pattern in self._patterns() for uri in storage.matching(pattern)]
             if not uris:

@@ -18,7 +18,7 @@ from overnight.ingest.write import index
 from overnight.ingest.write.preflight import Preflight
 from overnight.ingest.write.sink import IndexInfo, IndexMissingError
 from overnight.ingest.write.target import OpenSearchTarget
-from overnight.operators.parameters import require_mapping
+from overnight.operators.parameters import check_parameters, require_mapping
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -99,6 +99,7 @@ class OpenSearchCreateIndexOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Create the index if asked to, and return its name and vector dimensions."""
         with failing_for_good():
+            check_parameters(self)
             given = CreateArguments.model_validate(
                 {"create": self.create, "dimension": self.dimension, "vectors": self.vectors}
             )
@@ -164,6 +165,7 @@ class OpenSearchVerifyIndexOperator(BaseOperator):
     def execute(self, context: Context) -> int:
         """Verify, and return how many documents the index holds."""
         with failing_for_good():
+            check_parameters(self)
             given = VerifyArguments.model_validate(
                 {"at_least": self.at_least, "count": self.count, "dimensions": self.dimensions}
             )
@@ -210,6 +212,7 @@ class OpenSearchSwapAliasOperator(BaseOperator):
     def execute(self, context: Context) -> list[str]:
         """Swap, and return the indices that the alias stood for."""
         with failing_for_good():
+            check_parameters(self)
             given = SwapArguments.model_validate({"drop_old": self.drop_old})
         with failing_for_good(), closing(OpenSearchHook(self.conn_id).target()) as target:
             old = index.swap_alias(target, self.alias, self.index_name, drop_old=given.drop_old)

@@ -27,6 +27,7 @@ from overnight.jobs.service import JobSpec
 from overnight.jobs.wait import request_cancellation
 from overnight.jobs.wait_settings import WaitSettings
 from overnight.links.job import CONSOLE_URL_KEY, JobLink
+from overnight.operators.parameters import check_parameters
 from overnight.triggers.job import JobTrigger, get_context, parse_event
 from overnight.triggers.room import ROOM, RoomTrigger, parse_admission
 
@@ -181,6 +182,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
     def execute(self, context: Context) -> dict[str, Any]:
         """Attach to this task instance's job or submit it, and wait for its end."""
         with failing_for_good():
+            check_parameters(self)
             settings = self.parse_settings()
             with self.make_client() as client:
                 attempt = self.begin_attempt(context, client, settings)
@@ -190,6 +192,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Go on after the trigger's event, on whichever worker and in a fresh instance of the operator."""
         with failing_for_good():
+            check_parameters(self)
             settings = self.parse_settings()
             state = get_context(event)
             record = JobRecord.model_validate(state)

@@ -16,6 +16,7 @@ from overnight.jobs.allowance import Allowance
 from overnight.jobs.client import JobClient
 from overnight.jobs.evaluate import evaluate_results
 from overnight.operators.job import XCOM_RETURN_KEY, JobOperator
+from overnight.operators.parameters import check_parameters
 from overnight.services.llamacloud.results import Content, collect
 from overnight.services.llamacloud.service import LlamaCloudService
 from overnight.services.llamacloud.spec import JobType, Limits, LlamaCloudBatchSpec, MetadataValue
@@ -162,6 +163,7 @@ class LlamaCloudResultsOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Collect, and return where the results are."""
         with failing_for_good():
+            check_parameters(self)
             allowed = Allowance.parse(self.allowed_failures)
             ref = JobRef.read(self.job)
             storage = connected_storage(self.aws_conn_id)

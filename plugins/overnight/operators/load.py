@@ -17,7 +17,7 @@ from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import IngestRequest, LoadOptions, LoadReport, VerificationError, load
 from overnight.ingest.read.sources import Opener
 from overnight.jobs import ResultManifest
-from overnight.operators.parameters import require_mapping
+from overnight.operators.parameters import check_parameters, require_mapping
 from overnight.services.openai.service import OpenAIBatchService, content
 from overnight.services.result_formats import load_result_formats
 from overnight.transport.http import HttpTransport
@@ -91,6 +91,7 @@ class OpenSearchLoadOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Load, and fail for good when more was rejected or is missing than was allowed."""
         with failing_for_good():
+            check_parameters(self)
             own = {"dead_letter_uri": self.dead_letter_uri, "checkpoint_uri": self.checkpoint_uri}
             return load_and_evaluate(
                 context,
@@ -163,7 +164,7 @@ def parse_options(given: Mapping[str, Any] | None, **own: Any) -> LoadOptions:
 
     :raises SpecError: they do not fit, or one is given twice.
     """
-    given = given or {}
+    given = require_mapping(given or {}, "options")
     twice = sorted(own.keys() & given.keys())
     if twice:
         raise SpecError(f"{', '.join(twice)}: give it as the operator's own parameter, not in options.")
@@ -177,12 +178,9 @@ def with_formats(options: Mapping[str, Any] | None, request: Mapping[str, Any]) 
     The job's own XCom says which service wrote its files. A ``format`` that the user gives goes before that.
     """
     known = load_result_formats()
-    jobs = [
-        item["ref"]["service"] if isinstance(item, Mapping) and isinstance(item.get("ref"), Mapping) else None
-        for item in request.get("data_source", {}).get("source", ())
-    ]
-    formats = [service if service in known else None for service in jobs]
-    return {**({"format": formats} if any(formats) else {}), **(options or {})}
+    services = [_get_ref(item).get("service") for item in request.get("data_source", {}).get("source", ())]
+    formats = [service if isinstance(service, str) and service in known else None for service in services]
+    return {**({"format": formats} if any(formats) else {}), **require_mapping(options or {}, "options")}
 
 
 def parse_request(given: Mapping[str, Any]) -> IngestRequest:
@@ -198,14 +196,22 @@ def parse_request(given: Mapping[str, Any]) -> IngestRequest:
             "and put it into the Airflow connections that conn_id, aws_conn_id and openai_conn_id name."
         )
     source = require_mapping(given.get("data_source", {}), "data_source")
-    sources = [_get_uris(item) for item in source.get("source", ())]
+    sources = source.get("source", ())
+    if isinstance(sources, Sequence) and not isinstance(sources, str):
+        sources = [_get_uris(item) for item in sources]
     return IngestRequest.of({**given, "data_source": {**source, "source": sources}})
 
 
 def _get_conn_id(request: Mapping[str, Any]) -> str | None:
     """Return the connection of the first OpenAI job among the sources."""
-    jobs = (item["ref"] for item in request["data_source"]["source"] if isinstance(item, Mapping))
-    return next((ref["conn_id"] for ref in jobs if ref["service"] == OpenAIBatchService.name), None)
+    refs = map(_get_ref, request["data_source"]["source"])
+    return next((ref.get("conn_id") for ref in refs if ref.get("service") == OpenAIBatchService.name), None)
+
+
+def _get_ref(source: object) -> Mapping[str, Any]:
+    """Return the reference in a job's XCom; nothing for a source that is none."""
+    ref = source.get("ref") if isinstance(source, Mapping) else None
+    return ref if isinstance(ref, Mapping) else {}
 
 
 def _get_uris(item: Any) -> Any:

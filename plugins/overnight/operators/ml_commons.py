@@ -16,6 +16,7 @@ from overnight.hooks.outcome import failing_for_good
 from overnight.jobs import FoundJob, JobKey, JobRef
 from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator
+from overnight.operators.parameters import check_parameters
 from overnight.services.ml_commons.connection import transport
 from overnight.services.ml_commons.connectors import SageMakerConnector, checked, fill, read_blueprint, read_config
 from overnight.services.ml_commons.models import delete_connector, delete_model, ensure_connector, ensure_model
@@ -78,6 +79,7 @@ class MLCommonsConnectorOperator(_MLCommonsOperator):
     def execute(self, context: Context) -> str:
         """Create the connector, or find it."""
         with failing_for_good():
+            check_parameters(self)
             config = read_config(self.config)
             has_role = isinstance(config, SageMakerConnector) and config.role_arn
             credential = {} if has_role else connector_credential(config.kind, self.credential_conn_id)
@@ -105,6 +107,7 @@ class MLCommonsDeleteConnectorOperator(_MLCommonsOperator):
     def execute(self, context: Context) -> None:
         """Delete it."""
         with failing_for_good():
+            check_parameters(self)
             self._run(delete_connector(self.connector_id))
 
 
@@ -132,6 +135,7 @@ class MLCommonsRegisterModelOperator(_MLCommonsOperator):
     def execute(self, context: Context) -> str:
         """Register and deploy the model, or find it."""
         with failing_for_good():
+            check_parameters(self)
             model_id: str = self._run(ensure_model(self.model_name, self.connector_id, self.description))
         self.log.info("The model %r is %s, and deployed.", self.model_name, model_id)
         return model_id
@@ -154,6 +158,7 @@ class MLCommonsDeleteModelOperator(_MLCommonsOperator):
     def execute(self, context: Context) -> None:
         """Delete it."""
         with failing_for_good():
+            check_parameters(self)
             self._run(delete_model(self.model_id))
 
 

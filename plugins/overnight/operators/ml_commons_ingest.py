@@ -27,6 +27,7 @@ from overnight.operators.load import (
     parse_request,
     with_formats,
 )
+from overnight.operators.parameters import check_parameters, require_mapping
 from overnight.services.ml_commons.connection import transport
 from overnight.services.ml_commons.ingest.engine import (
     Choice,
@@ -98,6 +99,8 @@ class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
     def execute(self, context: Context) -> dict[str, Any]:
         """Choose the engine, and ingest."""
         with failing_for_good():
+            check_parameters(self)
+            require_mapping(self.options or {}, "options")
             request = self._request()
             choice = self._choice(context, request)
             self.log.info("Ingesting with the %s: %s.", choice.engine, choice.why)

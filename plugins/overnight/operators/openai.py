@@ -17,6 +17,7 @@ from overnight.jobs import JobRecord, JobRef, JobState, JobStatus, ResultManifes
 from overnight.jobs.allowance import Allowance
 from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator, has_item_outcomes
+from overnight.operators.parameters import check_parameters
 from overnight.services.openai.input import Limits, OnBadDocument, RequestTemplate, build, read_documents
 from overnight.services.openai.results import chunks_from, join_results
 from overnight.services.openai.rounds import Round, merge_rounds
@@ -83,6 +84,7 @@ class OpenAIBatchInputOperator(BaseOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Write the parts and return what they are."""
         with failing_for_good():
+            check_parameters(self)
             allowed = Allowance.parse(self.allowed_failures) if self.allowed_failures is not None else None
             storage = connected_storage(self.aws_conn_id)
             patterns = [self.documents] if isinstance(self.documents, str) else list(self.documents)
@@ -283,7 +285,7 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
             return None
         try:
             resubmit = int(self.resubmit)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             resubmit = -1
         if resubmit < 0:
             raise SpecError(f"resubmit={shorten(repr(self.resubmit), 200)} is no number of rounds; give 0 or more.")
@@ -338,6 +340,7 @@ class OpenAIBatchResultsOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Read the results once, streaming, and write the outcomes."""
         with failing_for_good():
+            check_parameters(self)
             allowed = Allowance.parse(self.allowed_failures)
             ref = JobRef.read(self.job)
             target = self.target.rstrip("/")

@@ -12,6 +12,7 @@ from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import cut
 from overnight.operators.load import parse_request
+from overnight.operators.parameters import check_parameters, require_count
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -51,6 +52,8 @@ class CutShardsOperator(BaseOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Look where the lines around the cuts end."""
         with failing_for_good():
+            check_parameters(self)
+            size = require_count(self.shard_bytes, "shard_bytes")
             sources = parse_request(self.request).data_source.uris
             if len(sources) > 1:
                 raise SpecError(
@@ -58,7 +61,7 @@ class CutShardsOperator(BaseOperator):
                     "one shard have their partners in others. Load it as one task."
                 )
             storage = connected_storage(self.aws_conn_id)
-            shards = [shard for uri in sources[0] for shard in cut(uri, int(self.shard_bytes), storage)]
+            shards = [shard for uri in sources[0] for shard in cut(uri, size, storage)]
         self.log.info("%d shards of %d bytes in all.", len(shards), sum(shard.size for shard in shards))
         data_source = self.request["data_source"]
         return [

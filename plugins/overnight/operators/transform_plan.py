@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from airflow.sdk import BaseOperator
+from pydantic import TypeAdapter, ValidationError
 
 from overnight.errors import JobFailedError, SpecError
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.jobs.allowance import Allowance
+from overnight.operators.parameters import check_parameters, require_count, require_mapping
 from overnight.services.sagemaker.spec import MANIFESTS, write_manifest
 from overnight.storage import Storage, get_folder
 
@@ -49,6 +51,7 @@ class ListTransformInputsOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """List, compare, and write the manifest."""
         with failing_for_good():
+            check_parameters(self)
             storage = connected_storage(self.aws_conn_id)
             prefix, output = get_folder(self.input_uri), f"{self.output_uri.rstrip('/')}/"
             listing = storage.list_files(self.input_uri)
@@ -121,19 +124,21 @@ class PlanTransformLoadsOperator(BaseOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Look which outputs are there."""
         with failing_for_good():
+            check_parameters(self)
+            size = require_count(self.files_per_load, "files_per_load")
+            request = require_mapping(self.request, "request")
             storage = connected_storage(self.aws_conn_id)
             prefix, output = get_folder(self.input_uri), f"{self.output_uri.rstrip('/')}/"
             with storage.open(f"{output}{INPUTS}", "rb") as file:
-                inputs: list[str] = orjson.loads(file.read())
+                inputs = _read_inputs(f"{output}{INPUTS}", file.read())
             there = {file.uri for file in storage.list_files(output).files}
             outputs = [uri for source in inputs if (uri := get_output_uri(source, prefix, output)) in there]
             missing = [uri for uri in inputs if get_output_uri(uri, prefix, output) not in there]
             self._tell_missing(context, storage, missing, len(inputs))
-            size = self.files_per_load
             groups = [outputs[start : start + size] for start in range(0, len(outputs), size)]
             return [
                 {
-                    "request": {**self.request, "data_source": {"type": "s3", "source": _one_source(group)}},
+                    "request": {**request, "data_source": {"type": "s3", "source": _one_source(group)}},
                     "requests": sum(count_lines(storage, uri) for uri in group),
                 }
                 for group in groups
@@ -158,6 +163,16 @@ class PlanTransformLoadsOperator(BaseOperator):
                 f"{len(missing)} of {total} inputs have no output, more than allowed_failures={allowed} lets pass; "
                 f"{missing_documents['uri']} names them."
             )
+
+
+def _read_inputs(uri: str, content: bytes) -> list[str]:
+    try:
+        return TypeAdapter(list[str]).validate_json(content)
+    except ValidationError:
+        raise SpecError(
+            f"{uri} is not the list of inputs that ListTransformInputsOperator writes. Clear that task; it writes it "
+            "again."
+        ) from None
 
 
 def get_output_uri(uri: str, prefix: str, output: str) -> str:

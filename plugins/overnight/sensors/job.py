@@ -106,9 +106,10 @@ class BatchJobSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Go on after the trigger's event."""
-        job = JobRef.model_validate(get_context(event))
-        with failing_for_good(), hook_for(job).client() as client:
-            return self._conclude(client, job, parse_event(event))
+        with failing_for_good():
+            job = JobRef.model_validate(get_context(event))
+            with hook_for(job).client() as client:
+                return self._conclude(client, job, parse_event(event))
 
     def _conclude(self, client: JobClient[Any], ref: JobRef, outcome: PollOutcome) -> dict[str, Any]:
         if outcome.end is PollEnd.DEADLINE:

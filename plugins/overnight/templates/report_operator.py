@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from airflow.sdk import BaseOperator, XComArg
 from airflow.sdk.exceptions import AirflowFailException
 
-from overnight.errors import JobFailedError
+from overnight.errors import JobFailedError, SpecError, shorten
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import LoadReport
 from overnight.operators.load import REPORT_KEY
+from overnight.operators.parameters import check_parameters, require_mapping
 from overnight.templates.report import Excluded, JobReport, PartReport, PipelineReport
 from overnight.templates.report_page import render
 
@@ -85,9 +86,19 @@ class PipelineReportOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Gather the reports of the parts that have one, also of those that failed for what was in them."""
+        with failing_for_good():
+            return self._report(context)
+
+    def _report(self, context: Context) -> dict[str, Any]:
+        check_parameters(self)
         parts = self.parts.pull(context)
         if parts is None:
             raise AirflowFailException(f"{self.parts.task_id} made no parts, so there is nothing to report.")
+        if not isinstance(parts, Sequence) or not all(isinstance(part, Mapping) for part in parts):
+            raise SpecError(
+                f"The XCom of {self.parts.task_id} is not a list of parts: {shorten(repr(parts), 200)}. Clear that "
+                "task, or give the report the output of the task that made the parts."
+            )
         report = PipelineReport.of(
             [self._part_report(context, number, part.get("requests", 0)) for number, part in enumerate(parts)],
             index=self.index_name,
@@ -107,12 +118,11 @@ class PipelineReportOperator(BaseOperator):
         for line in report.describe():
             self.log.info("%s", line)
         self.log.info("The report is %s, and for people %s.", places["uri"], places["page"])
-        with failing_for_good():
-            if report.failed_parts:
-                raise JobFailedError(
-                    f"{len(report.failed_parts)} of {len(report.parts)} parts were not loaded: "
-                    f"{', '.join(map(str, report.failed_parts[:20]))}. Clear their failed tasks; the rest is kept."
-                )
+        if report.failed_parts:
+            raise JobFailedError(
+                f"{len(report.failed_parts)} of {len(report.parts)} parts were not loaded: "
+                f"{', '.join(map(str, report.failed_parts[:20]))}. Clear their failed tasks; the rest is kept."
+            )
         return summary
 
     def _part_report(self, context: Context, number: int, submitted: int) -> PartReport:
@@ -135,6 +145,7 @@ def _get_excluded(context: Context, reference: _Reference | None) -> Excluded | 
 
 def _load_report(found: Mapping[str, Any], submitted: int) -> LoadReport:
     """Read what a load left: our own report, or the end of an ingestion in the cluster, which counts nothing."""
+    found = require_mapping(found, "the XCom of a load")
     if found.get("engine") == "server":
         # It fails as a whole for one bad line, so one that did not fail has indexed every line.
         return LoadReport(index="", submitted=submitted, indexed=submitted)

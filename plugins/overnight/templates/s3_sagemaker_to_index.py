@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from airflow.sdk import DAG, BaseOperator, Context, TriggerRule, XComArg, get_current_context, task
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from pydantic import Field
 
 from overnight.operators.ml_commons import (
@@ -191,7 +191,7 @@ def _transform(via: Via, blueprint: Any, settings: Any, manifest: Any, deferrabl
         "deadline": settings["deadline_seconds"],
         "allowed_failures": settings["allowed_failures"],
         "deferrable": deferrable,
-        "pre_execute": _skip_without_inputs,
+        "pre_execute": skip_without_inputs,
     }
     if via == "ml_commons":
         return _predict(_model(blueprint, settings), settings, manifest, waiting)
@@ -269,6 +269,12 @@ def _predict(
     )
 
 
-def _skip_without_inputs(context: Context) -> None:
-    if context["ti"].xcom_pull(task_ids="list_inputs")["manifest"] is None:
+def skip_without_inputs(context: Context) -> None:
+    """Skip the transform when every input has its output; fail for good when nobody listed them."""
+    found = context["ti"].xcom_pull(task_ids="list_inputs")
+    if not isinstance(found, Mapping) or "manifest" not in found:
+        raise AirflowFailException(
+            "list_inputs left no list of inputs, as when it was marked as succeeded by hand. Clear it."
+        )
+    if found["manifest"] is None:
         raise AirflowSkipException("Every input has its output already.")

@@ -23,7 +23,15 @@ from tenacity import (
     stop_after_attempt,
 )
 
-from overnight.errors import ConnectionConfigError, QueueFullError, RateLimitedError, SpecError, TransientError
+from overnight.errors import (
+    ConnectionConfigError,
+    QueueFullError,
+    RateLimitedError,
+    RequestRefusedError,
+    SpecError,
+    TransientError,
+    shorten,
+)
 from overnight.transport.certificates import load_certificates
 from overnight.transport.errors import NOT_SENT, SECRET_NAME, ErrorReader, Errors, retry_after
 from overnight.transport.flow import TimeIsUpError, Transport, call_within
@@ -358,7 +366,13 @@ class HttpTransport(Transport[HttpCall, Any]):
         headers = dict(call.headers)
         content = call.content
         if call.json is not None:
-            content = orjson.dumps(call.json)
+            try:
+                content = orjson.dumps(call.json)
+            except orjson.JSONEncodeError as error:
+                raise RequestRefusedError(
+                    f"The body of {call.method} {shorten(call.path)} cannot be written as JSON: {error}. Nothing was "
+                    "sent; correct the value."
+                ) from None
             headers.setdefault("Content-Type", "application/json")
         return client.build_request(
             call.method,

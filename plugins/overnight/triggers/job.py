@@ -10,7 +10,7 @@ from typing import Any, Final
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from pydantic import ValidationError
 
-from overnight.errors import MAX_TEXT, OvernightError, shorten
+from overnight.errors import MAX_TEXT, OvernightError, TransientError, shorten
 from overnight.hooks.job import hook_for
 from overnight.jobs import JobRecord, JobRef, JobStatus
 from overnight.jobs.model import VERSION
@@ -157,20 +157,41 @@ def to_event(outcome: PollOutcome) -> dict[str, Any]:
 
 
 def parse_event(event: Mapping[str, Any]) -> PollOutcome:
-    """Read an event back, on a worker; unknown fields are ignored, and version 1 is read."""
+    """
+    Read an event back, on a worker; unknown fields are ignored, and version 1 is read.
+
+    :raises TransientError: it cannot be read, such as one of a later version; the job is looked at again.
+    """
     status = event.get("status")
-    return PollOutcome(
-        PollEnd(event["end"]),
-        JobStatus.model_validate(status) if status is not None else None,
-        event.get("message", ""),
-        event.get("cancelled", False),
-        event.get("answered", status is not None),
-    )
+    try:
+        return PollOutcome(
+            PollEnd(str(event.get("end"))),
+            JobStatus.model_validate(status) if status is not None else None,
+            event.get("message", ""),
+            event.get("cancelled", False),
+            event.get("answered", status is not None),
+        )
+    except ValueError as error:
+        raise _unreadable(event) from error
 
 
 def get_context(event: Mapping[str, Any]) -> Any:
-    """Return what the trigger was given as its ``context``; version 1 called it ``echo``."""
-    return event["context"] if "context" in event else event["echo"]
+    """
+    Return what the trigger was given as its ``context``; version 1 called it ``echo``.
+
+    :raises TransientError: the event has none; the job is looked at again.
+    """
+    found = event.get("context", event.get("echo")) if isinstance(event, Mapping) else None
+    if not isinstance(found, Mapping):
+        raise _unreadable(event)
+    return found
+
+
+def _unreadable(event: object) -> TransientError:
+    return TransientError(
+        f"The trigger's event cannot be read: {shorten(repr(event), 200)}. Install the same version of this package "
+        "on every worker and triggerer; a retry attaches to the job."
+    )
 
 
 def _parse_record(context: dict[str, Any] | None) -> JobRecord | None:

@@ -92,15 +92,15 @@ def parse_admission(event: Mapping[str, Any]) -> QueueRequest:
     :raises TransientError: the wait broke off; a retry waits on.
     :raises RequestRefusedError: the queue cannot be looked at; a retry would not either.
     """
-    match event["error"]:
+    match event.get("error"):
         case None:
             return QueueRequest.model_validate(event[ROOM])
         case "deadline":
-            raise QueueDeadlineError(event["message"])
+            raise QueueDeadlineError(event.get("message", ""))
         case "transient":
-            raise TransientError(event["message"])
+            raise TransientError(event.get("message", ""))
         case _:
-            raise RequestRefusedError(event["message"])
+            raise RequestRefusedError(event.get("message", ""))
 
 
 def _get_governor(request: QueueRequest) -> SharedGovernor:

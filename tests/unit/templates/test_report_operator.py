@@ -227,3 +227,51 @@ def test_a_run_that_never_got_to_its_parts_has_nothing_to_report(tmp_path: Path)
     with pytest.raises(AirflowFailException, match="plan made no parts"):
         run(Pulled(None), tmp_path)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    ["s3://b/parts", {"requests": 1}, 3, [None], ["s3://b/part"], [[1]], [{"requests": "many"}], [{"requests": None}]],
+    ids=str,
+)
+def test_an_xcom_that_is_no_list_of_parts_is_named(tmp_path: Path, parts: Any) -> None:
+    xcoms = Pulled(None)
+    xcoms.put("plan", parts)
+    with pytest.raises(AirflowFailException, match="parts|submitted"):
+        run(xcoms, tmp_path)
+
+
+@pytest.mark.parametrize("load", [[], "a text", 3, {}, {"report": None}, {"engine": "client"}, {"ref": {}}], ids=str)
+def test_an_xcom_that_is_no_load_is_named(tmp_path: Path, load: Any) -> None:
+    xcoms = Pulled([3])
+    xcoms.put("load", load, number=0)
+    with pytest.raises(AirflowFailException, match="load|LoadReport"):
+        run(xcoms, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "job", [{"ref": None}, {"ref": {}}, {"ref": "a text"}, {"ref": {"id": 1}, "status": 3}], ids=str
+)
+def test_an_xcom_that_is_no_job_is_named(tmp_path: Path, job: Any) -> None:
+    xcoms = Pulled([3])
+    xcoms.load(0, 3)
+    xcoms.put("embed", job, number=0)
+    with pytest.raises(AirflowFailException, match="JobRef"):
+        run(xcoms, tmp_path, jobs=EMBED.output)
+
+
+@pytest.mark.parametrize("left_out", [[], "a text", {"count": "many"}], ids=str)
+def test_an_xcom_that_is_no_count_of_what_was_left_out_is_named(tmp_path: Path, left_out: Any) -> None:
+    xcoms = Pulled([3])
+    xcoms.load(0, 3)
+    xcoms.put("plan", left_out, key="missing")
+    with pytest.raises(AirflowFailException, match="Excluded"):
+        run(xcoms, tmp_path, without_result=XComArg(PLAN, key="missing"))
+
+
+@pytest.mark.parametrize("target", [None, 3, [], {"uri": "a"}], ids=str)
+def test_a_target_that_is_no_text_is_named(tmp_path: Path, target: Any) -> None:
+    task = PipelineReportOperator(task_id="report", parts=PLAN.output, loads=LOAD.output, target="t")
+    task.target = target
+    with pytest.raises(AirflowFailException, match="target="):
+        task.execute(Pulled([]).context)

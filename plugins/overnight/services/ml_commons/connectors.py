@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
-from overnight.errors import SpecError
+from overnight.errors import SpecError, shorten
 
 NEEDED: Final = ("batch_predict", "batch_predict_status")
 """Actions without which no job runs; ``predict`` and ``cancel_batch_predict`` may be left out."""
@@ -143,6 +143,8 @@ def read_blueprint(blueprint: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         raise SpecError(f"The blueprint {blueprint} cannot be read: {error.strerror}.") from error
     except orjson.JSONDecodeError as error:
         raise SpecError(f"The blueprint {blueprint} is not JSON: {error}.") from error
+    except ValueError as error:
+        raise SpecError(f"The blueprint {shorten(repr(blueprint), 200)} is no path of a file: {error}.") from error
     if not isinstance(read, dict):
         raise SpecError(f"The blueprint {blueprint} is not a JSON object.")
     return read
