@@ -23,6 +23,8 @@ from overnight.operators.parameters import check_parameters
 
 NOBODY = "http://127.0.0.1:9"
 """Nothing listens there: what is not refused before a call ends with an error that names the address."""
+NOWHERE = "/dev/null"
+"""No folder: nobody, root neither, can write below it."""
 JOB = {"service": "openai", "id": "batch_1", "conn_id": "openai_default"}
 REQUEST = {
     "index_name": "docs",
@@ -33,16 +35,16 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "AzureIngestionJobOperator": {},
     "BatchJobSensor": {"job": JOB, "poke_interval": 0.01, "timeout": 0.0},
     "CancelBatchJobOperator": {"job": JOB},
-    "ChunkDocumentsOperator": {"documents": "/nowhere/in.jsonl", "target": "/nowhere/out"},
+    "ChunkDocumentsOperator": {"documents": "/nowhere/in.jsonl", "target": f"{NOWHERE}/out"},
     "CutShardsOperator": {"request": REQUEST},
     "ListTransformInputsOperator": {"input_uri": "s3://b/in/", "output_uri": "s3://b/out"},
     "LlamaCloudBatchOperator": {
         "job_type": "parse_v2",
         "configuration_id": "c",
         "sources": "/nowhere/*.pdf",
-        "results_uri": "/nowhere/results",
+        "results_uri": f"{NOWHERE}/results",
     },
-    "LlamaCloudResultsOperator": {"job": {**JOB, "service": "llamacloud"}, "results_uri": "/nowhere/results"},
+    "LlamaCloudResultsOperator": {"job": {**JOB, "service": "llamacloud"}, "results_uri": f"{NOWHERE}/results"},
     "MLCommonsBatchIngestOperator": {"request": REQUEST},
     "MLCommonsBatchPredictOperator": {"model_id": "m"},
     "MLCommonsConnectorOperator": {
@@ -55,11 +57,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "MLCommonsRegisterModelOperator": {"model_name": "m", "connector_id": "c"},
     "OpenAIBatchInputOperator": {
         "documents": "/nowhere/in.jsonl",
-        "target": "/nowhere/out",
+        "target": f"{NOWHERE}/out",
         "template": {"endpoint": "/v1/embeddings", "model": "m", "input": "$.text"},
     },
     "OpenAIBatchOperator": {"input_file_id": "file-1", "endpoint": "/v1/embeddings"},
-    "OpenAIBatchResultsOperator": {"job": JOB, "target": "/nowhere/out"},
+    "OpenAIBatchResultsOperator": {"job": JOB, "target": f"{NOWHERE}/out"},
     "OpenSearchCreateIndexOperator": {"index_name": "docs"},
     "OpenSearchLoadOperator": {"request": REQUEST},
     "OpenSearchSwapAliasOperator": {"alias": "docs", "index_name": "docs-1"},
