@@ -7,8 +7,7 @@ import csv
 import io
 import re
 import tempfile
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import IO, Any, Final
 
@@ -25,7 +24,6 @@ _PARQUET_MAGIC: Final = b"PAR1"
 _COMPRESSION_SUFFIX: Final = re.compile(r"\.(gz|gzip|zst|zstd|bz2|xz)$", re.IGNORECASE)
 _DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
 _BATCH_ROWS: Final = 1_000
-_CHUNK_BYTES: Final = 1 << 20
 
 # What is no JSON Lines, and what to do about it.
 _FOREIGN: Final = (
@@ -85,30 +83,36 @@ def check_json_lines(chunks: Iterator[bytes], uri: str) -> Iterator[bytes]:
     yield from chain([head] if head else [], chunks)
 
 
-def read_json_lines(file: IO[bytes], uri: str) -> Iterator[bytes]:
+def read_json_lines(
+    chunks: Iterator[bytes], uri: str, open_table: Callable[[Iterator[bytes]], IO[bytes]] | None = None
+) -> Iterator[bytes]:
     """
-    Yield an open file as JSON Lines: the rows of a table, or its own bytes.
+    Yield a file as JSON Lines: the rows of a table, or its own bytes.
 
-    :param file: Uncompressed, at its start. A Parquet file that cannot be read at random is copied to the disk first.
+    :param chunks: The file, uncompressed.
     :param uri: The file's, as it may be shown.
+    :param open_table: Opens a Parquet file, which is read at random, given what ``chunks`` are; a copy on the disk when
+        left out.
     :raises SpecError: it is neither; the text says what to do.
     """
-    chunks = iter(partial(file.read, _CHUNK_BYTES), b"")
     head = next(chunks, b"")
     chunks = chain([head] if head else [], chunks)
     kind = recognise_table(head, uri)
-    if kind == PARQUET and file.seekable():
-        file.seek(0)
-        yield from read_parquet(file, uri)
-    elif kind == PARQUET:
-        with tempfile.TemporaryFile() as copy:
-            copy.writelines(chunks)
-            copy.seek(0)
-            yield from read_parquet(copy, uri)
+    if kind == PARQUET:
+        with (open_table or copy_to_disk)(chunks) as table:
+            yield from read_parquet(table, uri)
     elif kind == CSV:
         yield from read_csv(chunks, uri)
     else:
         yield from check_json_lines(chunks, uri)
+
+
+def copy_to_disk(chunks: Iterator[bytes]) -> IO[bytes]:
+    """Return a temporary file with these bytes, at its start; it goes when it is closed."""
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 - the caller's
+    copy.writelines(chunks)
+    copy.seek(0)
+    return copy
 
 
 def read_csv(chunks: Iterator[bytes], uri: str) -> Iterator[bytes]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from functools import partial
 from typing import IO, Any, BinaryIO, TypeAlias, cast
 
-from overnight import file_formats
 from overnight.compression import DamagedStreamError, recognise, uncompress
 from overnight.errors import OvernightError, SpecError
-from overnight.file_formats import check_json_lines, read_csv, read_parquet, recognise_table
+from overnight.file_formats import PARQUET, copy_to_disk, read_json_lines, recognise_table
 from overnight.ingest.read.byte_range import ByteRange, UnevenRangeError, first_byte, split_range, within
 from overnight.ingest.read.lines import START, Line, Position, skip, split_lines
 from overnight.storage import Storage, StoredFile, get_scheme, is_pattern, redact
@@ -216,29 +214,17 @@ class SourceReader:
 
     def _whole(self, file: SourceFile) -> Generator[bytes]:
         """Yield a whole file as JSON Lines."""
+        before = self.stored.count
         chunks = uncompress(self._stored(file, 0), file.origin)
-        head = next(chunks, b"")
-        chunks = chain([head] if head else [], chunks)
-        match recognise_table(head, file.origin):
-            case file_formats.PARQUET:
-                counted = self.stored.count
-                with self._open_table(file, chunks) as table:
-                    yield from read_parquet(table, file.origin)
-                self.stored.count = max(counted - len(head) + (file.size or 0), self.stored.count)
-            case file_formats.CSV:
-                yield from read_csv(chunks, file.origin)
-            case _:
-                yield from check_json_lines(chunks, file.origin)
+        yield from read_json_lines(chunks, file.origin, partial(self._open_table, file))
+        # A table that was read at random is not in the count.
+        self.stored.count = max(before + (file.size or 0), self.stored.count)
 
     def _open_table(self, file: SourceFile, chunks: Iterator[bytes]) -> IO[bytes]:
         """Open a file that is read at random; a copy where it was made for reading from its start."""
-        if get_scheme(file.uri) not in self.openers and self.get_encoding(file) == file_formats.PARQUET:
+        if get_scheme(file.uri) not in self.openers and self.get_encoding(file) == PARQUET:
             return cast("IO[bytes]", self.storage.open(file.uri))
-        copy = tempfile.TemporaryFile()  # noqa: SIM115 - the caller's
-        for chunk in chunks:
-            copy.write(chunk)
-        copy.seek(0)
-        return copy
+        return copy_to_disk(chunks)
 
     def _stored(self, file: SourceFile, offset: int) -> Generator[bytes]:
         """Yield a file's bytes, and count them."""

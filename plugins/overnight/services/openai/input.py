@@ -9,6 +9,7 @@ from bisect import bisect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any, Literal, NamedTuple, Self, TypeAlias
 
 import orjson
@@ -30,7 +31,7 @@ from overnight.services.openai.scan import (
     scan,
 )
 from overnight.services.openai.template import RequestTemplate
-from overnight.storage import Storage, redact
+from overnight.storage import READ_BYTES, Storage, redact
 
 __all__ = [
     "BuiltInput",
@@ -174,7 +175,8 @@ def read_documents(uris: Iterable[str], storage: Storage | None = None) -> Itera
     for uri in uris:
         with (storage or Storage()).open_plain(uri) as file:
             offset = 0
-            lines = io.BufferedReader(ChunkReader(read_json_lines(file, redact(uri))))
+            chunks = iter(partial(file.read, READ_BYTES), b"")
+            lines = io.BufferedReader(ChunkReader(read_json_lines(chunks, redact(uri))))
             for number, line in enumerate(read_lines(lines, LONGEST_DOCUMENT), 1):
                 if len(line) > LONGEST_DOCUMENT:
                     text = f"the line is longer than {LONGEST_DOCUMENT:,} bytes; is this JSONL?"
