@@ -15,6 +15,8 @@ from overnight.jobs.queue import NOTHING, UNITS, Amount, ListedJob, QueueRequest
 
 ADMISSION_SECONDS: Final = 600.0
 """How long room is reserved for an admitted job that the list does not show: its worker may be dead."""
+SHOWN_SECONDS: Final = 2 * ADMISSION_SECONDS
+"""How long a list goes on showing a new job that is over already, so that the room reserved for it is free at once."""
 PROBE_SECONDS: Final = 60.0
 """Where neither limit nor list is known, or the list does not explain a refusal, one job asks again after this."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from overnight.jobs.governor import ADMISSION_SECONDS
+from overnight.jobs.governor import SHOWN_SECONDS
 from overnight.jobs.queue import NOTHING, Amount, ListedJob
 from overnight.services.llamacloud.answers import BATCHES, Record, list_all
 from overnight.services.llamacloud.spec import LlamaCloudBatchSpec, parse_part_name
@@ -36,7 +36,7 @@ def list_queue(read_names: ReadNames) -> Flow[list[ListedJob]]:
     now = datetime.now(UTC)
     batches = yield from list_all(BATCHES, {"created_at_on_or_after": (now - OLDEST).isoformat()})
     # Names are asked for only where somebody may wait to see one: of what was created since it was admitted.
-    since = now - timedelta(seconds=2 * ADMISSION_SECONDS)
+    since = now - timedelta(seconds=SHOWN_SECONDS)
     fresh = [batch for batch in batches if (parse_moment(batch.get("created_at")) or now) >= since]
     names = yield from read_names(fresh)
     return [

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from overnight.errors import NotFoundError, RateLimitedError, ServiceError
 from overnight.jobs import JobKey, JobStatus
-from overnight.jobs.governor import ADMISSION_SECONDS
+from overnight.jobs.governor import SHOWN_SECONDS
 from overnight.jobs.queue import NOTHING, Amount, Budget, ListedJob, QueueFull
 from overnight.services.sagemaker.answers import list_job_pages
 from overnight.services.sagemaker.connection import SAGEMAKER
@@ -50,7 +50,7 @@ class InstanceQueue:
         for word in _UNFINISHED:
             names += yield from _list_names({"StatusEquals": word})
         # Of ours, those that ended between two looks: the room that was reserved for them is free.
-        since = datetime.now(UTC) - timedelta(seconds=2 * ADMISSION_SECONDS)
+        since = datetime.now(UTC) - timedelta(seconds=SHOWN_SECONDS)
         recent = yield from _list_names({"NameContains": "overnight-", "CreationTimeAfter": since})
         # A job that begins to stop between the two lists is in both.
         names = list(dict.fromkeys(names))
