@@ -11,13 +11,13 @@ import json
 import random
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from http_server import Answer, Request, Server
 from overnight.ingest import LoadOptions, OpenSearchTarget, load, read_dead_letters
 from overnight.ingest.write.index import create_index
 
@@ -26,39 +26,25 @@ SEEDS = range(3)
 THROTTLED = {"type": "rejected_execution_exception", "reason": "rejected execution of coordinating operation"}
 
 
-class ChangingProxy:
+class ChangingProxy(Server):
     """Passes every call on; of the answers to ``_bulk`` more than a half is changed."""
 
     def __init__(self, upstream: str, seed: int) -> None:
+        super().__init__()
         self.changes = 0
         self._random = random.Random(seed)
         self._lock = threading.Lock()
-        proxy = self
+        self._upstream = upstream
+        self.handler = self.pass_on
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def handle_one(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                headers = {"Content-Type": self.headers.get("Content-Type") or "application/json"}
-                answer = httpx.request(self.command, upstream + self.path, content=body, headers=headers, timeout=60)
-                status, content = answer.status_code, answer.content
-                if self.path.partition("?")[0].endswith("/_bulk"):
-                    status, content = proxy.change(status, content)
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            do_GET = do_POST = do_PUT = do_DELETE = handle_one  # noqa: N815
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+    def pass_on(self, request: Request) -> Answer:
+        url = f"{self._upstream}{request.path}{'?' if request.query else ''}{request.query}"
+        headers = {"Content-Type": request.headers.get("content-type", "application/json")}
+        answer = httpx.request(request.method, url, content=request.body, headers=headers, timeout=60)
+        status, content = answer.status_code, answer.content
+        if request.path.endswith("/_bulk"):
+            status, content = self.change(status, content)
+        return Answer(status, content, {"Content-Type": "application/json"})
 
     def change(self, status: int, content: bytes) -> tuple[int, bytes]:
         with self._lock:
@@ -91,14 +77,8 @@ class ChangingProxy:
 @pytest.fixture
 def proxy(opensearch_url: str, seed: int) -> Iterator[ChangingProxy]:
     found = ChangingProxy(opensearch_url, seed)
-    thread = threading.Thread(target=found.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield found
-    finally:
-        found.server.shutdown()
-        found.server.server_close()
-        thread.join()
+    yield found
+    found.stop()
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -7,7 +7,6 @@ port, and no change to the machine.
 
 from __future__ import annotations
 
-import datetime
 import select
 import socket
 import socketserver
@@ -18,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
+
+from certificates import make_certificate
 
 HOST = "api.openai.com"
 PASSWORD = "changeit"
@@ -76,24 +75,9 @@ def _serve(client: socket.socket, context: ssl.SSLContext, target: tuple[str, in
 
 
 def _certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOST)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    plain, pem = serialization.NoEncryption(), serialization.Encoding.PEM
-    (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
-    (folder / "certificate.pem").write_bytes(certificate.public_bytes(pem))
+    certificate, key = make_certificate(HOST)
+    (folder / "key.pem").write_bytes(key)
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     truststore = folder / "truststore.p12"
     encryption = serialization.BestAvailableEncryption(PASSWORD.encode())
     truststore.write_bytes(

@@ -24,12 +24,8 @@ from overnight.jobs.queue import Amount, Budget, ListedJob, QueueFull, QueueRequ
 from overnight.jobs.record import Ending
 from overnight.jobs.wait_settings import WaitSettings
 from overnight.transport.flow import Flow
+from unit.jobs.test_attach import FINGERPRINT, KEY, OWNER, SPEC, THEN
 
-THEN = datetime(2026, 11, 1, tzinfo=UTC)
-OWNER = JobOwner(dag_id="d", task_id="t", run_id="r", started_at=THEN, max_tries=2)
-SPEC = Spec()
-FINGERPRINT = SPEC.fingerprint("now")
-KEY = OWNER.key(0, FINGERPRINT)
 FULL = QueueFull("Limit: 100.", Budget(tokens=100), retry_after=30.0)
 FAILED = PollOutcome(PollEnd.ENDED, JobStatus(state=JobState.FAILED, raw="full"), answered=True)
 
