@@ -24,6 +24,11 @@ log = logging.getLogger(__name__)
 COMPARED: Final = ("version", "protocol", "parameters", "actions")
 DEPLOY_WAITS: Final = (0.5, 0.5, 1.0, 1.0, 2.0, 2.0, 5.0, 5.0, 10.0, 10.0, 20.0, 30.0, 30.0)
 """Seconds between looks at a model that is being deployed; a remote one has nothing to load."""
+DEPLOY_TRIES: Final = 2
+REGISTERED_LOOKS: Final = 2
+"""Looks at a model that is registered and not being deployed, before it is deployed from here."""
+UNDER_WAY: Final = frozenset({"REGISTERING", "DEPLOYING"})
+"""States of a model that end by themselves."""
 _MISSING: Final = frozenset({"connector_not_found", "model_not_found"})
 
 
@@ -88,15 +93,7 @@ def ensure_model(name: str, connector_id: str, description: str | None = None) -
         )
     if mine:
         model_id = next(iter(mine))
-        if mine[model_id].get("model_state") != "DEPLOYED":
-            log.info("The model %r (%s) is there and not deployed; deploying it.", name, model_id)
-            try:
-                yield from _finished((yield from ask(HttpCall("POST", f"{ML}/models/{quote_part(model_id)}/_deploy"))))
-            except RequestRefusedError as error:
-                # Somebody else, or an earlier try, is deploying it right now.
-                if error.status != HTTPStatus.CONFLICT:
-                    raise
-        yield from _deployed(model_id)
+        yield from _ensure_deployed(model_id)
         return model_id
     body = {"name": name, "function_name": "remote", "connector_id": connector_id}
     if description is not None:
@@ -105,7 +102,7 @@ def ensure_model(name: str, connector_id: str, description: str | None = None) -
     call = HttpCall("POST", register, params={"deploy": "true"}, json=body, retry=Retry.REJECTED)
     task = yield from _finished((yield from ask(call)))
     model_id = _get_id(task, "model_id")
-    yield from _deployed(model_id)
+    yield from _ensure_deployed(model_id)
     return model_id
 
 
@@ -147,21 +144,48 @@ def _finished(answer: Any) -> Flow[dict[str, Any]]:
     )
 
 
-def _deployed(model_id: str) -> Flow[None]:
-    # The task of registering is over before the deployment is.
+def _ensure_deployed(model_id: str) -> Flow[None]:
+    """
+    Deploy a model, unless it is deployed or is about to be.
+
+    The plugin refuses a second deployment beside a first ("Duplicate deploy model task") and then notes the model as
+    DEPLOY_FAILED, whoever asked for which. So what is under way is waited for, and one that failed is tried again.
+    """
+    for remaining in reversed(range(DEPLOY_TRIES)):
+        state = yield from _settled(model_id)
+        if state == "DEPLOYED":
+            return
+        log.info("The model %s is there and %s; deploying it.", model_id, shorten(state, 80))
+        try:
+            yield from _finished((yield from ask(HttpCall("POST", f"{ML}/models/{quote_part(model_id)}/_deploy"))))
+        except JobFailedError:
+            if not remaining:
+                raise
+        except RequestRefusedError as error:
+            # Somebody else is deploying it right now.
+            if error.status != HTTPStatus.CONFLICT:
+                raise
+    state = yield from _settled(model_id)
+    if state != "DEPLOYED":
+        raise JobFailedError(
+            f"The model {model_id} could not be deployed, it is {shorten(state, 80)}; the log of the cluster's nodes "
+            "says why."
+        )
+
+
+def _settled(model_id: str) -> Flow[str]:
+    """Return a model's state once no deployment is under way."""
     state = ""
-    for seconds in DEPLOY_WAITS:
+    for looks, seconds in enumerate(DEPLOY_WAITS):
         model = yield from ask(HttpCall("GET", f"{ML}/models/{quote_part(model_id)}"))
         found = model.get("model_state") if isinstance(model, dict) else None
         if not isinstance(found, str):
             raise UnavailableError(f"OpenSearch's answer about the model {model_id} is none: {quote_answer(model)}.")
         state = found
-        if state == "DEPLOYED":
-            return
-        if state == "DEPLOY_FAILED":
-            raise JobFailedError(
-                f"The model {model_id} could not be deployed; the log of the cluster's nodes says why."
-            )
+        # With deploy=true the task of registering is over a moment before the deployment begins.
+        about_to_begin = state == "REGISTERED" and looks < REGISTERED_LOOKS
+        if state not in UNDER_WAY and not about_to_begin:
+            return state
         yield Pause(seconds)
     raise UnavailableError(f"The model {model_id} is still {shorten(state, 80)}; it was not deployed in time.")
 
