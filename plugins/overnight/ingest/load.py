@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from itertools import chain
 from typing import Any
 
-from overnight.errors import SpecError
+from overnight.errors import SpecError, UnavailableError, shorten
 from overnight.ingest.formats import choose_formats
 from overnight.ingest.map.documents import Cursor, ReadItem, SingleSource
 from overnight.ingest.map.field_map import SourceMap, compile_field_map
@@ -46,6 +46,7 @@ from overnight.storage import Storage, get_scheme
 log = logging.getLogger(__name__)
 
 _MAX_PEEKED = 1_000
+_MAX_URIS = 200
 
 
 def load(
@@ -76,6 +77,7 @@ def load(
     :raises IndexRefusedError: the index takes no documents (blocked, closed, without its pipeline). A later load goes
         on from the checkpoint.
     :raises SourceError: a source is damaged.
+    :raises UnavailableError: a batch's results are fewer than ``options.result_counts`` has for them.
     :raises ServiceError: OpenSearch or a source's server refuses, or stays away. A later load goes on from the
         checkpoint.
     """
@@ -120,6 +122,8 @@ class _Load:
         uris = request.data_source.uris
         self._maps = compile_field_map(request.field_map, request.ingest_fields, len(uris))
         self._has_ids = any(source_map.id is not None for source_map in self._maps)
+        # A load that goes on reads what is before its checkpoint, too, where ids are noted.
+        self._notes_ids = self._has_ids and options.duplicates == "reject"
         if len(uris) > 1 and options.duplicates != "reject":
             raise SpecError("A join writes each id once, so duplicates must be 'reject'.")
         self._formats = choose_formats(options.format, uris)
@@ -141,7 +145,8 @@ class _Load:
         stop, throttle = threading.Event(), Throttle(options.max_in_flight)
         with ExitStack() as stack:
             splicer = Splicer(self._maps)
-            items = self._read_items(stack, splicer, checkpoint.cursor if checkpoint is not None else None)
+            rows = [self._rows(*each) for each in zip(self._sources, self._maps, strict=True)]
+            items = self._read_items(stack, rows, splicer, checkpoint.cursor if checkpoint is not None else None)
             if checkpoint is None:
                 first, items = _peek(items)
                 checkpoint = self._create_checkpoint(index, first)
@@ -173,6 +178,8 @@ class _Load:
                 on_progress=self._on_progress,
             )
             delivery.run(items)
+        if not is_resumed or len(self._sources) > 1 or self._notes_ids:
+            self._check_results(rows, checkpoints)
         if not checkpoint.tally.submitted and not options.allow_empty:
             checkpoints.delete()
             raise SpecError(
@@ -245,11 +252,23 @@ class _Load:
             checkpoint.tally.indexed if is_countable else None,
         )
 
-    def _read_items(self, stack: ExitStack, splicer: Splicer, start: Cursor | None) -> Iterator[ReadItem]:
-        rows = [self._rows(source, source_map) for source, source_map in zip(self._sources, self._maps, strict=True)]
+    def _check_results(self, rows: Sequence[RowReader], checkpoints: CheckpointFile) -> None:
+        """Hold what was read against what the services count."""
+        for source, row_reader, counted in zip(self._sources, rows, self._options.result_counts, strict=False):
+            if counted is None or row_reader.results >= counted or not self._maps[source.index].is_used:
+                continue
+            checkpoints.delete()  # what was read of it is not to be gone on with
+            raise UnavailableError(
+                f"source[{source.index}] ({shorten(source.uri, _MAX_URIS)}) has results of {counted:,} requests by the "
+                f"service's count, and its files hold {row_reader.results:,} that can be read. They were cut, or "
+                "something else answered; a retry reads them again from the first line."
+            )
+
+    def _read_items(
+        self, stack: ExitStack, rows: Sequence[RowReader], splicer: Splicer, start: Cursor | None
+    ) -> Iterator[ReadItem]:
         if len(self._sources) == 1:
-            notes_ids = self._has_ids and self._options.duplicates == "reject"
-            ids = stack.enter_context(RowIndex((), self._options.spool_dir)) if notes_ids else None
+            ids = stack.enter_context(RowIndex((), self._options.spool_dir)) if self._notes_ids else None
             return SingleSource(self._sources[0], self._reader, rows[0], splicer, ids).items(start)
         numbers = tuple(source.index for source in self._sources)
         return JoinedSources(

@@ -187,6 +187,9 @@ class LoadOptions(_Strict):
     :param format: The service whose batch results the sources are (``openai``, ``sagemaker``, ``llamacloud`` …), so
         that its error lines are rejected with the service's own words; a list has one for each source. Left out, a
         source is read as results where its URI says so (``openai://``); ``plain`` reads those as documents, too.
+    :param result_counts: For each source that is a batch's results how many the service counts (``request_counts`` of
+        OpenAI), ``None`` where it does not say. A source in which fewer can be read was cut, or something else answered
+        in its place: the load fails, and a retry reads it again from its first line.
     :param spool_dir: Folder for temporary files (ids seen, the side of a join that is read at random); the system's
         when ``None``.
     """
@@ -211,6 +214,7 @@ class LoadOptions(_Strict):
     allow_empty: bool = False
     spool_dir: str | None = None
     format: str | tuple[str | None, ...] | None = None
+    result_counts: tuple[int | None, ...] = ()
 
     @field_validator("allowed_failures", mode="before")
     @classmethod

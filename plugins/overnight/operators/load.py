@@ -18,8 +18,10 @@ from overnight.ingest import IngestRequest, LoadOptions, LoadReport, Verificatio
 from overnight.ingest.read.sources import Opener
 from overnight.jobs import ResultManifest
 from overnight.operators.parameters import check_parameters, require_mapping
+from overnight.services.openai.results import count_results
 from overnight.services.openai.service import OpenAIBatchService, content
 from overnight.services.result_formats import load_result_formats
+from overnight.storage import get_scheme
 from overnight.transport.http import HttpTransport
 
 if TYPE_CHECKING:
@@ -173,14 +175,22 @@ def parse_options(given: Mapping[str, Any] | None, **own: Any) -> LoadOptions:
 
 def with_formats(options: Mapping[str, Any] | None, request: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return an operator's ``options`` with the result formats of the jobs among the request's sources.
+    Return an operator's ``options`` with what the XComs of the jobs among the request's sources say of their files.
 
-    The job's own XCom says which service wrote its files. A ``format`` that the user gives goes before that.
+    That is the service that wrote them, before which a ``format`` that the user gives goes, and how many results it
+    counts in those that are at OpenAI.
     """
+    given = require_mapping(options or {}, "options")
     known = load_result_formats()
-    services = [_get_ref(item).get("service") for item in request.get("data_source", {}).get("source", ())]
+    items = request.get("data_source", {}).get("source", ())
+    services = [_get_ref(item).get("service") for item in items]
     formats = [service if isinstance(service, str) and service in known else None for service in services]
-    return {**({"format": formats} if any(formats) else {}), **require_mapping(options or {}, "options")}
+    counts = [_count_results(item) for item in items] if "format" not in given else []
+    return {
+        **({"format": formats} if any(formats) else {}),
+        **({"result_counts": counts} if any(counts) else {}),
+        **given,
+    }
 
 
 def parse_request(given: Mapping[str, Any]) -> IngestRequest:
@@ -212,6 +222,17 @@ def _get_ref(source: object) -> Mapping[str, Any]:
     """Return the reference in a job's XCom; nothing for a source that is none."""
     ref = source.get("ref") if isinstance(source, Mapping) else None
     return ref if isinstance(ref, Mapping) else {}
+
+
+def _count_results(source: object) -> int | None:
+    """Return how many results a job counts in its files at OpenAI; ``None`` for all other sources."""
+    results = source.get("results") if isinstance(source, Mapping) else None
+    if not isinstance(results, Mapping):
+        return None
+    manifest = ResultManifest.model_validate(results)
+    uris = [uri for kind in RESULT_KINDS for uri in manifest.uris(kind)]
+    # Those of several rounds are written by Overnight, and what no round has a result for has no line in them.
+    return count_results(manifest) if all(get_scheme(uri) == "openai" for uri in uris) else None
 
 
 def _get_uris(item: Any) -> Any:

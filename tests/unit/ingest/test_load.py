@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from overnight.errors import CredentialsError, SpecError
+from overnight.errors import CredentialsError, SpecError, UnavailableError
 from overnight.ingest import LoadOptions, LoadReport, OpenSearchTarget, Progress, SourceError, load, read_dead_letters
 from unit.ingest.fake_opensearch import Answer, FakeOpenSearch
 
@@ -577,3 +577,59 @@ def test_a_report_names_the_file_of_each_line_and_says_one_number_a_line(
     assert lines[:6] == ["index: docs", "submitted: 4", "indexed: 2", "dropped: 0", "rejected: 2", "missing: 0"]
     assert "  invalid_line: 1" in lines
     assert f"  {bad}, line 3: duplicate_id: an earlier line of this source has the same id" in lines
+
+
+# --- results and the service's own count of them ---------------------------------------------------------------------
+
+
+def result(key: str) -> bytes:
+    return b'{"custom_id":"%b","response":{"status_code":200,"body":{"data":[1]}}}' % key.encode()
+
+
+ERROR = b'{"custom_id":"c","response":null,"error":{"code":"bad","message":"no"}}'
+CUT_RESULTS = {
+    "cut between two lines": [result("a")],
+    "cut in a line": [result("a"), result("b")[:40]],
+    "words": [b"upstream", b"is", b"busy", b"now"],
+    "an error with a status of success": [b'{"error":{"message":"busy"}}'],
+    "nothing": [],
+}
+
+
+def open_batch(output: list[bytes], errors: list[bytes]) -> Any:
+    files = {"openai://out": output, "openai://err": errors}
+    return {"openai": lambda uri, start: iter([b"\n".join(files[uri])[start:]])}
+
+
+RESULT_URIS = ["openai://out", "openai://err"]
+
+
+@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize("name", CUT_RESULTS)
+def test_fewer_results_than_the_service_counts_are_the_services_fault(
+    name: str, joined: bool, opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "checkpoint.json"
+    if joined:
+        texts = write(tmp_path / "texts.jsonl", [{"id": key, "t": key} for key in "abc"])
+        fields = {"_id": ["source[0].$.id", "source[1].$.custom_id"], "t": "source[0].$.t", "v": "source[1].$.response"}
+        wanted, expected = request(texts, RESULT_URIS, field_map=fields), (None, 3)
+    else:
+        wanted = request(RESULT_URIS, field_map={"_id": "$.custom_id", "v": "$.response"})
+        expected = (3,)  # type: ignore[assignment]
+    options = LoadOptions(result_counts=expected, checkpoint_uri=str(checkpoint))
+    for _ in range(2):  # a retry does not go on behind what was cut
+        with pytest.raises(UnavailableError, match=r"has results of 3 requests by the service's count, and its files"):
+            load(wanted, target=target, openers=open_batch(CUT_RESULTS[name], [ERROR]), options=options)
+        assert not checkpoint.exists()
+    report = load(wanted, target=target, openers=open_batch([result("a"), result("b")], [ERROR]), options=options)
+    assert counts(report) == (3, 2, 1, 0)
+
+
+def test_a_line_of_the_services_own_that_cannot_be_read_is_no_cut_file(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    wanted = request(RESULT_URIS, field_map={"_id": "$.custom_id", "v": "$.response"})
+    openers = open_batch([result("a"), b"{broken", result("b")], [ERROR])
+    options = LoadOptions(result_counts=(4,))
+    assert counts(load(wanted, target=target, openers=openers, options=options)) == (4, 2, 2, 0)

@@ -120,3 +120,20 @@ def test_the_xcom_of_a_job_says_how_its_lines_are_read() -> None:
     assert with_formats({"refresh": False}, given) == {"format": [None, "openai", None], "refresh": False}
     assert with_formats({"format": "plain"}, given) == {"format": "plain"}
     assert with_formats(None, {"data_source": {"source": ["s3://bucket/texts.jsonl"]}}) == {}
+
+
+def test_the_xcom_of_a_job_says_how_many_results_are_in_its_files_at_openai() -> None:
+    def xcom(*kinds: str, scheme: str = "openai://", **counts: Any) -> dict[str, Any]:
+        ref = {"service": "openai", "id": "batch_1", "conn_id": "openai_default"}
+        files = [{"kind": kind, "uri": f"{scheme}{kind}"} for kind in kinds]
+        return {"ref": ref, "status": None, "results": {"ref": ref, "files": files, "counts": counts}}
+
+    both = xcom("output", "error", total=5, succeeded=3, failed=1)
+    without_error_file = xcom("output", total=5, succeeded=3, failed=1)
+    without_output = xcom("error", total=5, succeeded=3, failed=1)
+    merged = xcom("output", "error", scheme="s3://b/", total=5, succeeded=3, failed=2)
+    uncounted = xcom("output", "error")
+    sources = ["s3://b/a.jsonl", both, without_error_file, without_output, merged, uncounted]
+    found = with_formats({}, {"data_source": {"source": sources}})
+    assert found["result_counts"] == [None, 4, 3, None, None, None]
+    assert "result_counts" not in with_formats({"format": "plain"}, {"data_source": {"source": sources}})

@@ -117,6 +117,7 @@ class SingleSource:
             position = start.position if number == start.file and self._ids is None else Position()
             for line in self._reader.lines(file, position):
                 row = self._rows.read(line)
+                self._rows.count(row, number)
                 if number < start.file or line.end <= done:
                     if row.key is not None and self._ids is not None:
                         self._ids.see(row.key)

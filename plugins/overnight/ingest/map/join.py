@@ -98,6 +98,7 @@ class JoinedSources:
             for line in self._reader.lines(file, tee=spool):
                 item = ReadItem(None, source.index, line.end - line.offset)
                 row = self._rows[source.index].read(line)
+                self._rows[source.index].count(row, number)
                 item.is_blank = row.is_blank
                 if row.is_blank:
                     pass
@@ -115,6 +116,7 @@ class JoinedSources:
             done = start.position.offset if number == start.file else 0
             for line in self._reader.lines(file):
                 row = self._rows[self._driver].read(line)
+                self._rows[self._driver].count(row, number)
                 if number < start.file or line.end <= done:
                     if row.key is not None:
                         self._index.see(row.key)

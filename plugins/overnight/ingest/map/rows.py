@@ -45,6 +45,7 @@ class Row:
     :param values: One for each mapped field, ``None`` where the line has none.
     :param rejection: Set when the line gives no document.
     :param is_blank: The line has nothing but white space: it is counted, and is no document.
+    :param is_result: The line says what became of an item of a batch, or is too long to say.
     """
 
     key: bytes | None = None
@@ -53,6 +54,7 @@ class Row:
     values: list[JsonBytes | None] | None = None
     rejection: Rejection | None = None
     is_blank: bool = False
+    is_result: bool = False
 
     @property
     def text_id(self) -> str | None:
@@ -70,6 +72,9 @@ class RowReader:
     :param omit_missing: Whether a line without one of the mapped values is fine.
     """
 
+    results: int = 0
+    """Lines among those counted that are results of the format: what a service's own count is held against."""
+
     def __init__(
         self, source_map: SourceMap, *, result_format: ResultFormat | None = None, omit_missing: bool = False
     ) -> None:
@@ -84,17 +89,38 @@ class RowReader:
         if source_map.id is not None:
             paths.append(source_map.id)
         self._decoder = LineDecoder(paths)
+        self._unreadable = 0
+        self._file = -1
+
+    def count(self, row: Row, file: int) -> None:
+        """
+        Count a line's row among those of the source; a line that is read again is not counted again.
+
+        A line that cannot be read in the middle of good ones is the service's own; at a file's end the file was cut.
+
+        :param file: The number of the file in the source.
+        """
+        if file != self._file:
+            self._file, self._unreadable = file, 0
+        if row.is_result:
+            self.results += self._unreadable + 1
+            self._unreadable = 0
+        elif not row.is_blank:
+            self._unreadable += 1
 
     def read(self, line: Line) -> Row:
         """Return the row of a line; whatever is wrong with the line is in ``row.rejection``."""
         data = line.data
         if data is None:
             size = line.end - line.offset
-            return _reject(Reason.LINE_TOO_LONG, f"the line has {size:,} bytes, more than max_line_bytes")
+            row = _reject(Reason.LINE_TOO_LONG, f"the line has {size:,} bytes, more than max_line_bytes")
+            row.is_result = self._format is not None
+            return row
         row = Row()
         if self._format is not None and (result := self._format.read(data)) is not None:
             data = result.data
             row.rejection = result.rejection
+            row.is_result = result.id is not None
         try:
             values = self._decoder.decode(data)
         except MalformedLineError as error:

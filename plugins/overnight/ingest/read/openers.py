@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import fsspec
 import httpx
@@ -12,6 +12,7 @@ from fsspec import AbstractFileSystem
 
 from overnight.errors import SpecError
 from overnight.ingest.read.sources import Opener
+from overnight.services.openai.files import content
 from overnight.storage import Storage, redact
 from overnight.transport.errors import NOT_SENT
 from overnight.transport.http import HttpTransport
@@ -32,9 +33,8 @@ def openai_opener(key: str | None, base_url: str = OPENAI_URL) -> Opener:
     headers = {"Authorization": f"Bearer {key}", **_AS_STORED} if key else _AS_STORED
 
     def read(uri: str, start: int) -> Iterator[bytes]:
-        file_id = uri.partition("://")[2]
         with HttpTransport(service="OpenAI", base_url=base_url, headers=headers) as transport:
-            yield from transport.stream(f"files/{quote(file_id, safe='')}/content", start=start)
+            yield from content(transport, uri.partition("://")[2], start)
 
     return read
 

@@ -175,8 +175,17 @@ def content(transport: HttpTransport, file_id: str, start: int = 0) -> Iterator[
     Yield a file's bytes from ``start`` on, in bounded memory, going on where a broken connection stopped.
 
     :raises NotFoundError: the file is not there (any more).
+    :raises UnavailableError: a web page came in its place, with a status of success.
     """
-    return transport.stream(f"{get_file_path(file_id)}/content", start=start)
+    chunks = transport.stream(f"{get_file_path(file_id)}/content", start=start)
+    for number, chunk in enumerate(chunks):
+        if not number and not start and chunk.lstrip()[:1] == b"<":
+            raise UnavailableError(
+                f"A web page came in place of {to_uri(file_id)}: "
+                f"{shorten(chunk.decode('utf-8', 'backslashreplace'), 300)}",
+                status=200,
+            )
+        yield chunk
 
 
 def get_size(file_id: str) -> Flow[int | None]:

@@ -42,6 +42,7 @@ __all__ = [
     "Outcome",
     "OutcomeCounts",
     "chunks_from",
+    "count_results",
     "join_results",
     "read_outcomes",
 ]
@@ -159,6 +160,19 @@ def join_results(
     return ledger.counts().model_copy(update={"usage": dict(manifest.detail.get("usage") or {})})
 
 
+def count_results(manifest: ResultManifest) -> int | None:
+    """
+    Return how many results a batch's files should hold by the service's count; ``None`` where nothing says so.
+
+    Some servers count what they finished before a batch expired, and have no file of it, and some count failures that
+    no file has a line about.
+    """
+    counts = manifest.counts
+    if not manifest.uris("output") or counts.succeeded is None:
+        return None
+    return counts.succeeded + ((counts.failed or 0) if manifest.uris("error") else 0)
+
+
 def read_outcomes(uri: str, storage: Storage | None = None) -> Iterator[LineOutcome]:
     """Yield what :func:`join_results` wrote down, line by line."""
     with (storage or Storage()).open(uri) as file:
@@ -271,11 +285,9 @@ class _Ledger:
 
     def check(self, manifest: ResultManifest) -> None:
         """Compare what was read with what the service counts."""
-        if not manifest.uris("output"):
-            # Some servers count what they finished before a batch expired, and have no file of it.
+        counted = count_results(manifest)
+        if counted is None:
             return
-        counts = manifest.counts
-        counted = (counts.succeeded or 0) + (counts.failed or 0)
         read = self._submitted - self._states.count(_State.OPEN)
         if read + self._spoilt < min(counted, self._submitted):
             raise UnavailableError(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from overnight.errors import CredentialsError, NotFoundError, SpecError
+from overnight.errors import CredentialsError, NotFoundError, SpecError, UnavailableError
 from overnight.ingest import IngestRequest, LoadOptions, OpenSearchTarget, load, read_dead_letters
 from overnight.ingest.read.openers import http_opener, look_at_http, openai_opener
 from overnight.storage import redact
@@ -198,3 +198,15 @@ def test_what_a_server_does_not_say_is_not_known(files: FileServer) -> None:
     files.server.shutdown()
     files.server.server_close()
     assert look_at_http(f"{files.url}/a.jsonl") == (None, "")
+
+
+def test_a_web_page_in_place_of_a_services_file_is_the_services_fault(
+    files: FileServer, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    # A page in place of a user's own file is the user's to mend; this one may be gone at the next try.
+    files.path, files.content = "/v1/files/file-1/content", b"<!DOCTYPE html>\n<html>busy</html>\n"
+    wanted = IngestRequest.of(
+        {"index_name": "docs", "field_map": {"v": "$.response"}, "data_source": {"source": ["openai://file-1"]}}
+    )
+    with pytest.raises(UnavailableError, match=r"A web page came in place of openai://file-1: <!DOCTYPE html>"):
+        load(wanted, target=target, openers={"openai": openai_opener(None, f"{files.url}/v1")})
