@@ -1,4 +1,9 @@
-"""JSONPaths that find bytes: a match is a slice of the line as it was written, never parsed and written again."""
+"""
+JSONPaths that find bytes: a match is a slice of the line as it was written, never parsed and written again.
+
+One segment is our own: ``.json()`` goes on inside of a string that holds JSON, such as a chat model's answer
+(``$.response.body.choices[0].message.content.json().label``).
+"""
 
 from __future__ import annotations
 
@@ -15,10 +20,10 @@ from jsonpath_ng.exceptions import JSONPathError
 from jsonpath_ng.ext.parser import parse as parse_extended
 
 from overnight.errors import SpecError, shorten
+from overnight.json_text import JsonBytes, read_json_text
 
 Segment: TypeAlias = str | int
 """A member name or an array index (negative ones count from the end)."""
-JsonBytes: TypeAlias = bytes | msgspec.Raw
 MAX_QUOTED: Final = 300
 """Characters of a path, or of what is wrong with it, that an error quotes."""
 
@@ -32,6 +37,8 @@ _PLAIN_SEGMENT = re.compile(
     re.VERBOSE,
 )
 _ESCAPED = re.compile(r"\\(.)")
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
+_READ_TEXT: Final = ".json()"
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _elements = msgspec.json.Decoder(list[msgspec.Raw])
 _text = msgspec.json.Decoder(str)
@@ -44,12 +51,16 @@ class JsonPath:
 
     :param text: As the user wrote it, from the ``$`` on.
     :param segments: The way from the root, when the path is plain (names and indices only). ``None`` for a path with
-        filters, wildcards, slices or ``..``, which jsonpath-ng evaluates.
+        filters, wildcards, slices or ``..``, which jsonpath-ng evaluates, and for one with ``.json()``.
+    :param to_text: Of a path with ``.json()``: the way to the string. Of many matches it is the first.
+    :param in_text: Of such a path: what is selected in the string's JSON; ``None`` for all of it.
     """
 
     text: str
     segments: tuple[Segment, ...] | None
     expression: JSONPath | None = field(default=None, compare=False, repr=False)
+    to_text: JsonPath | None = None
+    in_text: JsonPath | None = None
 
     @classmethod
     def parse(cls, text: str) -> JsonPath:
@@ -60,6 +71,12 @@ class JsonPath:
         """
         if not text.startswith("$"):
             raise SpecError(f"{shorten(text, MAX_QUOTED)!r} is no JSONPath: it must start with '$'.")
+        position = _find_read_text(text)
+        if position is not None:
+            rest = text[position + len(_READ_TEXT) :]
+            return cls(
+                text, None, to_text=cls.parse(text[:position]), in_text=cls.parse(f"${rest}") if rest.strip() else None
+            )
         segments = _parse_segments(text)
         if segments == ():
             raise SpecError(
@@ -75,10 +92,45 @@ class JsonPath:
 
         A path that can match many times (a wildcard, say) gives an array of its matches, an empty one for none,
         as Jayway's JSONPath does in ML Commons.
+
+        :raises InvalidJsonTextError: the string that ``.json()`` reads holds no JSON.
         """
+        if self.to_text is not None:
+            value = self.to_text.find_first(line)
+            return self.find_in_text(read_json_text(value)) if value is not None else None
         if self.segments is not None:
             return locate(line, self.segments)
         return self.evaluate(line)
+
+    def find_first(self, line: JsonBytes) -> JsonBytes | None:
+        """Return the first match that is not ``null``, ``None`` when there is none."""
+        found = self.find(line)
+        return self.get_first(found) if found is not None else None
+
+    def get_first(self, found: JsonBytes) -> JsonBytes | None:
+        """Return the first match, not ``null``, of what :meth:`find` returned."""
+        matches = [found] if self.is_definite else _elements.decode(found)
+        return next((match for match in matches if bytes(match) != b"null"), None)
+
+    def find_in_text(self, text: bytes) -> JsonBytes | None:
+        """Return what a path with ``.json()`` selects in the JSON of its string."""
+        return self.in_text.find(text) if self.in_text is not None else text
+
+    @property
+    def is_definite(self) -> bool:
+        """Whether it can match once at most."""
+        if self.to_text is not None:
+            return self.in_text is None or self.in_text.is_definite
+        return self.segments is not None or _is_definite(self.expression or _compile(self.text))
+
+    @property
+    def last_segment(self) -> str:
+        """The name of what it selects."""
+        if self.to_text is not None:
+            return (self.in_text or self.to_text).last_segment
+        if self.segments is not None and isinstance(self.segments[-1], str):
+            return self.segments[-1]
+        return self.text.rpartition(".")[2]
 
     def evaluate(self, line: JsonBytes) -> JsonBytes | None:
         """Let jsonpath-ng find the matches, and return them as they are written in the line."""
@@ -93,6 +145,13 @@ class JsonPath:
         if _is_definite(expression):
             return found[0] if found else None
         return b"[" + b",".join(found) + b"]"
+
+
+def _find_read_text(text: str) -> int | None:
+    """Return where the first ``.json()`` of a path begins that is not in a quoted name."""
+    masked = _QUOTED.sub(lambda quoted: "'" * len(quoted[0]), text)
+    position = masked.find(_READ_TEXT)
+    return position if position >= 0 else None
 
 
 def locate(line: JsonBytes, segments: tuple[Segment, ...]) -> JsonBytes | None:

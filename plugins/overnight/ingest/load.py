@@ -39,7 +39,7 @@ from overnight.ingest.write.sink import (
 from overnight.ingest.write.target import OpenSearchTarget
 from overnight.ingest.write.write_mode import choose_operation
 from overnight.jobs import compute_fingerprint
-from overnight.jsonpath import JsonBytes
+from overnight.json_text import JsonBytes
 from overnight.services.result_formats import find_result_format
 from overnight.storage import Storage, get_scheme
 

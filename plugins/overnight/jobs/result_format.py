@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -48,6 +48,21 @@ class ResultFormat(Protocol):
         Read a line, without its line break.
 
         :return: ``None`` for a line that is no result of this service (not JSON, or a line of a batch's input).
+        """
+        ...
+
+
+@runtime_checkable
+class ExplainsAnswers(Protocol):
+    """A result format that knows why an answer may not be what was asked for."""
+
+    def explain(self, line: bytes) -> Rejection | None:
+        """
+        Say why the answer in a successful line is incomplete: cut off at a limit, refused, or filtered.
+
+        It is asked about lines alone whose answer could not be read.
+
+        :return: ``None`` where the line says nothing of the kind.
         """
         ...
 

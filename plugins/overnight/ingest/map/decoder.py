@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from overnight.jsonpath import JsonBytes, JsonPath, Segment
+from overnight.json_text import JsonBytes
+from overnight.jsonpath import JsonPath, Segment
 
 Getter: TypeAlias = Callable[[Any], Any]
 

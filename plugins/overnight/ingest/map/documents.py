@@ -13,7 +13,7 @@ from overnight.ingest.map.rows import Reason, Row, RowReader, Splicer
 from overnight.ingest.read.lines import Line, Position
 from overnight.ingest.read.sources import Source, SourceReader
 from overnight.ingest.report.dead_letters import DeadLetter, excerpt
-from overnight.jsonpath import JsonBytes
+from overnight.json_text import JsonBytes
 from overnight.rejection import Rejection
 
 

@@ -73,7 +73,7 @@ def compile_field_map(
     fields: list[dict[str, JsonPath]] = [{} for _ in range(sources)]
     for name, value in _entries(field_map, ingest_fields):
         index, path = _source_and_path(name, value, sources)
-        field = name if name is not None else _last_segment(path)
+        field = name if name is not None else path.last_segment
         if field == ID:
             ids[index] = path
         elif field == ROUTING:
@@ -129,9 +129,3 @@ def _source_and_path(name: str | None, value: str, sources: int) -> tuple[int, J
     if not dollar:
         raise SpecError(f"{where}: {value!r} has no JSONPath; write 'source[{index}].$.path'.")
     return index, JsonPath.parse(f"${rest}")
-
-
-def _last_segment(path: JsonPath) -> str:
-    if path.segments is not None and isinstance(path.segments[-1], str):
-        return path.segments[-1]
-    return path.text.rpartition(".")[2]

@@ -8,11 +8,13 @@ from enum import StrEnum
 import msgspec
 
 from overnight.errors import SpecError
-from overnight.ingest.map.decoder import LineDecoder, MalformedLineError
+from overnight.ingest.map.decoder import MalformedLineError
 from overnight.ingest.map.field_map import SourceMap
+from overnight.ingest.map.text_decoder import InvalidOutputError, make_decoder
 from overnight.ingest.read.lines import Line
-from overnight.jobs.result_format import ResultFormat, to_rejection
-from overnight.jsonpath import JsonBytes, decode_text
+from overnight.jobs.result_format import ExplainsAnswers, ResultFormat, to_rejection
+from overnight.json_text import JsonBytes
+from overnight.jsonpath import decode_text
 from overnight.rejection import Rejection
 
 MAX_ID_BYTES = 512
@@ -32,6 +34,7 @@ class Reason(StrEnum):
     SERVICE_ERROR = "service_error"
     INVALID_ROUTING = "invalid_routing"
     NO_PARTNER = "no_partner"
+    INVALID_OUTPUT = "invalid_output"
 
 
 @dataclass(slots=True)
@@ -88,7 +91,9 @@ class RowReader:
             paths.append(source_map.routing)
         if source_map.id is not None:
             paths.append(source_map.id)
-        self._decoder = LineDecoder(paths)
+        # What a source without answers lacks is for the map to say.
+        self._reads_answers = any(path.to_text is not None for path in paths)
+        self._decoder = make_decoder(paths)
         self._unreadable = 0
         self._file = -1
 
@@ -127,6 +132,9 @@ class RowReader:
             if not data.strip():
                 return Row(is_blank=True)
             return _reject(Reason.INVALID_LINE, str(error))
+        except InvalidOutputError as error:
+            values = error.values
+            row.rejection = row.rejection or self._explain(data) or Rejection(Reason.INVALID_OUTPUT, str(error))
         if self._has_id:
             self._take_id(row, values.pop())
         absent = []
@@ -140,6 +148,9 @@ class RowReader:
         if row.rejection is None and (absent or None in values):
             self._check_values(row, values, absent, data)
         return row
+
+    def _explain(self, data: bytes) -> Rejection | None:
+        return self._format.explain(data) if isinstance(self._format, ExplainsAnswers) else None
 
     def _take_id(self, row: Row, value: JsonBytes | None) -> None:
         if value is None:
@@ -171,6 +182,9 @@ class RowReader:
             return
         absent = [path.text for (_, path), value in zip(self._fields, values, strict=True) if value is None] + absent
         reason = f"the line has no value at {', '.join(absent)}"
+        if self._reads_answers and (explained := self._explain(data)) is not None:
+            row.rejection = explained
+            return
         error = find_error(data)
         if error is None:
             row.rejection = Rejection(Reason.MISSING_VALUE, reason)

@@ -13,7 +13,7 @@ import msgspec
 
 from overnight.errors import SpecError
 from overnight.ingest.write.sink import IndexInfo, VectorField
-from overnight.jsonpath import JsonBytes
+from overnight.json_text import JsonBytes
 
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _MAX_LENGTHS = 5

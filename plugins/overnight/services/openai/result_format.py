@@ -6,6 +6,7 @@ from typing import ClassVar, Final
 
 from overnight.jobs.result_format import ResultLine
 from overnight.rejection import Rejection
+from overnight.services.openai.incomplete import explain_answer
 from overnight.services.openai.result_line import Outcome, is_result, read_result
 
 
@@ -31,6 +32,10 @@ class OpenAIResultFormat:
         code = outcome.code or (f"status_{outcome.status}" if outcome.status is not None else "service_error")
         reason = outcome.message or "the service gave no message"
         return ResultLine(line, outcome.custom_id, Rejection(code, reason))
+
+    def explain(self, line: bytes) -> Rejection | None:
+        """Say why an answer is incomplete; see :class:`~overnight.jobs.result_format.ExplainsAnswers`."""
+        return explain_answer(line)
 
 
 RESULT_FORMAT: Final = OpenAIResultFormat()

@@ -1,0 +1,109 @@
+"""Values out of JSON that a line holds in a string: the answers of chat models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from overnight.ingest.map.decoder import LineDecoder, MalformedLineError
+from overnight.json_text import InvalidJsonTextError, JsonBytes, read_json_text
+from overnight.jsonpath import JsonPath
+
+
+class InvalidOutputError(ValueError):
+    """
+    A string that paths go into holds no JSON.
+
+    :ivar values: What the other paths of the line found.
+    """
+
+    def __init__(self, message: str, values: list[JsonBytes | None]) -> None:
+        super().__init__(message)
+        self.values = values
+
+
+class Decoder(Protocol):
+    """Reads the values of some paths out of lines."""
+
+    def decode(self, line: bytes) -> list[JsonBytes | None]:
+        """Return one value per path, ``None`` where the line has none."""
+        ...
+
+
+def make_decoder(paths: Sequence[JsonPath]) -> Decoder:
+    """Return what reads the values of these paths."""
+    return TextDecoder(paths) if any(path.to_text is not None for path in paths) else LineDecoder(paths)
+
+
+class TextDecoder:
+    """
+    Reads the values of paths of which some go into strings.
+
+    A string is decoded once for all paths that go into it, and what is selected in it is spliced as it is written.
+    """
+
+    def __init__(self, paths: Sequence[JsonPath]) -> None:
+        self._size = len(paths)
+        self._direct = [number for number, path in enumerate(paths) if path.to_text is None]
+        texts: dict[JsonPath, list[int]] = {}
+        for number, path in enumerate(paths):
+            if path.to_text is not None:
+                texts.setdefault(path.to_text, []).append(number)
+        self._texts = [
+            _Text(to_text, numbers, [paths[number] for number in numbers]) for to_text, numbers in texts.items()
+        ]
+        self._outer = LineDecoder([*(paths[number] for number in self._direct), *texts])
+
+    def decode(self, line: bytes) -> list[JsonBytes | None]:
+        """
+        Return one value per path, ``None`` where the line, or the JSON in its string, has none.
+
+        :raises MalformedLineError: the line is not one JSON object.
+        :raises InvalidOutputError: a string that is there holds no JSON.
+        """
+        found = self._outer.decode(line)
+        values: list[JsonBytes | None] = [None] * self._size
+        for number, value in zip(self._direct, found, strict=False):
+            values[number] = value
+        fault: str | None = None
+        for text, value in zip(self._texts, found[len(self._direct) :], strict=True):
+            try:
+                text.read(value, values)
+            except (InvalidJsonTextError, MalformedLineError) as error:
+                fault = fault or f"what is at {text.path.text} is {error}"
+            except InvalidOutputError as error:
+                fault = fault or f"in the JSON at {text.path.text}, {error}"
+        if fault is not None:
+            raise InvalidOutputError(fault, values)
+        return values
+
+
+class _Text:
+    """
+    One string with JSON, and the paths that go into it.
+
+    :param numbers: Where their values belong among those of all paths.
+    """
+
+    def __init__(self, path: JsonPath, numbers: Sequence[int], paths: Sequence[JsonPath]) -> None:
+        self.path = path
+        self._paths = tuple(zip(numbers, paths, strict=True))
+        self._whole = [number for number, path in self._paths if path.in_text is None]
+        inner = {number: path.in_text for number, path in self._paths if path.in_text is not None}
+        self._numbers = tuple(inner)
+        self._decoder = make_decoder(tuple(inner.values()))
+
+    def read(self, value: JsonBytes | None, values: list[JsonBytes | None]) -> None:
+        """Put what the paths select into ``values``."""
+        first = self.path.get_first(value) if value is not None else None
+        if first is None:
+            return
+        text = read_json_text(first)
+        if not text.startswith(b"{"):
+            for number, path in self._paths:
+                values[number] = path.find_in_text(text)
+            return
+        for number in self._whole:
+            values[number] = text
+        for number, inner in zip(self._numbers, self._decoder.decode(text), strict=True):
+            values[number] = inner
