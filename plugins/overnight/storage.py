@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 READ_BYTES = 1 << 20
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+# Anchored: searched for anywhere in a long text, it would take time in the square of the length.
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
 _ALIASES: Final = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "az": "abfs", "abfss": "abfs", "local": "file"}
 _OBJECT_STORES: Final = frozenset({"s3", "gs", "abfs"})
 """Stores without folders, whose URIs can name an Airflow connection."""

@@ -200,6 +200,12 @@ def test_the_scheme_of_a_plain_path_is_file(uri: str, scheme: str) -> None:
     assert get_scheme(uri) == scheme
 
 
+def test_a_text_of_any_length_is_searched_once(storage: Storage) -> None:
+    # In the square of its length it would take a quarter of an hour.
+    text = "x" * 1_000_000
+    assert storage.resolve(text)[1].endswith(text)
+
+
 HIDDEN = (
     "_SUCCESS",
     ".part.crc",
