@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 import json
@@ -116,6 +117,8 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(connection))
     # What waits between attempts waits for nothing here.
     monkeypatch.setattr("time.sleep", lambda seconds: None)
+    pause = asyncio.sleep
+    monkeypatch.setattr("asyncio.sleep", lambda seconds: pause(0))
     monkeypatch.chdir(tmp_path)
 
 

@@ -76,8 +76,10 @@ class FileServer:
 
 
 @pytest.fixture
-def files() -> Iterator[FileServer]:
+def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
     fake = FileServer()
+    # What waits between attempts waits for nothing here.
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     thread = threading.Thread(target=fake.server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
