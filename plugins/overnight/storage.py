@@ -27,7 +27,7 @@ from overnight.errors import SpecError
 from overnight.storage_errors import to_storage_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Listing:
     """
     What a URI stands for.
 
-    :param files: Sorted by URI.
+    :param files: Sorted by URI; of several URIs one after the other.
     :param ignored: How many objects below it are no input: names that start with ``_`` or ``.`` at any depth
         (``_SUCCESS``, ``_delta_log/``, ``.ipynb_checkpoints/``, our own ``_manifests/``), and folder markers.
     """
@@ -217,14 +217,26 @@ class Storage:
             size = filesystem.size(path)
         return int(size) if size is not None else None
 
-    def matching(self, pattern: str) -> list[str]:
-        """Return the URIs that a glob or a prefix ending in ``/`` stands for; any other URI stands for itself."""
-        if not is_pattern(pattern):
-            return [pattern]
-        listing = self.list_files(pattern)
-        if listing.ignored:
-            log.info("%s: %s", redact(pattern), listing.remark)
-        return [file.uri for file in listing.files]
+    def match_files(self, uris: Iterable[str]) -> Listing:
+        """
+        List the files that several URIs stand for together, each file once, in the order of the URIs.
+
+        What was left out is logged. A URI of a single file stands for itself, even when there is none: opening it says
+        what is wrong.
+        """
+        found: dict[str, StoredFile] = {}
+        ignored = 0
+        for uri in uris:
+            # A web server lists nothing, and an address that was signed for reading may not be asked for more.
+            is_listed = is_pattern(uri) or get_scheme(uri) not in ("http", "https")
+            listing = self.list_files(uri) if is_listed else Listing()
+            if listing.ignored:
+                log.info("%s: %s", redact(uri), listing.remark)
+            ignored += listing.ignored
+            is_single = not listing.files and not listing.ignored and not is_pattern(uri)
+            files = (StoredFile(uri),) if is_single else listing.files
+            found |= {file.uri.removeprefix("file://"): file for file in files}
+        return Listing(tuple(found.values()), ignored)
 
     def delete(self, uri: str) -> None:
         """Delete one file, if it is there."""

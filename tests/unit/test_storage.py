@@ -77,17 +77,33 @@ def test_what_was_found_can_be_opened_by_its_uri(storage: Storage, place: Place)
         assert file.read() == b"found"
 
 
+def matched(storage: Storage, *uris: str) -> list[str]:
+    return [file.uri for file in storage.match_files(uris).files]
+
+
 def test_a_uri_without_a_pattern_stands_for_itself_even_when_nothing_is_there(storage: Storage, place: Place) -> None:
-    assert storage.matching(place("none.jsonl")) == [place("none.jsonl")]
-    assert storage.matching(place("none", "*")) == []
-    assert storage.matching(place("none", "")) == []
+    assert matched(storage, place("none.jsonl")) == [place("none.jsonl")]
+    assert matched(storage, place("none", "*")) == []
+    assert matched(storage, place("none", "")) == []
+    assert matched(storage, "http://127.0.0.1:1/a?signature=x") == ["http://127.0.0.1:1/a?signature=x"]
+
+
+def test_several_uris_are_their_files_each_once_and_what_was_left_out_is_counted(
+    storage: Storage, place: Place
+) -> None:
+    for name in ("a/x", "a/_SUCCESS", "b/y", "b/.crc"):
+        write(storage, place(*name.split("/")))
+    # A folder without its slash is that folder, as in a load.
+    listing = storage.match_files([place("b"), place("a", ""), place("b", "y"), place("a", "*")])
+    assert names([file.uri for file in listing.files]) == ["y", "x"]
+    assert listing.ignored == 3
 
 
 def test_a_file_that_was_written_after_a_listing_is_in_the_next(storage: Storage, place: Place) -> None:
     write(storage, place("a"))
-    assert names(storage.matching(place(""))) == ["a"]
+    assert names(matched(storage, place(""))) == ["a"]
     write(Storage(), place("b"))
-    assert names(storage.matching(place(""))) == ["a", "b"]
+    assert names(matched(storage, place(""))) == ["a", "b"]
 
 
 def test_when_files_were_last_written_is_told_with_a_time_zone(storage: Storage, place: Place) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import MagicMock
 
 import boto3
 import pytest
@@ -11,6 +13,14 @@ import s3fs
 from moto.server import ThreadedMotoServer
 
 from overnight.errors import CredentialsError, SpecError, UnavailableError
+from overnight.ingest.read.sources import SourceReader
+from overnight.operators import chunks, openai, transform_plan
+from overnight.operators.chunks import ChunkDocumentsOperator
+from overnight.operators.openai import OpenAIBatchInputOperator
+from overnight.operators.transform_plan import ListTransformInputsOperator
+from overnight.services.llamacloud.sources import stored_files
+from overnight.services.llamacloud.spec import Limits
+from overnight.services.openai.input import RequestTemplate
 from overnight.storage import Storage
 from overnight.storage_errors import ChangedFileError, MissingFileError
 
@@ -133,3 +143,68 @@ def test_an_object_that_is_replaced_while_it_is_read_is_said(storage: Storage, c
         client.put_object(Bucket="things", Key="big", Body=b"b" * 4_000_000)
         with pytest.raises(ChangedFileError, match="s3://things/big was replaced while it was read"):
             file.read()
+
+
+# --- Every reader of a prefix --------------------------------------------------------------------------------------
+
+PREFIX = "s3://things/docs/"
+READERS: dict[str, Callable[[Storage], int]] = {
+    "load": lambda storage: len(SourceReader(storage).resolve(0, [PREFIX]).files),
+    "LlamaCloud": lambda storage: len(
+        stored_files([PREFIX], storage, job_type="parse_v2", limits=Limits(), metadata={})
+    ),
+    "OpenAI input": lambda _: OpenAIBatchInputOperator(
+        task_id="t", documents=PREFIX, target="s3://things/run", template=RequestTemplate.embeddings("m")
+    ).execute({"ti": MagicMock()})[0]["requests"],  # type: ignore[typeddict-item]
+    "transform inputs": lambda _: ListTransformInputsOperator(
+        task_id="t", input_uri=PREFIX, output_uri="s3://things/run/outputs"
+    ).execute({})["inputs"],  # type: ignore[typeddict-item]
+    "chunks": lambda _: ChunkDocumentsOperator(
+        task_id="t",
+        documents=PREFIX,
+        target="s3://things/run/chunks.jsonl",
+        config={"id_field": "id", "text_field": "text"},
+    ).execute({})["documents"],  # type: ignore[typeddict-item]
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_reader_leaves_folder_markers_and_hidden_names_out_and_says_how_many(
+    reader: str,
+    storage: Storage,
+    client: Any,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (openai, transform_plan, chunks):
+        monkeypatch.setattr(module, "connected_storage", lambda conn_id: storage)
+    caplog.set_level(logging.INFO)
+    ignored = ("docs/", "docs/sub/", "docs/_temporary/x.jsonl", "docs/sub/.ipynb_checkpoints/x.jsonl")
+    documents = ("docs/a.jsonl", "docs//b.jsonl", "docs/sub/c.jsonl")
+    for key in ignored + documents:
+        client.put_object(
+            Bucket="things", Key=key, Body=b"" if key.endswith("/") else b'{"id":"%b","text":"x"}' % key.encode()
+        )
+    assert READERS[reader](storage) == len(documents)
+    assert (
+        f"{len(ignored)} whose names start with '_' or '.', or that mark a folder, were ignored."
+        in caplog.text + capsys.readouterr().out
+    )
+
+
+def test_a_key_with_an_empty_name_and_its_output_belong_together(
+    storage: Storage, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transform_plan, "connected_storage", lambda conn_id: storage)
+    for key in ("docs//b.jsonl", "docs/c//d.jsonl"):
+        client.put_object(Bucket="things", Key=key, Body=b"{}")
+    where: Any = {"input_uri": PREFIX, "output_uri": "s3://things/run"}
+    assert ListTransformInputsOperator(task_id="t", **where).execute({})["todo"] == 2  # type: ignore[typeddict-item]
+    # As a server that reads the key, and as one that leaves the empty name out writes it.
+    for key in ("run//b.jsonl.out", "run/c/d.jsonl.out"):
+        client.put_object(Bucket="things", Key=key, Body=b"{}")
+    plan = transform_plan.PlanTransformLoadsOperator(task_id="t", request={}, **where)
+    found = [part["request"]["data_source"]["source"] for part in plan.execute({"ti": MagicMock()})]  # type: ignore[typeddict-item]
+    assert found == [["s3://things/run//b.jsonl.out"], ["s3://things/run/c/d.jsonl.out"]]
+    assert ListTransformInputsOperator(task_id="t", **where).execute({})["todo"] == 0  # type: ignore[typeddict-item]

@@ -55,9 +55,13 @@ class ChunkDocumentsOperator(BaseOperator):
         with failing_for_good():
             check_parameters(self)
             storage = connected_storage(self.aws_conn_id)
-            uris = [uri for pattern in self._patterns() for uri in storage.matching(pattern)]
+            listing = storage.match_files(self._patterns())
+            uris = [file.uri for file in listing.files]
             if not uris:
-                raise SpecError(f"No file matches {self.documents!r}; check the address and the connection's rights.")
+                raise SpecError(
+                    f"No file matches {self.documents!r}; check the address and the connection's rights. "
+                    f"{listing.remark}".rstrip()
+                )
             report = cut(uris, self.target, ChunkConfig.model_validate(self.config or {}), storage)
         self.log.info("%d documents of %d files: %d chunks.", report.documents, len(uris), report.chunks)
         if report.empty:

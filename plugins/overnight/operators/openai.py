@@ -88,11 +88,12 @@ class OpenAIBatchInputOperator(BaseOperator):
             allowed = Allowance.parse(self.allowed_failures) if self.allowed_failures is not None else None
             storage = connected_storage(self.aws_conn_id)
             patterns = [self.documents] if isinstance(self.documents, str) else list(self.documents)
-            uris = [uri for pattern in patterns for uri in storage.matching(pattern)]
+            listing = storage.match_files(patterns)
+            uris = [file.uri for file in listing.files]
             if not uris and not _BOOLEAN.validate_python(self.allow_empty):
                 raise SpecError(
                     f"No file matches {self.documents!r}; check the address and the connection's rights. Where there "
-                    "may be no documents, set allow_empty."
+                    f"may be no documents, set allow_empty. {listing.remark}".rstrip()
                 )
             built = build(
                 read_documents(uris, storage),

@@ -14,6 +14,7 @@ from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.jobs.allowance import Allowance
 from overnight.operators.parameters import check_parameters, require_count, require_mapping
+from overnight.services.sagemaker.results import match_outputs
 from overnight.services.sagemaker.spec import MANIFESTS, write_manifest
 from overnight.storage import Storage, get_folder
 
@@ -61,12 +62,11 @@ class ListTransformInputsOperator(BaseOperator):
                     f"No object matches {self.input_uri}: there is nothing to transform. {listing.remark}".rstrip()
                 )
             outputs = {file.uri: file.modified for file in storage.list_files(output).files}
+            matched = match_outputs(prefix, list(inputs), output, outputs)
             todo = [
                 uri
                 for uri, written in inputs.items()
-                if (made := outputs.get(get_output_uri(uri, prefix, output))) is None
-                or written is None
-                or made < written
+                if (made := outputs.get(matched.get(uri, ""))) is None or written is None or made < written
             ]
             with storage.open(f"{output}{INPUTS}", "wb") as file:
                 file.write(orjson.dumps(list(inputs)))
@@ -132,8 +132,9 @@ class PlanTransformLoadsOperator(BaseOperator):
             with storage.open(f"{output}{INPUTS}", "rb") as file:
                 inputs = _read_inputs(f"{output}{INPUTS}", file.read())
             there = {file.uri for file in storage.list_files(output).files}
-            outputs = [uri for source in inputs if (uri := get_output_uri(source, prefix, output)) in there]
-            missing = [uri for uri in inputs if get_output_uri(uri, prefix, output) not in there]
+            matched = match_outputs(prefix, inputs, output, there)
+            outputs = list(matched.values())
+            missing = [uri for uri in inputs if uri not in matched]
             self._tell_missing(context, storage, missing, len(inputs))
             groups = [outputs[start : start + size] for start in range(0, len(outputs), size)]
             return [
@@ -173,11 +174,6 @@ def _read_inputs(uri: str, content: bytes) -> list[str]:
             f"{uri} is not the list of inputs that ListTransformInputsOperator writes. Clear that task; it writes it "
             "again."
         ) from None
-
-
-def get_output_uri(uri: str, prefix: str, output: str) -> str:
-    """Return where SageMaker writes an input's output: at its place below the prefix, with ``.out`` added."""
-    return f"{output}{uri.removeprefix(prefix)}.out"
 
 
 def count_lines(storage: Storage, uri: str) -> int:

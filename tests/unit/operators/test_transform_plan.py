@@ -18,7 +18,6 @@ from overnight.operators.transform_plan import (
     ListTransformInputsOperator,
     PlanTransformLoadsOperator,
     get_folder,
-    get_output_uri,
 )
 from overnight.storage import Storage
 
@@ -260,7 +259,3 @@ def test_the_manifests_beside_the_outputs_are_no_outputs(bucket: Bucket, listed:
 )
 def test_outputs_keep_their_place_below_the_deepest_folder_without_a_pattern(uri: str, folder: str) -> None:
     assert get_folder(uri) == folder
-
-
-def test_an_output_is_named_as_sagemaker_names_it() -> None:
-    assert get_output_uri(f"{INPUT}a/b.jsonl", INPUT, OUTPUT) == f"{OUTPUT}a/b.jsonl.out"

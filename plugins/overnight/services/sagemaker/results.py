@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -58,16 +58,33 @@ def find_outputs(job: Mapping[str, Any]) -> Flow[TransformOutputs]:
     written = {
         item.uri for item in (yield from list_objects(folder)) if item.uri.endswith(SUFFIX) and item.modified >= created
     }
-    outputs: list[tuple[str, str]] = []
-    missing: list[str] = []
+    outputs = match_outputs(inputs.prefix, inputs.uris, folder, written)
     started = job.get("TransformStartTime") or job["CreationTime"]
-    for uri in inputs.uris:
-        output = next((name for name in output_names(inputs.prefix, uri, folder) if name in written), None)
-        if output is not None:
-            outputs.append((uri, output))
-        elif uri not in inputs.listed or inputs.listed[uri].modified <= started:
-            missing.append(uri)
-    return TransformOutputs(inputs.prefix, tuple(outputs), tuple(missing))
+    missing = [
+        uri
+        for uri in inputs.uris
+        if uri not in outputs and (uri not in inputs.listed or inputs.listed[uri].modified <= started)
+    ]
+    return TransformOutputs(inputs.prefix, tuple(outputs.items()), tuple(missing))
+
+
+def match_outputs(prefix: str, uris: Sequence[str], folder: str, written: Container[str]) -> dict[str, str]:
+    """
+    Return the output of each input that has one, in the order of the inputs; no two have the same.
+
+    :param prefix: What the inputs lie below.
+    :param folder: The output's, with its final slash.
+    :param written: The objects below it.
+    """
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    # What is the likeliest place of one input may be an unlikely one of another.
+    for names in zip(*(output_names(prefix, uri, folder) for uri in uris), strict=True):
+        for uri, name in zip(uris, names, strict=True):
+            if uri not in found and name in written and name not in taken:
+                found[uri] = name
+                taken.add(name)
+    return {uri: found[uri] for uri in uris if uri in found}
 
 
 def output_names(prefix: str, uri: str, folder: str) -> Iterator[str]:
@@ -81,6 +98,8 @@ def output_names(prefix: str, uri: str, folder: str) -> Iterator[str]:
     :param folder: The output's, with its final slash.
     """
     yield folder + relative(prefix, uri) + SUFFIX
+    # A key may hold empty names ('a//b'), which a server may write as it reads them, or leave out.
+    yield folder + "/".join(name for name in relative(prefix, uri).split("/") if name) + SUFFIX
     yield folder + uri[prefix.rfind("/") + 1 :] + SUFFIX
     yield folder + bucket_and_key(uri)[1] + SUFFIX
 
@@ -88,8 +107,10 @@ def output_names(prefix: str, uri: str, folder: str) -> Iterator[str]:
 def relative(prefix: str, uri: str) -> str:
     """Return an input's place below its prefix."""
     rest = uri.removeprefix(prefix)
-    if rest and (prefix.endswith("/") or rest.startswith("/")):
-        return rest.lstrip("/")
+    if rest and prefix.endswith("/"):
+        return rest
+    if rest.startswith("/"):
+        return rest[1:]
     return uri[prefix.rfind("/") + 1 :]
 
 

@@ -53,6 +53,17 @@ def test_an_output_below_the_full_key_is_found_as_well() -> None:
     assert made({"in/a": BEFORE, "out/in/a.out": AFTER}).outputs == (("s3://b/in/a", "s3://b/out/in/a.out"),)
 
 
+def test_keys_with_empty_names_have_outputs_of_their_own() -> None:
+    keys = {"in/a": BEFORE, "in//a": BEFORE, "in//b": BEFORE, "in/c//d": BEFORE}
+    exact = made(keys | {"out/a.out": AFTER, "out//a.out": AFTER, "out//b.out": AFTER, "out/c//d.out": AFTER})
+    assert exact.missing == ()
+    assert dict(exact.outputs)["s3://b/in//a"] == "s3://b/out//a.out"
+    # A server that leaves them out wrote one over the other: it is the output of the one that it is named after.
+    short = made(keys | {"out/a.out": AFTER, "out/b.out": AFTER, "out/c//d.out": AFTER})
+    assert short.missing == ("s3://b/in//a",)
+    assert dict(short.outputs)["s3://b/in//b"] == "s3://b/out/b.out"
+
+
 def test_an_output_of_an_earlier_job_is_none_of_this_one() -> None:
     assert made({"in/a": BEFORE, "out/a.out": CREATED - timedelta(seconds=2)}).missing == ("s3://b/in/a",)
 
@@ -88,6 +99,8 @@ def test_a_manifests_inputs_are_named_whether_they_are_there_or_not() -> None:
         ("s3://b/in/a.csv", "s3://b/in/a.csv", "a.csv"),
         ("s3://b/", "s3://b/a", "a"),
         ("s3://b", "s3://b/a", "a"),
+        ("s3://b/in/", "s3://b/in//a", "/a"),
+        ("s3://b/in", "s3://b/in//a", "/a"),
     ],
 )
 def test_an_output_lies_as_its_input_lies_below_the_prefix(prefix: str, uri: str, place: str) -> None:
