@@ -13,7 +13,7 @@ from overnight.errors import SpecError
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.jobs import ResultManifest
-from overnight.operators.parameters import check_parameters
+from overnight.operators.parameters import check_parameters, require_truth
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -28,19 +28,22 @@ class ChunkDocumentsOperator(BaseOperator):
 
     :param documents: JSONL files of one document a line: a URI, a glob, a prefix ending in ``/``, a list of these, or
         the XCom of a task that collected results (its ``output``), whose ``output`` files are meant; templated.
+        ``None``, as a task that was skipped leaves it, is no file.
     :param target: The file, as a URI, that the chunks are written to.
     :param config: Fields of :class:`~overnight.chunking.ChunkConfig`: ``max_size``, ``overlap``, ``model`` …
+    :param allow_empty: Whether there may be no file: the file of chunks is empty then. Otherwise that is refused.
     :param aws_conn_id: The connection for ``s3://`` URIs.
     """
 
-    template_fields: Sequence[str] = ("documents", "target", "config", "aws_conn_id")
+    template_fields: Sequence[str] = ("documents", "target", "config", "allow_empty", "aws_conn_id")
 
     def __init__(
         self,
         *,
-        documents: str | Sequence[str] | Mapping[str, Any],
+        documents: str | Sequence[str] | Mapping[str, Any] | None,
         target: str,
         config: Mapping[str, Any] | None = None,
+        allow_empty: bool | str = False,
         aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -48,6 +51,7 @@ class ChunkDocumentsOperator(BaseOperator):
         self.documents = documents
         self.target = target
         self.config = config
+        self.allow_empty = allow_empty
         self.aws_conn_id = aws_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -57,10 +61,10 @@ class ChunkDocumentsOperator(BaseOperator):
             storage = connected_storage(self.aws_conn_id)
             listing = storage.match_files(self._patterns())
             uris = [file.uri for file in listing.files]
-            if not uris:
+            if not uris and not require_truth(self.allow_empty, "allow_empty"):
                 raise SpecError(
-                    f"No file matches {self.documents!r}; check the address and the connection's rights. "
-                    f"{listing.remark}".rstrip()
+                    f"No file matches {self.documents!r}; check the address and the connection's rights. Where there "
+                    f"may be no files, set allow_empty. {listing.remark}".rstrip()
                 )
             report = cut(uris, self.target, ChunkConfig.model_validate(self.config or {}), storage)
         self.log.info("%d documents of %d files: %d chunks.", report.documents, len(uris), report.chunks)
@@ -69,6 +73,8 @@ class ChunkDocumentsOperator(BaseOperator):
         return report.model_dump(mode="json")
 
     def _patterns(self) -> list[str]:
+        if self.documents is None:
+            return []
         if isinstance(self.documents, str):
             return [self.documents]
         if not isinstance(self.documents, Mapping):

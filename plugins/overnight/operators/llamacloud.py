@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowSkipException
 
 from overnight.hooks.job import JobHook
 from overnight.hooks.llamacloud import LlamaCloudHook
@@ -16,10 +17,11 @@ from overnight.jobs.allowance import Allowance
 from overnight.jobs.client import JobClient
 from overnight.jobs.evaluate import evaluate_results
 from overnight.operators.job import XCOM_RETURN_KEY, JobOperator
-from overnight.operators.parameters import check_parameters
+from overnight.operators.parameters import check_parameters, require_truth
 from overnight.services.llamacloud.results import Content, collect
 from overnight.services.llamacloud.service import LlamaCloudService
 from overnight.services.llamacloud.spec import JobType, Limits, LlamaCloudBatchSpec, MetadataValue
+from overnight.storage import redact
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -45,6 +47,7 @@ class LlamaCloudBatchOperator(JobOperator[LlamaCloudBatchSpec]):
     :param directory_type: ``ephemeral`` directories are cleaned up by the service, ``user`` ones stay.
     :param limits: What the service takes, and how fast files are sent: fields of
         :class:`~overnight.services.llamacloud.spec.Limits`.
+    :param allow_empty: Whether ``sources`` may have no files: the task is skipped then. Otherwise that is refused.
     :param conn_id: A LlamaCloud connection, ``llamacloud_default`` when left out.
     :param aws_conn_id: The connection for ``s3://`` URIs.
 
@@ -61,6 +64,7 @@ class LlamaCloudBatchOperator(JobOperator[LlamaCloudBatchSpec]):
         "results_uri",
         "metadata",
         "limits",
+        "allow_empty",
         "aws_conn_id",
         *JobOperator.template_fields,
     )
@@ -80,6 +84,7 @@ class LlamaCloudBatchOperator(JobOperator[LlamaCloudBatchSpec]):
         metadata: Mapping[str, MetadataValue] | None = None,
         directory_type: Literal["ephemeral", "user"] = "ephemeral",
         limits: Mapping[str, Any] | None = None,
+        allow_empty: bool | str = False,
         aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -95,6 +100,7 @@ class LlamaCloudBatchOperator(JobOperator[LlamaCloudBatchSpec]):
         self.metadata = metadata
         self.directory_type = directory_type
         self.limits = limits
+        self.allow_empty = allow_empty
         self.aws_conn_id = aws_conn_id
 
     def build_spec(self, context: Context) -> LlamaCloudBatchSpec:
@@ -104,7 +110,7 @@ class LlamaCloudBatchOperator(JobOperator[LlamaCloudBatchSpec]):
             configuration_id=self.configuration_id,
             configuration_name=self.configuration_name,
             parameters=self.parameters,
-            sources=(self.sources,) if isinstance(self.sources, str) else tuple(self.sources),
+            sources=self._list_sources(),
             directory_id=self.directory_id,
             metadata=self.metadata or {},
             directory_type=self.directory_type,
@@ -113,6 +119,21 @@ class LlamaCloudBatchOperator(JobOperator[LlamaCloudBatchSpec]):
             measured = client.run(client.service.measure(spec))
         self.log.info("%d files.", measured.files_count)
         return measured
+
+    def _list_sources(self) -> tuple[str, ...]:
+        """
+        Return the sources, without those that have no files where that is allowed.
+
+        :raises AirflowSkipException: none has any.
+        """
+        sources = (self.sources,) if isinstance(self.sources, str) else tuple(self.sources)
+        if not sources or not require_truth(self.allow_empty, "allow_empty"):
+            return sources
+        storage = connected_storage(self.aws_conn_id)
+        found = tuple(source for source in sources if storage.list_files(source).files)
+        if not found:
+            raise AirflowSkipException(f"There are no files in {', '.join(map(redact, sources))}.")
+        return found
 
     def make_client(self) -> JobClient[LlamaCloudService]:
         """Return a client that reads sources and writes results through this task's own connections."""

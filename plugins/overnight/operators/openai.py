@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.sdk import BaseOperator
-from pydantic import TypeAdapter
 
 from overnight.errors import JobFailedError, SpecError, shorten
 from overnight.hooks.job import JobHook, hook_for
@@ -17,18 +16,16 @@ from overnight.jobs import JobRecord, JobRef, JobState, JobStatus, ResultManifes
 from overnight.jobs.allowance import Allowance
 from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator, has_item_outcomes
-from overnight.operators.parameters import check_parameters
+from overnight.operators.parameters import check_parameters, require_truth
 from overnight.services.openai.input import Limits, OnBadDocument, RequestTemplate, build, read_documents
 from overnight.services.openai.results import chunks_from, join_results
 from overnight.services.openai.rounds import Round, merge_rounds
 from overnight.services.openai.service import OpenAIBatchService, OpenAIBatchSpec
+from overnight.storage import redact
 from overnight.transport.http import HttpTransport
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-
-_BOOLEAN = TypeAdapter(bool)
 
 
 class OpenAIBatchInputOperator(BaseOperator):
@@ -48,8 +45,8 @@ class OpenAIBatchInputOperator(BaseOperator):
     :param allowed_failures: How many documents may be rejected: a count (``10``), a ratio (``0.05``) or a percentage
         (``"5%"``); ``None`` for any number.
     :param limits: What the service takes in one batch: fields of :class:`~overnight.services.openai.input.Limits`.
-    :param allow_empty: Whether there may be no file, or no document in them: then there are no parts. Otherwise a
-        pattern that no file matches is refused.
+    :param allow_empty: Whether there may be no file, or no document in them: then there are no parts. Otherwise
+        that is refused.
     :param aws_conn_id: The connection for ``s3://`` URIs.
     """
 
@@ -90,7 +87,8 @@ class OpenAIBatchInputOperator(BaseOperator):
             patterns = [self.documents] if isinstance(self.documents, str) else list(self.documents)
             listing = storage.match_files(patterns)
             uris = [file.uri for file in listing.files]
-            if not uris and not _BOOLEAN.validate_python(self.allow_empty):
+            allow_empty = require_truth(self.allow_empty, "allow_empty")
+            if not uris and not allow_empty:
                 raise SpecError(
                     f"No file matches {self.documents!r}; check the address and the connection's rights. Where there "
                     f"may be no documents, set allow_empty. {listing.remark}".rstrip()
@@ -103,6 +101,9 @@ class OpenAIBatchInputOperator(BaseOperator):
                 limits=Limits.model_validate(self.limits or {}),
                 on_bad=self.on_bad_document,
             )
+            if not built.documents and not allow_empty:
+                names = shorten(", ".join(map(redact, uris)), 500)
+                raise SpecError(f"There is no document in {names}. Where there may be none, set allow_empty.")
         self.log.info(
             "Documents: %d. Files: %d. Parts: %d. Blank lines, which are skipped: %d.",
             built.documents,

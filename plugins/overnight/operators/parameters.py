@@ -9,9 +9,11 @@ from types import NoneType, UnionType
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 from airflow.sdk import BaseOperator
+from pydantic import TypeAdapter, ValidationError
 
 from overnight.errors import SpecError, shorten
 
+_BOOLEAN: Final = TypeAdapter(bool)
 _TEXT_SHAPES: Final = frozenset({str, NoneType, Sequence, Mapping})
 
 
@@ -55,6 +57,18 @@ def require_count(value: object, name: str) -> int:
     if number < 1:
         raise SpecError(f"{name}={shorten(repr(value), 200)} is no whole number of 1 or more.")
     return int(number)
+
+
+def require_truth(value: object, name: str) -> bool:
+    """
+    Return a parameter that has to be true or false, also as the text that a template made of it.
+
+    :raises SpecError: it is neither.
+    """
+    try:
+        return _BOOLEAN.validate_python(value)
+    except ValidationError:
+        raise SpecError(f"{name}={shorten(repr(value), 200)} is neither true nor false.") from None
 
 
 def require_mapping(value: object, name: str) -> Mapping[str, Any]:

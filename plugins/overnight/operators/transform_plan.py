@@ -13,7 +13,7 @@ from overnight.errors import JobFailedError, SpecError
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.jobs.allowance import Allowance
-from overnight.operators.parameters import check_parameters, require_count, require_mapping
+from overnight.operators.parameters import check_parameters, require_count, require_mapping, require_truth
 from overnight.services.sagemaker.results import match_outputs
 from overnight.services.sagemaker.spec import MANIFESTS, write_manifest
 from overnight.storage import Storage, get_folder
@@ -36,17 +36,25 @@ class ListTransformInputsOperator(BaseOperator):
 
     :param input_uri: A prefix ending in ``/``, or a glob, of ``s3://`` objects.
     :param output_uri: The run's own folder for outputs.
+    :param allow_empty: Whether there may be no input: then nothing is left to do. Otherwise that is refused.
     :param aws_conn_id: The connection for S3.
     """
 
-    template_fields: Sequence[str] = ("input_uri", "output_uri", "aws_conn_id")
+    template_fields: Sequence[str] = ("input_uri", "output_uri", "allow_empty", "aws_conn_id")
 
     def __init__(
-        self, *, input_uri: str, output_uri: str, aws_conn_id: str | None = DEFAULT_AWS_CONN_ID, **kwargs: Any
+        self,
+        *,
+        input_uri: str,
+        output_uri: str,
+        allow_empty: bool | str = False,
+        aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.input_uri = input_uri
         self.output_uri = output_uri
+        self.allow_empty = allow_empty
         self.aws_conn_id = aws_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -57,9 +65,10 @@ class ListTransformInputsOperator(BaseOperator):
             prefix, output = get_folder(self.input_uri), f"{self.output_uri.rstrip('/')}/"
             listing = storage.list_files(self.input_uri)
             inputs = {file.uri: file.modified for file in listing.files}
-            if not inputs:
+            if not inputs and not require_truth(self.allow_empty, "allow_empty"):
                 raise SpecError(
-                    f"No object matches {self.input_uri}: there is nothing to transform. {listing.remark}".rstrip()
+                    f"No object matches {self.input_uri}: there is nothing to transform. Where there may be none, set "
+                    f"allow_empty. {listing.remark}".rstrip()
                 )
             outputs = {file.uri: file.modified for file in storage.list_files(output).files}
             matched = match_outputs(prefix, list(inputs), output, outputs)

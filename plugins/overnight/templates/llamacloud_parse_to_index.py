@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airflow.sdk import DAG, Context, get_current_context, task
+from airflow.sdk import DAG, Context, TriggerRule, get_current_context, task
 from pydantic import Field
 
 from overnight.operators.chunks import ChunkDocumentsOperator
@@ -87,6 +87,7 @@ def llamacloud_parse_to_index(
             poll_interval=settings["poll_seconds"],
             deadline=settings["deadline_seconds"],
             conn_id=settings["llamacloud_conn_id"],
+            allow_empty=settings["allow_empty"],
             aws_conn_id=settings["aws_conn_id"],
             deferrable=deferrable,
         )
@@ -96,6 +97,9 @@ def llamacloud_parse_to_index(
             documents=parsed,
             target=settings["chunks_uri"],
             config=settings["chunking"],
+            allow_empty=settings["allow_empty"],
+            # Parsing is skipped on a day without files.
+            trigger_rule=TriggerRule.NONE_FAILED,
             aws_conn_id=settings["aws_conn_id"],
         )
         first = embed_and_load(settings, settings["chunks_uri"], deferrable=deferrable)

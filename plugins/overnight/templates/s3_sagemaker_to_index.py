@@ -71,6 +71,11 @@ class S3SageMakerToIndexConfig(TemplateConfig):
     engine: Literal["auto", "server", "client"] = Field(
         default="auto", title="Engine", description="Who loads: the cluster, this worker, or whichever is right."
     )
+    allow_empty: bool = Field(
+        default=False,
+        title="No inputs",
+        description="A run without inputs is a success that indexes nothing; otherwise it fails.",
+    )
     files_per_load: int = Field(default=1, ge=1, title="Files per load", description="Output files of one mapped load.")
     allowed_failures: AllowedFailures = Field(
         default=0,
@@ -153,7 +158,9 @@ def s3_sagemaker_to_index(
             "output_uri": settings["output_uri"],
             "aws_conn_id": settings["aws_conn_id"],
         }
-        list_inputs = ListTransformInputsOperator(task_id="list_inputs", multiple_outputs=True, **files)
+        list_inputs = ListTransformInputsOperator(
+            task_id="list_inputs", allow_empty=settings["allow_empty"], multiple_outputs=True, **files
+        )
         manifest: Any = XComArg(list_inputs, key="manifest")
         transform = _transform(via, blueprint, settings, manifest, deferrable)
         plan = PlanTransformLoadsOperator(

@@ -40,6 +40,13 @@ def test_a_day_without_documents_can_be_allowed(tmp_path: Path, allowed: Any) ->
     assert prepare(tmp_path, allow_empty=allowed) == ([], {"count": 0, "uri": None})
 
 
+def test_files_without_a_document_are_a_day_without_documents(tmp_path: Path) -> None:
+    write(tmp_path, a="", b="\n\n")
+    with pytest.raises(AirflowFailException, match=r"There is no document in .*a\.jsonl, .*b\.jsonl\. .* allow_empty"):
+        prepare(tmp_path)
+    assert prepare(tmp_path, allow_empty=True) == ([], {"count": 0, "uri": None})
+
+
 @pytest.mark.parametrize("allowed", [0, "0", "40%"])
 def test_rejected_documents_count_against_the_allowance(tmp_path: Path, allowed: Any) -> None:
     write(tmp_path, a='{"id": 1, "text": "x"}\n{"id": 2}\n')

@@ -153,6 +153,13 @@ def test_a_prefix_without_an_object_is_refused_for_good(bucket: Bucket, listed: 
         listed()
 
 
+def test_a_day_without_inputs_can_be_allowed(bucket: Bucket, task_run: Any, planned: Any) -> None:
+    operator = ListTransformInputsOperator(task_id="t", input_uri=INPUT, output_uri=OUTPUT, allow_empty="True")
+    assert operator.execute(task_run.context) == {"manifest": None, "inputs": 0, "done": 0, "todo": 0}
+    assert planned() == []
+    assert task_run.xcoms["missing"] == {"count": 0, "uri": None, "inputs": 0}
+
+
 # --- Planning ------------------------------------------------------------------------------------------------------
 
 
