@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from overnight.errors import SpecError, UnavailableError, shorten
 from overnight.ingest.formats import choose_formats
@@ -42,6 +42,9 @@ from overnight.jobs import compute_fingerprint
 from overnight.json_text import JsonBytes
 from overnight.services.result_formats import find_result_format
 from overnight.storage import Storage, get_scheme
+
+if TYPE_CHECKING:
+    from overnight.output_schema import OutputSchema
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +129,7 @@ class _Load:
         self._notes_ids = self._has_ids and options.duplicates == "reject"
         if len(uris) > 1 and options.duplicates != "reject":
             raise SpecError("A join writes each id once, so duplicates must be 'reject'.")
+        self._schema = _find_schema(options, self._maps)
         self._formats = choose_formats(options.format, uris)
         for scheme in {get_scheme(uri) for part in uris for uri in part} - reader.openers.keys():
             if (needed := find_result_format(scheme)) is not None:
@@ -286,6 +290,7 @@ class _Load:
             source_map,
             result_format=self._formats[source.index],
             omit_missing=self._options.missing_path == "omit",
+            check=self._schema.check if self._schema is not None else None,
         )
 
     def _total_bytes(self) -> int | None:
@@ -316,8 +321,23 @@ class _Load:
                         "format",
                     },
                 ),
+                **({"output_schema": self._schema.schema_body} if self._schema is not None else {}),
             }
         )
+
+
+def _find_schema(options: LoadOptions, maps: Sequence[SourceMap]) -> OutputSchema | None:
+    if options.output_schema is None:
+        return None
+    # Its library takes a tenth of a second to import.
+    from overnight.output_schema import OutputSchema  # noqa: PLC0415
+
+    if not any(path.to_text is not None for part in maps for path in part.fields.values()):
+        raise SpecError(
+            "output_schema is for answers that the field map reads with .json(), and none of its paths does; write "
+            "such as '$.response.body.choices[0].message.content.json().label'."
+        )
+    return OutputSchema.parse(options.output_schema)
 
 
 def _peek(items: Iterator[ReadItem]) -> tuple[Sequence[JsonBytes] | None, Iterator[ReadItem]]:

@@ -190,6 +190,9 @@ class LoadOptions(_Strict):
     :param result_counts: For each source that is a batch's results how many the service counts (``request_counts`` of
         OpenAI), ``None`` where it does not say. A source in which fewer can be read was cut, or something else answered
         in its place: the load fails, and a retry reads it again from its first line.
+    :param output_schema: What the JSON in each string must be that a path of the field map goes into (``.json()``): the
+        import path of a type (``package.module.Model``) or a JSON Schema. Other answers are rejected as
+        ``invalid_output``.
     :param spool_dir: Folder for temporary files (ids seen, the side of a join that is read at random); the system's
         when ``None``.
     """
@@ -215,6 +218,7 @@ class LoadOptions(_Strict):
     spool_dir: str | None = None
     format: str | tuple[str | None, ...] | None = None
     result_counts: tuple[int | None, ...] = ()
+    output_schema: str | Mapping[str, Any] | None = None
 
     @field_validator("allowed_failures", mode="before")
     @classmethod

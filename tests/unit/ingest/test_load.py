@@ -310,6 +310,60 @@ def test_an_opener_reads_what_is_no_file_system(opensearch: FakeOpenSearch, targ
     assert opensearch.documents == {"a": {"x": 1}}
 
 
+ANSWERS = "$.response.body.choices[0].message.content.json()"
+LABEL = {
+    "type": "object",
+    "properties": {"label": {"enum": ["x", "y"]}, "n": {"type": "integer"}},
+    "required": ["label"],
+}
+
+
+def chats(path: Path, *answers: str) -> Path:
+    """Write the result file of a chat batch, whose lines have the ids 0, 1 …"""
+    bodies = [{"choices": [{"message": {"content": answer}, "finish_reason": "stop"}]} for answer in answers]
+    lines = [{"custom_id": str(n), "response": {"status_code": 200, "body": body}} for n, body in enumerate(bodies)]
+    return write(path, [json.dumps(line).encode() for line in lines])
+
+
+def test_answers_are_checked_against_a_schema(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    path = chats(
+        tmp_path / "a.jsonl", '{"label":"x","n":1.0}', '```json\n{"label":"y"}\n```', '{"label":"z"}', "Sorry."
+    )
+    options = LoadOptions(dead_letter_uri=str(tmp_path / "letters.jsonl"), format="openai", output_schema=LABEL)
+    wanted = request(path, field_map={"_id": "$.custom_id", "label": f"{ANSWERS}.label", "all": ANSWERS})
+    report = load(wanted, target=target, options=options)
+    assert counts(report) == (4, 2, 2, 0)
+    assert opensearch.documents == {
+        "0": {"label": "x", "all": {"label": "x", "n": 1.0}},
+        "1": {"label": "y", "all": {"label": "y"}},
+    }
+    poem, sorry = read_dead_letters(str(tmp_path / "letters.jsonl"))
+    assert (poem.id, poem.code) == ("2", "invalid_output")
+    assert "not what was asked for: $.label: 'z' is not one of ['x', 'y']" in poem.reason
+    assert (sorry.id, sorry.code) == ("3", "invalid_output")
+    assert "no JSON" in sorry.reason
+    assert "Sorry." in str(sorry.text)
+
+
+@pytest.mark.parametrize(
+    ("schema", "path", "words"),
+    [
+        (LABEL, "$.response.body.x", r"none of its paths does; write such as .*\.json\(\)\.label"),
+        ("nowhere.Model", ANSWERS, "cannot be imported"),
+        ({"type": "array"}, ANSWERS, "none at its root"),
+    ],
+)
+def test_a_schema_that_checks_nothing_is_refused_before_anything_is_sent(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path, schema: Any, path: str, words: str
+) -> None:
+    wanted = request(chats(tmp_path / "a.jsonl", "{}"), field_map={"_id": "$.custom_id", "x": path})
+    with pytest.raises(SpecError, match=words):
+        load(wanted, target=target, options=LoadOptions(output_schema=schema))
+    assert opensearch.documents == {}
+
+
 ERRORS = [
     (
         {"custom_id": "a", "response": {"status_code": 429, "body": {"error": {"code": "rate", "message": "slow"}}}},

@@ -10,7 +10,7 @@ import msgspec
 from overnight.errors import SpecError
 from overnight.ingest.map.decoder import MalformedLineError
 from overnight.ingest.map.field_map import SourceMap
-from overnight.ingest.map.text_decoder import InvalidOutputError, make_decoder
+from overnight.ingest.map.text_decoder import Check, InvalidOutputError, make_decoder
 from overnight.ingest.read.lines import Line
 from overnight.jobs.result_format import ExplainsAnswers, ResultFormat, to_rejection
 from overnight.json_text import JsonBytes
@@ -73,13 +73,19 @@ class RowReader:
     :param result_format: Of a source that is a batch's result: its error lines are rejected with the service's own code
         and message. ``None`` for a source of documents, whose members are the user's own, whatever they are called.
     :param omit_missing: Whether a line without one of the mapped values is fine.
+    :param check: What the JSON in each string that a path goes into must pass.
     """
 
     results: int = 0
     """Lines among those counted that are results of the format: what a service's own count is held against."""
 
     def __init__(
-        self, source_map: SourceMap, *, result_format: ResultFormat | None = None, omit_missing: bool = False
+        self,
+        source_map: SourceMap,
+        *,
+        result_format: ResultFormat | None = None,
+        omit_missing: bool = False,
+        check: Check | None = None,
     ) -> None:
         self._fields = tuple(source_map.fields.items())
         self._has_id = source_map.id is not None
@@ -93,7 +99,7 @@ class RowReader:
             paths.append(source_map.id)
         # What a source without answers lacks is for the map to say.
         self._reads_answers = any(path.to_text is not None for path in paths)
-        self._decoder = make_decoder(paths)
+        self._decoder = make_decoder(paths, check)
         self._unreadable = 0
         self._file = -1
 

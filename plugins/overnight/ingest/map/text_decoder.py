@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
 
 from overnight.ingest.map.decoder import LineDecoder, MalformedLineError
 from overnight.json_text import InvalidJsonTextError, JsonBytes, read_json_text
 from overnight.jsonpath import JsonPath
 
+Check: TypeAlias = Callable[[bytes], str | None]
+"""Says why a JSON is not what it should be, ``None`` when it is."""
+
 
 class InvalidOutputError(ValueError):
     """
-    A string that paths go into holds no JSON.
+    A string that paths go into holds no JSON, or not the JSON that was asked for.
 
     :ivar values: What the other paths of the line found.
     """
@@ -30,9 +33,13 @@ class Decoder(Protocol):
         ...
 
 
-def make_decoder(paths: Sequence[JsonPath]) -> Decoder:
-    """Return what reads the values of these paths."""
-    return TextDecoder(paths) if any(path.to_text is not None for path in paths) else LineDecoder(paths)
+def make_decoder(paths: Sequence[JsonPath], check: Check | None = None) -> Decoder:
+    """
+    Return what reads the values of these paths.
+
+    :param check: What the JSON in each string that a path goes into must pass.
+    """
+    return TextDecoder(paths, check) if any(path.to_text is not None for path in paths) else LineDecoder(paths)
 
 
 class TextDecoder:
@@ -42,7 +49,7 @@ class TextDecoder:
     A string is decoded once for all paths that go into it, and what is selected in it is spliced as it is written.
     """
 
-    def __init__(self, paths: Sequence[JsonPath]) -> None:
+    def __init__(self, paths: Sequence[JsonPath], check: Check | None = None) -> None:
         self._size = len(paths)
         self._direct = [number for number, path in enumerate(paths) if path.to_text is None]
         texts: dict[JsonPath, list[int]] = {}
@@ -50,7 +57,7 @@ class TextDecoder:
             if path.to_text is not None:
                 texts.setdefault(path.to_text, []).append(number)
         self._texts = [
-            _Text(to_text, numbers, [paths[number] for number in numbers]) for to_text, numbers in texts.items()
+            _Text(to_text, numbers, [paths[number] for number in numbers], check) for to_text, numbers in texts.items()
         ]
         self._outer = LineDecoder([*(paths[number] for number in self._direct), *texts])
 
@@ -59,7 +66,7 @@ class TextDecoder:
         Return one value per path, ``None`` where the line, or the JSON in its string, has none.
 
         :raises MalformedLineError: the line is not one JSON object.
-        :raises InvalidOutputError: a string that is there holds no JSON.
+        :raises InvalidOutputError: a string that is there holds no JSON, or one that does not pass the check.
         """
         found = self._outer.decode(line)
         values: list[JsonBytes | None] = [None] * self._size
@@ -85,8 +92,9 @@ class _Text:
     :param numbers: Where their values belong among those of all paths.
     """
 
-    def __init__(self, path: JsonPath, numbers: Sequence[int], paths: Sequence[JsonPath]) -> None:
+    def __init__(self, path: JsonPath, numbers: Sequence[int], paths: Sequence[JsonPath], check: Check | None) -> None:
         self.path = path
+        self._check = check
         self._paths = tuple(zip(numbers, paths, strict=True))
         self._whole = [number for number, path in self._paths if path.in_text is None]
         inner = {number: path.in_text for number, path in self._paths if path.in_text is not None}
@@ -99,6 +107,8 @@ class _Text:
         if first is None:
             return
         text = read_json_text(first)
+        if self._check is not None and (fault := self._check(text)) is not None:
+            raise InvalidJsonTextError(f"not what was asked for: {fault}")
         if not text.startswith(b"{"):
             for number, path in self._paths:
                 values[number] = path.find_in_text(text)
