@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import ssl
 from collections.abc import Iterator
 from typing import Final
 
+from overnight.certificates import explain_tls
 from overnight.errors import CredentialsError, OvernightError, SpecError, UnavailableError, shorten
 
 _MAX_TEXT: Final = 500
@@ -21,6 +23,8 @@ _DENIED: Final = frozenset(
 _WRONG: Final = frozenset(
     {"ParamValidationError", "InvalidEndpointError", "InvalidRegionError", "UnknownEndpointError", "InvalidURL"}
 )
+
+_TLS: Final = frozenset({"SSLError", "ClientConnectorCertificateError", "ClientConnectorSSLError"})
 
 
 class MissingFileError(SpecError, FileNotFoundError):
@@ -53,6 +57,8 @@ def to_storage_error(error: Exception, uri: str, scheme: str, bucket: str, conn_
     names = {type(part).__name__ for part in _chain(error)}
     codes = {code for part in _chain(error) if (code := _get_code(part))}
     text = shorten(str(error).strip() or type(error).__name__, _MAX_TEXT)
+    if (refused := _explain_tls(error, f"{uri}, with {access}")) is not None:
+        return refused
     if isinstance(error, ImportError) or "No filesystem registered" in text:
         extra = _EXTRAS.get(scheme)
         install = (
@@ -88,6 +94,12 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             return
         yield part
         part = part.__cause__ or part.__context__
+
+
+def _explain_tls(error: Exception, what: str) -> OvernightError | None:
+    # A filesystem of web addresses says of all that goes wrong that there is no file.
+    of_tls = (one for one in _chain(error) if isinstance(one, ssl.SSLError) or type(one).__name__ in _TLS)
+    return explain_tls(next(of_tls, None), what)
 
 
 def _get_code(error: BaseException) -> str | None:

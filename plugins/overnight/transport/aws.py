@@ -31,6 +31,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 
+from overnight.certificates import explain_tls
 from overnight.errors import (
     ConnectionConfigError,
     CredentialsError,
@@ -39,7 +40,6 @@ from overnight.errors import (
     ServiceError,
     UnavailableError,
 )
-from overnight.transport.certificates import explain_tls
 from overnight.transport.flow import TimeIsUpError, Transport, call_within
 
 MAX_MESSAGE: Final = 1_000

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 import httpx
 import orjson
 
+from overnight.certificates import explain_tls
 from overnight.errors import (
     CredentialsError,
     NotFoundError,
@@ -23,7 +24,6 @@ from overnight.errors import (
     UnsupportedError,
     shorten,
 )
-from overnight.transport.certificates import explain_tls
 
 # A host name that cannot be encoded for its look-up, of a connection or a redirect, is a UnicodeError.
 NOT_SENT: Final = (httpx.RequestError, httpx.InvalidURL, UnicodeError)

@@ -23,6 +23,7 @@ from tenacity import (
     stop_after_attempt,
 )
 
+from overnight.certificates import load_certificates
 from overnight.errors import (
     ConnectionConfigError,
     QueueFullError,
@@ -32,7 +33,6 @@ from overnight.errors import (
     TransientError,
     shorten,
 )
-from overnight.transport.certificates import load_certificates
 from overnight.transport.errors import NOT_SENT, SECRET_NAME, ErrorReader, Errors, retry_after
 from overnight.transport.flow import TimeIsUpError, Transport, call_within
 from overnight.transport.resume import Reading

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from botocore.config import Config
 
+from overnight.certificates import explain_tls
 from overnight.services.sagemaker.causes import explain
 from overnight.transport.aws import AwsTransport
 
@@ -29,4 +31,21 @@ def transport(connect: Callable[[str], Any]) -> AwsTransport:
 
     :param connect: Makes the boto3 client of a service, ``sagemaker`` or ``s3``, when it is first needed.
     """
-    return AwsTransport(connect, explain)
+
+    def connect_once(service: str) -> Any:
+        client = connect(service)
+        client.meta.events.register_first("needs-retry", partial(_refuse_retry, service))
+        return client
+
+    return AwsTransport(connect_once, explain)
+
+
+def _refuse_retry(service: str, caught_exception: BaseException | None = None, **_: Any) -> None:
+    """
+    Break a call off that boto would repeat although every attempt fails alike: for its TLS.
+
+    :param caught_exception: What the attempt ended with, by botocore's name for it.
+    """
+    refused = explain_tls(caught_exception, service)
+    if refused is not None:
+        raise refused from caught_exception

@@ -151,37 +151,48 @@ def test_throttling_in_disguise_is_waited_for_in_a_watch() -> None:
     assert over.end is PollEnd.REFUSED
 
 
-@pytest.mark.parametrize(
-    ("text", "cause"),
-    [
-        ("PKIX path building failed", FailureCause.CREDENTIALS),
-        ("Server returned HTTP response code: 429 for URL: https://api.openai.com/v1/files", FailureCause.SERVICE),
-        ("Server returned HTTP response code: 503 for URL: https://x", FailureCause.SERVICE),
-        ("Please reduce your request rate. SlowDown", FailureCause.SERVICE),
-        ("region must not be null.", FailureCause.CREDENTIALS),
-        ("Server returned HTTP response code: 401 for URL: https://x", FailureCause.CREDENTIALS),
-        ("rejected execution of coordinating operation", FailureCause.LIMITS),
-        ("You exceeded your current quota", FailureCause.LIMITS),
-        ("Read timed out", FailureCause.SERVICE),
-        ("java.net.SocketException: Connection reset", FailureCause.SERVICE),
-        ("Premature EOF", FailureCause.SERVICE),
-        ("Server returned HTTP response code: 500 for URL: https://x", FailureCause.SERVICE),
-        ("Connection pool shut down", FailureCause.INPUT),
-        ("The specified key does not exist", FailureCause.INPUT),
-        ("No results for path: $['x']", FailureCause.INPUT),
-        ("version conflict, current version [2]", FailureCause.INPUT),
-        ("AlgorithmError: See job logs", FailureCause.INPUT),
-    ],
-)
-def test_each_text_of_a_failed_task_has_a_row(text: str, cause: FailureCause) -> None:
-    row = get_cause(text)
-    assert row is not None
-    assert (row.cause, row.retryable) == (cause, cause is FailureCause.SERVICE)
+CREDENTIALS, SERVICE, LIMITS, INPUT = (
+    FailureCause.CREDENTIALS, FailureCause.SERVICE, FailureCause.LIMITS, FailureCause.INPUT,
+)  # fmt: skip
+
+# What each row is found by, in the order of the rows.
+TEXTS: list[tuple[FailureCause, list[str]]] = [
+    (CREDENTIALS, ["PKIX path building failed", "javax.net.ssl.SSLHandshakeException: certificate_unknown"]),
+    (SERVICE, ["Server returned HTTP response code: 429 for URL: https://api.openai.com/v1/files",
+               "Server returned HTTP response code: 503 for URL: https://x", "Reduce your request rate. SlowDown",
+               "ThrottlingException: Rate exceeded"]),
+    (CREDENTIALS, ["region must not be null."]),
+    (CREDENTIALS, ["Server returned HTTP response code: 401 for URL: https://x", "Access Denied (Service: S3)",
+                   "The security token is expired: ExpiredToken", "Incorrect API key provided"]),
+    (LIMITS, ["rejected execution of coordinating operation", "circuit_breaking_exception: Data too large"]),
+    (LIMITS, ["You exceeded your current quota", "ResourceLimitExceeded: transform jobs"]),
+    (INPUT, ["com.google.gson.JsonParseException: Unexpected end of stream", "MalformedJsonException: at line 1"]),
+    (SERVICE, ["Read timed out", "java.net.SocketException: Connection reset", "Premature EOF",
+               "java.net.UnknownHostException: x"]),
+    (SERVICE, ["Server returned HTTP response code: 500 for URL: https://x", "InternalFailure", "CapacityError: none"]),
+    (INPUT, ["Connection pool shut down"]),
+    (INPUT, ["The specified key does not exist", "NoSuchKey", "Server returned HTTP response code: 404 for URL: x"]),
+    (INPUT, ["No results for path: $['x']", "Missing property in path $['x']", "mapper_parsing_exception"]),
+    (INPUT, ["version conflict, current version [2]"]),
+    (INPUT, ["AlgorithmError: See job logs", "ClientError: 400"]),
+]  # fmt: skip
+ROWS = [(row, cause, text) for row, (cause, texts) in enumerate(TEXTS) for text in texts]
+
+
+@pytest.mark.parametrize(("row", "cause", "text"), ROWS)
+def test_each_text_of_a_failed_task_has_a_row(row: int, cause: FailureCause, text: str) -> None:
+    found = get_cause(text)
+    assert found is TEXT_CAUSES[row].cause
+    assert (found.cause, found.retryable) == (cause, cause is SERVICE)
     status = read_ingestion({"state": "FAILED", "error": text})
     assert status.cause is cause
-    assert row.remedy in str(status.errors[0])
+    assert found.remedy in str(status.errors[0])
     assert text in str(status.errors[0])
     assert any("may be in the index" in warning for warning in status.warnings)
+
+
+def test_no_row_is_left_out_here() -> None:
+    assert len(TEXTS) == len(TEXT_CAUSES)
 
 
 def test_each_row_is_reached_and_has_a_sentence_as_its_remedy() -> None:

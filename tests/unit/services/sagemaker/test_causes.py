@@ -8,20 +8,19 @@ from overnight.services.sagemaker.causes import TEXT_CAUSES, explain, get_cause
 from overnight.services.sagemaker.status import read_status
 from overnight.transport.aws import AwsCall, AwsRefusal
 
+REASONS = [
+    ("ClientError: AccessDenied when reading s3://b/k", FailureCause.CREDENTIALS, 0),
+    ("Unable to assume the role arn:x", FailureCause.CREDENTIALS, 0),
+    ("ThrottlingException: Rate exceeded", FailureCause.SERVICE, 1),
+    ("ResourceLimitExceeded: the account-level service limit", FailureCause.LIMITS, 2),
+    ("InternalServerError: We encountered an internal error. Please try again.", FailureCause.SERVICE, 3),
+    ("CapacityError: Unable to provision requested ML compute capacity.", FailureCause.SERVICE, 3),
+    ("ClientError: See job logs for more information", FailureCause.INPUT, 4),
+    ("AlgorithmError: See job logs for more information", FailureCause.INPUT, 4),
+]
 
-@pytest.mark.parametrize(
-    ("reason", "cause", "row"),
-    [
-        ("ClientError: AccessDenied when reading s3://b/k", FailureCause.CREDENTIALS, 0),
-        ("Unable to assume the role arn:x", FailureCause.CREDENTIALS, 0),
-        ("ThrottlingException: Rate exceeded", FailureCause.SERVICE, 1),
-        ("ResourceLimitExceeded: the account-level service limit", FailureCause.LIMITS, 2),
-        ("InternalServerError: We encountered an internal error. Please try again.", FailureCause.SERVICE, 3),
-        ("CapacityError: Unable to provision requested ML compute capacity.", FailureCause.SERVICE, 3),
-        ("ClientError: See job logs for more information", FailureCause.INPUT, 4),
-        ("AlgorithmError: See job logs for more information", FailureCause.INPUT, 4),
-    ],
-)
+
+@pytest.mark.parametrize(("reason", "cause", "row"), REASONS)
 def test_each_reason_has_its_row(reason: str, cause: FailureCause, row: int) -> None:
     known = get_cause(reason)
     assert known is TEXT_CAUSES[row].cause
@@ -29,6 +28,10 @@ def test_each_reason_has_its_row(reason: str, cause: FailureCause, row: int) -> 
     status = read_status({"TransformJobStatus": "Failed", "FailureReason": reason})
     assert status.cause is cause
     assert status.warnings == (known.remedy,)
+
+
+def test_no_row_is_left_out_here() -> None:
+    assert {row for *_, row in REASONS} == set(range(len(TEXT_CAUSES)))
 
 
 def test_an_unknown_reason_is_quoted_and_said_to_be_unknown() -> None:

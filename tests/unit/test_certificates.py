@@ -12,13 +12,15 @@ from typing import Any, cast
 
 import boto3
 import pytest
-from botocore.config import Config
+import s3fs
 from cryptography.hazmat.primitives import serialization
 
 from certificates import make_certificate
+from overnight.certificates import VARIABLES
 from overnight.errors import ConnectionConfigError
+from overnight.services.sagemaker.connection import BOTO_CONFIG, transport
+from overnight.storage import Storage
 from overnight.transport.aws import AwsCall, AwsTransport
-from overnight.transport.certificates import VARIABLES
 from overnight.transport.http import HttpCall, HttpTransport
 
 GET = HttpCall("GET", "x")
@@ -102,10 +104,9 @@ def on_the_loop(**options: Any) -> Any:
 def boto(url: str, **options: Any) -> AwsTransport:
     def connect(service: str) -> Any:
         keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
-        config = Config(retries={"mode": "standard", "total_max_attempts": 1}, **options.pop("config", {}))
-        return boto3.client(cast("Any", service), endpoint_url=url, config=config, **keys, **options)
+        return boto3.client(cast("Any", service), endpoint_url=url, config=BOTO_CONFIG, **keys, **options)
 
-    return AwsTransport(connect)
+    return transport(connect)
 
 
 @pytest.mark.parametrize("send", [blocking, on_the_loop])
@@ -113,9 +114,11 @@ def boto(url: str, **options: Any) -> AwsTransport:
 def test_a_ca_file_is_taken_from_the_connection_or_the_environment(
     serve: Any, certificate: Path, monkeypatch: pytest.MonkeyPatch, send: Any, variable: str | None
 ) -> None:
-    url = f"https://localhost:{serve(True).server_address[1]}"
+    server = serve(True)
+    url = f"https://localhost:{server.server_address[1]}"
     with pytest.raises(ConnectionConfigError, match="not trusted"):
-        send(base_url=url)
+        send(base_url=url, backoff=0.001)
+    assert server.connections == 1
     if variable is None:
         assert send(base_url=url, verify=str(certificate)) == {}
     else:
@@ -164,15 +167,35 @@ def test_https_to_a_server_of_http_is_said_and_not_tried_again(serve: Any, send:
 
 
 def test_boto_says_the_same(serve: Any, certificate: Path, tmp_path: Path) -> None:
-    url = f"https://localhost:{serve(True).server_address[1]}"
-    with pytest.raises(ConnectionConfigError, match="not trusted"), boto(url) as transport:
-        transport.send(LIST)
-    with boto(url, verify=str(tmp_path / "nowhere.pem")) as transport, pytest.raises(ConnectionConfigError) as refusal:
-        transport.send(LIST)
+    server = serve(True)
+    url = f"https://localhost:{server.server_address[1]}"
+    with pytest.raises(ConnectionConfigError, match="not trusted"), boto(url) as aws:
+        aws.send(LIST)
+    assert server.connections == 1
+    with boto(url, verify=str(tmp_path / "nowhere.pem")) as aws, pytest.raises(ConnectionConfigError) as refusal:
+        aws.send(LIST)
     assert "AWS_CA_BUNDLE" in str(refusal.value)
     (tmp_path / "broken.pem").write_text("no certificate")
-    with boto(url, verify=str(tmp_path / "broken.pem")) as transport, pytest.raises(ConnectionConfigError, match="PEM"):
-        transport.send(LIST)
+    with boto(url, verify=str(tmp_path / "broken.pem")) as aws, pytest.raises(ConnectionConfigError, match="PEM"):
+        aws.send(LIST)
     plain = f"https://127.0.0.1:{serve(False).server_address[1]}"
-    with boto(plain) as transport, pytest.raises(ConnectionConfigError, match="does not speak TLS"):
-        transport.send(LIST)
+    with boto(plain) as aws, pytest.raises(ConnectionConfigError, match="does not speak TLS"):
+        aws.send(LIST)
+
+
+@pytest.mark.parametrize("uri", ["s3://b/x/", "https://localhost:{port}/x.jsonl"])
+def test_a_store_whose_certificate_is_not_trusted_is_no_outage_and_no_missing_file(serve: Any, uri: str) -> None:
+    port = serve(True).server_address[1]
+    storage = Storage(
+        {
+            "s3": lambda: s3fs.S3FileSystem(
+                key="a",
+                secret="b",
+                endpoint_url=f"https://localhost:{port}",
+                config_kwargs={"retries": {"max_attempts": 1}},
+                skip_instance_cache=True,
+            )
+        }
+    )
+    with pytest.raises(ConnectionConfigError, match=r"with the credentials of the environment: .* is not trusted"):
+        storage.open(uri.format(port=port)).read() if uri.startswith("https") else storage.list_files(uri)
