@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import os
 import re
+import uuid
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -203,6 +205,32 @@ class Storage:
         except BaseException:
             file.close()
             raise
+
+    def put(self, uri: str, data: bytes) -> None:
+        """
+        Write a whole file, which is there with all its bytes or not at all, whenever the writer is killed.
+
+        An object store does so itself. Elsewhere the file is written under a name that no listing shows, and renamed.
+        """
+        filesystem, path = self.resolve(uri)
+        with self._errors(uri):
+            if parse_location(uri).scheme in _OBJECT_STORES:
+                filesystem.pipe_file(path, data)
+                return
+            folder = filesystem._parent(path)
+            filesystem.makedirs(folder, exist_ok=True)
+            temporary = f"{folder}/.{path.rpartition('/')[2]}-{uuid.uuid4().hex}.tmp"
+            try:
+                with filesystem.open(temporary, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    if parse_location(uri).scheme == "file":
+                        os.fsync(file.fileno())
+                filesystem.mv(temporary, path)
+            except BaseException:
+                if filesystem.exists(temporary):
+                    filesystem.rm_file(temporary)
+                raise
 
     def exists(self, uri: str) -> bool:
         """Whether a file or folder is there."""

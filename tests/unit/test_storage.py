@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from overnight.errors import SpecError
 from overnight.storage import Listing, Location, Storage, get_folder, get_scheme, get_version, parse_location, redact
-from overnight.storage_errors import MissingFileError
+from overnight.storage_errors import MissingFileError, StorageError
 
 Place = Callable[..., str]
 
@@ -411,3 +411,21 @@ def test_an_unsupported_compression_is_named_with_its_file(storage: Storage, pla
     write(storage, place("a.jsonl"), b"PK\x03\x04 and so on")
     with pytest.raises(SpecError, match=r"a\.jsonl is a ZIP archive.*uncompressed"):
         storage.open_plain(place("a.jsonl"))
+
+
+@pytest.mark.parametrize("step", ["write", "mv"])
+def test_a_file_that_was_not_put_to_its_end_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    storage = Storage()
+    storage.put(f"{tmp_path}/folder/a", b"old")
+    filesystem = storage.resolve(str(tmp_path))[0]
+    file = type("File", (), {"write": _fail, "__enter__": lambda self: self, "__exit__": lambda *error: None})
+    monkeypatch.setattr(filesystem, *({"write": ("open", lambda *_: file()), "mv": ("mv", _fail)}[step]))
+    with pytest.raises(StorageError):
+        storage.put(f"{tmp_path}/folder/a", b"new")
+    assert [path.read_bytes() for path in (tmp_path / "folder").iterdir()] == [b"old"]
+
+
+def _fail(*_: object) -> None:
+    raise OSError(28, "No space left on device")

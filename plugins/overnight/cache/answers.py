@@ -1,0 +1,232 @@
+"""The cache: answers in the order in which they came, and two indexes that lead to them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+import pyarrow as arrow
+from pyarrow import parquet
+
+from overnight.cache.digests import compute_digest
+from overnight.cache.files import DIGEST, FORMAT, DamagedCacheError, Files, make_name, open_writer
+from overnight.cache.sorted_index import SortedIndex
+from overnight.storage import Storage
+from overnight.storage_errors import MissingFileError
+
+FILE_BYTES: Final = 32 << 20
+"""Bytes of the answers in one file, before they are compressed; about what a writer has in memory."""
+GROUP_BYTES: Final = 1 << 20
+"""Bytes of the answers in one row group: what is read for one answer."""
+
+_ANSWERS: Final = arrow.schema({"key": DIGEST, "answer": arrow.large_binary()})
+
+
+class Place(NamedTuple):
+    """
+    Where an answer is.
+
+    :param file: The name of its file.
+    :param row: In the file, counted from 0.
+    """
+
+    file: str
+    row: int
+
+
+class Rendered(NamedTuple):
+    """
+    What a line of documents was rendered to.
+
+    :param id: Digest of the document's id.
+    :param key: Of its answer.
+    """
+
+    id: bytes
+    key: bytes
+
+
+class AnswerCache:
+    """
+    Answers by key, in any folder or object store. Nothing in it is ever changed, so readers and writers need no locks.
+
+    :param uri: The folder.
+    """
+
+    def __init__(self, uri: str, storage: Storage) -> None:
+        self._storage = storage
+        self._uri = f"{uri.rstrip('/')}/{FORMAT}"
+        self.answers = Files(storage, f"{self._uri}/answers")
+        self.keys = SortedIndex(storage, f"{self._uri}/keys", {"file": arrow.string(), "row": arrow.uint32()})
+        self._names: frozenset[str] = frozenset()
+
+    def find(self, keys: Collection[bytes]) -> dict[bytes, Place]:
+        """
+        Return where the answers of those keys are that have one. One whose file was deleted is none.
+
+        :param keys: Each once.
+        :raises DamagedCacheError: a file of the cache is not what was written.
+        """
+        found = {key: Place(*row) for key, row in self.keys.find(keys).items()}
+        if not {place.file for place in found.values()} <= self._names:
+            self._names = frozenset(self.answers.list_names())
+        return {key: place for key, place in found.items() if place.file in self._names}
+
+    def open_writer(self) -> AnswerWriter:
+        """Return a writer. What it is given can be found when it is closed without an error, and not before."""
+        return AnswerWriter(self.answers, self.keys)
+
+    def read(self, wanted: Iterable[tuple[Place, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+        """
+        Yield keys and answers, each file's row groups read once.
+
+        :param wanted: Places, each with the key that its answer must have.
+        :raises DamagedCacheError: an answer is not where it was, or another one is there.
+        """
+        for name, places in groupby(sorted(wanted), key=lambda one: one[0].file):
+            try:
+                with self.answers.open(name) as file:
+                    yield from _read(file, [(place.row, key) for place, key in places], self.answers.build_uri(name))
+            except MissingFileError as error:
+                raise DamagedCacheError(
+                    f"{error} It was deleted from the cache. Clear the task that looked it up."
+                ) from error
+
+    def rendered(self, template: bytes) -> RenderedIndex:
+        """
+        Return what lines of documents were rendered to by one template.
+
+        :param template: Digest of everything that decides what a line is rendered to.
+        """
+        index = SortedIndex(self._storage, f"{self._uri}/documents/{template.hex()}", {"id": DIGEST, "key": DIGEST})
+        return RenderedIndex(index)
+
+
+class RenderedIndex:
+    """Digests of lines to what they were rendered to, so that a line that has not changed need not be parsed again."""
+
+    def __init__(self, index: SortedIndex) -> None:
+        self.index = index
+
+    def find(self, lines: Collection[bytes]) -> dict[bytes, Rendered]:
+        """
+        Return what is known of lines, by their digests.
+
+        :param lines: Digests, each once.
+        """
+        return {line: Rendered(*row) for line, row in self.index.find(lines).items()}
+
+    def add(self, rendered: dict[bytes, Rendered]) -> None:
+        """Note what lines, by their digests, were rendered to."""
+        if rendered:
+            columns = {"id": [one.id for one in rendered.values()], "key": [one.key for one in rendered.values()]}
+            self.index.add(list(rendered), columns, _now())
+
+
+class AnswerWriter:
+    """
+    Adds answers: first the files that hold them, then the file of the index that makes them visible.
+
+    A writer that is killed leaves files that no index names.
+    """
+
+    def __init__(self, files: Files, keys: SortedIndex, *, now: Callable[[], int] | None = None) -> None:
+        self._files = files
+        self._keys = keys
+        self._now = now or _now
+        self._places: dict[bytes, Place] = {}
+        self._name = ""
+        self._rows = 0
+        self._bytes = 0
+        self._group: list[tuple[bytes, bytes]] = []
+        self._group_bytes = 0
+        self._sink: arrow.BufferOutputStream | None = None
+        self._writer: parquet.ParquetWriter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._commit()
+
+    def add(self, key: bytes, answer: bytes) -> None:
+        """Take an answer; of several of one key the last counts."""
+        if self._writer is None:
+            self._name = make_name()
+            self._sink = arrow.BufferOutputStream()
+            self._writer = open_writer(self._sink, _ANSWERS, compress=("answer",))
+        self._places[key] = Place(self._name, self._rows)
+        self._rows += 1
+        self._group.append((key, answer))
+        self._group_bytes += len(answer)
+        if self._group_bytes >= GROUP_BYTES:
+            self._write_group()
+        if self._bytes >= FILE_BYTES:
+            self._close_file()
+
+    def _write_group(self) -> None:
+        if self._writer is None or not self._group:
+            return
+        keys, answers = zip(*self._group, strict=True)
+        columns = {"key": arrow.array(keys, DIGEST), "answer": arrow.array(answers, arrow.large_binary())}
+        self._writer.write_table(arrow.table(columns, schema=_ANSWERS), row_group_size=len(keys))
+        self._bytes += self._group_bytes
+        self._group, self._group_bytes = [], 0
+
+    def _close_file(self) -> None:
+        self._write_group()
+        if self._writer is not None and self._sink is not None:
+            self._writer.close()
+            self._files.put(self._name, self._sink.getvalue())
+        self._writer = self._sink = None
+        self._rows = self._bytes = 0
+
+    def _commit(self) -> None:
+        self._close_file()
+        if self._places:
+            places: Sequence[Place] = list(self._places.values())
+            columns = {name: list(map(attrgetter(name), places)) for name in Place._fields}
+            self._keys.add(list(self._places), columns, self._now())
+
+
+def compute_key(service: str, endpoint: str, body: bytes) -> bytes:
+    """
+    Return the key of an answer: a digest of what decides it.
+
+    :param service: Whose answer it is: a service's name, or that of a server with other models by the same names.
+    :param body: The request in one form (sorted names), the model in it and without its id.
+    """
+    return compute_digest(b"\0".join((service.encode(), endpoint.encode(), body)))
+
+
+def _read(file: parquet.ParquetFile, wanted: list[tuple[int, bytes]], uri: str) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the answers of rows, which are in order."""
+    metadata = file.metadata
+    first = at = 0
+    for group in range(metadata.num_row_groups):
+        end = first + metadata.row_group(group).num_rows
+        rows: list[tuple[int, bytes]] = []
+        while at < len(wanted) and wanted[at][0] < end:
+            rows.append(wanted[at])
+            at += 1
+        if rows:
+            table = file.read_row_group(group)
+            keys, answers = table.column("key"), table.column("answer")
+            for row, key in rows:
+                if keys[row - first].as_py() != key:
+                    raise DamagedCacheError(f"{uri}, row {row}, has another answer than the index says. Delete it.")
+                yield key, answers[row - first].as_py()
+        first = end
+    if at < len(wanted):
+        raise DamagedCacheError(f"{uri} has {first} rows, and the index names row {wanted[at][0]}. Delete it.")
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,139 @@
+"""Entries by digest, in files that are sorted by it: a look-up reads the row groups that its digests fall into."""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import pyarrow as arrow
+from pyarrow import compute, parquet
+
+from overnight.cache.digests import DIGEST_BYTES
+from overnight.cache.files import DIGEST, DamagedCacheError, Files, make_name, open_writer
+from overnight.storage import Storage
+from overnight.storage_errors import MissingFileError
+
+log = logging.getLogger(__name__)
+
+ROW_GROUP: Final = 1 << 16
+"""Rows that are read at once."""
+_FENCES: Final = b"fences"
+"""In a file's metadata: the first digest of each row group, in hex."""
+
+
+class SortedIndex:
+    """
+    An append-only map from digests to rows, as sorted files in one folder.
+
+    Of several rows of a digest the one that was created last counts.
+
+    :param uri: The folder.
+    :param columns: What a row has beside ``digest`` and ``created`` (milliseconds since 1970).
+    """
+
+    def __init__(self, storage: Storage, uri: str, columns: Mapping[str, arrow.DataType]) -> None:
+        self.files = Files(storage, uri)
+        self._columns = list(columns)
+        self.schema = arrow.schema({"digest": DIGEST, **columns, "created": arrow.int64()})
+
+    def add(self, digests: Sequence[bytes], columns: Mapping[str, Sequence[Any]], created: int) -> str:
+        """
+        Write a file with new rows; they are found by every look-up that begins after this returns.
+
+        :param digests: Each once.
+        :param created: Milliseconds since 1970.
+        :return: The file's name.
+        """
+        values = {"digest": digests, **columns, "created": [created] * len(digests)}
+        table = arrow.table(
+            {name: arrow.array(values[name], self.schema.field(name).type) for name in self.schema.names}
+        )
+        name = make_name()
+        self.files.put(name, serialize(table.sort_by("digest")))
+        return name
+
+    def find(self, digests: Collection[bytes]) -> dict[bytes, tuple[Any, ...]]:
+        """
+        Return the rows of those digests that are there, as tuples of the columns.
+
+        Memory is bounded by the digests asked for and one row group.
+
+        :param digests: Each once.
+        :raises DamagedCacheError: a file is not what was written.
+        """
+        if not digests:
+            return {}
+        wanted = arrow.array(sorted(digests), DIGEST)
+        found: dict[bytes, tuple[Any, ...]] = {}
+        created: dict[bytes, int] = {}
+        for table in self._search_all(wanted):
+            columns = [table.column(name).to_pylist() for name in ("digest", "created", *self._columns)]
+            for digest, time, *row in zip(*columns, strict=True):
+                if time >= created.get(digest, 0):
+                    found[digest], created[digest] = tuple(row), time
+        return found
+
+    def _search_all(self, wanted: arrow.FixedSizeBinaryArray) -> Iterator[arrow.Table]:
+        searched: set[str] = set()
+        is_complete = False
+        while not is_complete:
+            is_complete = True
+            for name in self.files.list_names():
+                if name in searched:
+                    continue
+                try:
+                    with self.files.open(name) as file:
+                        yield from _search(file, wanted, self.files.build_uri(name))
+                except MissingFileError:
+                    # It was merged into another one since it was listed.
+                    log.debug("%s is gone; the files are listed again", name)
+                    is_complete = False
+                    continue
+                searched.add(name)
+
+
+def serialize(table: arrow.Table) -> arrow.Buffer:
+    """
+    Return the file of a table.
+
+    :param table: Sorted by ``digest``, each of which is there once.
+    """
+    digests = table.column("digest")
+    fences = "".join(digests[row].as_py().hex() for row in range(0, len(table), ROW_GROUP))
+    sink = arrow.BufferOutputStream()
+    with open_writer(sink, table.schema.with_metadata({_FENCES: fences.encode()})) as writer:
+        writer.write_table(table, row_group_size=ROW_GROUP)
+    return sink.getvalue()
+
+
+def _search(file: parquet.ParquetFile, wanted: arrow.FixedSizeBinaryArray, uri: str) -> Iterator[arrow.Table]:
+    """Yield the rows of a file whose digests are wanted, row group by row group."""
+    fences = _read_fences(file, uri)
+    raw = wanted.buffers()[1]
+    ends = [bisect_left(range(len(wanted)), fence, key=lambda at: _get_digest(raw, at)) for fence in fences]
+    for group, (start, end) in enumerate(zip(ends, [*ends[1:], len(wanted)], strict=True)):
+        if start == end:
+            continue
+        keys = file.read_row_group(group, ["digest"]).column(0).combine_chunks()
+        asked = wanted.slice(start, end - start)
+        if len(asked) < len(keys):
+            rows = compute.indices_nonzero(compute.is_in(keys, value_set=asked))
+        else:
+            rows = compute.index_in(asked, value_set=keys).drop_null()
+        if len(rows):
+            yield file.read_row_group(group).take(rows)
+
+
+def _get_digest(raw: arrow.Buffer, at: int) -> bytes:
+    return bytes(raw.slice(at * DIGEST_BYTES, DIGEST_BYTES))
+
+
+def _read_fences(file: parquet.ParquetFile, uri: str) -> list[bytes]:
+    text = (file.schema_arrow.metadata or {}).get(_FENCES, b"").decode()
+    size = 2 * DIGEST_BYTES
+    fences = [bytes.fromhex(text[start : start + size]) for start in range(0, len(text), size)]
+    if len(fences) != file.metadata.num_row_groups:
+        raise DamagedCacheError(f"{uri} is no file of this cache. Move it away.")
+    return fences

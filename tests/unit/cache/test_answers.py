@@ -1,0 +1,194 @@
+"""The cache: what was added is found, as it was; what is damaged is refused."""
+
+from __future__ import annotations
+
+import os
+import random
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from overnight.cache import answers as answers_module
+from overnight.cache import open_cache, sorted_index
+from overnight.cache.answers import AnswerCache, AnswerWriter, Place, Rendered, compute_key
+from overnight.cache.digests import DigestTable, compute_digest
+from overnight.cache.files import DamagedCacheError
+from overnight.errors import SpecError
+from overnight.storage import Storage
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> AnswerCache:
+    return open_cache(str(tmp_path / "cache"), Storage())
+
+
+def add(cache: AnswerCache, entries: dict[bytes, bytes]) -> None:
+    with cache.open_writer() as writer:
+        for key, answer in entries.items():
+            writer.add(key, answer)
+
+
+def read(cache: AnswerCache, keys: list[bytes]) -> dict[bytes, bytes]:
+    return dict(cache.read((place, key) for key, place in cache.find(keys).items()))
+
+
+def make_keys(count: int, seed: int = 0) -> list[bytes]:
+    return [compute_digest(b"%d %d" % (seed, number)) for number in range(count)]
+
+
+def test_an_empty_cache_has_nothing_and_makes_nothing(cache: AnswerCache, tmp_path: Path) -> None:
+    assert cache.find(make_keys(3)) == {}
+    assert cache.find([]) == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_come_back_byte_for_byte(cache: AnswerCache) -> None:
+    answers = [b'{"a": 0.10000000000000001 }', b"", "ü\u2028".encode(), bytes(range(256)), b"x" * (3 << 20)]
+    entries = dict(zip(make_keys(len(answers)), answers, strict=True))
+    add(cache, entries)
+    assert read(cache, [*entries, *make_keys(5, seed=1)]) == entries
+
+
+def test_many_files_and_row_groups_are_searched(cache: AnswerCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sorted_index, "ROW_GROUP", 7)
+    monkeypatch.setattr(answers_module, "GROUP_BYTES", 40)
+    monkeypatch.setattr(answers_module, "FILE_BYTES", 200)
+    entries = {key: b"answer %d" % number for number, key in enumerate(make_keys(300))}
+    keys = list(entries)
+    for start in range(0, 300, 60):
+        add(cache, {key: entries[key] for key in keys[start : start + 60]})
+    assert len(cache.answers.list_names()) > 5
+    assert read(cache, keys) == entries
+    chance = random.Random(3)
+    for size in (1, 2, 50):
+        some = chance.sample(keys, size)
+        assert read(cache, [*some, *make_keys(20, seed=1)]) == {key: entries[key] for key in some}
+
+
+def test_a_later_answer_replaces_an_earlier_one(cache: AnswerCache) -> None:
+    (key,) = make_keys(1)
+    for time, answer in ((5, b"second"), (4, b"first")):
+        with AnswerWriter(cache.answers, cache.keys, now=lambda time=time: time) as writer:  # type: ignore[misc]
+            writer.add(key, answer)
+    assert read(cache, [key]) == {key: b"second"}
+
+
+def test_what_a_failed_writer_was_given_is_not_there(cache: AnswerCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers_module, "GROUP_BYTES", 1)
+    monkeypatch.setattr(answers_module, "FILE_BYTES", 1)
+    keys = make_keys(3)
+
+    def fail() -> None:
+        with cache.open_writer() as writer:
+            for key in keys:
+                writer.add(key, b"answer")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert len(cache.answers.list_names()) == 3
+    assert cache.find(keys) == {}
+
+
+def test_an_answer_whose_file_was_deleted_is_none(cache: AnswerCache) -> None:
+    keys = make_keys(2)
+    add(cache, {keys[0]: b"kept"})
+    add(cache, {keys[1]: b"deleted"})
+    (place,) = cache.find([keys[1]]).values()
+    cache.answers.delete(place.file)
+    fresh = AnswerCache(cache._uri.removesuffix("/v1"), Storage())
+    assert list(fresh.find(keys)) == [keys[0]]
+    with pytest.raises(DamagedCacheError, match="Clear the task"):
+        list(cache.read([(place, keys[1])]))
+
+
+@pytest.mark.parametrize("kind", ["answers", "keys"])
+def test_no_damaged_page_is_read(cache: AnswerCache, tmp_path: Path, kind: str) -> None:
+    entries = {key: os.urandom(100) for key in make_keys(100)}
+    add(cache, entries)
+    (path,) = (tmp_path / "cache" / "v1" / kind).iterdir()
+    whole = path.read_bytes()
+    for at in range(8, len(whole) - 8, len(whole) // 97):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        with suppress(DamagedCacheError):
+            assert read(cache, list(entries)).items() <= entries.items()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DamagedCacheError, match="Delete that file"):
+        read(cache, list(entries))
+
+
+def test_an_answer_of_another_key_is_refused(cache: AnswerCache) -> None:
+    keys = make_keys(2)
+    add(cache, dict.fromkeys(keys, b"answer"))
+    place = cache.find(keys)[keys[0]]
+    with pytest.raises(DamagedCacheError, match="another answer"):
+        list(cache.read([(place, keys[1])]))
+    with pytest.raises(DamagedCacheError, match="names row 9"):
+        list(cache.read([(Place(place.file, 9), keys[0])]))
+
+
+def test_a_file_that_vanishes_while_it_is_searched_is_looked_for_in_its_successor(
+    cache: AnswerCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = dict.fromkeys(make_keys(10), b"answer")
+    add(cache, entries)
+    files = cache.keys.files
+    (old,) = files.list_names()
+    data = Path(files.build_uri(old)).read_bytes()
+    listed = files.list_names
+
+    def list_and_merge() -> list[str]:
+        names = listed()
+        if names == [old]:
+            Path(files.build_uri("99999999999999999999-merged")).write_bytes(data)
+            Path(files.build_uri(old)).unlink()
+        return names
+
+    monkeypatch.setattr(files, "list_names", list_and_merge)
+    assert cache.find(list(entries)).keys() == entries.keys()
+
+
+def test_what_lines_were_rendered_to_is_kept_by_template(cache: AnswerCache) -> None:
+    first, second = (cache.rendered(compute_digest(name)) for name in (b"one", b"two"))
+    lines = make_keys(3)
+    known = {line: Rendered(compute_digest(line), compute_digest(b"key")) for line in lines[:2]}
+    first.add(known)
+    first.add({})
+    assert first.find(lines) == known
+    assert second.find(lines) == {}
+
+
+def test_a_key_is_decided_by_service_endpoint_and_body() -> None:
+    keys = {
+        compute_key(*parts)
+        for parts in (
+            ("openai", "/v1/embeddings", b"{}"),
+            ("other", "/v1/embeddings", b"{}"),
+            ("openai", "/v1/chat/completions", b"{}"),
+            ("openai", "/v1/embeddings", b"[]"),
+            ("openai/v1", "/embeddings", b"{}"),
+        )
+    }
+    assert len(keys) == 5
+
+
+def test_a_digest_table_is_a_dictionary() -> None:
+    table, right = DigestTable(), {}
+    chance = random.Random(5)
+    digests = [chance.randbytes(16) for _ in range(3_000)]
+    # Digests that differ in one half only, and all zeros.
+    digests += [bytes(16), *(digest[:8] + bytes(8) for digest in digests[:50])]
+    for number, digest in enumerate([*digests, *chance.sample(digests, 500)]):
+        assert table.setdefault(digest, number) == right.setdefault(digest, number)
+    assert len(table) == len(right)
+
+
+def test_without_pyarrow_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    for name in [name for name in sys.modules if name.startswith(("pyarrow", "overnight.cache."))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(SpecError, match=r"airflow-provider-overnight\[tables\]"):
+        open_cache("/nowhere", Storage())
