@@ -142,6 +142,14 @@ class UnavailableError(TransientError):
     """
 
 
+class ProxyUnavailableError(UnavailableError):
+    """The proxy that the environment names cannot be reached, or did not reach the service."""
+
+
+class UnknownHostError(UnavailableError):
+    """The name of a host has no address. A name server that is not there for a while says so, too."""
+
+
 class JobEndedError(OvernightError):
     """A remote job ended in a way that its task cannot accept."""
 

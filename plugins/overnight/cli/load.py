@@ -20,10 +20,12 @@ from overnight.errors import (
     CredentialsError,
     NotFoundError,
     OvernightError,
+    ProxyUnavailableError,
     ServiceError,
     SpecError,
     TransientError,
     UnavailableError,
+    UnknownHostError,
     shorten,
 )
 from overnight.ingest.load import load as run_load
@@ -128,12 +130,14 @@ def check_address(target: OpenSearchTarget) -> None:
     """
     Ask once what is at the address, without the patience that a load has with an OpenSearch.
 
-    :raises SpecError: nothing answers there, or something else than OpenSearch does.
+    :raises SpecError: the proxy or nothing answers there, or something else than OpenSearch does.
     :raises RequestRefusedError: it cannot be asked (a certificate that is not trusted, say).
     """
     what = f"{target.url} (--url, or OPENSEARCH_URL)"
     try:
         answer = target.transport.send(HttpCall("GET", "", retry=Retry.NEVER, timeout=_ANSWER_WITHIN))
+    except ProxyUnavailableError as error:
+        raise SpecError(str(error)) from error
     except UnavailableError as error:
         if error.status is None:
             raise SpecError(f"Nothing answers at {what}: {error}") from error
@@ -158,6 +162,8 @@ def explain(error: Exception, *, has_written: bool) -> tuple[int, str]:
         return NOT_COMPLETE, str(error)
     if isinstance(error, IndexRefusedError) and has_written:
         return NOT_COMPLETE, f"{error} Then start the same load again to go on where it stopped."
+    if isinstance(error, UnknownHostError | ProxyUnavailableError) and not has_written:
+        return REFUSED, f"Refused: {error} Nothing was written."
     if isinstance(error, OvernightError):
         if error.retryable:
             return NOT_COMPLETE, f"{error} Start the same load again to go on where it stopped."

@@ -24,6 +24,7 @@ from overnight.errors import (
     UnsupportedError,
     shorten,
 )
+from overnight.transport.proxies import explain_proxy
 
 # A host name that cannot be encoded for its look-up, of a connection or a redirect, is a UnicodeError.
 NOT_SENT: Final = (httpx.RequestError, httpx.InvalidURL, UnicodeError)
@@ -116,14 +117,10 @@ class Errors:
                 f"{self._service} redirects {method} {path} in a circle. Check the connection's address."
             )
         why = shorten(f"{type(error).__name__}: {error}".rstrip(": "))
-        refused = explain_tls(error, self._service)
+        refused: ServiceError | None = explain_tls(error, self._service)
+        refused = refused or explain_proxy(error, self._service)
         if refused is not None:
             return refused
-        if isinstance(error, httpx.ProxyError):
-            return UnavailableError(
-                f"{self._service}: the proxy gave no whole answer to {method} {path} ({why}). Check HTTP_PROXY, "
-                "HTTPS_PROXY and NO_PROXY in the task's environment."
-            )
         return UnavailableError(f"{self._service} gave no whole answer to {method} {path} ({why}).")
 
     def too_slow(self, method: str, path: str, seconds: float) -> UnavailableError:
@@ -243,4 +240,5 @@ _REMEDIES = {
     401: "Check the credentials in the connection.",
     403: "The connection's credentials are not allowed to do this.",
     404: "Check the id, and that the connection points at the account and address that own it.",
+    407: "A proxy asks for a user and a password; give them in HTTP_PROXY and HTTPS_PROXY of the environment.",
 }

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import json
+import socket
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,35 @@ def test_an_address_of_opensearch_that_is_none_is_refused(url: str, opensearch: 
     found = run(opensearch, tmp_path, ask("source.jsonl"), url=url)
     assert (found.exit_code, found.stdout) == (2, "")
     assert "whole URL" in found.stderr
+
+
+def test_a_proxy_that_refuses_is_named_and_not_the_server(
+    opensearch: FakeOpenSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@127.0.0.1:9")
+    found = run(opensearch, tmp_path, ask("source.jsonl"), url="https://search.example:9200")
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert "the proxy http://127.0.0.1:9 cannot be reached" in found.stderr
+    assert "Nothing answers" not in found.stderr
+    assert "secret" not in found.stderr
+
+
+def test_a_source_whose_host_has_no_address_is_refused_at_once(
+    opensearch: FakeOpenSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_up, looked = socket.getaddrinfo, []
+
+    def has_none(host: Any, *arguments: Any, **options: Any) -> Any:
+        if host != b"files.example" and host != "files.example":
+            return look_up(host, *arguments, **options)
+        looked.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", has_none)
+    found = run(opensearch, tmp_path, ask("https://files.example/a.jsonl?sig=topsecret"))
+    assert (found.exit_code, found.stdout, len(looked)) == (2, "", 1)
+    assert "https://files.example/a.jsonl cannot be read: the name 'files.example' has no address." in found.stderr
+    assert "topsecret" not in found.stderr
 
 
 @pytest.mark.parametrize(

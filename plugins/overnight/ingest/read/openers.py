@@ -10,12 +10,13 @@ import fsspec
 import httpx
 from fsspec import AbstractFileSystem
 
-from overnight.errors import SpecError
+from overnight.errors import SpecError, UnknownHostError
 from overnight.ingest.read.sources import Opener
 from overnight.services.openai.files import content
 from overnight.storage import Storage, redact
 from overnight.transport.errors import NOT_SENT
 from overnight.transport.http import HttpTransport
+from overnight.transport.proxies import is_unresolved
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -68,6 +69,7 @@ def look_at_http(uri: str) -> tuple[int | None, str]:
     Where it refuses ``HEAD``, as it does for an address that was signed for ``GET``, it is asked for one byte.
 
     :return: The size, ``None`` when it is not known; the version, empty when it is not known.
+    :raises UnknownHostError: its host's name has no address.
     """
     try:
         response = httpx.head(uri, headers=_AS_STORED, follow_redirects=True, timeout=10.0)
@@ -78,7 +80,12 @@ def look_at_http(uri: str) -> tuple[int | None, str]:
                 is_part = response.status_code == httpx.codes.PARTIAL_CONTENT
                 size = response.headers.get("Content-Range", "").rpartition("/")[2] if is_part else ""
                 size = size or response.headers.get("Content-Length", "")
-    except NOT_SENT:
+    except NOT_SENT as error:
+        if is_unresolved(error) and (host := httpx.URL(uri).host):
+            raise UnknownHostError(
+                f"{redact(uri)} cannot be read: the name {host!r} has no address. Correct it, or look at the name "
+                "server of this machine."
+            ) from error
         return None, ""  # reading it will say what is wrong
     if response.is_error:
         return None, ""
