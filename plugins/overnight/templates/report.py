@@ -58,20 +58,16 @@ class JobReport(BaseModel):
             items=status.counts.total if status is not None else None,
             failed=status.counts.failed if status is not None else None,
             seconds=float(seconds) if isinstance(seconds, int | float) else None,
-            usage=_flatten(detail.get("usage")),
+            usage=_get_counts(detail.get("usage")),
             error=shorten(status.describe(), _MAX_TEXT) if status is not None and has_failed else None,
             error_uris=tuple(results.uris("error")) if results is not None and has_failed else (),
         )
 
 
-def _flatten(usage: Any) -> dict[str, int]:
-    if not isinstance(usage, Mapping):
-        return {}
-    return {
-        str(name).removesuffix("_tokens").removesuffix("_token"): value
-        for name, value in usage.items()
-        if isinstance(value, int) and not isinstance(value, bool)
-    }
+def _get_counts(usage: Any) -> dict[str, int]:
+    # The manifest of another package's service may hold anything.
+    found = usage.items() if isinstance(usage, Mapping) else ()
+    return {str(name): value for name, value in found if type(value) is int}
 
 
 class PartReport(BaseModel):

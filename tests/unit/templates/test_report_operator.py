@@ -183,9 +183,9 @@ def test_a_part_that_never_got_to_its_load_says_why_and_the_jobs_are_in_the_repo
 ) -> None:
     xcoms = Pulled([3, 20, 5, 7])
     xcoms.load(0, 3)
-    usage = {"input_tokens": 1_000, "total_tokens": 1_200, "input_tokens_details": {"cached": 1}, "odd": None}
+    usage = {"input": 1_000, "total": 1_200, "details": {"cached": 1}, "odd": None}
     xcoms.put("embed", outcome("b0", "succeeded", model="m-1", usage=usage, seconds=90), number=0)
-    xcoms.put("embed", outcome("b1", "partial", model="m-1", usage={"input_tokens": 500}), number=1)
+    xcoms.put("embed", outcome("b1", "partial", model="m-1", usage={"input": 500}), number=1)
     xcoms.put("embed", outcome("b2", "succeeded"), number=2)
     with pytest.raises(AirflowFailException, match="3 of 4 parts were not loaded"):
         run(xcoms, tmp_path, jobs=EMBED.output, index_name="docs")

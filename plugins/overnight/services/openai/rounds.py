@@ -24,6 +24,18 @@ from overnight.storage import Storage
 _NO_RESULT = (Outcome.FAILED, Outcome.EXPIRED, Outcome.MISSING)
 
 
+class RoundCounts(OutcomeCounts):
+    """
+    What a round came to.
+
+    :param model: What the batch says it used.
+    :param seconds: From the batch's creation to its end.
+    """
+
+    model: Any = None
+    seconds: float | None = None
+
+
 @dataclass(frozen=True)
 class Round:
     """
@@ -79,14 +91,16 @@ class Round:
         again = self._sort_outcomes(storage, last=last)
         if again:
             self._write_requests(storage, again)
+        model, seconds = manifest.detail.get("model"), manifest.detail.get("seconds")
+        noted = RoundCounts(**counts.model_dump(), model=model, seconds=seconds)
         with storage.open(self._build_uri("counts"), "wb") as file:
-            file.write(counts.model_dump_json().encode() + b"\n")
+            file.write(noted.model_dump_json().encode() + b"\n")
         return len(again)
 
-    def read_counts(self, storage: Storage) -> OutcomeCounts:
+    def read_counts(self, storage: Storage) -> RoundCounts:
         """Return what :meth:`collect` counted."""
         with storage.open(self._build_uri("counts")) as file:
-            return OutcomeCounts.model_validate_json(file.read())
+            return RoundCounts.model_validate_json(file.read())
 
     def _sort_outcomes(self, storage: Storage, *, last: bool) -> set[bytes]:
         """Return the digests of the ids that go out again, and write an error line for all others that failed."""
@@ -153,8 +167,10 @@ def merge_rounds(refs: Sequence[JobRef], input_uri: str, storage: Storage) -> tu
     usage: Counter[str] = Counter()
     for one in all_counts:
         usage.update(one.usage)
-    if usage:
-        detail["usage"] = dict(usage)
+    seconds = [one.seconds for one in all_counts if one.seconds is not None]
+    model = next((one.model for one in all_counts if one.model), None)
+    known = {"usage": dict(usage), "model": model, "seconds": round(sum(seconds), 3) if seconds else None}
+    detail |= {name: value for name, value in known.items() if value}
     status = JobStatus(state=state, raw="completed", counts=counts)
     return status, ResultManifest(ref=refs[0], files=tuple(files), counts=counts, detail=detail)
 

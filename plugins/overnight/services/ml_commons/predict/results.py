@@ -9,9 +9,10 @@ from typing import Any
 from overnight.errors import MAX_TEXT, shorten
 from overnight.jobs import JobRef, ResultFile, ResultManifest
 from overnight.services.ml_commons.status import get_remote, read_prediction
+from overnight.services.openai.status import read_usage
 
 _DETAILS = (
-    "id", "status", "endpoint", "model", "usage", "job_id", "output_dataset_id", "TransformJobName", "TransformJobArn",
+    "id", "status", "endpoint", "model", "job_id", "output_dataset_id", "TransformJobName", "TransformJobArn",
     "TransformJobStatus", "TransformInput", "TransformOutput", "FailureReason",
 )  # fmt: skip
 
@@ -19,11 +20,13 @@ _DETAILS = (
 def build_result_manifest(ref: JobRef, task: Mapping[str, Any]) -> ResultManifest:
     """Return what a task's remote job says of its files, counts and parameters."""
     remote = get_remote(task)
+    usage = read_usage(remote.get("usage"))
     return ResultManifest(
         ref=ref,
         files=tuple(_files(remote)),
         counts=read_prediction(task).counts,
-        detail={name: _bound(remote[name]) for name in _DETAILS if remote.get(name) is not None},
+        detail={name: _bound(remote[name]) for name in _DETAILS if remote.get(name) is not None}
+        | ({"usage": usage} if usage else {}),
     )
 
 
