@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final
 
-from overnight.errors import ServiceError, SpecError, UnavailableError, UnsupportedError
+from overnight.errors import NotFoundError, ServiceError, SpecError, UnavailableError, UnsupportedError
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobState, JobStatus, ResultManifest
 from overnight.jobs.queue import ListedJob
 from overnight.jobs.service import Service
@@ -33,7 +33,8 @@ from overnight.services.ml_commons.ingest.credential import Credential, on_the_w
 from overnight.services.ml_commons.ingest.engine import ENDPOINT
 from overnight.services.ml_commons.ingest.results import build_result_manifest
 from overnight.services.ml_commons.ingest.spec import MLCommonsIngestSpec
-from overnight.services.ml_commons.status import read_ingestion
+from overnight.services.ml_commons.status import PARTLY_INDEXED, read_ingestion
+from overnight.transport.errors import add_remedy
 from overnight.transport.flow import Flow, Pause
 from overnight.transport.http import HttpCall, Retry
 from overnight.transport.opensearch import OpenSearchConnection, ServerVersion, index_exists
@@ -124,8 +125,15 @@ class MLCommonsIngestService(Service[MLCommonsIngestSpec]):
         return self.ref(task_id)
 
     def status(self, ref: JobRef) -> Flow[JobStatus]:
-        """Look at the task once; an old one also at whether any node is left that could be working on it."""
-        task = yield from get_task(ref.id)
+        """
+        Look at the task once; an old one also at whether any node is left that could be working on it.
+
+        :raises NotFoundError: the cluster does not know the task (any more); what it indexed is there.
+        """
+        try:
+            task = yield from get_task(ref.id)
+        except NotFoundError as error:
+            raise NotFoundError(add_remedy(str(error), PARTLY_INDEXED), status=error.status, code=error.code) from error
         return read_ingestion(task, (yield from _boots()) if _is_old(task) else ())
 
     def list_statuses(self, wanted: Collection[str]) -> Flow[Mapping[str, JobStatus]]:

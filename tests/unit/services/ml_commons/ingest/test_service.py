@@ -4,13 +4,19 @@ from typing import Any
 
 import pytest
 
-from overnight.errors import SpecError, UnavailableError
+from overnight.errors import JobLostError, NotFoundError, SpecError, UnavailableError
 from overnight.jobs import JobKey
+from overnight.jobs.allowance import Allowance
+from overnight.jobs.evaluate import evaluate
+from overnight.jobs.poller import Poller, PollOutcome
+from overnight.services.ml_commons.causes import NO_TASK
 from overnight.services.ml_commons.ingest.credential import S3Credential
 from overnight.services.ml_commons.ingest.service import MLCommonsIngestService
 from overnight.services.ml_commons.ingest.spec import MLCommonsIngestSpec
 from overnight.transport.flow import Flow, Pause
+from overnight.transport.http import HttpCall
 from overnight.transport.opensearch import OpenSearchConnection
+from unit.services.answers import Service
 
 S3 = ("s3://bucket/key.jsonl",)
 KEYS = S3Credential("ak", "sk", "eu-west-1")
@@ -85,3 +91,19 @@ def test_a_first_submit_does_not_look_at_strangers() -> None:
     cluster = FakeCluster([STRANGER])
     cluster.run(_service().submit(SPEC, KEY))
     assert not any(call.endswith("_search") for call in cluster.calls)
+
+
+def test_an_ingestion_that_is_gone_says_that_a_part_may_be_in_the_index() -> None:
+    service = _service()
+    ref = service.ref("task-1")
+
+    def answer(call: HttpCall) -> Any:
+        raise NotFoundError("Failed to find task.", status=404, code=NO_TASK)
+
+    with pytest.raises(NotFoundError) as gone:
+        Service(answer).run(service.status(ref))
+    over = Poller(ref, poll_interval=1, answered=True).on_error(gone.value, 0.0)
+    assert isinstance(over, PollOutcome)
+    error = evaluate(ref, over, Allowance.parse(0)).error
+    assert isinstance(error, JobLostError)
+    assert "A part of the documents may be in the index already. With an _id in the field_map another run" in str(error)
