@@ -315,6 +315,9 @@ class Attempt(Generic[SpecT]):
 
     def _submit(self, spec: SpecT, intent: JobRecord) -> JobRecord:
         key = self.owner.key(intent.generation, intent.fingerprint)
+        self.client.service.on_upload = lambda input_id: self._remember(
+            intent.model_copy(update={"input_id": input_id})
+        )
         record = intent.submitted(self.client.run(self.client.service.submit(spec, key)), datetime.now(UTC))
         self._remember(record)
         again = f", generation {record.generation} of this task's jobs" if record.generation else ""

@@ -42,6 +42,9 @@ class JobRecord(Stored):
     """Airflow's ``max_tries`` of the task while it is deferred: clearing a task raises it, a retry does not."""
     queued: QueueRequest | None = None
     """Set while the job waits at our side for room in the service's queue: it is not submitted yet."""
+    input_id: str | None = None
+    """What the service calls the uploaded input of a job that is about to be created: a job over it is this one,
+    whatever a server has made of its tags."""
     ended_with: int | None = None
     """The same when the job had its ending."""
 
@@ -61,6 +64,7 @@ class JobRecord(Stored):
             key=key,
             queued=former.queued if former is not None and carried else None,
             deferred_with=former.deferred_with if former is not None and carried else None,
+            input_id=former.input_id if former is not None and carried else None,
         )
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import ClassVar, Final, Generic, TypeVar
 
@@ -57,6 +57,9 @@ class Service(ABC, Generic[SpecT]):
 
     def __init__(self, conn_id: str) -> None:
         self.conn_id = conn_id
+        self.on_upload: Callable[[str], object] | None = None
+        """Called by :meth:`submit` with the service's id of the job's input, before the job is created: what a later
+        try finds the job by where a server drops its tags (:attr:`~overnight.jobs.record.JobRecord.input_id`)."""
 
     def ref(self, job_id: str) -> JobRef:
         """Return the reference to a job of this service and connection."""

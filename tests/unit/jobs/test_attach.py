@@ -90,6 +90,26 @@ def test_a_submit_that_fails_leaves_the_intent() -> None:
     assert (kept.ref, kept.key) == (None, KEY)
 
 
+def test_what_the_service_calls_the_input_is_written_down_before_the_job_is_created() -> None:
+    class Dying(FakeService):
+        def submit(self, spec: Spec, key: JobKey) -> Any:
+            assert self.on_upload is not None
+            self.on_upload("file-1")
+            raise KeyboardInterrupt
+            yield
+
+    service, store = Dying(), MemoryStore()
+    with pytest.raises(KeyboardInterrupt):
+        attempt(service, store).attach_or_submit(SPEC)
+    kept = store.get()
+    assert kept is not None
+    assert (kept.ref, kept.input_id) == (None, "file-1")
+    with pytest.raises(KeyboardInterrupt):
+        attempt(service, store).attach_or_submit(SPEC)
+    remembered = service.asked("find")[-1][3]
+    assert remembered.input_id == "file-1"
+
+
 def test_the_service_is_given_what_the_task_remembers() -> None:
     service = FakeService()
     intent = record(ref=None, submitted_at=None)

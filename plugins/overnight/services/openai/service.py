@@ -107,11 +107,14 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         """
         Look through the batches since a time for this task instance's, by metadata.
 
-        Servers that drop metadata are searched by the name of the input file instead. On a server that lists no batches
+        Servers that drop metadata are searched by the input file instead: by the one that ``record`` has, whatever they
+        have made of its name, or by that name. On a server that lists no batches
         a lost job cannot be found, which is logged: a job is then submitted anew.
         """
         try:
-            return (yield from self._find(key, since))
+            file_id = record.input_id if record is not None and record.ref is None else None
+            name = record.key.name if record is not None and record.key is not None else key.name
+            return (yield from self._find(key, since, file_id, name))
         except (UnsupportedError, NotFoundError) as error:
             log.warning("This server does not list its batches, so a lost job cannot be found again. %s", error)
             return None
@@ -147,6 +150,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
             has_blank_lines=spec.input_blank_bytes > 0,
         )
         file_id = yield from provide(self.storage, wanted)
+        self._note_upload(file_id)
         try:
             return (yield from self._create(spec, key, metadata, file_id, is_ours=True))
         except (RequestRefusedError, NotFoundError) as error:
@@ -154,6 +158,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
                 raise
             log.warning("The service no longer has the uploaded file %s; uploading it again.", file_id)
         file_id = yield from provide(self.storage, wanted, avoid={file_id})
+        self._note_upload(file_id)
         return (yield from self._create(spec, key, metadata, file_id, is_ours=True))
 
     def status(self, ref: JobRef) -> Flow[JobStatus]:
@@ -274,12 +279,17 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         """Return the address of the batch's page, where the server has one."""
         return f"{self._console_url_prefix}{quote(ref.id, safe='')}" if self._console_url_prefix else None
 
-    def _find(self, key: JobKey, since: datetime, file_id: str | None = None) -> Flow[FoundJob | None]:
+    def _note_upload(self, file_id: str) -> None:
+        if self.on_upload is not None:
+            self.on_upload(file_id)
+
+    def _find(self, key: JobKey, since: datetime, file_id: str | None, file_job: str) -> Flow[FoundJob | None]:
         """
         Look for the newest job.
 
         :param file_id: An input that was uploaded for this very job: a batch over it is the job, whatever a server
             has made of metadata and file names.
+        :param file_job: The name of the job that it was uploaded for.
         :raises ServiceError: the batches are not listed.
         """
         ours: list[FoundJob] = []
@@ -288,7 +298,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
             metadata = batch.get("metadata")
             name = metadata.get(queue.NAME_TAG) if isinstance(metadata, dict) else None
             if file_id is not None and batch.get("input_file_id") == file_id:
-                name = key.name
+                name = file_job
             if (found := self._found(batch, name, key, since)) is not None:
                 ours.append(found)
             elif not metadata:
@@ -392,7 +402,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
             return self.ref(batch["id"])
 
         def find(since: datetime) -> Flow[FoundJob | None]:
-            return self._find(key, since, file_id if is_ours else None)
+            return self._find(key, since, file_id if is_ours else None, key.name)
 
         return (yield from create_once(create, find, key))
 

@@ -20,7 +20,7 @@ from overnight.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from overnight.jobs import FailureCause, JobKey, JobState
+from overnight.jobs import FailureCause, JobKey, JobRecord, JobState
 from overnight.services.openai.input import InputError, Limits
 from overnight.services.openai.service import OpenAIBatchService, OpenAIBatchSpec
 from overnight.transport.flow import Flow, Pause
@@ -540,6 +540,34 @@ def test_a_lost_batch_over_our_own_file_is_ours_whatever_the_server_renames(fake
     fake.overrides["POST batches"] = create_and_rename
     assert fake.run(SERVICE.submit(spec, KEY)).id == "batch_0"
     assert len(fake.batches) == 1
+
+
+class Killed(BaseException):
+    """The worker's end."""
+
+
+def test_a_dead_workers_batch_over_our_own_file_is_ours_whatever_the_server_renames(
+    fake: Fake, spec: OpenAIBatchSpec
+) -> None:
+    def create_and_rename(call: HttpCall) -> Any:
+        fake.create({**call.json, "metadata": {"proxy": "1"}})
+        fake.files[0]["filename"] = "modified_file.jsonl"
+        raise Killed
+
+    fake.overrides["POST batches"] = create_and_rename
+    service, noted = OpenAIBatchService("conn"), list[str]()
+    service.on_upload = noted.append
+    with pytest.raises(Killed):
+        fake.run(service.submit(spec, KEY))
+    record = JobRecord.intent(KEY).model_copy(update={"input_id": noted[0]})
+    found = fake.run(SERVICE.find(KEY, NOW, record))
+    assert found is not None
+    assert (found.ref.id, found.is_for(KEY)) == ("batch_0", True)
+    # A stranger's batch is none of ours, and one of a spec that has changed since is found as what it is.
+    assert fake.run(SERVICE.find(KEY, NOW, JobRecord.intent(KEY))) is None
+    other = fake.run(SERVICE.find(KEY.model_copy(update={"fingerprint": "1" * 16}), NOW, record))
+    assert other is not None
+    assert other.fingerprint == KEY.fingerprint
 
 
 def test_a_strangers_batch_over_a_file_that_was_given_is_not_ours(fake: Fake) -> None:
