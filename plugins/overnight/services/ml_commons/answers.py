@@ -105,6 +105,9 @@ def read_hits(answer: Any, what: str) -> list[dict[str, Any]]:
     """
     outer = answer.get("hits") if isinstance(answer, dict) else None
     hits = outer.get("hits") if isinstance(outer, dict) else None
+    if isinstance(outer, dict) and "hits" in outer and hits is None:
+        # An empty list, as some serializers write it.
+        return []
     if not isinstance(hits, list) or not all(map(_is_hit, hits)):
         raise UnavailableError(f"OpenSearch's list of {what} cannot be read: {quote_answer(answer)}.")
     return hits

@@ -18,7 +18,8 @@ from overnight.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from overnight.jobs import JobKey, JobState
+from overnight.jobs import JobKey, JobRecord, JobState
+from overnight.jobs.wait import poll
 from overnight.services.azure_ingestion.connection import JOBS, AzureIngestionConnection
 from overnight.services.azure_ingestion.service import AzureIngestionService
 from overnight.services.azure_ingestion.spec import AzureIngestionSpec
@@ -291,3 +292,37 @@ def test_a_spec_that_the_service_would_refuse_is_refused_here(values: dict[str, 
 def test_a_fingerprint_follows_the_spec_and_the_connection() -> None:
     specs = [AzureIngestionSpec(), AzureIngestionSpec(chunk_size=1), AzureIngestionSpec(storage_container="other")]
     assert len({spec.fingerprint(conn) for spec in specs for conn in ("a", "b")}) == 6
+
+
+# --- A 404 that passes, a null list -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_404_that_passes_is_no_loss(times: int, fake: Fake) -> None:
+    ref = fake.run(SERVICE.submit(AzureIngestionSpec(), KEY))
+    asked = [0]
+
+    def answer(call: HttpCall) -> Any:
+        asked[0] += 1
+        if asked[0] <= times:
+            raise MISSING
+        return fake.jobs[KEY.name]
+
+    fake.answer = answer  # type: ignore[method-assign]
+    assert fake.run(poll(SERVICE, ref)).state is JobState.QUEUED
+    assert asked[0] == times + 1
+
+
+def test_a_job_that_the_list_has_is_not_lost(fake: Fake) -> None:
+    ref = fake.run(SERVICE.submit(AzureIngestionSpec(), KEY))
+    listing = {"value": [fake.jobs.pop(KEY.name)]}
+    fake.listing = listing
+    with pytest.raises(UnavailableError, match="lists"):
+        fake.run(poll(SERVICE, ref, record=JobRecord.attached(ref, KEY, NOW)))
+
+
+def test_a_null_list_is_an_empty_one(fake: Fake) -> None:
+    fake.listing = {"value": None}
+    assert fake.run(SERVICE.find(KEY, NOW)) is None
+    assert fake.run(SERVICE.submit(AzureIngestionSpec(), KEY)).id == KEY.name
+    assert fake.run(SERVICE.list_statuses({KEY.name})) == {}

@@ -201,3 +201,4 @@ def test_each_row_is_reached_and_has_a_sentence_as_its_remedy() -> None:
     assert unknown.cause is None
     assert "We are out of ideas" in str(unknown.errors[0])
     assert "does not know" in str(unknown.errors[0])
+    assert any("may be in the index" in warning for warning in unknown.warnings)

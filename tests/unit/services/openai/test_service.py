@@ -255,9 +255,14 @@ def test_a_listing_that_failed_is_not_an_empty_one(fake: Fake, answer: Any) -> N
 
 
 @pytest.mark.parametrize("answer", [{"data": None}, UnsupportedError("405"), NotFoundError("404")])
-def test_a_server_without_a_list_of_batches_or_with_a_null_one_can_be_submitted_to(fake: Fake, answer: Any) -> None:
+def test_a_server_without_a_list_of_batches_or_with_a_null_one_can_be_submitted_to(
+    fake: Fake, answer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     fake.overrides["GET batches"] = answers(answer)
     assert fake.run(SERVICE.find(KEY, NOW)) is None
+    assert ("does not list its batches, so a lost job cannot be found again" in caplog.text) == (
+        not isinstance(answer, dict)
+    )
 
 
 @pytest.mark.parametrize("error", [RequestRefusedError("1 to 100"), UnsupportedError("405"), NotFoundError("404")])

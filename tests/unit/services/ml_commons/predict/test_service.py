@@ -4,14 +4,27 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
 
-from overnight.errors import CreatedUnknownError, RequestRefusedError, SpecError, UnavailableError, UnsupportedError
-from overnight.jobs import FoundJob, JobKey, JobRef, JobState
+from overnight.errors import (
+    CreatedUnknownError,
+    RateLimitedError,
+    RequestRefusedError,
+    ServiceError,
+    SpecError,
+    UnavailableError,
+    UnsupportedError,
+)
+from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobState
+from overnight.jobs.wait import poll
 from overnight.services.ml_commons.causes import NAME_TAKEN, NO_ACTION
+from overnight.services.ml_commons.connection import transport
 from overnight.services.ml_commons.predict.service import MLCommonsPredictService
 from overnight.services.ml_commons.predict.spec import MLCommonsPredictSpec
+from overnight.transport.flow import Flow
 from overnight.transport.http import HttpCall
+from overnight.transport.opensearch import OpenSearchConnection
 from unit.services.answers import Service
 
 KEY = JobKey(dag_id="d", task_id="t", run_id="r", fingerprint="0" * 16, generation=1)
@@ -135,3 +148,116 @@ def test_a_connector_that_cannot_cancel_says_so() -> None:
 
     with pytest.raises(UnsupportedError, match="has no action 'cancel_batch_predict'"):
         Service(answer).run(MLCommonsPredictService("os").cancel(JobRef(service="x", id="t", conn_id="os")))
+
+
+# --- Throttling in disguise, one 404, an answer without an id ---------------------------------------------------------
+
+NAMED = '{"metadata": ${parameters.metadata}}'
+THROTTLED = {
+    "error": {"type": "status_exception", "reason": 'Error from remote service: {"__type":"ThrottlingException"}'},
+    "status": 400,
+}
+REF = JobRef(service="ml_commons_predict", id="task-1", conn_id="os")
+
+
+def over_http(flow: Flow[Any], answer: Callable[[httpx.Request], tuple[int, Any]]) -> tuple[Any, list[str]]:
+    """Drive a flow through the plugin's real transport; return its result or error, and the calls."""
+    seen: list[str] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        seen.append(f"{request.method} {request.url.path.rpartition('/_ml/')[2]}")
+        status, body = answer(request)
+        return httpx.Response(status, json=body)
+
+    plugin = transport(OpenSearchConnection("http://localhost:9200"), attempts=2)
+    plugin._backoff = 0.0
+    plugin._client = httpx.Client(base_url=plugin.base_url, transport=httpx.MockTransport(respond))
+    with plugin:
+        try:
+            return plugin.run(flow), seen
+        except ServiceError as error:
+            return error, seen
+
+
+def test_a_submit_that_the_remote_service_throttles_is_repeated_and_is_a_full_queue() -> None:
+    def answer(request: httpx.Request) -> tuple[int, Any]:
+        if request.url.path.endswith("_batch_predict"):
+            return 400, THROTTLED
+        return 200, {"connector": {"actions": [{"action_type": "batch_predict", "request_body": NAMED}]}}
+
+    service = MLCommonsPredictService("os")
+    error, seen = over_http(service.submit(MLCommonsPredictSpec(model_id="m"), KEY), answer)
+    assert isinstance(error, RateLimitedError)
+    # Repeated since it was not carried out, and nothing is looked for.
+    assert seen == ["GET models/m", "POST models/m/_batch_predict", "POST models/m/_batch_predict"]
+    assert service.find_refusal(error) is not None
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "COMPLETED"])
+def test_a_cancellation_that_the_remote_service_throttles_can_be_made_again(state: str) -> None:
+    def answer(request: httpx.Request) -> tuple[int, Any]:
+        return (400, THROTTLED) if request.method == "POST" else (200, {"state": state, "remote_job": {}})
+
+    result, seen = over_http(MLCommonsPredictService("os").cancel(REF), answer)
+    assert seen == ["POST tasks/task-1/_cancel", "POST tasks/task-1/_cancel", "GET tasks/task-1"]
+    if state == "RUNNING":
+        assert isinstance(result, RateLimitedError)
+    else:
+        assert result.state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_404_that_passes_is_no_loss(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overnight.jobs.wait.CONFIRM_WAITS", (0.0, 0.0))
+    left = [times]
+
+    def answer(request: httpx.Request) -> tuple[int, Any]:
+        left[0] -= 1
+        gone = {"error": {"type": "status_exception", "reason": "Failed to find task"}, "status": 404}
+        return (404, gone) if left[0] >= 0 else (200, {"state": "RUNNING", "remote_job": {}})
+
+    status, seen = over_http(poll(MLCommonsPredictService("os"), REF), answer)
+    assert (status.state, len(seen)) == (JobState.RUNNING, times + 1)
+
+
+def test_a_task_that_the_list_has_is_not_lost() -> None:
+    task = {"state": "RUNNING", "remote_job": {"metadata": {"overnight_name": KEY.name}}, "create_time": 1}
+
+    def answer(request: httpx.Request) -> tuple[int, Any]:
+        if request.method == "GET":
+            return 404, {"error": {"type": "status_exception", "reason": "Failed to find task"}, "status": 404}
+        return 200, {"hits": {"hits": [{"_id": "task-1", "_source": task}]}}
+
+    record = JobRecord.attached(REF, KEY, SINCE)
+    error, _ = over_http(poll(MLCommonsPredictService("os"), REF, record=record), answer)
+    assert isinstance(error, UnavailableError)
+    assert "lists" in str(error)
+
+
+@pytest.mark.parametrize("answer", [{}, {"status": "CREATED"}, {"task_id": None}, {"task_id": 7}, {"task_id": ""}])
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_an_answer_without_a_task_id_is_looked_for_and_nothing_is_created_again(answer: Any, is_listed: bool) -> None:
+    task = {"state": "CREATED", "remote_job": {"metadata": {"overnight_name": KEY.name}}, "create_time": 1}
+    listed = [{"_id": "task-1", "_source": task}] if is_listed else []
+
+    def respond(call: HttpCall) -> Any:
+        if call.path.endswith("_batch_predict"):
+            return answer
+        if call.path.endswith("_search"):
+            return {"hits": {"hits": listed}}
+        return {"connector": {"actions": [{"action_type": "batch_predict", "request_body": NAMED}]}}
+
+    server = Service(respond)
+    if is_listed:
+        assert submit(server).id == "task-1"
+    else:
+        with pytest.raises(CreatedUnknownError, match=KEY.name):
+            submit(server)
+    assert sum(call.endswith("_batch_predict") for call in server.seen) == 1
+
+
+def test_a_null_list_is_an_empty_one() -> None:
+    nothing: Any = {"hits": {"hits": None}}
+    assert Service(lambda _: nothing).run(MLCommonsPredictService("os").find(KEY, SINCE)) is None
+    with pytest.raises(UnavailableError):
+        Service(lambda _: {"hits": None}).run(MLCommonsPredictService("os").find(KEY, SINCE))
