@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from overnight.jobs import wait
 from overnight.operators.azure_ingestion import AzureIngestionJobOperator
 from overnight.transport.http import HttpCall, HttpTransport
 
@@ -44,6 +45,8 @@ def main(store: Path, die: str) -> None:
             os._exit(9)
         return answer
 
+    # What the emulator has no more it does not have later.
+    wait.CONFIRM_WAITS = (0.01, 0.01)  # type: ignore[misc]
     HttpTransport.send = deadly  # type: ignore[method-assign]
     operator = AzureIngestionJobOperator(task_id="ingest", deferrable=False, poll_interval=0.1, chunk_size=8)
     context: Any = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,8 @@ def test_nine_times_as_many_tokens_as_the_queue_holds_are_one_report(
     index = httpx.Client(base_url=f"{opensearch_url}/{index_name}", timeout=60.0)
     index.put("", json={"settings": {"number_of_replicas": 0}}).raise_for_status()
     bench.set("limits", enqueued_tokens=queue)
-    bench.set("pace", validating=0.05, lines_per_second=200)
+    # No batch ends before others wait.
+    bench.set("pace", validating=0.05, lines_per_second=0.001)
     prepare = OpenAIBatchInputOperator(
         task_id="prepare",
         documents=str(source),
@@ -153,7 +155,8 @@ def test_nine_times_as_many_tokens_as_the_queue_holds_are_one_report(
         return PartReport(submitted=part["requests"], load=report, accepted=True)
 
     tasks = [Task(build(part), str(tmp_path), number) for number, part in enumerate(parts)]
-    jobs = run_all(tasks)
+    let_go = partial(bench.set, "pace", validating=0.05, lines_per_second=2_000)
+    jobs = run_all(tasks, waiting=len(tasks) // 2, let_go=let_go)
     report = PipelineReport.of([load(part, job) for part, job in zip(parts, jobs, strict=True)])
 
     assert sum(part["tokens"] for part in parts) == documents * each > 8 * queue
