@@ -1,8 +1,8 @@
 """
 One Airflow for the whole session, with a scheduler, a triggerer and workers that can be killed.
 
-A test that is marked ``@pytest.mark.dag_run("dag_id", conf)`` has its run triggered before the first test begins, so
-that while one is looked at the others go on.
+A test that is marked ``@pytest.mark.dag_run("dag_id", conf)`` has its run triggered before the first test begins, and
+so have the fixtures of ``EARLY`` theirs: while one run is looked at the others go on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from overnight.sandbox.services import SERVICES, running
 
 from .accounts import WRONG_KEY, Account, make_accounts
 from .console import Console, Run
-from .pipeline import PIPELINE, Documents
+from .other_services import World
+from .pipeline import PIPELINE, Documents, Nights, start_nights
+from .sagemaker_runs import Pipeline, start_pipelines
 
 PROJECT = Path(__file__).parents[2]
 DAGS = Path(__file__).parent / "dags"
@@ -52,6 +54,9 @@ QUICK = {
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
     "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "2",
 }
+
+EARLY = ("nights", "pipelines", "world")
+"""Fixtures that start runs of their own."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -141,7 +146,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def services(folder: Path) -> Iterator[Services]:
     """The emulators, S3 and OpenSearch; all are started at once."""
     accounts = make_accounts(folder / "accounts")
-    node = Node(home=folder / "opensearch" / "node", port=free_port())
+    node = Node(home=folder / "opensearch" / "node", port=free_port(), short_lived=True)
     s3_port = free_port()
     environment = {
         **SERVICES["s3"].environment(s3_port),
@@ -200,8 +205,28 @@ def airflow(services: Services, folder: Path) -> Iterator[Standalone]:
 
 
 @pytest.fixture(scope="session")
+def nights(airflow: Standalone) -> Nights:
+    """A scheduled run and a backfill."""
+    return start_nights(airflow.console)
+
+
+@pytest.fixture(scope="session")
+def pipelines(services: Services, airflow: Standalone, folder: Path) -> Iterator[dict[str, Pipeline]]:
+    """Runs of the S3 and SageMaker pipeline."""
+    with ExitStack() as stack:
+        yield start_pipelines(services.environment, airflow.console, folder, stack)
+
+
+@pytest.fixture(scope="session")
+def world(services: Services, airflow: Standalone, folder: Path) -> Iterator[World]:
+    """Runs of the pipelines through ML Commons, LlamaCloud and Azure OpenAI."""
+    with ExitStack() as stack:
+        yield World(services.environment, airflow.console, folder, stack)
+
+
+@pytest.fixture(scope="session")
 def runs(request: pytest.FixtureRequest, airflow: Standalone, services: Services) -> dict[str, Run]:
-    """The runs of all marked tests of this session, triggered at once; by the id of the test."""
+    """The runs of all marked tests of this session by the id of the test, triggered at once and with those of EARLY."""
     marked = {item.nodeid: marker for item in request.session.items for marker in item.iter_markers("dag_run")}
     made = {}
     for node, marker in marked.items():
@@ -209,6 +234,10 @@ def runs(request: pytest.FixtureRequest, airflow: Standalone, services: Services
         if dag_id == PIPELINE:
             conf = services.documents.conf(**conf)
         made[node] = airflow.console.trigger(dag_id, conf)
+    wanted = {name for item in request.session.items if isinstance(item, pytest.Function) for name in item.fixturenames}
+    for name in EARLY:
+        if name in wanted:
+            request.getfixturevalue(name)
     return made
 
 

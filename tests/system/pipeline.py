@@ -14,6 +14,8 @@ import orjson
 
 from overnight.sandbox.corpus import documents
 
+from .console import Console, Run, eventually
+
 PIPELINE = "openai_batch_to_index"
 NIGHTLY = "nightly"
 """The same with a schedule."""
@@ -79,3 +81,31 @@ class Documents:
 def first(count: int) -> Iterator[dict[str, str]]:
     """Yield the first documents of the corpus."""
     return islice(documents(), count)
+
+
+@dataclass(frozen=True)
+class Nights:
+    """The runs of the DAG with a schedule."""
+
+    scheduled: Run
+    backfilled: Run
+
+
+def start_nights(console: Console) -> Nights:
+    """Let the schedule make its run, and fill in a day of the past."""
+
+    def of_type(kind: str) -> Run:
+        (found,) = eventually(
+            lambda: console.get(f"/dags/{NIGHTLY}/dagRuns", run_type=kind)["dag_runs"], why=f"a {kind} run"
+        )
+        return Run(console, NIGHTLY, found["dag_run_id"])
+
+    console.unpause(NIGHTLY)
+    body = {
+        "dag_id": NIGHTLY,
+        "from_date": f"{BACKFILLED}T00:00:00Z",
+        "to_date": f"{BACKFILLED}T00:00:00Z",
+        "dag_run_conf": {"index_name": "backfilled", "poll_seconds": 0.5},
+    }
+    console.post("/backfills", body)
+    return Nights(of_type("scheduled"), of_type("backfill"))

@@ -37,6 +37,26 @@ def until(account: Account, dag_id: str, *wanted: str) -> list[dict[str, Any]]:
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forgotten(runs: Mapping[str, Run], services: Services) -> dict[str, dict[str, Any]]:
+    """
+    By DAG, the batch of a job that its service forgot, or is silent about.
+
+    Before the first test, because it takes half a minute until a job is taken for lost.
+    """
+    by_dag = {run.dag_id: run for run in runs.values()}
+    before: dict[str, dict[str, Any]] = {}
+    for dag_id, name in {"lost": "forgetful", "poll_gives_up": "silent"}.items():
+        if dag_id in by_dag:
+            by_dag[dag_id].wait("deferred")
+            (before[dag_id],) = services.accounts[name].batches(dag_id)
+            services.accounts[name].stop()
+    if "lost" in before:
+        services.accounts["forgetful"].start(data="nothing")
+        services.accounts["forgetful"].let_go()
+    return before
+
+
 # --- The worker dies -----------------------------------------------------------------------------------------------
 
 
@@ -241,15 +261,15 @@ def test_a_changed_spec_can_replace_the_job(run: Run, account: Accounts) -> None
 
 
 @pytest.mark.dag_run("poll_gives_up")
-def test_a_watch_that_gives_up_leaves_the_job_and_a_retry_attaches(run: Run, account: Accounts) -> None:
-    run.wait("deferred")
-    account("silent").stop()
+def test_a_watch_that_gives_up_leaves_the_job_and_a_retry_attaches(
+    run: Run, account: Accounts, forgotten: dict[str, dict[str, Any]]
+) -> None:
     run.wait("up_for_retry", "scheduled", "queued", "running", beyond=1)
     account("silent").start()
     account("silent").let_go()
     assert run.finish() == "success", run.logs()
     (batch,) = account("silent").batches(run.dag_id)
-    assert run.xcom()["ref"]["id"] == batch["id"]
+    assert run.xcom()["ref"]["id"] == batch["id"] == forgotten[run.dag_id]["id"]
     assert "a retry attaches to it again" in run.logs()
 
 
@@ -279,15 +299,12 @@ def test_a_key_that_is_revoked_fails_the_task_and_clearing_it_attaches(run: Run,
 
 
 @pytest.mark.dag_run("lost")
-def test_a_job_that_the_service_forgot_is_submitted_again_by_the_retry(run: Run, account: Accounts) -> None:
-    run.wait("deferred")
-    (forgotten,) = account("forgetful").batches(run.dag_id)
-    account("forgetful").stop()
-    account("forgetful").start(data="nothing")
-    account("forgetful").let_go()
+def test_a_job_that_the_service_forgot_is_submitted_again_by_the_retry(
+    run: Run, account: Accounts, forgotten: dict[str, dict[str, Any]]
+) -> None:
     assert run.finish() == "success", run.logs()
     (batch,) = account("forgetful").batches(run.dag_id)
-    assert generations([forgotten, batch]) == [0, 1]
+    assert generations([forgotten[run.dag_id], batch]) == [0, 1]
     assert "is lost; a retry submits the work again" in run.log(number=1)
 
 

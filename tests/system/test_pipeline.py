@@ -13,8 +13,8 @@ from overnight.ingest.report.dead_letters import read_dead_letters
 
 from .accounts import FAILED, MISSING
 from .conftest import Services, Standalone
-from .console import Run, eventually
-from .pipeline import A_DAY, BACKFILLED, NIGHTLY, PIPELINE, first
+from .console import Run
+from .pipeline import A_DAY, BACKFILLED, PIPELINE, Nights, first
 
 COUNT = 120
 PLAIN = {"account": "quick", "index": "plain", "count": COUNT, "parts": 2}
@@ -22,14 +22,6 @@ PLAIN = {"account": "quick", "index": "plain", "count": COUNT, "parts": 2}
 
 def counts(report: dict[str, Any]) -> tuple[int, int, int, int]:
     return report["submitted"], report["indexed"], report["rejected"], report["missing"]
-
-
-def of_type(airflow: Standalone, kind: str) -> Run:
-    """Wait for the DAG's only run of a type."""
-    (found,) = eventually(
-        lambda: airflow.console.get(f"/dags/{NIGHTLY}/dagRuns", run_type=kind)["dag_runs"], why=f"a {kind} run"
-    )
-    return Run(airflow.console, NIGHTLY, found["dag_run_id"])
 
 
 @pytest.mark.dag_run(PIPELINE, PLAIN)
@@ -94,25 +86,16 @@ def test_lines_that_are_not_allowed_to_fail_fail_the_run_and_the_report_says_so(
     assert services.documents.indexed("strict") == {}
 
 
-def test_a_scheduled_run_takes_the_documents_of_its_day(services: Services, airflow: Standalone) -> None:
-    airflow.console.unpause(NIGHTLY)
-    scheduled = of_type(airflow, "scheduled")
+def test_a_scheduled_run_takes_the_documents_of_its_day(nights: Nights, services: Services) -> None:
+    scheduled = nights.scheduled
     assert scheduled.finish() == "success", [(task["task_id"], task["state"]) for task in scheduled.tasks()]
     day = scheduled.facts()["logical_date"][:10]
     assert scheduled.xcom("configure")["input_uri"] == f"s3://overnight/documents/{day}/"
     assert services.documents.indexed("documents").keys() == {doc["id"] for doc in first(A_DAY)}
 
 
-def test_a_backfill_takes_the_documents_of_the_day_that_it_fills(services: Services, airflow: Standalone) -> None:
-    body = {
-        "dag_id": NIGHTLY,
-        "from_date": f"{BACKFILLED}T00:00:00Z",
-        "to_date": f"{BACKFILLED}T00:00:00Z",
-        "dag_run_conf": {"index_name": "backfilled", "poll_seconds": 1.0},
-    }
-    airflow.console.unpause(NIGHTLY)
-    airflow.console.post("/backfills", body)
-    backfilled = of_type(airflow, "backfill")
+def test_a_backfill_takes_the_documents_of_the_day_that_it_fills(nights: Nights, services: Services) -> None:
+    backfilled = nights.backfilled
     assert backfilled.finish() == "success", [(task["task_id"], task["state"]) for task in backfilled.tasks()]
     assert backfilled.xcom("configure")["input_uri"] == f"s3://overnight/documents/{BACKFILLED}/"
     assert counts(backfilled.xcom("report")) == (A_DAY, A_DAY, 0, 0)

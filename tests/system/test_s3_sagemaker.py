@@ -2,74 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from .bench.connections import clear_from, connect, counts, trigger
-from .bench.sagemaker import SageMaker, emulated
-from .bench.store import Store, lines
-from .conftest import Services, Standalone
-from .console import Run
+from .bench.connections import clear_from, counts
+from .bench.store import lines
+from .conftest import Services
+from .sagemaker_runs import BAD, EACH, Pipeline
 
-BAD = 3
-"""The input with a record that the model refuses."""
-EACH = 8
 STEPS = {"configure", "create_index", "list_inputs", "transform", "plan", "load", "report", "verify"}
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """One run, what went into it, and the service that it alone uses."""
-
-    run: Run
-    store: Store
-    inputs: list[list[dict[str, str]]]
-    sagemaker: SageMaker
-
-    @property
-    def documents(self) -> dict[str, dict[str, str]]:
-        return {document["id"]: document for part in self.inputs for document in part}
-
-
-@pytest.fixture(scope="module")
-def pipelines(services: Services, airflow: Standalone, folder: Path) -> Iterator[dict[str, Pipeline]]:
-    """Both runs, side by side."""
-    with ExitStack() as stack:
-        sagemakers = {
-            name: stack.enter_context(emulated(folder / name, services.environment)) for name in ("dying", "mended")
-        }
-        stores = {name: Store(services.environment, name) for name in sagemakers}
-        inputs = {
-            "dying": stores["dying"].put_documents(files=3, each=20),
-            "mended": stores["mended"].put_documents(files=5, each=EACH),
-        }
-        refused = [
-            {**document, "text": None} if number == 2 else document
-            for number, document in enumerate(inputs["mended"][BAD])
-        ]
-        stores["mended"].put(f"{BAD}.jsonl", lines(refused))
-        for name, sagemaker in sagemakers.items():
-            connect(airflow.console, f"aws_{name}", sagemaker.connection)
-        conf = {
-            "input_uri": stores["mended"].uri,
-            "index_name": "mended",
-            "ingest_fields": ["$.module"],
-            "allowed_failures": 1,
-            "files_per_load": 2,
-            "poll_seconds": 0.5,
-            "aws_conn_id": "aws_mended",
-        }
-        runs = {
-            "dying": airflow.console.trigger("dying_transform"),
-            "mended": trigger(airflow.console, "s3_sagemaker_to_index", conf),
-        }
-        yield {name: Pipeline(runs[name], stores[name], inputs[name], sagemakers[name]) for name in runs}
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ dag = openai_batch_to_index(
         dimension=384,
         create_index=True,
         index_body=json.loads(MAPPING.read_text()),
+        poll_seconds=0.5,
     ),
     schedule="@daily",
     start_date=datetime(2026, 1, 1),
