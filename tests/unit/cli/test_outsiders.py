@@ -11,6 +11,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -185,6 +186,20 @@ def test_an_address_of_a_source_that_is_none_is_refused(
     assert (found.exit_code, found.stdout) == (2, "")
     assert said in found.stderr
     assert "topsecret" not in found.output
+
+
+@pytest.mark.parametrize(("uri", "extra"), [("gs://b/a.jsonl", "gs"), ("az://c/a.jsonl", "azure")])
+def test_a_store_whose_package_is_not_there_is_refused_with_the_extra(
+    uri: str, extra: str, opensearch: FakeOpenSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(protocol: str) -> type:
+        raise ImportError(f"Install something to access {protocol}")
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", refuse)
+    found = run(opensearch, tmp_path, ask(uri))
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert f"pip install 'airflow-provider-overnight[{extra}]'" in found.stderr
+    assert "again" not in found.stderr
 
 
 def test_a_working_directory_that_is_gone_is_no_traceback(

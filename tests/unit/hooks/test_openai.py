@@ -33,7 +33,9 @@ def test_the_openai_providers_arguments_go_before_the_form(monkeypatch: pytest.M
     }
     connect(monkeypatch, {"openai_client_kwargs": given}, host="http://127.0.0.1:9/elsewhere")
     server.answers = [json_answer({"data": []})]
-    ask(OpenAIHook())
+    with OpenAIHook().client() as client:
+        client.run(client.service.list_queue("m"))
+        assert client.transport.client.timeout.read == 5.0  # type: ignore[attr-defined]
     (request,) = server.requests
     assert request.path == "/v9/batches"
     assert request.headers["authorization"] == f"Bearer {KEY}"

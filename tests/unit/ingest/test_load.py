@@ -680,6 +680,18 @@ def test_fewer_results_than_the_service_counts_are_the_services_fault(
     assert counts(report) == (3, 2, 1, 0)
 
 
+def test_a_service_that_answers_with_numbers_as_ids_loses_no_line(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    texts = write(tmp_path / "texts.jsonl", [{"id": "7", "t": "a"}, {"id": 8, "t": "b"}, {"id": "9", "t": "c"}])
+    fields = {"_id": ["source[0].$.id", "source[1].$.custom_id"], "t": "source[0].$.t", "v": "source[1].$.response"}
+    output = [result("x").replace(b'"x"', number) for number in (b"7", b"8")]
+    wanted = request(texts, RESULT_URIS, field_map=fields)
+    openers = open_batch(output, [ERROR.replace(b'"c"', b"9")])
+    report = load(wanted, target=target, openers=openers, options=LoadOptions(result_counts=(None, 3)))
+    assert (set(opensearch.documents), report.reasons) == ({"7", "8"}, {"bad": 1})
+
+
 def test_a_line_of_the_services_own_that_cannot_be_read_is_no_cut_file(
     opensearch: FakeOpenSearch, target: OpenSearchTarget
 ) -> None:
