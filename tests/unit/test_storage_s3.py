@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import socket
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -143,6 +146,48 @@ def test_an_object_that_is_replaced_while_it_is_read_is_said(storage: Storage, c
         client.put_object(Bucket="things", Key="big", Body=b"b" * 4_000_000)
         with pytest.raises(ChangedFileError, match="s3://things/big was replaced while it was read"):
             file.read()
+
+
+# --- A store that breaks off --------------------------------------------------------------------------------------
+
+
+class Breaking(BaseHTTPRequestHandler):
+    """One object of 4,000 bytes, of which each answer has the first half."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "4000")
+        self.send_header("ETag", '"1"')
+        self.send_header("Last-Modified", "Mon, 23 Nov 2026 03:00:00 GMT")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(b"x" * 2_000)
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_an_object_that_is_cut_in_the_middle_is_an_outage_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3fs.core.S3FileSystem.retries", 2)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Breaking)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    storage = Storage({"s3": lambda: connect(f"http://127.0.0.1:{server.server_address[1]}")}, conn_ids={"s3": "aws"})
+    try:
+        with pytest.raises(UnavailableError, match=r"s3://things/a\.jsonl cannot be reached, or broke off, .*'aws'"):
+            storage.open("s3://things/a.jsonl").read()
+        reader = SourceReader(storage)
+        (file,) = reader.resolve(0, ["s3://things/a.jsonl"]).files
+        with pytest.raises(UnavailableError, match=r"s3://things/a\.jsonl cannot be reached, or broke off"):
+            list(reader.lines(file))
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 # --- Every reader of a prefix --------------------------------------------------------------------------------------

@@ -137,6 +137,21 @@ def test_a_wrong_extra_is_named_and_not_quoted(monkeypatch: pytest.MonkeyPatch, 
     assert SECRET not in str(refusal.value)
 
 
+@pytest.mark.parametrize("hook", [OpenAIHook, OpenSearchHook, MLCommonsPredictHook, MLCommonsIngestHook])
+@pytest.mark.parametrize("name", ["headers", "secret_headers"])
+@pytest.mark.parametrize("wrong", [SECRET, [SECRET], {"X-Key": [SECRET]}, {"X-Key": {"is": SECRET}}])
+def test_wrong_headers_are_named_and_not_quoted(
+    monkeypatch: pytest.MonkeyPatch, hook: type[Any], name: str, wrong: Any
+) -> None:
+    set_json(monkeypatch, hook, host="https://api.example.com", extra={name: wrong})
+    with pytest.raises(SpecError, match="headers") as refusal:
+        get_address(hook)
+    error: BaseException | None = refusal.value
+    while error is not None:
+        assert SECRET not in str(error)
+        error = error.__cause__ or error.__context__
+
+
 @pytest.mark.parametrize("hook", [OpenAIHook, LlamaCloudHook, AzureIngestionHook, OpenSearchHook])
 @pytest.mark.parametrize("extra", ["[]", "5", '"text"', '{"verify": []}', '{"verify": {}}', '{"timeout": {}}'])
 def test_an_extra_of_another_type_ends_in_a_client_or_a_refusal(

@@ -14,9 +14,11 @@ from botocore.auth import SigV4Auth as Signer
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from overnight.errors import SpecError
+from overnight.errors import SpecError, UnavailableError
 from overnight.ingest import OpenSearchTarget
+from overnight.ingest.write.index import create_index
 from overnight.transport.sigv4 import SigV4Auth
+from unit.ingest.fake_opensearch import Answer, FakeOpenSearch
 
 BODY_BYTES = 5_000_000
 KEYS = Credentials("AKIDEXAMPLE", "secret")
@@ -122,3 +124,28 @@ def test_a_serverless_collection_is_refused_before_any_call(url: str, auth: Any)
 @pytest.mark.parametrize("url", ["https://x1.eu-west-1.es.amazonaws.com", "http://aoss.amazonaws.com.example:9200"])
 def test_a_domain_is_no_serverless_collection(url: str) -> None:
     OpenSearchTarget(url).close()
+
+
+VECTOR = {"type": "knn_vector", "dimension": 3}
+
+
+@pytest.mark.parametrize(
+    ("field", "is_explained"),
+    [
+        (VECTOR, True),
+        ({**VECTOR, "method": {"name": "hnsw"}}, True),
+        ({**VECTOR, "method": {"name": "hnsw", "engine": "faiss"}}, True),
+        ({**VECTOR, "method": {"name": "hnsw", "engine": "lucene"}}, False),
+        ({"type": "float"}, False),
+    ],
+)
+def test_a_node_that_dies_of_a_mapping_without_an_engine_is_told_with_the_engine_to_name(
+    field: dict[str, Any], is_explained: bool, opensearch: FakeOpenSearch, target: OpenSearchTarget
+) -> None:
+    # Without the native library the node is gone in the middle of the call: "connection refused" alone says nothing.
+    opensearch.on_request = lambda method, _path: Answer(0) if method == "PUT" else None
+    target.transport._backoff = 0.0
+    mappings = {"properties": {"meta": {"properties": {"v": field}}}}
+    with pytest.raises(UnavailableError, match="gave no whole answer") as error:
+        create_index(target, "vectors", {"mappings": mappings})
+    assert ('give its method "engine": "lucene"' in str(error.value)) is is_explained
