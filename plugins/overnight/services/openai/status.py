@@ -88,6 +88,9 @@ def read_status(batch: Mapping[str, Any]) -> JobStatus:
     cause = None
     if state is JobState.FAILED:
         cause, remedy = _get_cause(errors)
+        if not errors and _STATES.get(_get_word(batch)) is JobState.SUCCEEDED:
+            # Its requests failed, and only its error file says why: another batch may fail alike, and is paid for.
+            cause, remedy = _sum_up([], [])
         warnings.append(remedy)
     return JobStatus(
         state=state,

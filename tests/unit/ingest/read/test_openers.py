@@ -4,14 +4,15 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from overnight.errors import CredentialsError, NotFoundError, SpecError, UnavailableError
 from overnight.ingest import IngestRequest, LoadOptions, OpenSearchTarget, load, read_dead_letters
 from overnight.ingest.read.openers import http_opener, look_at_http, openai_opener
-from overnight.storage import redact
+from overnight.storage import Storage, redact
 from unit.ingest.fake_opensearch import FakeOpenSearch
 
 SIGNATURE = "X-Amz-Signature=5ecre7"
@@ -191,6 +192,57 @@ def test_a_load_never_goes_on_in_a_file_that_changed_or_may_have_changed(
     report = load(wanted, target=target, options=options)
     assert not report.resumed
     assert set(opensearch.documents) == {f"new{n:03d}" for n in range(200)}
+
+
+class Container(MemoryFileSystem):
+    """A container of Azure, which says of a blob what adlfs does: as much of it as a test lets it."""
+
+    protocol = "abfs"
+    cachable = False
+    store: ClassVar[dict[str, Any]] = {}
+    says: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.partition("://")[2].lstrip("/") if "://" in path else path
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        found = super().info(path, **kwargs)
+        return {name: found[name] for name in ("name", "size", "type")} | self.says
+
+
+@pytest.mark.parametrize("word", ["etag", "last_modified", None])
+def test_a_load_from_azure_never_goes_on_in_a_blob_that_changed_or_may_have_changed(
+    word: str | None, opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    uri = "az://container/a.jsonl"
+    storage = Storage({"abfs": Container})
+    content = b"".join(b'{"id":"old%03d","t":1}\n' % n for n in range(100))
+    Container.store.clear()
+    with storage.open(uri, "wb") as file:
+        file.write(content)
+    Container.says = {word: "one"} if word else {}
+    wanted = {"index_name": "docs", "field_map": {"_id": "$.id", "text": "$.t"}, "data_source": {"source": [uri]}}
+    options = LoadOptions(
+        checkpoint_uri=str(tmp_path / "checkpoint.json"), checkpoint_seconds=0, progress_seconds=0, bulk_bytes=1_000
+    )
+
+    def stop(progress: Any) -> None:
+        if progress.indexed:
+            raise StopHereError
+
+    with pytest.raises(StopHereError):
+        load(wanted, target=target, storage=storage, options=options, on_progress=stop)
+    # The same blob, as far as that is known.
+    assert load(wanted, target=target, storage=storage, options=options).resumed is (word is not None)
+    with pytest.raises(StopHereError):
+        load(wanted, target=target, storage=storage, options=options, on_progress=stop)
+    opensearch.documents.clear()
+    with storage.open(uri, "wb") as file:
+        file.write(content.replace(b"old", b"new"))  # of the same size
+    Container.says = {word: "two"} if word else {}
+    assert not load(wanted, target=target, storage=storage, options=options).resumed
+    assert set(opensearch.documents) == {f"new{n:03d}" for n in range(100)}
 
 
 def test_what_a_server_does_not_say_is_not_known(files: FileServer) -> None:

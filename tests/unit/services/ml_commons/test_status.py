@@ -29,6 +29,8 @@ def _batch(status: str, total: float, completed: float, failed: float) -> dict[s
         (_task("RUNNING", _batch("in_progress", 3.0, 1.0, 0.0)), JobState.RUNNING),
         (_task("COMPLETED", _batch("completed", 3.0, 3.0, 0.0)), JobState.SUCCEEDED),
         (_task("COMPLETED", _batch("completed", 3.0, 2.0, 1.0)), JobState.PARTIAL),
+        # Completed, and without any output: nothing of it is a success.
+        (_task("COMPLETED", {**_batch("completed", 0.0, 0.0, 0.0), "output_file_id": None}), JobState.FAILED),
         # A cancelled task stays RUNNING for a while.
         (_task("RUNNING", _batch("cancelling", 3.0, 1.0, 0.0)), JobState.CANCELLING),
         (_task("EXPIRED", _batch("expired", 3.0, 1.0, 0.0)), JobState.EXPIRED),
@@ -48,6 +50,12 @@ def _batch(status: str, total: float, completed: float, failed: float) -> dict[s
 )
 def test_the_remote_job_counts_before_the_tasks_own_state(task: Any, state: JobState) -> None:
     assert read_prediction(task, NOW).state is state
+
+
+def test_a_batch_without_any_output_is_not_paid_for_again_by_a_retry() -> None:
+    status = read_prediction(_task("COMPLETED", {**_batch("completed", 3.0, 0.0, 3.0), "output_file_id": None}))
+    assert (status.state, status.cause) == (JobState.FAILED, None)
+    assert "does not say why" in status.warnings[0]
 
 
 def test_counts_are_whole_numbers() -> None:
