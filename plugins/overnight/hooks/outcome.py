@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 from pydantic import ValidationError
 
-from overnight.errors import OvernightError, shorten
-from overnight.jobs import JobRef, JobStatus, ResultManifest
+from overnight.errors import OvernightError, QueueDeadlineError, shorten
+from overnight.jobs import JobRecord, JobRef, JobState, JobStatus, ResultManifest
 
+QUEUED_KEY: Final = "queued"
+"""The key of the XCom that says why a job waits, or waited, for room in its service's queue."""
 MAX_REFUSAL: Final = 8_000
 """Characters of a refusal: more than one quoted text, since it may name many faulty lines."""
 
@@ -24,6 +27,26 @@ def build_outcome(
         "ref": ref.model_dump(mode="json"),
         "status": status.model_dump(mode="json") if status is not None else None,
         "results": results.model_dump(mode="json") if results is not None else None,
+    }
+
+
+def build_queued(record: JobRecord, error: QueueDeadlineError | None = None) -> dict[str, Any] | None:
+    """
+    Return what an XCom says of a job that waits at our side for room in its service's queue, or did.
+
+    :param error: There was no room in time, and the job was not submitted.
+    :return: ``seconds`` of the wait are ``None`` while it lasts; ``None`` for a job that did not wait.
+    """
+    request = record.queued
+    if request is None:
+        return None
+    ended_at = datetime.now(UTC) if error is not None else record.submitted_at
+    return {
+        "service": request.service,
+        "name": request.name,
+        "state": JobState.QUEUED.value if record.is_waiting else None,
+        "seconds": round((ended_at - request.since).total_seconds(), 1) if ended_at is not None else None,
+        "reason": shorten(str(error)) if error is not None else request.why,
     }
 
 

@@ -162,6 +162,9 @@ class Attempt(Generic[SpecT]):
                 return self._submit_or_queue(ready, self._remember(intent), admitted)
         self.log.info("Attaching: %s.", step.why)
         attached = JobRecord.attached(step.ref, self.owner.key(step.generation, fingerprint), step.submitted_at)
+        if record is not None and record.generation == attached.generation:
+            # How long it waited for room stays known.
+            attached = attached.model_copy(update={"queued": record.queued})
         return self._remember(attached.with_answer())
 
     def wait_for_room(self, record: JobRecord) -> QueueRequest:
@@ -299,11 +302,11 @@ class Attempt(Generic[SpecT]):
         )
         request.check_budget()
         if former is not None:
-            kept = ("learnt", "reason", "refusals", "alone", "refused_alone", "not_before")
+            kept = ("learnt", "reason", "state", "refusals", "alone", "refused_alone", "not_before")
             request = request.model_copy(update={name: getattr(former, name) for name in kept})
         if refusal is not None:
             request = request.with_refusal(refusal, time.time())
-            self.log.info("The %s has no room for %s: %s", request.where, request.name, request.reason)
+        self.log.info("Queued here: %s waits until there is room. %s", request.name, request.why)
         return self._remember(intent.queued_as(request, self.owner.max_tries))
 
     def find_refusal(self, outcome: PollOutcome) -> QueueFull | None:

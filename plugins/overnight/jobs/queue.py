@@ -178,7 +178,8 @@ class QueueRequest(Stored):
     :param since: When it began to wait; the oldest goes first.
     :param budget: What the user allows to be in the queue.
     :param learnt: The limit that the service named when it refused the job.
-    :param reason: Why it waits, for the log.
+    :param reason: What the service said when it refused the job.
+    :param state: Why it went on waiting, by our own count of the queue.
     :param refusals: How often the service has refused the job; with 0, our own budget makes it wait.
     :param alone: Whether it was admitted last because nothing else was in the queue.
     :param refused_alone: Whether it was refused last although nothing else was in the queue.
@@ -194,6 +195,7 @@ class QueueRequest(Stored):
     budget: Budget = Budget()
     learnt: Budget = Budget()
     reason: str = ""
+    state: str = ""
     refusals: int = 0
     alone: bool = False
     refused_alone: bool = False
@@ -209,6 +211,11 @@ class QueueRequest(Stored):
         """The queue's name for a log."""
         name = f" {self.queue!r}" if self.queue else ""
         return f"{self.service} queue{name} of {self.conn_id}"
+
+    @property
+    def why(self) -> str:
+        """Why it waits, or waited: the service's words before our own."""
+        return self.reason or self.state or f"the {self.where} has no room within the budget"
 
     def with_refusal(self, refusal: QueueFull, now: float) -> QueueRequest:
         """

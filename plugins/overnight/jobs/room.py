@@ -56,7 +56,7 @@ def wait_for_room(
         else:
             decided = governor.decide(listed, time.time())
             if request.name in decided.admitted:
-                return request.model_copy(update={"alone": decided.admitted[request.name]})
+                return request.model_copy(update={"alone": decided.admitted[request.name], "state": reason.text})
             if reason.is_news(decided.states[request.name], time.time()):
                 log.info("%s is %s.", request.name, reason.text)
         now = time.time()
@@ -135,7 +135,7 @@ class SharedGovernor:
                 del self._waiters[request.name]
                 self._governor.leave(request.name)
                 self._wake.set()
-        return request.model_copy(update={"alone": alone})
+        return request.model_copy(update={"alone": alone, "state": waiter.reason.text})
 
     async def _run(self) -> None:
         while self._waiters:

@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from overnight.errors import QueueDeadlineError
 from overnight.hooks.job import JobHook, hook_for
-from overnight.hooks.outcome import build_outcome, failing_for_good
+from overnight.hooks.outcome import QUEUED_KEY, build_outcome, build_queued, failing_for_good
 from overnight.hooks.record_store import RECORD, TaskStateRecordStore
 from overnight.jobs import JobRecord, JobRef, JobState, JobStatus, RecordStore, ResultManifest
 from overnight.jobs.attach import Attempt, Conclusion, JobOwner
@@ -243,10 +243,17 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
     def _go_on(self, context: Context, attempt: Attempt[SpecT], spec: SpecT, record: JobRecord) -> dict[str, Any]:
         """Wait for room if there was none, and for the end of the job; a deferrable task defers for either."""
         settings = attempt.settings
+        self._show_queued(context, record)
         if record.is_waiting and settings.deferrable:
             self._defer_for_room(record, settings)
         while record.is_waiting:
-            record = attempt.attach_or_submit(spec, self._get_prepare(), attempt.wait_for_room(record))
+            try:
+                admitted = attempt.wait_for_room(record)
+            except QueueDeadlineError as error:
+                self._show_queued(context, record, error)
+                raise
+            record = attempt.attach_or_submit(spec, self._get_prepare(), admitted)
+            self._show_queued(context, record)
         console_url = attempt.client.service.console_url(record.job)
         context["ti"].xcom_push(key=CONSOLE_URL_KEY, value=console_url or "")
         if not settings.wait_for_completion:
@@ -319,16 +326,22 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         """Submit the job now that it was admitted, or fail when there was no room in time."""
         try:
             admitted = parse_admission(event)
-        except QueueDeadlineError:
+        except QueueDeadlineError as error:
             attempt.stop_waiting(record)
+            self._show_queued(context, record, error)
             raise
         spec = self._build_spec(context)
         return self._go_on(context, attempt, spec, attempt.attach_or_submit(spec, self._get_prepare(), admitted))
 
+    def _show_queued(self, context: Context, record: JobRecord, error: QueueDeadlineError | None = None) -> None:
+        """Leave an XCom that says why the job waits here, or waited; the last wait's, of several rounds."""
+        queued = build_queued(record, error)
+        if queued is not None:
+            context["ti"].xcom_push(key=QUEUED_KEY, value=queued)
+
     def _defer_for_room(self, record: JobRecord, settings: WaitSettings) -> NoReturn:
         if record.queued is None:
             raise ValueError("this record does not wait for room")
-        self.log.info("Queued here: the %s has no room yet. %s", record.queued.where, record.queued.reason)
         self.defer(
             trigger=RoomTrigger(
                 request=record.queued.model_dump(mode="json"),

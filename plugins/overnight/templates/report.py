@@ -19,12 +19,14 @@ class JobReport(BaseModel):
     """
     One job of a pipeline.
 
+    :param id: What its service calls it; our name for it when it was never submitted, and its state is ``queued``.
     :param state: How it ended; ``None`` when it had not.
     :param items: How many items it had, and ``failed`` how many of them failed, where its service says so.
     :param seconds: From its creation to its end, where its service says so.
     :param usage: What it used, by name: ``input``, ``output`` and ``total`` tokens, say. (Airflow hides the values of
         names with ``token`` in them.)
-    :param error: The service's words about a job that did not succeed.
+    :param queued_seconds: How long it waited at our side for room in its service's queue, and ``queued_reason`` why.
+    :param error: The service's words about a job that did not succeed; our own about one that was never submitted.
     :param error_uris: The files with what the service says of each failed item.
     """
 
@@ -38,12 +40,18 @@ class JobReport(BaseModel):
     failed: int | None = None
     seconds: float | None = None
     usage: dict[str, int] = {}
+    queued_seconds: float | None = None
+    queued_reason: str | None = None
     error: str | None = None
     error_uris: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, outcome: Mapping[str, Any]) -> Self:
-        """Read the XCom of a job's task."""
+    def of(cls, outcome: Mapping[str, Any], queued: Mapping[str, Any] | None = None) -> Self:
+        """
+        Read the XComs of a job's task.
+
+        :param queued: What it left about the job's wait for room, as :func:`overnight.hooks.outcome.build_queued`.
+        """
         ref = JobRef.model_validate(outcome["ref"])
         status = JobStatus.model_validate(outcome["status"]) if outcome.get("status") else None
         results = ResultManifest.model_validate(outcome["results"]) if outcome.get("results") else None
@@ -59,9 +67,29 @@ class JobReport(BaseModel):
             failed=status.counts.failed if status is not None else None,
             seconds=float(seconds) if isinstance(seconds, int | float) else None,
             usage=_get_counts(detail.get("usage")),
+            queued_seconds=queued["seconds"] if queued is not None else None,
+            queued_reason=shorten(queued["reason"], _MAX_TEXT) if queued is not None else None,
             error=shorten(status.describe(), _MAX_TEXT) if status is not None and has_failed else None,
             error_uris=tuple(results.uris("error")) if results is not None and has_failed else (),
         )
+
+    @classmethod
+    def of_queued(cls, queued: Mapping[str, Any]) -> Self:
+        """Read what the task of a job left that was never submitted, because there was no room for it."""
+        return cls(
+            service=queued["service"],
+            id=queued["name"],
+            state=JobState.QUEUED,
+            queued_seconds=queued["seconds"],
+            error=shorten(f"{JobState.QUEUED}: {queued['reason']}", _MAX_TEXT),
+        )
+
+    @property
+    def wait(self) -> str:
+        """How long and why it waited here before it was submitted, in words; empty when it did not."""
+        if self.queued_reason is None or self.queued_seconds is None:
+            return ""
+        return f"queued here for {self.queued_seconds:,.0f} s: {self.queued_reason}"
 
 
 def _get_counts(usage: Any) -> dict[str, int]:
@@ -216,5 +244,7 @@ class PipelineReport(BaseModel):
         for job in self.jobs:
             seconds = f", {job.seconds:,.0f} s" if job.seconds is not None else ""
             yield f"job: {job.service} {job.id}, {job.error or job.state or 'not over'}{seconds}"
+            if job.wait:
+                yield f"  {job.wait}"
         for uri in self.dead_letter_uris:
             yield f"dead letters: {uri}"

@@ -9,7 +9,7 @@ from airflow.sdk import BaseOperator, XComArg
 from airflow.sdk.exceptions import AirflowFailException
 
 from overnight.errors import JobFailedError, SpecError, shorten
-from overnight.hooks.outcome import failing_for_good
+from overnight.hooks.outcome import QUEUED_KEY, failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import LoadReport
 from overnight.operators.load import REPORT_KEY
@@ -134,8 +134,14 @@ class PipelineReportOperator(BaseOperator):
         return PartReport(submitted=submitted, job=job)
 
     def _get_job(self, context: Context, number: int | None = None) -> JobReport | None:
-        found = self.jobs.pull(context, number) if self.jobs is not None else None
-        return JobReport.of(found) if isinstance(found, Mapping) and "ref" in found else None
+        if self.jobs is None:
+            return None
+        found = self.jobs.pull(context, number)
+        queued = self.jobs._replace(key=QUEUED_KEY).pull(context, number)
+        queued = queued if isinstance(queued, Mapping) else None
+        if isinstance(found, Mapping) and "ref" in found:
+            return JobReport.of(found, queued)
+        return JobReport.of_queued(queued) if queued is not None and queued["state"] is not None else None
 
 
 def _get_excluded(context: Context, reference: _Reference | None) -> Excluded | None:

@@ -75,6 +75,8 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
     <td class="number">{{ "{:,}".format(job.failed) if job.failed is not none }}
     <td class="number">{{ "{:,.0f}".format(job.seconds) if job.seconds is not none }}
     <td class="{{ "bad" if job.error }}">{{ job.error or job.state or "not over" }}
+    {% if job.wait %}<br>{{ job.wait }}{% endif %}
+
     {% for uri in job.error_uris %}<br><code>{{ uri }}</code>{% endfor %}
 
   {% endfor %}

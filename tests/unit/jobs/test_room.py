@@ -145,7 +145,8 @@ class TestInAWorker:
         self, worker: Worker, error: ServiceError
     ) -> None:
         refused = request().with_refusal(QueueFull("full"), NOW)
-        assert worker.wait(Queueing(error), refused) == refused.model_copy(update={"alone": True})
+        state = "queued here: the fake queue 'm' of now is full, this job needs 10 tokens"
+        assert worker.wait(Queueing(error), refused) == refused.model_copy(update={"alone": True, "state": state})
         assert worker.pauses == [30.0, 30.0]
         assert worker.log.lines == ["w is queued here: the fake queue 'm' of now is full, this job needs 10 tokens."]
 

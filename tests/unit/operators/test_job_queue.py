@@ -293,6 +293,76 @@ class TestTheQueueDeadline:
         assert task_run.state[RECORD]["queued"] is None
 
 
+class TestWhatIsShown:
+    """The XCom that the UI shows while the job waits, and that the report reads."""
+
+    def test_while_it_waits_is_queued_with_the_services_words_which_the_log_has_once(
+        self, shop: Shop, task_run: Any, capsys: pytest.CaptureFixture[str]
+    ):
+        put(shop)
+        shop.capacity = 1
+        trigger = deferred(operator(), task_run)
+        shown = task_run.xcoms["queued"]
+        assert (shown["service"], shown["name"], shown["state"]) == ("slowprint", trigger.request.name, "queued")
+        assert shown["seconds"] is None
+        assert "we take 1 orders at a time" in shown["reason"]
+        assert capsys.readouterr().out.count("we take 1 orders at a time") == 1
+
+    @pytest.mark.parametrize("deferrable", [True, False])
+    def test_after_the_wait_is_how_long_it_took_and_why(
+        self, shop: Shop, task_run: Any, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+    ):
+        put(shop, pages=25)
+        decide = Governor.decide
+
+        def decide_then_finish(governor: Governor, *arguments: Any) -> Any:
+            decided = decide(governor, *arguments)
+            shop.finish()
+            shop.status_after_order = "printed"
+            return decided
+
+        monkeypatch.setattr(Governor, "decide", decide_then_finish)
+        task = operator(budget={"records": 30}, deferrable=deferrable)
+        if deferrable:
+            trigger = deferred(task, task_run)
+            deferred(operator(budget={"records": 30}), task_run, to_event(trigger))
+        else:
+            task.execute(task_run.context)
+        shown = task_run.xcoms["queued"]
+        assert shown["state"] is None
+        assert shown["seconds"] >= 0
+        assert "25 of 30 records are in the slowprint queue 'press'" in shown["reason"]
+
+    def test_is_kept_for_a_try_that_attaches_to_the_job(self, shop: Shop, task_run: Any):
+        put(shop)
+        shop.capacity = 1
+        trigger = deferred(operator(), task_run)
+        shop.finish()
+        deferred(operator(), task_run, to_event(trigger))
+        shown = task_run.xcoms.pop("queued")
+        deferred(operator(), task_run)
+        assert task_run.xcoms["queued"] == shown
+
+    @pytest.mark.parametrize("deferrable", [True, False])
+    def test_of_a_job_that_found_no_room_in_time_is_queued_with_the_whole_reason(
+        self, shop: Shop, task_run: Any, deferrable: bool
+    ):
+        put(shop)
+        shop.capacity = 1
+        task = operator(queue_deadline=0.02, deferrable=deferrable)
+        event = to_event(deferred(task, task_run)) if deferrable else None
+        with pytest.raises(AirflowFailException):
+            task.execute(task_run.context) if event is None else task.execute_complete(task_run.context, event)
+        shown = task_run.xcoms["queued"]
+        assert shown["state"] == "queued"
+        assert shown["seconds"] is not None
+        assert "(queue_deadline). Nothing was submitted" in shown["reason"]
+
+    def test_of_a_job_that_did_not_wait_is_nothing(self, shop: Shop, task_run: Any):
+        deferred(operator(), task_run)
+        assert "queued" not in task_run.xcoms
+
+
 class TestTwoClocks:
     def test_the_deadline_of_a_job_counts_from_its_submit_and_not_from_its_waiting(self, shop: Shop, task_run: Any):
         put(shop)

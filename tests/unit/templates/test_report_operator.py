@@ -208,6 +208,34 @@ def test_a_part_that_never_got_to_its_load_says_why_and_the_jobs_are_in_the_repo
         assert line in lines
 
 
+def queued(state: str | None, seconds: float, reason: str) -> dict[str, Any]:
+    return {"service": "openai", "name": "overnight-1", "state": state, "seconds": seconds, "reason": reason}
+
+
+def test_a_job_that_waited_for_room_says_why_and_so_does_one_that_was_never_submitted(tmp_path: Path) -> None:
+    xcoms = Pulled([3, 20])
+    xcoms.load(0, 3)
+    xcoms.put("embed", outcome("b0", "succeeded"), number=0)
+    xcoms.put("embed", queued(None, 4_000, "Limit: 3,000,000 enqueued tokens"), number=0, key="queued")
+    xcoms.put("embed", queued("queued", 86_400, "no room until now (queue_deadline)"), number=1, key="queued")
+    with pytest.raises(AirflowFailException, match="1 of 2 parts were not loaded"):
+        run(xcoms, tmp_path, jobs=EMBED.output)
+    assert xcoms.pushed["report"]["reasons"] == {"job_queued": 20}
+    written = orjson.loads((tmp_path / "run" / "report.json").read_bytes())
+    assert [(job["id"], job["state"], job["queued_seconds"]) for job in written["jobs"]] == [
+        ("b0", "succeeded", 4_000.0),
+        ("overnight-1", "queued", 86_400.0),
+    ]
+    page = (tmp_path / "run" / "report.html").read_text()
+    lines = list(PipelineReport.model_validate(written).describe())
+    waited = "queued here for 4,000 s: Limit: 3,000,000 enqueued tokens"
+    refused = "queued: no room until now (queue_deadline)"
+    assert waited in page
+    assert refused in page
+    assert f"  {waited}" in lines
+    assert f"job: openai overnight-1, {refused}" in lines
+
+
 def test_one_job_of_all_parts_is_in_the_report_once(tmp_path: Path) -> None:
     xcoms = Pulled([3, 4])
     xcoms.load(0, 3)
