@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.sdk import BaseOperator
 
+from overnight.costs.estimate import CostEstimate
+from overnight.costs.prices import PriceTable
 from overnight.errors import JobFailedError, SpecError, shorten
 from overnight.hooks.job import JobHook, hook_for
 from overnight.hooks.openai import OpenAIHook
@@ -21,11 +23,16 @@ from overnight.services.openai.input import Limits, OnBadDocument, RequestTempla
 from overnight.services.openai.results import chunks_from, join_results
 from overnight.services.openai.rounds import Round, merge_rounds
 from overnight.services.openai.service import OpenAIBatchService, OpenAIBatchSpec
+from overnight.services.openai.tokens import find_counter
 from overnight.storage import redact
 from overnight.transport.http import HttpTransport
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+
+ESTIMATE_KEY = "estimate"
+"""The XCom of :class:`OpenAIBatchInputOperator` with what the parts cost."""
 
 
 class OpenAIBatchInputOperator(BaseOperator):
@@ -34,7 +41,8 @@ class OpenAIBatchInputOperator(BaseOperator):
 
     The XCom is a list with one ``{"uri", "documents_uri", "requests", "bytes", …}``
     (:class:`~overnight.services.openai.input.InputPart`) for each part, fit for ``expand_kwargs``. The same documents
-    give the same files, so a retry changes nothing. The XCom ``rejected`` has the rejected ones' ``{"count", "uri"}``.
+    give the same files, so a retry changes nothing. The XCom ``rejected`` has the rejected ones' ``{"count", "uri"}``,
+    and ``estimate`` what the parts are and cost (:class:`~overnight.costs.estimate.CostEstimate`).
 
     :param documents: JSONL files of one object a line: a URI, a glob, a prefix ending in ``/``, or a list of these.
     :param target: The folder, as a URI, that the parts are written to.
@@ -47,12 +55,17 @@ class OpenAIBatchInputOperator(BaseOperator):
     :param limits: What the service takes in one batch: fields of :class:`~overnight.services.openai.input.Limits`.
     :param allow_empty: Whether there may be no file, or no document in them: then there are no parts. Otherwise
         that is refused.
+    :param max_cost: What all parts may cost together (``"5 USD"``, or a number in the currency of the prices). More is
+        refused, and so is what has no bound that is known.
+    :param max_tokens: How many tokens of input, and of output as far as the requests limit it, all parts may have.
+    :param prices: Instead of, or beside, the prices that come with the package:
+        :meth:`overnight.costs.prices.PriceTable.of`.
     :param aws_conn_id: The connection for ``s3://`` URIs.
     """
 
     template_fields: Sequence[str] = (
         "documents", "target", "template", "on_bad_document", "allowed_failures", "limits", "allow_empty",
-        "aws_conn_id",
+        "max_cost", "max_tokens", "prices", "aws_conn_id",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +78,9 @@ class OpenAIBatchInputOperator(BaseOperator):
         allowed_failures: float | str | None = None,
         limits: Mapping[str, int] | None = None,
         allow_empty: bool | str = False,
+        max_cost: float | str | None = None,
+        max_tokens: int | str | None = None,
+        prices: Mapping[str, Any] | str | None = None,
         aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -76,6 +92,9 @@ class OpenAIBatchInputOperator(BaseOperator):
         self.on_bad_document = on_bad_document
         self.allowed_failures = allowed_failures
         self.limits = limits
+        self.max_cost = max_cost
+        self.max_tokens = max_tokens
+        self.prices = prices
         self.aws_conn_id = aws_conn_id
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
@@ -93,13 +112,17 @@ class OpenAIBatchInputOperator(BaseOperator):
                     f"No file matches {self.documents!r}; check the address and the connection's rights. Where there "
                     f"may be no documents, set allow_empty. {listing.remark}".rstrip()
                 )
+            template = RequestTemplate.model_validate(self.template)
+            prices = PriceTable.of(self.prices, storage)
+            counter = find_counter(template.model)
             built = build(
                 read_documents(uris, storage),
-                RequestTemplate.model_validate(self.template),
+                template,
                 self.target,
                 storage=storage,
                 limits=Limits.model_validate(self.limits or {}),
                 on_bad=self.on_bad_document,
+                counter=counter,
             )
             if not built.documents and not allow_empty:
                 names = shorten(", ".join(map(redact, uris)), 500)
@@ -111,6 +134,10 @@ class OpenAIBatchInputOperator(BaseOperator):
             len(built.parts),
             built.blank_lines,
         )
+        estimate = CostEstimate.of(built.measure(template.model, counter.how), prices)
+        context["ti"].xcom_push(key=ESTIMATE_KEY, value=estimate.model_dump(mode="json"))
+        for line in estimate.describe():
+            self.log.info("%s", line)
         context["ti"].xcom_push(key="rejected", value={"count": built.rejected, "uri": built.rejected_uri})
         if built.rejected:
             text = f"{built.rejected:,} of {built.documents:,} documents were rejected; {built.rejected_uri} has them."
@@ -121,6 +148,8 @@ class OpenAIBatchInputOperator(BaseOperator):
                 with failing_for_good():
                     raise SpecError(f"{text} None is left to send.")
             self.log.warning("%s", text)
+        with failing_for_good():
+            estimate.check(max_cost=self.max_cost, max_tokens=self.max_tokens)
         return [part.model_dump(mode="json") for part in built.parts]
 
 

@@ -100,6 +100,21 @@ class EmbeddingConfig(TemplateConfig):
     queue_hours: float = Field(
         default=24.0, ge=0.01, title="Queue deadline", description="Hours a batch may wait for room in the queue."
     )
+    max_cost: float | str | None = Field(
+        default=None,
+        title="Cost limit",
+        description=(
+            "A run that would cost more is refused before anything is uploaded: '5 USD', or tokens: '20000000 tokens'."
+        ),
+    )
+    prices: dict[str, Any] | str | None = Field(
+        default=None,
+        title="Prices",
+        description=(
+            'Beside those of the package, per 1,000,000 tokens: {"models": {"my-model": {"input": 0.02}}}, or the URI '
+            "of a JSON file."
+        ),
+    )
     resubmit: int | None = Field(
         default=None,
         ge=0,
@@ -263,6 +278,8 @@ def embed_and_load(settings: Any, documents: Any, *, deferrable: bool) -> BaseOp
         allowed_failures=settings["allowed_failures"],
         limits=settings["limits"],
         allow_empty=settings["allow_empty"],
+        max_cost=settings["max_cost"],
+        prices=settings["prices"],
         aws_conn_id=settings["aws_conn_id"],
     )
     embeds: list[BaseOperator] = []

@@ -87,3 +87,40 @@ def test_blank_lines_and_rejected_documents_of_several_files(tmp_path: Path) -> 
     (record,) = read_dead_letters(rejected["uri"])
     assert (Path(record.uri).name, record.line, record.code) == ("b.jsonl", 2, "duplicate")
     assert record.reason.endswith("a.jsonl already")
+
+
+def test_the_parts_are_priced_before_anything_is_paid(tmp_path: Path) -> None:
+    write(tmp_path, a='{"id": 1, "text": "%s"}\n{"id": 2, "text": "%s"}\n' % ("x" * 400, "y" * 400))  # noqa: UP031
+    ti = Mock()
+    operator = OpenAIBatchInputOperator(
+        task_id="t",
+        documents=f"{tmp_path}/in/",
+        target=f"{tmp_path}/out",
+        aws_conn_id=None,
+        limits={"requests": 1},
+        template=RequestTemplate.embeddings("mine"),
+        prices={"models": {"mine": {"input": 10_000}}},
+        max_tokens="200",
+        max_cost="1 USD",
+    )
+    assert len(operator.execute({"ti": ti})) == 2  # type: ignore[typeddict-item]
+    (estimate,) = (call.kwargs["value"] for call in ti.xcom_push.call_args_list if call.kwargs["key"] == "estimate")
+    assert (estimate["requests"], estimate["parts"], estimate["input"], estimate["output"]) == (2, 2, 200, 0)
+    assert float(estimate["cost"]) == 1.0
+    operator.max_cost = "0.99 USD"
+    with pytest.raises(AirflowFailException, match=r"cost about 1\.00 USD, more than max_cost=0\.99 USD"):
+        operator.execute({"ti": ti})  # type: ignore[typeddict-item]
+    operator.max_cost, operator.max_tokens = None, "199"
+    with pytest.raises(AirflowFailException, match="200 tokens .*more than max_tokens=199"):
+        operator.execute({"ti": ti})  # type: ignore[typeddict-item]
+
+
+def test_a_model_that_each_document_names_has_no_price(tmp_path: Path) -> None:
+    write(tmp_path, a='{"id": 1, "text": "x", "model": "m"}\n')
+    template = RequestTemplate(endpoint="/v1/embeddings", body={"model": "${model}", "input": "${text}"})
+    operator = OpenAIBatchInputOperator(
+        task_id="t", documents=f"{tmp_path}/in/", target=f"{tmp_path}/out", aws_conn_id=None, template=template,
+        max_cost=1,
+    )  # fmt: skip
+    with pytest.raises(AirflowFailException, match="max_cost cannot be held: no price of a model that the documents"):
+        operator.execute({"ti": Mock()})  # type: ignore[typeddict-item]

@@ -16,6 +16,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from overnight.compression import ChunkReader
+from overnight.costs.estimate import Workload
 from overnight.file_formats import read_json_lines
 from overnight.rejection import RejectedError, Rejection
 from overnight.services.openai.scan import (
@@ -31,6 +32,7 @@ from overnight.services.openai.scan import (
     scan,
 )
 from overnight.services.openai.template import RequestTemplate
+from overnight.services.openai.tokens import ESTIMATE, TokenCounter, limit_output
 from overnight.storage import READ_BYTES, Storage, redact
 
 __all__ = [
@@ -80,6 +82,8 @@ class InputPart(BaseModel):
     :param documents_uri: The source documents of these requests, in the same order: what a load joins with the results.
     :param tokens: What the requests put into the model's queue, by
         :func:`~overnight.services.openai.scan.estimate_tokens`.
+    :param billed_input: What the requests are billed for, by the counter that :func:`build` was given.
+    :param billed_output: What their answers are billed for at most; ``None`` when one has no limit.
     :param dead_letter_uri: Where the load of this part names the documents that it did not index.
     :param checkpoint_uri: Where the load of this part keeps its progress.
     """
@@ -95,6 +99,8 @@ class InputPart(BaseModel):
     sha256: str
     embedding_inputs: int
     tokens: int
+    billed_input: int
+    billed_output: int | None
 
 
 class BuiltInput(BaseModel):
@@ -120,6 +126,26 @@ class BuiltInput(BaseModel):
         """How many requests there are in all parts."""
         return sum(part.requests for part in self.parts)
 
+    def measure(self, model: str | None, counted: str) -> Workload:
+        """
+        Return what all parts together are.
+
+        :param model: The one that the requests name.
+        :param counted: How the tokens were counted.
+        """
+        output: int | None = 0
+        for part in self.parts:
+            output = add_bounds(output, part.billed_output)
+        return Workload(
+            requests=self.requests,
+            bytes=sum(part.bytes for part in self.parts),
+            parts=len(self.parts),
+            model=model,
+            input=sum(part.billed_input for part in self.parts),
+            output=output,
+            counted=counted,
+        )
+
 
 def build(
     documents: Iterable[DocumentLine | bytes | Mapping[str, Any]],
@@ -130,6 +156,7 @@ def build(
     limits: Limits | None = None,
     on_bad: OnBadDocument = "fail",
     max_rejections: int = MAX_REJECTIONS,
+    counter: TokenCounter = ESTIMATE,
 ) -> BuiltInput:
     """
     Write the requests for a stream of documents, in as many parts as the service's limits ask for.
@@ -144,6 +171,7 @@ def build(
     :param limits: What the service takes in one batch.
     :param on_bad: What happens to documents that cannot become requests.
     :param max_rejections: How many of them an error lists.
+    :param counter: Counts what is billed; what the model's queue holds is always estimated, as the service does.
     :raises InputError: with ``on_bad="fail"``, some document is bad; nothing is left in the folder.
     """
     builder = _Builder(
@@ -153,6 +181,7 @@ def build(
         limits=limits or Limits(),
         on_bad=on_bad,
         max_rejections=max_rejections,
+        counter=counter,
     )
     try:
         with builder:
@@ -186,11 +215,13 @@ def read_documents(uris: Iterable[str], storage: Storage | None = None) -> Itera
 
 
 class _Request(NamedTuple):
-    """One line of a part, and what it takes of a batch's limits."""
+    """One line of a part, what it takes of a batch's limits, and what is billed for it."""
 
     line: bytes
     inputs: int
     tokens: int
+    billed_input: int
+    billed_output: int | None
 
 
 @dataclass
@@ -201,7 +232,8 @@ class _Part:
 
     def __post_init__(self) -> None:
         self.digest = hashlib.sha256()
-        self.requests = self.bytes = self.embedding_inputs = self.tokens = 0
+        self.requests = self.bytes = self.embedding_inputs = self.tokens = self.billed_input = 0
+        self.billed_output: int | None = 0
 
     def write(self, request: _Request, document: bytes) -> None:
         self.requests_file.write(request.line)
@@ -211,6 +243,8 @@ class _Part:
         self.bytes += len(request.line)
         self.embedding_inputs += request.inputs
         self.tokens += request.tokens
+        self.billed_input += request.billed_input
+        self.billed_output = add_bounds(self.billed_output, request.billed_output)
 
     def done(self) -> InputPart:
         return InputPart(
@@ -223,6 +257,8 @@ class _Part:
             sha256=self.digest.hexdigest(),
             embedding_inputs=self.embedding_inputs,
             tokens=self.tokens,
+            billed_input=self.billed_input,
+            billed_output=self.billed_output,
         )
 
 
@@ -236,7 +272,9 @@ class _Builder:
         limits: Limits,
         on_bad: OnBadDocument,
         max_rejections: int,
+        counter: TokenCounter,
     ) -> None:
+        self._counter = counter
         self._template = template
         self._target = target
         self._storage = storage
@@ -325,7 +363,10 @@ class _Builder:
         first = self._seen.setdefault(id_digest(custom_id), number)
         if first != number:
             raise RejectedError("duplicate", f"its id was used in {self._describe_place(first)} already")
-        return _Request(line, inputs, estimate_tokens(request["body"]))
+        body = request["body"]
+        tokens = estimate_tokens(body)
+        billed = tokens if self._counter.count is estimate_tokens else self._counter.count(body)
+        return _Request(line, inputs, tokens, billed, limit_output(body, self._template.endpoint))
 
     def _describe_place(self, number: int) -> str:
         """Return where in the files the document of a number was."""
@@ -388,6 +429,11 @@ class _Builder:
             name = uri.rpartition("/")[2]
             if name not in written and _OURS.fullmatch(name):
                 self._storage.delete(uri)
+
+
+def add_bounds(first: int | None, second: int | None) -> int | None:
+    """Return the bound of a sum; ``None`` is none."""
+    return None if first is None or second is None else first + second
 
 
 def _get_text(line: bytes) -> str | None:

@@ -102,6 +102,12 @@ class RequestTemplate(BaseModel):
             messages.insert(0, {"role": "system", "content": system})
         return cls(endpoint=endpoint, body={**(options or {}), "model": model, "messages": messages}, id_path=id_path)
 
+    @property
+    def model(self) -> str | None:
+        """The model that every request names; ``None`` when the documents name it."""
+        model = self.body.get("model")
+        return model if isinstance(model, str) and not _HOLE.search(model) else None
+
     def custom_id(self, document: Any) -> str:
         """
         Return a document's id.
