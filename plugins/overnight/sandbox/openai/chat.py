@@ -16,6 +16,8 @@ _WORD = re.compile(r"\w{4,}")
 _DIMENSIONS = 256
 _MAX_SENTENCES = 200
 _MAX_DEPTH = 16
+_DEEP = 3
+_FORMATS = {"date": "2026-01-31", "date-time": "2026-01-31T12:00:00Z", "time": "12:00:00Z", "duration": "PT1H"}
 
 
 def completion_text(messages: list[dict[str, Any]], response_format: Any, *, max_tokens: int) -> tuple[str, bool]:
@@ -33,7 +35,8 @@ def completion_text(messages: list[dict[str, Any]], response_format: Any, *, max
     elif kind == "json_object":
         answer = _dump({"answer": _gist(text), "keywords": _keywords(text)})
     else:
-        answer = _dump(_fill(response_format["json_schema"]["schema"], text, "", 0))
+        schema = response_format["json_schema"]["schema"]
+        answer = _dump(_Filler(schema, text).fill(schema, "", 0))
     kept = answer[: max_tokens * 4]
     return kept, kept == answer
 
@@ -75,35 +78,59 @@ def _keywords(text: str) -> list[str]:
     return list(dict.fromkeys(word.lower() for word in _WORD.findall(text)))[:5]
 
 
-def _fill(schema: Any, text: str, name: str, depth: int) -> Any:
-    """Return a value that the schema allows; strings, numbers and choices come from the text where they can."""
-    if not isinstance(schema, dict) or depth > _MAX_DEPTH:
-        return None
-    if "const" in schema:
-        return schema["const"]
-    if schema.get("enum"):
-        target = embed(text, _DIMENSIONS)
-        return max(schema["enum"], key=lambda choice: similarity(embed(str(choice), _DIMENSIONS), target))
-    if schema.get("anyOf"):
-        return _fill(schema["anyOf"][0], text, name, depth + 1)
-    kind = schema.get("type")
-    if isinstance(kind, list):
-        kind = kind[0] if kind else None
-    if kind == "object" or "properties" in schema:
-        properties = schema.get("properties") or {}
-        return {key: _fill(part, text, f"{name} {key}".strip(), depth + 1) for key, part in properties.items()}
-    if kind == "array":
-        items = schema.get("items") or {}
-        if items.get("type") == "string" and not items.get("enum"):
-            return _keywords(text)
-        return [_fill(items, text, name, depth + 1)]
-    if kind in ("integer", "number"):
-        found = _NUMBER.search(text)
+class _Filler:
+    """Finds a value that a schema allows; strings, numbers and choices come from the text where they can."""
+
+    def __init__(self, schema: dict[str, Any], text: str) -> None:
+        self._definitions = schema.get("$defs") or schema.get("definitions") or {}
+        self._text = text
+        self._target = embed(text, _DIMENSIONS)
+
+    def fill(self, schema: Any, name: str, depth: int) -> Any:
+        """
+        Return a value.
+
+        :param name: The names on the way to it.
+        """
+        if isinstance(schema, dict) and isinstance(schema.get("$ref"), str):
+            schema = self._definitions.get(schema["$ref"].rpartition("/")[2])
+        if not isinstance(schema, dict) or depth > _MAX_DEPTH:
+            return None
+        if "const" in schema:
+            return schema["const"]
+        if schema.get("enum"):
+            return max(schema["enum"], key=lambda choice: similarity(embed(str(choice), _DIMENSIONS), self._target))
+        if schema.get("anyOf"):
+            # Where a type may hold itself, what ends it is one of the alternatives.
+            return self.fill(schema["anyOf"][-1 if depth >= _DEEP else 0], name, depth + 1)
+        kind = schema.get("type")
+        if isinstance(kind, list):
+            kind = kind[0] if kind else None
+        if kind == "object" or "properties" in schema:
+            properties = schema.get("properties") or {}
+            return {key: self.fill(part, f"{name} {key}".strip(), depth + 1) for key, part in properties.items()}
+        if kind == "array":
+            return self._fill_array(schema.get("items") or {}, name, depth)
+        if kind in ("integer", "number"):
+            return self._find_number(schema, kind)
+        if kind == "boolean":
+            return similarity(embed(name, _DIMENSIONS), self._target) > 0
+        if kind == "null":
+            return None
+        return _FORMATS.get(str(schema.get("format"))) or _gist(self._text, name)
+
+    def _fill_array(self, items: dict[str, Any], name: str, depth: int) -> list[Any]:
+        if depth >= _DEEP:
+            return []
+        if items.get("type") == "string" and not items.keys() & {"enum", "format"}:
+            return _keywords(self._text)
+        return [self.fill(items, name, depth + 1)]
+
+    def _find_number(self, schema: dict[str, Any], kind: str) -> float:
+        found = _NUMBER.search(self._text)
         number = float(found[0]) if found else 0.0
+        number = min(max(number, schema.get("minimum", number)), schema.get("maximum", number))
         return int(number) if kind == "integer" else number
-    if kind == "boolean":
-        return similarity(embed(name, _DIMENSIONS), embed(text, _DIMENSIONS)) > 0
-    return None if kind == "null" else _gist(text, name)
 
 
 def _dump(value: Any) -> str:

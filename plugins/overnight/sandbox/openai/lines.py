@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import orjson
 
@@ -19,6 +20,28 @@ _UNDONE = {
     "expired": ("batch_expired", "This request could not be executed before the completion window expired."),
     "cancelled": ("batch_cancelled", "This request was not executed because the batch was cancelled."),
 }
+
+
+def _make_invalid(choice: dict[str, Any]) -> None:
+    choice["message"]["content"] = "Here is what I found: it depends."
+
+
+def _truncate(choice: dict[str, Any]) -> None:
+    content = choice["message"]["content"]
+    choice["message"]["content"] = content[: len(content) // 2]
+    choice["finish_reason"] = "length"
+
+
+def _refuse(choice: dict[str, Any]) -> None:
+    choice["message"] |= {"content": None, "refusal": "I'm sorry, I can't help with that."}
+
+
+_SPOIL: Final[Mapping[str, Callable[[dict[str, Any]], None]]] = {
+    "answers_invalid": _make_invalid,
+    "answers_truncated": _truncate,
+    "answers_refused": _refuse,
+}
+"""What becomes of a choice, by the fault."""
 _TIMEOUT = ("request_timeout", "The underlying call to the model timed out.")
 
 
@@ -52,6 +75,12 @@ def carry_out(raw: bytes, batch: BatchRecord, settings: Settings, *, now: int) -
         done = answer(endpoint, request["body"], settings, now=now, any_model=batch.by_deployment)
     except ApiError as error:
         return Line("error", _refused(batch, custom_id, error, settings.quirks))
+    for kind, spoil in _SPOIL.items():
+        if line_fault(getattr(faults, kind), settings.seed, kind, key, custom_id):
+            for choice in done.body.get("choices", ()):
+                if "message" in choice:
+                    spoil(choice)
+            break
     text = _answered(batch, custom_id, 200, done.body, settings.quirks)
     return Line("output", text, done.input_tokens, done.output_tokens)
 

@@ -53,6 +53,13 @@ class Faults(GatewayFaults):
     lines_non_200: _Line = LineFault()
     """In the *output* file, with a ``status_code`` of 500 and an error for a body."""
 
+    answers_invalid: _Line = LineFault()
+    """The answer of a chat is a sentence, whatever was asked for."""
+    answers_truncated: _Line = LineFault()
+    """The answer of a chat ends in its middle, with the ``finish_reason`` ``length``."""
+    answers_refused: _Line = LineFault()
+    """A chat's message has a ``refusal`` and no content."""
+
     batch_failed: Batch = BatchFault()
     """The batch fails in validation with ``errors.data[]`` although its file is good."""
     batch_expired: Batch = BatchFault()

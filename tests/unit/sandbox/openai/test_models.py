@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import json
+from datetime import date, datetime
+from typing import Literal
 
 import pytest
+from pydantic import BaseModel, Field
 
+from overnight.output_schema import OutputSchema
 from overnight.sandbox.openai.errors import ApiError
 from overnight.sandbox.openai.models import answer
 from overnight.sandbox.openai.settings import Settings
+from overnight.services.openai.structured import build_directive
 
 EMBED = {"model": "text-embedding-3-small", "input": "x"}
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello there."}]}
@@ -105,3 +110,26 @@ def test_a_schema_that_holds_itself_has_an_end(ask):
 def test_any_model_is_a_deployment_under_azures_paths(ask):
     assert ask("/v1/embeddings", {**EMBED, "model": "my-embeddings"}, any_model=True).body["model"] == "my-embeddings"
     assert ask("/v1/chat/completions", {**CHAT, "model": "my-chat"}, any_model=True).body["model"] == "my-chat"
+
+
+class Shape(BaseModel):
+    kind: Literal["circle", "square"]
+    size: float = Field(ge=0, le=1)
+
+
+class Drawing(BaseModel):
+    shapes: list[Shape]
+    main: Shape | None
+    made: date
+    at: datetime
+    parent: Drawing | None
+    parts: list[Drawing]
+
+
+def test_an_answer_is_what_a_type_of_definitions_asks_for(ask):
+    schema = OutputSchema.parse(Drawing)
+    directive = build_directive(schema, "/v1/chat/completions")
+    done = ask("/v1/chat/completions", {**CHAT, **directive, "max_completion_tokens": 4_000})
+    answer = done.body["choices"][0]["message"]["content"]
+    assert schema.check(answer.encode()) is None
+    assert json.loads(answer)["shapes"][0]["kind"] in {"circle", "square"}
