@@ -51,7 +51,7 @@ coverage: $(STAMP)  ## Run the fast tests and show which lines they do not reach
 	$(BIN)/python -m pytest tests/unit -n 2 --cov --cov-report=term:skip-covered --cov-report=html:.coverage-html
 
 mutants: $(STAMP)  ## Change jobs, the pay-once core, the bulk writer and the row reader, and count what no test notices
-	$(BIN)/python tests/mutants.py $(MUTANTS)
+	$(BIN)/python tests/mutants.py --floor 90 $(MUTANTS)
 
 # What only this needs, beside what is there: a Celery executor and the clients of its database and broker.
 $(DISTRIBUTED): tests/distributed/requirements.txt $(STAMP)

@@ -115,6 +115,11 @@ def test_a_job_over_the_whole_budget_is_refused() -> None:
         wait(Queue(), store, budget={"tokens": 5})
 
 
+def test_a_budget_in_a_unit_that_the_queue_is_not_counted_in_is_refused() -> None:
+    with pytest.raises(SpecError, match="the queue of fake is not counted in instances. Give it in tokens or jobs"):
+        wait(Queue(), budget={"instances": 1})
+
+
 def test_an_admitted_job_is_submitted_and_remembers_its_place() -> None:
     service, store = Queue(), MemoryStore()
     settled = attempt(service, store, budget={"tokens": 50})

@@ -13,12 +13,14 @@ from overnight.jobs import FailureCause, FoundJob, JobCounts, JobRecord, JobRef,
 from overnight.jobs.allowance import Allowance
 from overnight.jobs.evaluate import evaluate, evaluate_for_watcher, evaluate_results
 from overnight.jobs.poller import PollEnd, PollOutcome
+from overnight.jobs.queue import Amount, QueueRequest
 from overnight.jobs.record import Ending
 from overnight.jobs.resume import Attach, Submit, adopt, build_unknown_text, resume
 
 REF = JobRef(service="openai", id="batch_1", conn_id="openai_default")
 SPEC = "a" * 16
 THEN = datetime(2026, 11, 1, tzinfo=UTC)
+WAITING = QueueRequest(service="openai", conn_id="openai_default", queue="m", name="n", amount=Amount(), since=THEN)
 KEPT = (
     "More items are without a result than allowed_failures=0 permits. {}, listed in this task's XCom. Raise "
     "allowed_failures and clear the task to go on with them, and submit only the others again."
@@ -121,6 +123,10 @@ def test_failures_that_are_counted_alone_decide() -> None:
         (
             lambda: resume(record(ref=None), None, SPEC),
             Submit(3, "the last try ended before it recorded a job"),
+        ),
+        (
+            lambda: resume(record(ref=None, queued=WAITING), None, SPEC),
+            Submit(3, "its job has waited for room in the queue"),
         ),
         (
             lambda: resume(record(ending=Ending.FINISHED), None, SPEC),

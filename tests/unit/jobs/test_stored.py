@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import stat
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -92,6 +95,34 @@ class TestFileRecordStore:
             store.set(JobRecord.intent(KEY.model_copy(update={"generation": 1})))
         assert store.get() == first
         assert [path.name for path in tmp_path.iterdir()] == ["job.json"]
+
+    def test_the_file_and_then_its_folder_are_on_the_disk_when_a_write_returns(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "job.json"
+        record = JobRecord.intent(KEY)
+        synced: list[tuple[bool, bool]] = []
+        temporary: list[str] = []
+
+        def sync(handle: int) -> None:
+            is_folder = stat.S_ISDIR(os.fstat(handle).st_mode)
+            if not is_folder:
+                temporary.extend(one.name for one in tmp_path.iterdir())
+                assert JobRecord.model_validate_json((tmp_path / temporary[0]).read_bytes()) == record
+            synced.append((is_folder, path.exists()))
+
+        monkeypatch.setattr("os.fsync", sync)
+        FileRecordStore(path).set(record)
+        assert synced == [(False, False), (True, True)]
+        # Hidden, so that nobody who lists the folder takes it for a record.
+        assert temporary[0].startswith(".job.json-")
+        assert temporary[0].endswith(".tmp")
+        assert path.read_text() == record.model_dump_json(indent=2)
+
+    def test_what_is_no_record_is_said_with_its_place(self, tmp_path: Path) -> None:
+        (tmp_path / "job.json").write_bytes(b"{}")
+        with pytest.raises(SpecError, match=re.escape(str(tmp_path / "job.json"))):
+            FileRecordStore(tmp_path / "job.json").get()
 
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"{}", b'{"generation": "x"}', b"\xff"])
     def test_what_is_no_record_is_not_taken_for_absent(self, tmp_path: Path, content: bytes) -> None:

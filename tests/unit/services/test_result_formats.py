@@ -223,3 +223,33 @@ def test_any_error_is_a_rejection_with_bounded_texts(error: Any) -> None:
     rejection = to_rejection(error, "ours")
     assert 0 < len(rejection.code) <= 100
     assert 0 < len(rejection.reason) <= 500
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (None, Rejection("own", "the service gave no message")),
+        ("", Rejection("own", "the service gave no message")),
+        ("late", Rejection("own", "late")),
+        (["late"], Rejection("own", "['late']")),
+        ({"code": "c", "message": "m"}, Rejection("c", "m")),
+        ({"code": None, "errorCode": "", "error_code": {}, "type": [], "status": 0}, Rejection("0", '{"code":null')),
+        ({"message": None, "detail": "d"}, Rejection("own", "d")),
+        ({"error": {"code": "inner", "message": "m"}}, Rejection("inner", "m")),
+        ({"error": {"message": "m"}}, Rejection("own", "m")),
+        ({"code": 7, "error": {"code": "inner", "message": "m"}}, Rejection("7", "m")),
+        ({"x": 1}, Rejection("own", '{"x":1}')),
+    ],
+)
+def test_an_error_is_read_by_whatever_names_its_code_and_message_have(error: Any, expected: Rejection) -> None:
+    found = to_rejection(error, "own")
+    assert found.code == expected.code
+    assert found.reason.startswith(expected.reason)
+
+
+def test_what_a_service_says_is_cut_to_a_bounded_length() -> None:
+    long = "x" * 10_000
+    for error in (long, {"code": long, "message": long}, {long: long}, {"code": long, "error": {"message": long}}):
+        found = to_rejection(error, "own")
+        assert len(found.code) <= 110
+        assert 400 <= len(found.reason) <= 510
