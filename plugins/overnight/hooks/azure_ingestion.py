@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk.log import mask_secret
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from overnight.hooks.connection import Verify, read_address, read_extra
+from overnight.hooks.connection import Timeout, Verify, read_address, read_extra
 from overnight.hooks.job import JobHook
 from overnight.jobs.client import JobClient
 from overnight.services.azure_ingestion.answers import list_jobs
@@ -46,7 +46,7 @@ class AzureIngestionExtra(BaseModel):
     )
     embedding_deployment_name: str | None = None
     api_version: str = API_VERSION
-    timeout: float = 60.0
+    timeout: Timeout = 60.0
     verify: Verify = True
 
 

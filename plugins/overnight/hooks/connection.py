@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from overnight.errors import SpecError
+from overnight.validation import describe_faults
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -32,6 +34,9 @@ def _read_verify(value: Any) -> Any:
 Verify: TypeAlias = Annotated[bool | str, BeforeValidator(_read_verify)]
 """Whether certificates are checked, also as text; or the path of a CA file or folder."""
 
+Timeout: TypeAlias = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+"""Seconds for each read and write of a call."""
+
 ExtraT = TypeVar("ExtraT", bound=BaseModel)
 
 
@@ -46,11 +51,27 @@ def read_extra(model: type[ExtraT], extra: Mapping[str, Any], service: str, reme
     try:
         return model.model_validate(extra)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, one['loc']))}: {one['msg']}"
-            for one in error.errors(include_input=False, include_context=False, include_url=False)
-        )
+        wrong = describe_faults(error, "the extra")
         raise SpecError(f"{service}: the connection's extra cannot be used: {wrong}. {remedy}".rstrip()) from None
+
+
+def check_extra(connection: Connection) -> None:
+    """
+    Refuse an extra that is no JSON object: Airflow logs a traceback and goes on as if there were none.
+
+    :raises SpecError: it is none; the text does not quote it.
+    """
+    if not (connection.extra or "").strip():
+        return
+    try:
+        is_object = isinstance(json.loads(connection.extra or ""), dict)
+    except (ValueError, RecursionError):
+        is_object = False
+    if not is_object:
+        raise SpecError(
+            f"The connection {connection.conn_id!r} has an extra that is no JSON object. Write it as "
+            '{"name": "value"}, or leave it empty.'
+        )
 
 
 def read_address(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from airflow.sdk import BaseHook
 
 from overnight.errors import OvernightError, SpecError
+from overnight.hooks.connection import check_extra
 from overnight.jobs import JobRef
 from overnight.jobs.client import JobClient
 from overnight.jobs.service import Service
@@ -66,11 +67,13 @@ class JobHook(BaseHook, ABC, Generic[ServiceT]):
     def client(self) -> JobClient[ServiceT]:
         """Look the connection up, blocking, and return a client. For workers."""
         connection = self.get_connection(self.conn_id)
+        check_extra(connection)
         return self.client_from(connection, connection.extra_dejson)
 
     async def aclient(self) -> JobClient[ServiceT]:
         """Look the connection up on the event loop and return a client. For triggerers."""
         connection = await self.aget_connection(self.conn_id)
+        check_extra(connection)
         return self.client_from(connection, await connection.aextra_dejson())
 
     def get_conn(self) -> JobClient[ServiceT]:

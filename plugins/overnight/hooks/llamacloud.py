@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from overnight.hooks.connection import Verify, read_address, read_extra
+from overnight.hooks.connection import Timeout, Verify, read_address, read_extra
 from overnight.hooks.job import JobHook
 from overnight.jobs.client import JobClient
 from overnight.services.llamacloud.answers import BATCHES
@@ -36,7 +36,7 @@ class LlamaCloudExtra(BaseModel):
     region: Region = "na"
     project_id: str | None = None
     organization_id: str | None = None
-    timeout: float = 60.0
+    timeout: Timeout = 60.0
     verify: Verify = True
 
 

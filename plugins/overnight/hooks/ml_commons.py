@@ -11,6 +11,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.log import mask_secret
 
 from overnight.errors import SpecError
+from overnight.hooks.aws import naming_aws
 from overnight.hooks.job import JobHook
 from overnight.hooks.opensearch import OpenSearchHook, parse_connection
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID
@@ -121,8 +122,9 @@ def s3_credential(aws_conn_id: str | None) -> S3Credential:
 
     :raises SpecError: it has none, or no region.
     """
-    session = AwsBaseHook(aws_conn_id=aws_conn_id).get_session()
-    found = session.get_credentials()
+    with naming_aws(aws_conn_id):
+        session = AwsBaseHook(aws_conn_id=aws_conn_id).get_session()
+        found = session.get_credentials()
     if found is None:
         raise SpecError(f"The AWS connection {aws_conn_id!r} has no keys, and the cluster needs some to read S3.")
     if not session.region_name:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from overnight.errors import SpecError
-from overnight.hooks.connection import Verify, read_address, read_extra
+from overnight.hooks.connection import Timeout, Verify, read_address, read_extra
 from overnight.hooks.job import JobHook
 from overnight.jobs.client import JobClient
 from overnight.services.openai.connection import ATTEMPTS, DEFAULT_BASE_URL, AuthStyle, OpenAIConnection
@@ -35,8 +35,8 @@ class OpenAIClientArguments(BaseModel):
     base_url: str | None = None
     organization: str | None = None
     project: str | None = None
-    timeout: float | None = None
-    max_retries: int | None = Field(default=None, ge=0)
+    timeout: Timeout | None = None
+    max_retries: int | None = Field(default=None, ge=0, le=100)
     default_headers: dict[str, str] = Field(default_factory=dict, repr=False)
 
 
@@ -59,7 +59,7 @@ class OpenAIExtra(BaseModel):
     headers: dict[str, str] = Field(
         default_factory=dict, repr=False, validation_alias=AliasChoices("secret_headers", "headers")
     )
-    timeout: float = 60.0
+    timeout: Timeout = 60.0
     verify: Verify = True
     openai_client_kwargs: OpenAIClientArguments = OpenAIClientArguments()
 

@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
 from overnight.errors import OvernightError, SpecError
-from overnight.hooks.connection import read_address, read_extra
+from overnight.hooks.connection import Timeout, check_extra, read_address, read_extra
 from overnight.ingest.write.target import OpenSearchTarget
 from overnight.transport.http import HttpTransport
 from overnight.transport.opensearch import OpenSearchConnection, ServerVersion
@@ -47,7 +47,7 @@ class OpenSearchExtra(BaseModel):
     verify_certs: bool = True
     ca_certs: str | None = None
     url_prefix: str = ""
-    timeout: float = Field(default=120.0, gt=0)
+    timeout: Timeout = 120.0
     headers: dict[str, str] = Field(
         default_factory=dict, repr=False, validation_alias=AliasChoices("secret_headers", "headers")
     )
@@ -101,11 +101,13 @@ class OpenSearchHook(BaseHook):
         :raises SpecError: the connection lacks something; the text says which field.
         """
         connection = self.get_connection(self.conn_id)
+        check_extra(connection)
         return parse_connection(connection, connection.extra_dejson, self.get_connection)
 
     async def aget_config(self) -> OpenSearchConnection:
         """Look the connection up on the event loop and return the cluster's configuration. For triggerers."""
         connection = await self.aget_connection(self.conn_id)
+        check_extra(connection)
         extra = read_extra(OpenSearchExtra, await connection.aextra_dejson(), "OpenSearch")
         auth: httpx.Auth | None = None
         if extra.is_signed:
@@ -191,9 +193,12 @@ def _signer(aws: Connection | None, extra: OpenSearchExtra) -> SigV4Auth:
     from airflow.providers.amazon.aws.hooks.base_aws import resolve_session_factory  # noqa: PLC0415
     from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper  # noqa: PLC0415
 
-    wrapped = AwsConnectionWrapper(conn=aws, region_name=extra.region_name)
-    session = resolve_session_factory()(conn=wrapped, region_name=wrapped.region_name).create_session()
-    credentials, region = session.get_credentials(), extra.region_name or session.region_name
+    from overnight.hooks.aws import naming_aws  # noqa: PLC0415
+
+    with naming_aws(extra.aws_conn_id):
+        wrapped = AwsConnectionWrapper(conn=aws, region_name=extra.region_name)
+        session = resolve_session_factory()(conn=wrapped, region_name=wrapped.region_name).create_session()
+        credentials, region = session.get_credentials(), extra.region_name or session.region_name
     if credentials is None:
         raise SpecError(
             f"No AWS credentials: neither the connection {extra.aws_conn_id!r} nor this machine's environment has any."

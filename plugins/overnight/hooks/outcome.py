@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from overnight.errors import OvernightError, QueueDeadlineError, shorten
 from overnight.jobs import JobRecord, JobRef, JobState, JobStatus, ResultManifest
+from overnight.validation import describe_faults
 
 QUEUED_KEY: Final = "queued"
 """The key of the XCom that says why a job waits, or waited, for room in its service's queue."""
@@ -60,8 +61,13 @@ def failing_for_good() -> Iterator[None]:
         raise AirflowFailException(
             f"{shorten(str(error)).rstrip('.')}. Create the connection, or name another that is there."
         ) from None
-    except (OvernightError, ValidationError) as error:
-        if isinstance(error, OvernightError) and error.retryable:
+    except ValidationError as error:
+        # Neither the values nor the exception that quotes them.
+        raise AirflowFailException(
+            f"{describe_faults(error)}. Correct what this task is given ({error.title})."
+        ) from None
+    except OvernightError as error:
+        if error.retryable:
             error.args = (shorten(str(error), MAX_REFUSAL), *error.args[1:])
             raise
         raise AirflowFailException(shorten(str(error), MAX_REFUSAL)) from error

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
-from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
+from airflow.sdk.exceptions import AirflowNotFoundException
 
-from overnight.errors import CredentialsError
+from overnight.hooks.aws import naming_aws, read_aws_extra
 from overnight.hooks.job import JobHook
 from overnight.jobs.client import JobClient
 from overnight.services.sagemaker.connection import BOTO_CONFIG, SAGEMAKER, transport
@@ -56,13 +56,14 @@ class SageMakerHook(JobHook[SageMakerTransformService]):
 
     def client_from(self, connection: Connection, extra: Mapping[str, Any]) -> JobClient[SageMakerTransformService]:
         """Return a client for the connection's account and region; boto3 is first asked by the first call."""
+        extra = read_aws_extra(extra, self.conn_id)
         facts = _Facts(
             conn_id=self.conn_id,
             conn_type=connection.conn_type,
             login=connection.login,
             password=connection.password,
             schema=connection.schema,
-            extra_dejson=dict(extra),
+            extra_dejson=extra,
         )
         return self._client(facts, extra)
 
@@ -105,14 +106,12 @@ class _Connector:
     facts: _Facts | None = field(repr=False)
 
     def __call__(self, service: str) -> Any:
-        try:
+        with naming_aws(self.conn_id):
             aws = AwsBaseHook(aws_conn_id=self.conn_id, client_type=service)
             # Its own look-up is a blocking one; here it finds the connection looked up.
             aws.conn_config = AwsConnectionWrapper(conn=self.facts)  # type: ignore[arg-type]
             # Whatever the connection's config_kwargs say comes before ours.
             return aws.get_client_type(config=BOTO_CONFIG.merge(aws.config))
-        except (AirflowException, NotImplementedError) as error:
-            raise CredentialsError(f"The AWS connection {self.conn_id!r} cannot be used: {error}") from error
 
 
 def _console(extra: Mapping[str, Any]) -> str | None:

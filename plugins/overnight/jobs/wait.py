@@ -23,6 +23,7 @@ from overnight.jobs.poller import PollEnd, Poller, PollOutcome, Wait
 from overnight.jobs.record import JobRecord
 from overnight.jobs.service import Service
 from overnight.transport.flow import Flow, Pause, bound
+from overnight.validation import describe_faults
 
 CONFIRM_WAITS: Final = (2.0, 8.0, 20.0)
 """Seconds between the polls that confirm a 404: a service's replicas, caches and gateways may lag that long."""
@@ -180,8 +181,7 @@ def describe_unexpected(error: BaseException) -> str:
     """Return one bounded line for an exception that is none of this package's: its type and its message."""
     if isinstance(error, ValidationError):
         # pydantic's own text quotes the input, which may be the whole answer.
-        first = error.errors(include_url=False, include_input=False)[0]
-        return shorten(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", 500)
+        return shorten(describe_faults(error), 500)
     return shorten(f"{type(error).__name__}: {error}", 500)
 
 

@@ -14,6 +14,7 @@ from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.jobs import ResultManifest
 from overnight.operators.parameters import check_parameters, require_truth
+from overnight.validation import describe_faults, parse_parameter
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -66,7 +67,7 @@ class ChunkDocumentsOperator(BaseOperator):
                     f"No file matches {self.documents!r}; check the address and the connection's rights. Where there "
                     f"may be no files, set allow_empty. {listing.remark}".rstrip()
                 )
-            report = cut(uris, self.target, ChunkConfig.model_validate(self.config or {}), storage)
+            report = cut(uris, self.target, parse_parameter(ChunkConfig, self.config or {}, "config"), storage)
         self.log.info("%d documents of %d files: %d chunks.", report.documents, len(uris), report.chunks)
         if report.empty:
             self.log.warning("%d documents have no text: %s …", report.empty, ", ".join(report.empty_ids))
@@ -84,6 +85,6 @@ class ChunkDocumentsOperator(BaseOperator):
         except ValidationError as error:
             raise SpecError(
                 "documents is neither an address nor the XCom of a task that collected results. Give such a task a "
-                f"results_uri. {error}"
-            ) from error
+                f"results_uri. {describe_faults(error)}"
+            ) from None
         return manifest.uris("output")

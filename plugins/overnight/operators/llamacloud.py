@@ -22,6 +22,7 @@ from overnight.services.llamacloud.results import Content, collect
 from overnight.services.llamacloud.service import LlamaCloudService
 from overnight.services.llamacloud.spec import JobType, Limits, LlamaCloudBatchSpec, MetadataValue
 from overnight.storage import redact
+from overnight.validation import parse_parameter
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -140,7 +141,7 @@ class LlamaCloudBatchOperator(JobOperator[LlamaCloudBatchSpec]):
         hook = LlamaCloudHook(
             self.conn_id,
             storage=connected_storage(self.aws_conn_id),
-            limits=Limits.model_validate(self.limits or {}),
+            limits=parse_parameter(Limits, self.limits or {}, "limits"),
             results_uri=self.results_uri,
             content=self.content,
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import BaseOperator
 
-from overnight.errors import JobFailedError, SpecError
+from overnight.errors import JobFailedError, SpecError, shorten
 from overnight.hooks.openai import OpenAIHook
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
@@ -23,6 +23,7 @@ from overnight.services.openai.service import OpenAIBatchService, content
 from overnight.services.result_formats import load_result_formats
 from overnight.storage import get_scheme
 from overnight.transport.http import HttpTransport
+from overnight.validation import parse_parameter
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -229,7 +230,7 @@ def _count_results(source: object) -> int | None:
     results = source.get("results") if isinstance(source, Mapping) else None
     if not isinstance(results, Mapping):
         return None
-    manifest = ResultManifest.model_validate(results)
+    manifest = parse_parameter(ResultManifest, results, "the results of a source")
     uris = [uri for kind in RESULT_KINDS for uri in manifest.uris(kind)]
     # Those of several rounds are written by Overnight, and what no round has a result for has no line in them.
     return count_results(manifest) if all(get_scheme(uri) == "openai" for uri in uris) else None
@@ -240,8 +241,8 @@ def _get_uris(item: Any) -> Any:
         return item
     results = item.get("results")
     if not isinstance(results, Mapping):
-        raise SpecError(f"A source is neither a URI nor the XCom of a job that has ended: {item!r}")
-    manifest = ResultManifest.model_validate(results)
+        raise SpecError(f"A source is neither a URI nor the XCom of a job that has ended: {shorten(repr(item), 200)}")
+    manifest = parse_parameter(ResultManifest, results, "the results of a source")
     uris = [uri for kind in RESULT_KINDS for uri in manifest.uris(kind)]
     if not uris:
         raise SpecError(f"{manifest.ref} has no result files to load.")

@@ -26,6 +26,7 @@ from overnight.services.openai.service import OpenAIBatchService, OpenAIBatchSpe
 from overnight.services.openai.tokens import find_counter
 from overnight.storage import redact
 from overnight.transport.http import HttpTransport
+from overnight.validation import parse_parameter
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -112,7 +113,7 @@ class OpenAIBatchInputOperator(BaseOperator):
                     f"No file matches {self.documents!r}; check the address and the connection's rights. Where there "
                     f"may be no documents, set allow_empty. {listing.remark}".rstrip()
                 )
-            template = RequestTemplate.model_validate(self.template)
+            template = parse_parameter(RequestTemplate, self.template, "template")
             prices = PriceTable.of(self.prices, storage)
             counter = find_counter(template.model)
             built = build(
@@ -120,7 +121,7 @@ class OpenAIBatchInputOperator(BaseOperator):
                 template,
                 self.target,
                 storage=storage,
-                limits=Limits.model_validate(self.limits or {}),
+                limits=parse_parameter(Limits, self.limits or {}, "limits"),
                 on_bad=self.on_bad_document,
                 counter=counter,
             )
@@ -234,7 +235,7 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         hook = OpenAIHook(
             self.conn_id,
             storage=connected_storage(self.aws_conn_id),
-            limits=Limits.model_validate(self.limits or {}),
+            limits=parse_parameter(Limits, self.limits or {}, "limits"),
         )
         return hook.client()
 
@@ -328,7 +329,7 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         return resubmit
 
     def _measure(self, spec: OpenAIBatchSpec) -> OpenAIBatchSpec:
-        return spec.measured(connected_storage(self.aws_conn_id), Limits.model_validate(self.limits or {}))
+        return spec.measured(connected_storage(self.aws_conn_id), parse_parameter(Limits, self.limits or {}, "limits"))
 
 
 class OpenAIBatchResultsOperator(BaseOperator):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from overnight.errors import shorten
 from overnight.ingest.report.load_report import LoadReport
 from overnight.jobs import JobRef, JobState, JobStatus, ResultManifest
+from overnight.validation import parse_parameter
 
 _MAX_TEXT = 500
 
@@ -52,9 +53,10 @@ class JobReport(BaseModel):
 
         :param queued: What it left about the job's wait for room, as :func:`overnight.hooks.outcome.build_queued`.
         """
-        ref = JobRef.model_validate(outcome["ref"])
-        status = JobStatus.model_validate(outcome["status"]) if outcome.get("status") else None
-        results = ResultManifest.model_validate(outcome["results"]) if outcome.get("results") else None
+        ref = parse_parameter(JobRef, outcome["ref"], "ref of a job's XCom")
+        found, files = outcome.get("status"), outcome.get("results")
+        status = parse_parameter(JobStatus, found, "status of a job's XCom") if found else None
+        results = parse_parameter(ResultManifest, files, "results of a job's XCom") if files else None
         detail = results.detail if results is not None else {}
         model, seconds = detail.get("model"), detail.get("seconds")
         has_failed = status is not None and status.state is not JobState.SUCCEEDED

@@ -16,6 +16,7 @@ from overnight.operators.load import REPORT_KEY
 from overnight.operators.parameters import check_parameters, require_mapping
 from overnight.templates.report import Excluded, JobReport, PartReport, PipelineReport
 from overnight.templates.report_page import render
+from overnight.validation import parse_parameter
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -146,7 +147,7 @@ class PipelineReportOperator(BaseOperator):
 
 def _get_excluded(context: Context, reference: _Reference | None) -> Excluded | None:
     found = reference.pull(context) if reference is not None else None
-    return Excluded.model_validate(found) if found is not None else None
+    return parse_parameter(Excluded, found, "the XCom of a step before") if found is not None else None
 
 
 def _load_report(found: Mapping[str, Any], submitted: int) -> LoadReport:
@@ -155,4 +156,4 @@ def _load_report(found: Mapping[str, Any], submitted: int) -> LoadReport:
     if found.get("engine") == "server":
         # It fails as a whole for one bad line, so one that did not fail has indexed every line.
         return LoadReport(index="", submitted=submitted, indexed=submitted)
-    return LoadReport.model_validate(found.get("report", found))
+    return parse_parameter(LoadReport, found.get("report", found), "the XCom of a load")

@@ -39,6 +39,7 @@ from overnight.errors import (
     RequestRefusedError,
     ServiceError,
     UnavailableError,
+    shorten,
 )
 from overnight.transport.flow import TimeIsUpError, Transport, call_within
 
@@ -166,6 +167,15 @@ class AwsTransport(Transport[AwsCall, dict[str, Any]]):
             ) from None
         except (BotoCoreError, ClientError, ResponseParserError) as error:
             raise to_service_error(error, call, self._explain) from error
+        except OSError as error:
+            where = f"{call.service} {call.operation}"
+            if error.filename is None:
+                raise UnavailableError(f"{where}: {shorten(str(error), MAX_MESSAGE)}") from error
+            # Credentials are read when they are first needed: a web identity's token, say.
+            raise ConnectionConfigError(
+                f"{where}: {error.filename}: {error.strerror}. The AWS connection, or this "
+                "machine's AWS configuration, names this file; put it there on every worker and triggerer."
+            ) from None
 
     def _send(self, call: AwsCall) -> dict[str, Any]:
         method = getattr(self._client(call.service), xform_name(call.operation))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -46,6 +47,10 @@ MAX_BACKOFF: Final = 30.0
 """Seconds between two attempts where the server does not name a time."""
 TIMEOUTS_PER_CALL: Final = 5.0
 """How many times its time-out one attempt of a call may take as a whole."""
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A header's name: https://www.rfc-editor.org/rfc/rfc9110#name-tokens."""
+_FRAMING: Final = frozenset({"connection", "content-encoding", "content-length", "te", "trailer", "transfer-encoding",
+                             "upgrade"})  # fmt: skip
 SLOWEST_STREAM: Final = 1 << 16
 """Bytes of a file that have to arrive in the time of one whole call."""
 
@@ -398,7 +403,7 @@ class HttpTransport(Transport[HttpCall, Any]):
         jitter = random.uniform(0, self._backoff)  # noqa: S311 - spreads load, guards nothing
         asked = error.retry_after if isinstance(error, TransientError) else None
         if asked is None:
-            return min(self._backoff * 2.0 ** (attempt - 1), MAX_BACKOFF) + jitter
+            return min(self._backoff * 2.0 ** min(attempt - 1, 10), MAX_BACKOFF) + jitter
         # Not before the time asked for, and not all clients at the same moment after it.
         return asked + jitter
 
@@ -459,8 +464,17 @@ def parse_address(address: str, service: str) -> httpx.URL:
 
 
 def check_headers(headers: Mapping[str, str], service: str) -> None:
-    """Refuse, without quoting it, a value from a connection that cannot be a header's."""
+    """
+    Refuse, without quoting it, what a connection has as a header and cannot be one.
+
+    :raises SpecError: a name is no token of HTTP, or says how the request is framed; a value cannot be sent.
+    """
     for name, value in headers.items():
+        if not _TOKEN.fullmatch(name) or name.lower() in _FRAMING:
+            raise SpecError(
+                f"{service}: the connection's headers have the name {shorten(ascii(name), 100)}, which is no header's "
+                "or is set by each call itself. Leave it out."
+            )
         if not value.isascii() or not value.isprintable() or value != value.strip() or not value:
             # Said here, without the value: h11's own error would quote it.
             raise SpecError(

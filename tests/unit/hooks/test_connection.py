@@ -161,7 +161,7 @@ def test_an_extra_of_another_type_ends_in_a_client_or_a_refusal(
     try:
         assert get_address(hook) == "https://api.example.com"
     except SpecError as refusal:
-        assert "the connection's extra cannot be used" in str(refusal)  # noqa: PT017 - either is fine
+        assert "extra" in str(refusal)  # noqa: PT017 - either is fine
 
 
 @pytest.mark.parametrize("as_uri", [False, True])

@@ -17,6 +17,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from overnight.errors import SpecError, shorten
+from overnight.validation import describe_faults
 
 NEEDED: Final = ("batch_predict", "batch_predict_status")
 """Actions without which no job runs; ``predict`` and ``cancel_batch_predict`` may be left out."""
@@ -123,10 +124,7 @@ def read_config(config: Mapping[str, Any]) -> SageMakerConnector | OpenAIConnect
     try:
         return _CONFIG.validate_python(config)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors(include_input=False)
-        )
-        raise SpecError(f"The connector's config is wrong: {wrong}.") from None
+        raise SpecError(f"The connector's config is wrong: {describe_faults(error, 'config')}.") from None
 
 
 def read_blueprint(blueprint: str | Path | Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final, NotRequired, TypeVar
 
@@ -13,6 +13,7 @@ from overnight.errors import MAX_TEXT, UnavailableError, shorten
 from overnight.services.sagemaker.connection import S3, SAGEMAKER
 from overnight.transport.aws import AwsCall
 from overnight.transport.flow import Flow
+from overnight.validation import describe_faults
 
 _CONFIG: Final = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
 
@@ -129,15 +130,8 @@ def _check(adapter: TypeAdapter[Any], answer: Any, call: AwsCall) -> dict[str, A
     try:
         checked: dict[str, Any] = adapter.validate_python(answer)
     except ValidationError as error:
+        faults = shorten(describe_faults(error), 500)
         raise UnavailableError(
-            f"{call.service} {call.operation}: the answer is not the documented one ({shorten(_describe(error), 500)})."
+            f"{call.service} {call.operation}: the answer is not the documented one ({faults})."
         ) from None
     return checked
-
-
-def _describe(error: ValidationError) -> str:
-    def parts() -> Iterator[str]:
-        for problem in error.errors(include_input=False, include_url=False):
-            yield f"{'.'.join(map(str, problem['loc'])) or 'the whole'}: {problem['msg']}"
-
-    return "; ".join(parts())
