@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from airflow.sdk import DAG, get_current_context, task
 from pydantic import Field
 
 from overnight.operators.azure_ingestion import AzureIngestionJobOperator
+from overnight.services.azure_ingestion.service import AzureIngestionService
 from overnight.services.azure_ingestion.spec import CompletionAction
-from overnight.templates.params import AllowedFailures, TemplateConfig
+from overnight.templates.params import AllowedFailures, TemplateConfig, counted_by
 from overnight.templates.steps import TAGS, pipeline_dag
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,17 @@ class AzureIngestionJobConfig(TemplateConfig):
     )
     poll_seconds: float = Field(default=60.0, ge=0.1, title="Poll every … seconds")
     deadline_hours: float = Field(default=24.0, ge=0.01, title="Deadline in hours")
+    budget: Annotated[dict[str, int] | None, counted_by(AzureIngestionService)] = Field(
+        default=None,
+        title="Budget",
+        description=(
+            'How many jobs of the resource may be unfinished at a time: {"jobs": 2}. Others wait for their turn. '
+            "Empty: what the service takes."
+        ),
+    )
+    queue_hours: float = Field(
+        default=24.0, ge=0.01, title="Queue deadline", description="Hours a job may wait for room in the queue."
+    )
     azure_conn_id: str = Field(default="azure_openai_default", title="Azure OpenAI connection")
 
 
@@ -76,7 +88,11 @@ def azure_ingestion_job(
         def configure() -> dict[str, Any]:
             """Check the run's params before anything is paid for."""
             run = defaults.render(get_current_context())
-            return {**run.model_dump(mode="json"), "deadline_seconds": run.deadline_hours * 3_600}
+            return {
+                **run.model_dump(mode="json"),
+                "deadline_seconds": run.deadline_hours * 3_600,
+                "queue_deadline_seconds": run.queue_hours * 3_600,
+            }
 
         @task
         def report(outcome: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,6 +111,8 @@ def azure_ingestion_job(
             allowed_failures=settings["allowed_failures"],
             poll_interval=settings["poll_seconds"],
             deadline=settings["deadline_seconds"],
+            budget=settings["budget"],
+            queue_deadline=settings["queue_deadline_seconds"],
             conn_id=settings["azure_conn_id"],
             deferrable=deferrable,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Self, cast
+from typing import Annotated, Any, Final, Self, cast
 
 from airflow.sdk import BaseOperator, Context, XComArg, task_group
 from pydantic import Field, model_validator
@@ -15,8 +15,9 @@ from overnight.operators.load import OpenSearchLoadOperator
 from overnight.operators.openai import OpenAIBatchInputOperator, OpenAIBatchOperator
 from overnight.services.openai.dimension import MODELS, PROBE_TEXT, check_dimension, find_dimension
 from overnight.services.openai.input import OnBadDocument
+from overnight.services.openai.service import OpenAIBatchService
 from overnight.services.openai.template import RequestTemplate
-from overnight.templates.params import AllowedFailures, TemplateConfig, run_folder
+from overnight.templates.params import AllowedFailures, TemplateConfig, counted_by, run_folder
 from overnight.templates.steps import report_and_verify
 from overnight.transport.http import HttpTransport
 
@@ -89,7 +90,7 @@ class EmbeddingConfig(TemplateConfig):
     batch_requests: int = Field(
         default=50_000, ge=1, title="Requests per batch", description="More documents than this become several batches."
     )
-    budget: dict[str, int] | None = Field(
+    budget: Annotated[dict[str, int] | None, counted_by(OpenAIBatchService)] = Field(
         default=None,
         title="Budget",
         description=(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from airflow.sdk import DAG, Context, TriggerRule, get_current_context, task
 from pydantic import Field
 
 from overnight.operators.chunks import ChunkDocumentsOperator
 from overnight.operators.llamacloud import LlamaCloudBatchOperator
+from overnight.services.llamacloud.service import LlamaCloudService
 from overnight.templates.embedding import EmbeddingConfig, configure_run, embed_and_load
-from overnight.templates.params import AllowedFailures
+from overnight.templates.params import AllowedFailures, counted_by
 from overnight.templates.steps import TAGS, create_index, pipeline_dag
 
 
@@ -31,6 +32,14 @@ class LlamaCloudParseToIndexConfig(EmbeddingConfig):
         default=0,
         title="Allowed file failures",
         description="How many files may fail to parse: a count, ratio or '5%'.",
+    )
+    parse_budget: Annotated[dict[str, int] | None, counted_by(LlamaCloudService)] = Field(
+        default=None,
+        title="Parse budget",
+        description=(
+            'How many batches of the LlamaCloud account may be unfinished at a time: {"jobs": 2}. Others wait for '
+            "their turn, up to the queue deadline. Empty: what the service takes."
+        ),
     )
     llamacloud_conn_id: str = Field(default="llamacloud_default", title="LlamaCloud connection")
 
@@ -86,6 +95,8 @@ def llamacloud_parse_to_index(
             allowed_failures=settings["allowed_file_failures"],
             poll_interval=settings["poll_seconds"],
             deadline=settings["deadline_seconds"],
+            budget=settings["parse_budget"],
+            queue_deadline=settings["queue_deadline_seconds"],
             conn_id=settings["llamacloud_conn_id"],
             allow_empty=settings["allow_empty"],
             aws_conn_id=settings["aws_conn_id"],

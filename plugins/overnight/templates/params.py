@@ -16,6 +16,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from overnight.hooks.executor import require_shared
 from overnight.hooks.outcome import failing_for_good
 from overnight.jobs.allowance import Allowance
+from overnight.jobs.queue import Budget
+from overnight.jobs.service import Service
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -28,6 +30,17 @@ def _checked(value: float | str) -> float | str:
 
 AllowedFailures: TypeAlias = Annotated[int | float | str, AfterValidator(_checked)]
 """A count, a ratio or a percentage, refused by ``configure`` when it is none."""
+
+
+def counted_by(service: type[Service[Any]]) -> AfterValidator:
+    """Return the check that a budget is one, and in units that a service's queue is counted in."""
+
+    def check(value: dict[str, int] | None) -> dict[str, int] | None:
+        Budget.parse(value).check_units(service.name, service.queue_units)
+        return value
+
+    return AfterValidator(check)
+
 
 RUN_FACTS: Final = frozenset(
     {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from airflow.sdk import DAG, BaseOperator, Context, TriggerRule, XComArg, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
@@ -18,7 +18,8 @@ from overnight.operators.ml_commons import (
 from overnight.operators.ml_commons_ingest import MLCommonsBatchIngestOperator
 from overnight.operators.sagemaker import SageMakerBatchTransformOperator
 from overnight.operators.transform_plan import ListTransformInputsOperator, PlanTransformLoadsOperator
-from overnight.templates.params import AllowedFailures, TemplateConfig, run_folder
+from overnight.services.sagemaker.service import SageMakerTransformService
+from overnight.templates.params import AllowedFailures, TemplateConfig, counted_by, run_folder
 from overnight.templates.steps import TAGS, create_index, pipeline_dag, report_and_verify
 
 Via = Literal["sagemaker", "ml_commons"]
@@ -86,6 +87,17 @@ class S3SageMakerToIndexConfig(TemplateConfig):
     deadline_hours: float = Field(
         default=25.0, ge=0.01, title="Deadline", description="Hours the job may take at most."
     )
+    budget: Annotated[dict[str, int] | None, counted_by(SageMakerTransformService)] = Field(
+        default=None,
+        title="Budget",
+        description=(
+            'What may be at work at a time, of all jobs: {"instances": 4} of the type, or "jobs" (via ML Commons only '
+            '"jobs"). Others wait for their turn. Empty: what the service takes.'
+        ),
+    )
+    queue_hours: float = Field(
+        default=24.0, ge=0.01, title="Queue deadline", description="Hours a job may wait for room in the queue."
+    )
     opensearch_conn_id: str = Field(default="opensearch_default", title="OpenSearch connection")
     aws_conn_id: str = Field(default="aws_default", title="AWS connection")
 
@@ -142,6 +154,7 @@ def s3_sagemaker_to_index(
                 "run_uri": run_uri,
                 "output_uri": f"{run_uri}/outputs/",
                 "deadline_seconds": run.deadline_hours * 3600,
+                "queue_deadline_seconds": run.queue_hours * 3600,
                 "connector_name": f"overnight-{dag_id}-{run.model_name}",
                 "connector": run.connector(f"overnight-{dag_id}-{run.model_name}"),
                 "request": {
@@ -196,6 +209,8 @@ def _transform(via: Via, blueprint: Any, settings: Any, manifest: Any, deferrabl
     waiting = {
         "poll_interval": settings["poll_seconds"],
         "deadline": settings["deadline_seconds"],
+        "budget": settings["budget"],
+        "queue_deadline": settings["queue_deadline_seconds"],
         "allowed_failures": settings["allowed_failures"],
         "deferrable": deferrable,
         "pre_execute": skip_without_inputs,

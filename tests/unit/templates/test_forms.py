@@ -106,3 +106,40 @@ def test_what_a_run_pays_for_comes_after_what_is_checked(name: str) -> None:
         upstream = dag.get_task(task_id).get_flat_relative_ids(upstream=True)
         assert "configure" in upstream
         assert "create_index" in upstream or name == "azure_ingestion_job"
+
+
+JOBS = {
+    "azure_ingestion_job": ("ingest", "budget"),
+    "llamacloud_parse_to_index": ("parse", "parse_budget"),
+    "mlcommons_batch_predict_to_index": ("transform", "budget"),
+    "openai_batch_to_index": ("batch.embed", "budget"),
+    "s3_sagemaker_to_index": ("transform", "budget"),
+}
+"""The task whose job waits for room, and the field of its budget."""
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_job_of_every_pipeline_takes_its_budget_and_queue_deadline_from_the_form(name: str) -> None:
+    task_id, field = JOBS[name]
+    task: Any = project_dag(name).get_task(task_id)
+    given = (
+        task.partial_kwargs if task.is_mapped else {each: getattr(task, each) for each in ("budget", "queue_deadline")}
+    )
+    assert (given["budget"].key, given["queue_deadline"].key) == (field, "queue_deadline_seconds")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("budget", [{"records": 0}, {"pages": 3}, {"jobs": 1, "tokens_or_so": 3}], ids=str)
+def test_a_budget_that_is_none_is_refused_before_anything_is_paid_for(name: str, budget: dict[str, int]) -> None:
+    field = JOBS[name][1]
+    with pytest.raises(AirflowFailException, match=rf"(?s){field}.*is no budget"):
+        project_config(name).render(context(name, **{field: budget}))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_budget_in_a_unit_that_the_queue_is_not_counted_in_is_refused_there_too(name: str) -> None:
+    field = JOBS[name][1]
+    unit = "instances" if name == "openai_batch_to_index" else "tokens"
+    with pytest.raises(AirflowFailException, match=f"is not counted in {unit}"):
+        project_config(name).render(context(name, **{field: {unit: 3}}))
+    assert getattr(project_config(name).render(context(name, **{field: {"jobs": 3}})), field) == {"jobs": 3}
