@@ -17,7 +17,7 @@ import pytest
 
 @dataclass
 class Shop:
-    """The orders, and what the shop is told to do with them."""
+    """The orders, and what the shop does with them."""
 
     url: str = ""
     orders: list[dict[str, Any]] = field(default_factory=list)

@@ -1,7 +1,7 @@
 """
 ``python -m soak``: many runs over all services while processes are killed and a fifth of all calls fails.
 
-At the end the faults stop, every run is seen through to its end, and what the services and the index hold is judged.
+At the end the faults stop, every run is seen through to its end, and what the services and the index hold is checked.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main(
         servers.set_faults({})
         timeline.note(f"no more faults after {killer.count} kills and {len(runs.all)} runs")
         see_through(runs, keeping)
-        violations = judge(servers, runs)
+        violations = evaluate(servers, runs)
         report(violations, runs, timeline, seed)
     sys.exit(1 if violations else 0)
 
@@ -124,7 +124,7 @@ def see_through(runs: Runs, keeping: Future[None]) -> None:
         time.sleep(LOOK_SECONDS)
 
 
-def judge(servers: Servers, runs: Runs) -> list[Violation]:
+def evaluate(servers: Servers, runs: Runs) -> list[Violation]:
     """Hold what the services and the index have against what was wanted."""
     wanted = list_wanted(runs.all)
     found = servers.list_jobs()
@@ -140,12 +140,12 @@ def judge(servers: Servers, runs: Runs) -> list[Violation]:
     violations += [Violation(f"azure: the index {name} is nobody's") for name in indexes - jobs]
     violations += [Violation(f"ml_commons: an ingestion still runs: {task}") for task in servers.list_ingest_tasks()]
     for run in runs.all:
-        violations += runs.judge(run)
+        violations += runs.evaluate(run)
     return violations
 
 
 def report(violations: list[Violation], runs: Runs, timeline: Timeline, seed: int) -> None:
-    """Print the judgement; for each run that a violation is about, its timeline."""
+    """Print the violations; for each run that a violation is about, its timeline."""
     clears = sum(run.clears for run in runs.all)
     jobs = len(list_wanted(runs.all))
     timeline.note(f"{len(runs.all)} runs, {jobs} jobs, {clears} clears, {len(violations)} violations")

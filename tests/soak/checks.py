@@ -1,5 +1,5 @@
 """
-The judgement of a soak: what the services and the index hold, against what was wanted.
+The checks at the end of a soak: what the services and the index hold, against what was wanted.
 
 Nothing here asks Airflow or the package whether all went well; a report is only compared with the other evidence.
 """

@@ -138,12 +138,12 @@ class Runs:
             if state == "failed":
                 self._clear(run)
 
-    def judge(self, run: SoakRun) -> list[Violation]:
+    def evaluate(self, run: SoakRun) -> list[Violation]:
         """Hold a run's index and report against what went in."""
         if run.state != "success":
             return [Violation(f"{run.name} is {run.state}: {self.describe(run)}", run.name)]
         if run.planned.dag_id == "soak_azure":
-            return self._judge_azure(run)
+            return self._evaluate_azure(run)
         report = run.run.xcom("report")
         bucket, _, key = str(report["uri"]).removeprefix("s3://").partition("/")
         stored = orjson.loads(self._read(bucket, key))
@@ -248,7 +248,7 @@ class Runs:
         said = [str(entry.get("event")) for entry in log if isinstance(entry, dict) and entry.get("level") == "error"]
         return said[-1][:300] if said else "(its log has no error: its process died)"
 
-    def _judge_azure(self, run: SoakRun) -> list[Violation]:
+    def _evaluate_azure(self, run: SoakRun) -> list[Violation]:
         report = run.run.xcom("report", map_index=-1)
         chunks = self._servers.list_chunks(report["index"])
         violations = check_chunks(run.name, set(files(BLOBS)), chunks)

@@ -1,4 +1,4 @@
-"""OpenAI emulators with a temper each: a fault belongs to one of them, so that scenarios can run side by side."""
+"""OpenAI emulators with faults of their own: a fault belongs to one of them, so that scenarios can run side by side."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def digest_header(body: bytes | memoryview) -> dict[str, str]:
 
 
 class Credentials(Protocol):
-    """What botocore's credentials have in common; those that lapse renew themselves here."""
+    """What botocore's credentials have in common; those that expire renew themselves here."""
 
     def get_frozen_credentials(self) -> ReadOnlyCredentials:
         """Return a key, a secret and perhaps a token that are valid now."""
@@ -35,7 +35,7 @@ class SigV4Auth(httpx.Auth):
     Sign every request, with the body's digest in it, as
     https://docs.aws.amazon.com/opensearch-service/latest/developerguide/serverless-clients.html asks for.
 
-    The credentials are asked for at each request, so those that lapse are renewed in time. On an event loop that
+    The credentials are asked for at each request, so those that expire are renewed in time. On an event loop that
     happens in a thread, since renewing them is a blocking call. A request that comes with :func:`digest_header` is
     signed without reading its body.
 

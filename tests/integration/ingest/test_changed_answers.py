@@ -1,5 +1,5 @@
 """
-Loads into a real OpenSearch through a proxy that changes the answers to ``_bulk``. The judge is the index.
+Loads into a real OpenSearch through a proxy that changes the answers to ``_bulk``. The index is what is checked.
 
 What is between a load and a node (a load balancer, an ingest pipeline) can reorder, lose, double and throttle items,
 and lose whole answers. Which items are changed is random, from a seed.

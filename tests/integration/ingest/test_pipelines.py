@@ -1,4 +1,4 @@
-"""Loads through real ingest pipelines and into special indices. The judge is the index."""
+"""Loads through real ingest pipelines and into special indices. The index is what is checked."""
 
 from __future__ import annotations
 

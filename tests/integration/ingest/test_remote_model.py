@@ -1,5 +1,5 @@
 """
-A load through a pipeline with a remote model: dropped, failed and throttled documents. The judge is the index.
+A load through a pipeline with a remote model: dropped, failed and throttled documents. The index is what is checked.
 
 While developing, ``OVERNIGHT_TEST_ML_COMMONS_URL`` and ``OVERNIGHT_TEST_ML_COMMONS3_URL`` name nodes with ML Commons
 that already run.

@@ -1,7 +1,7 @@
 """
 ``https://api.openai.com`` on this machine, for a Java process whose code has that address written into it.
 
-The process is told to use a proxy and to trust a certificate of ours; the proxy is the server. It takes no privileged
+The process is set to use a proxy and to trust a certificate of ours; the proxy is the server. It takes no privileged
 port, and no change to the machine.
 """
 

@@ -31,7 +31,7 @@ DOCUMENTS = 40
 
 @pytest.fixture
 def openai_url(tmp_path: Path) -> Iterator[str]:
-    """An emulator of the test's own: the peak of its queue is judged."""
+    """An emulator of the test's own: the peak of its queue is compared."""
     starting = launch("openai", tmp_path / "emulator", free_port())
     process = start(starting)
     try:

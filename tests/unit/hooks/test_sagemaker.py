@@ -75,13 +75,13 @@ def test_a_triggerer_gets_the_same_client_without_blocking(connect: Any) -> None
     assert asyncio.run(get()).meta.region_name == "eu-west-1"
 
 
-@pytest.mark.parametrize("colour", ["sync", "async"])
-def test_without_the_connection_botos_own_chain_is_used(monkeypatch: pytest.MonkeyPatch, colour: str) -> None:
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_without_the_connection_botos_own_chain_is_used(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-gov-west-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "FROMENV")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     hook = SageMakerHook("aws_absent")
-    client = hook.client() if colour == "sync" else asyncio.run(hook.aclient())
+    client = hook.client() if mode == "sync" else asyncio.run(hook.aclient())
     assert boto(client)._request_signer._credentials.access_key == "FROMENV"
     assert client.service.console_url(REF) == (
         "https://console.amazonaws-us-gov.com/sagemaker/home?region=us-gov-west-1#/transform-jobs/job-1"

@@ -1,4 +1,4 @@
-"""A server with the few OpenSearch calls that a load makes, which can be told to misbehave."""
+"""A server with the few OpenSearch calls that a load makes, which a test can make misbehave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Against a real server that can be told to misbehave, with real bytes."""
+"""Against a real server that a test can make misbehave, with real bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A soak that ends clean means something only if the judgement notices what must not be."""
+"""A soak that ends clean means something only if the checks notice what must not be."""
 
 from __future__ import annotations
 

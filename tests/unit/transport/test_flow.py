@@ -32,7 +32,7 @@ class Echo(Transport[str, str]):
 
 
 def both(flow: Any) -> list[Any]:
-    """Drive a flow in either colour."""
+    """Drive a flow, blocking or on an event loop."""
     results: list[Any] = []
     for drive in (lambda: Echo().run(flow()), lambda: asyncio.run(Echo().arun(flow()))):
         try:
