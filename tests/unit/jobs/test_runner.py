@@ -154,3 +154,10 @@ def test_a_job_that_failed_for_a_full_queue_is_submitted_again_as_the_next_gener
     assert get_generations(service) == [0, 1]
     # Once for each submit, and once when the waiting record of the second was made.
     assert prepared == [SPEC] * 3
+
+
+def test_without_a_word_of_the_service_a_connection_has_one_queue_that_is_counted_in_jobs() -> None:
+    service = FakeService()
+    queue, amount = service.get_queue(SPEC)
+    assert (queue, amount) == ("", Amount(jobs=1))
+    assert service.queue_units == {"jobs"}

@@ -71,14 +71,14 @@ def test_a_status_is_bounded_whatever_a_service_says() -> None:
 
 class TestFileRecordStore:
     def test_returns_what_was_written_last(self, tmp_path: Path) -> None:
-        store = FileRecordStore(tmp_path / "new" / "job.json")
+        store = FileRecordStore(tmp_path / "new" / "deep" / "job.json")
         assert store.get() is None
         for generation in range(3):
             store.set(JobRecord.intent(KEY.model_copy(update={"generation": generation})))
-        again = FileRecordStore(str(tmp_path / "new" / "job.json")).get()
+        again = FileRecordStore(str(tmp_path / "new" / "deep" / "job.json")).get()
         assert again is not None
         assert again.generation == 2
-        assert [path.name for path in (tmp_path / "new").iterdir()] == ["job.json"]
+        assert [path.name for path in (tmp_path / "new" / "deep").iterdir()] == ["job.json"]
 
     def test_a_write_that_breaks_off_leaves_the_record_before(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
