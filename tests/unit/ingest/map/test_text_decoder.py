@@ -165,6 +165,10 @@ def write(way: tuple[str | int, ...]) -> str:
     return "".join(f"[{segment}]" if isinstance(segment, int) else f"['{segment}']" for segment in way)
 
 
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
 def read_plainly(content: Any) -> Any:
     """Parse an answer as one would without this package; ``MISSING`` where it holds nothing."""
     if content is None:
@@ -174,7 +178,7 @@ def read_plainly(content: Any) -> Any:
     texts = [content, *re.findall(r"```(?:json)?\n(.*?)\n```", content, re.DOTALL)]
     for text in texts:
         try:
-            return json.loads(text, parse_constant=float.fromhex)
+            return json.loads(text, parse_constant=_refuse)
         except ValueError:
             continue
     raise ValueError(content)
@@ -196,6 +200,7 @@ def test_what_is_found_is_what_parsing_finds(value: Any, way: tuple[str | int, .
 @given(content=st.text(max_size=40) | st.text(alphabet='`json\n{}":1, ', max_size=30))
 @example(content="```\n1")
 @example(content='{"a":1}')
+@example(content="NaN")
 def test_any_text_is_read_or_named(content: str) -> None:
     try:
         (found,) = decode(answer(content), f"{CONTENT}.json()")
