@@ -185,6 +185,12 @@ class JobStatus(Stored):
     poll_after: float | None = None
     """Seconds after which the service wants to be asked again."""
 
+    def get_share_done(self) -> float | None:
+        """Return the share of the items that are over, 0 to 1; ``None`` where the service says nothing of it."""
+        if self.counts.total:
+            return ((self.counts.succeeded or 0) + (self.counts.failed or 0)) / self.counts.total
+        return self.progress
+
     def describe(self) -> str:
         """One line for a log: the state, the service's word and what is known of the items."""
         parts = [f"{self.state} ({self.raw})" if self.raw != self.state else str(self.state)]

@@ -66,6 +66,22 @@ class Poller:
     :param answered: Whether the service has answered a poll of the job in an earlier wait.
     """
 
+    # A triggerer holds one for each of ten thousand jobs.
+    __slots__ = (
+        "_failing_since",
+        "_failures",
+        "_logged",
+        "_logged_at",
+        "_moved",
+        "_unchanged_since",
+        "answered",
+        "deadline",
+        "patience",
+        "poll_interval",
+        "ref",
+        "try_until",
+    )
+
     MAX_BACKOFF = 600.0
     REPEAT_LOG_SECONDS = 3600.0
     STALLED_AFTER = 3 * 3600.0
@@ -89,9 +105,11 @@ class Poller:
         self.answered = answered
         self._failures = 0
         self._failing_since: float | None = None
-        self._last: JobStatus | None = None
+        self._moved: tuple[object, ...] | None = None
+        """What of the last status tells whether the job moves."""
         self._unchanged_since = 0.0
-        self._logged = ""
+        self._logged: tuple[object, ...] = ()
+        """What of the last line in the log tells whether the next is worth one."""
         self._logged_at = 0.0
 
     def on_status(self, status: JobStatus, now: float) -> Wait | PollOutcome:
@@ -127,8 +145,10 @@ class Poller:
 
         :param status: The answer of the poll just made.
         """
-        last, self._last = self._last, status
-        if last is None or (last.state, last.counts, last.progress) != (status.state, status.counts, status.progress):
+        counts = status.counts
+        moved = (status.state, status.progress, counts.total, counts.succeeded, counts.failed)
+        if moved != self._moved:
+            self._moved = moved
             self._unchanged_since = now
             return None
         stalled = now - self._unchanged_since
@@ -139,11 +159,27 @@ class Poller:
         return stalled
 
     def is_news(self, status: JobStatus, now: float) -> bool:
-        """Return whether a status is worth a line in the log: it changed, or the last line is an hour old."""
-        text = status.describe()
-        if text == self._logged and now - self._logged_at < self.REPEAT_LOG_SECONDS:
+        """
+        Return whether a status is worth a line in the log.
+
+        That is: another state, another tenth of the items done, the first item that failed, other errors or warnings,
+        an answer after polls that failed; or the last line is an hour old.
+        """
+        share = status.get_share_done()
+        tenth = None if share is None else int(share * 10)
+        failed = bool(status.counts.failed)
+        said = tuple(map(str, status.errors[:3])), len(status.warnings)
+        return self._is_other((status.state, status.raw, tenth, failed, *said), now)
+
+    def is_error_news(self, error: ServiceError, now: float) -> bool:
+        """Return whether a poll that failed is worth a line: it failed in another way, or the line is an hour old."""
+        # Not by its text: a service's may name the request.
+        return self._is_other((type(error), error.status), now)
+
+    def _is_other(self, line: tuple[object, ...], now: float) -> bool:
+        if line == self._logged and now - self._logged_at < self.REPEAT_LOG_SECONDS:
             return False
-        self._logged, self._logged_at = text, now
+        self._logged, self._logged_at = line, now
         return True
 
     def get_seconds_left(self, now: float) -> float:

@@ -14,25 +14,33 @@ from overnight.jobs.client import JobClient
 from overnight.jobs.model import JobStatus
 from overnight.jobs.poller import Poller, PollOutcome, Wait
 from overnight.jobs.record import JobRecord
-from overnight.jobs.wait import Logger, describe_unexpected, poll, take_error, take_status, to_service_error
+from overnight.jobs.wait import Lines, Logger, describe_unexpected, poll, take_error, take_status, to_service_error
 from overnight.transport.flow import bound
 
 ClientFactory: TypeAlias = Callable[[], Awaitable[JobClient[Any]]]
+Recall: TypeAlias = Callable[[], JobRecord | None]
+"""Returns what a task remembers of its job."""
 
 MIN_GAP: Final = 1.0
 """Seconds between two rounds at least: triggers that a triggerer starts together are answered together."""
+GAP_RATIO: Final = 2.0
+"""Seconds between two rounds at least, per second that the first took: reading the list of many jobs takes a while,
+and is not begun again for each of those who come one after the other meanwhile."""
+MAX_GAP: Final = 5.0
 LIST_FROM: Final = 4
 """So many due jobs are worth a listing; fewer are asked for one by one."""
 CALLS_AT_ONCE: Final = 8
+LINES_PER_ROUND: Final = 100
+"""Lines that a round logs at most (:class:`~overnight.jobs.wait.Lines`), beside those of the jobs that ended."""
 LIST_SECONDS: Final = 300.0
 """Seconds that the calls of one listing may take together."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Waiter:
     poller: Poller
     log: Logger
-    record: JobRecord | None
+    recall: Recall
     outcome: asyncio.Future[PollOutcome]
     context: Context = field(default_factory=copy_context)
     """The waiter's own, in which its lines are logged: Airflow tells triggers' logs apart by context variables."""
@@ -60,15 +68,17 @@ class SharedPoller:
         self._rounds: asyncio.Task[None] | None = None
         self._can_list = True
         self._not_before = 0.0
+        self._lines = Lines(LINES_PER_ROUND)
 
-    async def wait(self, poller: Poller, log: Logger, record: JobRecord | None = None) -> PollOutcome:
+    async def wait(self, poller: Poller, log: Logger, recall: Recall = lambda: None) -> PollOutcome:
         """
         Return the end of a poller's job, or of its patience or deadline.
 
-        :param record: What the task remembers of the job; its key is what a 404 is confirmed with.
+        :param recall: Returns what the task remembers of the job; its key is what a 404 is confirmed with. It is called
+            for a call about this job alone.
         :raises OvernightError: the connection is unusable.
         """
-        waiter = _Waiter(poller, log, record, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(poller, log, recall, asyncio.get_running_loop().create_future())
         self._waiters.add(waiter)
         self._wake.set()
         if self._rounds is None or self._rounds.done():
@@ -108,9 +118,10 @@ class SharedPoller:
                     await asyncio.sleep(MIN_GAP)
                 continue
             await self._round([waiter for waiter in self._waiters if waiter.due <= now])
-            await asyncio.sleep(MIN_GAP)
+            await asyncio.sleep(_get_gap(time.monotonic() - now))
 
     async def _round(self, due: list[_Waiter]) -> None:
+        self._lines = Lines(LINES_PER_ROUND)
         try:
             client = await self.client()
         except OvernightError as error:
@@ -130,7 +141,7 @@ class SharedPoller:
         for waiter in list(self._waiters):
             status = listed.get(waiter.poller.ref.id)
             if status is not None and not status.state.is_terminal:
-                self._go_on(waiter, waiter.context.run(take_status, waiter.poller, status, waiter.log))
+                self._go_on(waiter, waiter.context.run(take_status, waiter.poller, status, waiter.log, self._lines))
             elif status is not None or waiter.due <= now:
                 singly.append(waiter)
         await self._ask_singly(client, singly)
@@ -161,13 +172,13 @@ class SharedPoller:
                 if self._not_before > time.monotonic() or waiter.outcome.done():
                     return
                 ref, seconds = waiter.poller.ref, waiter.poller.get_seconds_left(time.time())
-                call = client.arun(bound(poll(client.service, ref, waiter.log, waiter.record), seconds))
+                call = client.arun(bound(poll(client.service, ref, waiter.log, waiter.recall()), seconds))
                 try:
                     status = await asyncio.create_task(call, context=waiter.context)
                 except Exception as error:  # one job's odd answer must not end the others' rounds
                     self._deliver_error([waiter], to_service_error(ref, error))
                 else:
-                    self._go_on(waiter, waiter.context.run(take_status, waiter.poller, status, waiter.log))
+                    self._go_on(waiter, waiter.context.run(take_status, waiter.poller, status, waiter.log, self._lines))
 
         await asyncio.gather(*map(ask, waiters))
 
@@ -176,7 +187,7 @@ class SharedPoller:
             # The limit is the account's, not the job's.
             self._not_before = time.monotonic() + error.retry_after
         for waiter in waiters:
-            self._go_on(waiter, waiter.context.run(take_error, waiter.poller, error, waiter.log))
+            self._go_on(waiter, waiter.context.run(take_error, waiter.poller, error, waiter.log, self._lines))
 
     def _go_on(self, waiter: _Waiter, step: Wait | PollOutcome) -> None:
         if isinstance(step, Wait):
@@ -194,3 +205,8 @@ class SharedPoller:
         client, self._client = self._client, None
         if client is not None:
             await client.transport.aclose()
+
+
+def _get_gap(seconds: float) -> float:
+    """Return for how many seconds to rest after a round that took so many."""
+    return min(max(MIN_GAP, GAP_RATIO * seconds), MAX_GAP)

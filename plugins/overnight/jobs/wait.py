@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
@@ -38,6 +38,19 @@ class Logger(Protocol):
     def warning(self, event: Any, /, *args: Any) -> Any: ...  # noqa: D102
 
 
+@dataclass
+class Lines:
+    """
+    How many more lines a round over many jobs may write about their states and failed polls.
+
+    A triggerer's supervisor reads 4 KiB of its triggers' logs, some nine lines, per pass over all its queries
+    (Airflow 3.3, ``make_buffered_socket_reader``), and the triggers stand still meanwhile. What is not written in one
+    round is still news in the next.
+    """
+
+    left: int
+
+
 def wait_for_end(
     service: Service[Any],
     ref: JobRef,
@@ -58,7 +71,7 @@ def wait_for_end(
     :param deadline: Epoch seconds, or ``None`` for none.
     :param patience: Seconds without a usable answer after which to give up.
     :param cancel_on_deadline: Cancel the job when the deadline passes.
-    :param log: Gets a line for every change, and one an hour.
+    :param log: Gets a line when the state changed or a tenth more is done, and one an hour.
     :param try_until: Epoch seconds at which this try of the task ends; the job is left alone.
     :param record: What the task remembers of the job; its key is what the service's list is asked for.
     :param on_answer: Called after the first poll that was answered.
@@ -105,10 +118,16 @@ def poll_once(
     return take_status(poller, status, log)
 
 
-def take_status(poller: Poller, status: JobStatus, log: Logger) -> Wait | PollOutcome:
-    """Let a poller decide about an answer, and log what changed, or an hour without a change."""
+def take_status(poller: Poller, status: JobStatus, log: Logger, lines: Lines | None = None) -> Wait | PollOutcome:
+    """
+    Let a poller decide about an answer, and log what changed much, or an hour without that.
+
+    :param lines: What may be logged; ``None``: no limit. The end of a job is logged in any case.
+    """
     now = time.time()
-    if poller.is_news(status, now):
+    if (lines is None or status.state.is_terminal or lines.left > 0) and poller.is_news(status, now):
+        if lines is not None:
+            lines.left -= 1
         log.info("%s is %s.", poller.ref, status.describe())
     stalled = poller.get_stall(status, now)
     if stalled is not None:
@@ -121,10 +140,18 @@ def take_status(poller: Poller, status: JobStatus, log: Logger) -> Wait | PollOu
     return poller.on_status(status, now)
 
 
-def take_error(poller: Poller, error: ServiceError, log: Logger) -> Wait | PollOutcome:
-    """Let a poller decide about a poll that failed."""
-    log.warning("The poll of %s failed: %s", poller.ref, error)
-    return poller.on_error(error, time.time())
+def take_error(poller: Poller, error: ServiceError, log: Logger, lines: Lines | None = None) -> Wait | PollOutcome:
+    """
+    Let a poller decide about a poll that failed, and log another kind of failure, or an hour of the same.
+
+    :param lines: What may be logged; ``None``: no limit.
+    """
+    now = time.time()
+    if (lines is None or lines.left > 0) and poller.is_error_news(error, now):
+        if lines is not None:
+            lines.left -= 1
+        log.warning("The poll of %s failed: %s", poller.ref, error)
+    return poller.on_error(error, now)
 
 
 def to_service_error(ref: JobRef, error: Exception) -> ServiceError:

@@ -100,17 +100,17 @@ class JobTrigger(BaseTrigger):
         yield TriggerEvent({**to_event(outcome), "context": self.context})
 
     async def _wait(self) -> PollOutcome:
-        record = _parse_record(self.context)
         poller = Poller(
             self.ref,
             poll_interval=self.poll_interval,
             deadline=self.deadline,
             try_until=self.try_until,
             patience=self.patience,
-            answered=record is not None and record.answered,
+            answered=_was_answered(self.context),
         )
         async with shared_poller(self.ref) as shared:
-            outcome = await shared.wait(poller, self.log, record)
+            # Only a 404 needs the record: ten thousand dumps are a fraction of ten thousand models.
+            outcome = await shared.wait(poller, self.log, lambda: _parse_record(self.context))
             if outcome.end is not PollEnd.DEADLINE:
                 return outcome
             client = await shared.client()
@@ -192,6 +192,11 @@ def _unreadable(event: object) -> TransientError:
         f"The trigger's event cannot be read: {shorten(repr(event), 200)}. Install the same version of this package "
         "on every worker and triggerer; a retry attaches to the job."
     )
+
+
+def _was_answered(context: dict[str, Any] | None) -> bool:
+    record = _parse_record(context)
+    return record is not None and record.answered
 
 
 def _parse_record(context: dict[str, Any] | None) -> JobRecord | None:

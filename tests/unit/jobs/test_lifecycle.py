@@ -19,7 +19,7 @@ from overnight.errors import (
     TransientError,
     UnavailableError,
 )
-from overnight.jobs import FailureCause, FoundJob, JobCounts, JobKey, JobRef, JobState, JobStatus
+from overnight.jobs import FailureCause, FoundJob, JobCounts, JobError, JobKey, JobRef, JobState, JobStatus
 from overnight.jobs.allowance import Allowance
 from overnight.jobs.evaluate import evaluate, evaluate_for_watcher
 from overnight.jobs.poller import PollEnd, Poller, PollOutcome, Wait
@@ -252,6 +252,35 @@ class TestPoller:
         running, queued = status(JobState.RUNNING), status(JobState.QUEUED)
         seen = [(running, 0.0), (running, 3_599.0), (running, 3_600.0), (queued, 3_601.0), (queued, 7_200.0)]
         assert [poller.is_news(*one) for one in seen] == [True, False, True, True, False]
+
+    def test_moving_counts_are_news_at_each_tenth_and_at_the_first_failure(self):
+        poller = self.poller()
+
+        def is_news(succeeded: int, failed: int = 0) -> bool:
+            counts = JobCounts(total=1_000, succeeded=succeeded, failed=failed)
+            return poller.is_news(status(JobState.RUNNING, counts=counts), float(succeeded))
+
+        assert [done for done in range(1_001) if is_news(done)] == list(range(0, 1_001, 100))
+        assert [is_news(901, failed) for failed in (1, 2)] == [True, False]
+        shares = [0.0, 0.01, 0.09, 0.1, 0.19, 0.2, 1.0]
+        news = [poller.is_news(status(JobState.RUNNING, progress=share), 0.0) for share in shares]
+        assert news == [True, False, False, True, False, True, True]
+
+    def test_another_error_or_warning_of_the_job_is_news(self):
+        poller = self.poller()
+        seen = [{}, {"errors": (JobError(message="no"),)}, {"warnings": ("odd",)}, {"warnings": ("odd", "odder")}]
+        twice = [poller.is_news(status(JobState.RUNNING, **facts), 0.0) for facts in seen for _ in range(2)]
+        assert twice == [True, False] * 4
+
+    def test_a_failing_poll_is_news_when_it_fails_in_another_way_and_every_hour(self):
+        poller = self.poller()
+        busy, down = UnavailableError("request 1", status=503), UnavailableError("request 2", status=500)
+        seen = [(busy, 0.0), (UnavailableError("request 3", status=503), 60.0), (down, 61.0), (down, 3_660.0)]
+        assert [poller.is_error_news(*one) for one in seen] == [True, False, True, False]
+        assert poller.is_error_news(down, 3_661.0)
+        running = status(JobState.RUNNING)
+        assert [poller.is_news(running, now) for now in (3_662.0, 3_663.0)] == [True, False]
+        assert poller.is_error_news(down, 3_664.0)
 
     def test_an_answer_ends_the_back_off(self):
         poller = self.poller(patience=1e9, deadline=None, poll_interval=1.0)

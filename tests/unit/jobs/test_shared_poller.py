@@ -244,6 +244,67 @@ async def test_a_line_is_logged_when_something_changed_and_not_for_each_poll(cap
     await bench.poller.aclose()
 
 
+async def test_what_is_too_much_for_one_round_is_logged_in_the_next_ones(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_poller, "LINES_PER_ROUND", 2)
+    bench = Bench()
+    bench.account.until_over = 30
+    by_round: list[int] = []
+    round_ = SharedPoller._round
+
+    async def note(self: SharedPoller, due: Any) -> None:
+        before = len(caplog.records)
+        await round_(self, due)
+        by_round.append(len(caplog.records) - before)
+
+    monkeypatch.setattr(SharedPoller, "_round", note)
+    with caplog.at_level(logging.INFO):
+        await asyncio.gather(*(bench.wait(f"job-{number}") for number in range(5)))
+    # At their end all of them are.
+    assert [lines for lines in by_round if lines] == [2, 2, 1, 5]
+    assert len({record.getMessage() for record in caplog.records}) == 10
+    await bench.poller.aclose()
+
+
+async def test_a_failing_list_of_many_jobs_is_not_logged_for_all_of_them_at_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_poller, "LINES_PER_ROUND", 2)
+    bench = Bench()
+    bench.account.errors["list"] = UnavailableError("down")
+    outcomes = await asyncio.gather(*(bench.wait(f"job-{number}", patience=0.0) for number in range(5)))
+    assert {outcome.end for outcome in outcomes} == {PollEnd.SILENT}
+    assert sum("failed: down" in record.getMessage() for record in caplog.records) == 2
+    await bench.poller.aclose()
+
+
+@pytest.mark.parametrize(("seconds", "gap"), [(0.0, 1.0), (0.4, 1.0), (1.5, 3.0), (60.0, 5.0)])
+def test_a_round_that_took_long_is_not_followed_at_once_by_the_next(
+    seconds: float, gap: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_poller, "MIN_GAP", 1.0)
+    assert shared_poller._get_gap(seconds) == gap
+
+
+async def test_what_a_task_remembers_is_read_for_a_call_about_its_job_alone_and_not_for_the_list() -> None:
+    bench = Bench()
+    bench.account.until_over = 10
+    recalled: list[str] = []
+
+    async def wait(job: str) -> PollOutcome:
+        bench.account.states[job] = JobState.RUNNING
+        ref = JobRef(service="listing", id=job, conn_id="c")
+        return await bench.poller.wait(Poller(ref, poll_interval=0.001), log, lambda: recalled.append(job))
+
+    jobs = [f"job-{number}" for number in range(5)]
+    await asyncio.gather(*map(wait, jobs))
+    assert bench.account.calls["list"] >= 10
+    assert sum(bench.account.calls[job] for job in jobs) == len(recalled)
+    assert set(recalled) == set(jobs)
+    await bench.poller.aclose()
+
+
 OWNER: ContextVar[str] = ContextVar("OWNER", default="nobody")
 
 
