@@ -1,9 +1,17 @@
 """
-What one real triggerer process costs for many waiting jobs: CPU, memory, calls, first look, and delay of the event.
+What one real triggerer process costs for many waiting jobs, beside the way before and beside Airflow alone.
 
-``python benchmarks/triggerer.py --jobs 10000 --interval 60`` fills an Airflow database with deferred tasks, starts
-``airflow triggerer`` on it against the OpenAI emulator, and then again with :class:`ClientEach`, which polls as every
-trigger did before it shared a poller: with a client and a call of its own.
+.. code-block:: shell
+
+    python benchmarks/triggerer.py                                 # 10,000 jobs; one table, in about 8 minutes
+    python benchmarks/triggerer.py --jobs 1000 --interval 60 --ways ours
+
+Each way fills an Airflow database with deferred tasks and starts ``airflow triggerer`` on it, against the OpenAI
+emulator:
+
+* ``ours``: :class:`~overnight.triggers.job.JobTrigger`, whose triggers share one poller;
+* ``base``: Airflow's own ``DateTimeTrigger``, which waits for tomorrow: what any trigger costs, whatever it does;
+* ``a client each``: :class:`ClientEach`, which polls as every trigger did before, with a client and a call of its own.
 """
 
 from __future__ import annotations
@@ -12,37 +20,54 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from typing import Any, Final
 
 import httpx
 import psutil
 from airflow.triggers.base import TriggerEvent
 
 from overnight.hooks.job import hook_for
+from overnight.jobs import JobKey, JobRecord, JobRef
+from overnight.jobs.shared_poller import SharedPoller
 from overnight.jobs.wait import wait_for_end
 from overnight.sandbox.airflow import Airflow
 from overnight.sandbox.emulator.launch import launch
 from overnight.sandbox.process import free_port, start, wait_ready
 from overnight.triggers.job import JobTrigger, to_event
 
-DAG = """
+DAG: Final = """
 from airflow.sdk import DAG
 from overnight.sensors.job import BatchJobSensor
 
 with DAG("waiting", schedule=None) as dag:
     BatchJobSensor(task_id="wait", job="{}", deferrable=True)
 """
-
-AUTHORIZATION = {"Authorization": "Bearer sandbox"}
+AUTHORIZATION: Final = {"Authorization": "Bearer sandbox"}
+OURS: Final = "ours"
+BASE: Final = "base"
+BEFORE: Final = "a client each"
+CLASS_PATHS: Final = {
+    OURS: "triggerer.Noted",
+    BASE: "airflow.providers.standard.triggers.temporal.DateTimeTrigger",
+    BEFORE: "triggerer.ClientEach",
+}
+FIRST_LOOKS: Final = "BENCHMARK_FIRST_LOOKS"
+EVENTS: Final = 100
+"""So many jobs are ended at the service, to see how long their events take."""
+IDLE_SECONDS: Final = 20.0
+"""After so many seconds a triggerer without triggers has started, and rests."""
 
 
 class ClientEach(JobTrigger):
@@ -66,24 +91,61 @@ class ClientEach(JobTrigger):
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
 
-@dataclass
-class Figures:
-    """One way of waiting for ``jobs`` jobs."""
+class Noted(JobTrigger):
+    """The trigger as it is; its process notes when each job was looked at first, which not every log line tells."""
 
-    jobs: int
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait as ever."""
+        note_first_looks()
+        async for event in super().run():
+            yield event
+
+
+@cache
+def note_first_looks() -> None:
+    """Have the shared poller write the time of each job's first answer to the file that the environment names."""
+    looked: set[str] = set()
+    file = Path(os.environ[FIRST_LOOKS]).open("a", buffering=1)  # noqa: SIM115 - it is open as long as the process runs
+    go_on = SharedPoller._go_on
+
+    def noting(self: SharedPoller, waiter: Any, step: Any) -> None:
+        if waiter.poller.ref.id not in looked:
+            looked.add(waiter.poller.ref.id)
+            file.write(f"{time.time()}\n")
+        go_on(self, waiter, step)
+
+    SharedPoller._go_on = noting  # type: ignore[method-assign]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how all ways are measured."""
+
+    airflow: Airflow
+    url: str
+    folder: Path
     interval: float
-    idle_mb: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One way of waiting for ``jobs`` jobs; seconds count from the start of the process. ``None``: it has none."""
+
+    way: str
+    jobs: int
     over_idle_mb: float
-    first_look_seconds: float
-    cpu_until_first_look: float
+    running_seconds: float
+    looked_seconds: float | None
+    cpu_until_looked: float
     steady_cores: float
-    calls_per_job_and_interval: float
-    event_delay_p50: float
-    event_delay_p99: float
+    calls_per_job_and_interval: float | None
+    fired_p99: float | None
+    event_p50: float | None
+    event_p99: float | None
 
 
-def fill(jobs: Path, classpath: str, interval: float) -> None:
-    """Write the rows of one deferred task per job. Runs in a process of the benchmark's own Airflow."""
+def fill(rows: Path, classpath: str) -> None:
+    """Write one deferred task per line of trigger arguments. Runs in a process of the benchmark's own Airflow."""
     # Airflow's database modules, in the process whose environment names the database.
     # ruff: noqa: PLC0415
     from airflow.models.dag_version import DagVersion
@@ -95,6 +157,9 @@ def fill(jobs: Path, classpath: str, interval: float) -> None:
     from airflow.utils.state import DagRunState, TaskInstanceState
     from airflow.utils.types import DagRunTriggeredByType, DagRunType
 
+    arguments = json.loads(rows.read_text())
+    if classpath == CLASS_PATHS[BASE]:
+        arguments = [{"moment": datetime.fromisoformat(one["moment"])} for one in arguments]
     with create_session() as session:
         dag = SerializedDagModel.get_dag("waiting", session=session)
         version = DagVersion.get_latest_version("waiting", session=session)
@@ -109,15 +174,34 @@ def fill(jobs: Path, classpath: str, interval: float) -> None:
         )  # fmt: skip
         session.query(TaskInstance).delete()
         task = dag.get_task("wait")
-        for number, job in enumerate(json.loads(jobs.read_text())):
-            ref = {"service": "openai", "id": job, "conn_id": "openai_default"}
-            arguments = {"ref": ref, "poll_interval": interval, "context": ref}
-            trigger = Trigger(classpath=classpath, kwargs=arguments)
-            session.add(trigger)
-            session.flush()
+        triggers = [Trigger(classpath=classpath, kwargs=one) for one in arguments]
+        session.add_all(triggers)
+        session.flush()
+        for number, trigger in enumerate(triggers):
             instance = TaskInstance(task, run_id=run.run_id, map_index=number, dag_version_id=version.id)
             instance.state, instance.trigger_id = TaskInstanceState.DEFERRED, trigger.id
             session.add(instance)
+
+
+def build_arguments(way: str, ids: list[str], interval: float) -> list[dict[str, Any]]:
+    """Return what the triggers are made with: for the jobs, all that an operator gives."""
+    now = datetime.now(UTC)
+    if way == BASE:
+        return [{"moment": (now + timedelta(days=1)).isoformat()} for _ in ids]
+    rows = []
+    for number, job in enumerate(ids):
+        ref = JobRef(service="openai", id=job, conn_id="openai_default")
+        key = JobKey(dag_id="waiting", task_id="wait", run_id="r", map_index=number, fingerprint="0" * 16)
+        record = JobRecord.attached(ref, key, now).with_answer().deferred(2)
+        rows.append(
+            {
+                "ref": ref.model_dump(mode="json"),
+                "poll_interval": interval,
+                "deadline": now.timestamp() + 86_400,
+                "context": record.model_dump(mode="json"),
+            }
+        )
+    return rows
 
 
 @contextmanager
@@ -155,8 +239,8 @@ async def create(url: str, count: int) -> list[str]:
 class Triggerer:
     """A real triggerer with all its processes."""
 
-    def __init__(self, airflow: Airflow, logs: Path) -> None:
-        self._output = logs.open("wb")
+    def __init__(self, airflow: Airflow, output: Path) -> None:
+        self._output = output.open("wb")
         self.began = time.time()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "airflow", "triggerer", "--capacity", "50000", "--skip-serve-logs"],
@@ -180,117 +264,212 @@ class Triggerer:
     def stop(self) -> None:
         """End it."""
         family = self._family()
-        self._process.terminate()
-        _, alive = psutil.wait_procs(family, timeout=20)
-        for process in alive:
+        for process in family:
+            # With thousands of triggers an orderly end takes longer than the figures are worth.
             process.kill()
+        psutil.wait_procs(family, timeout=20)
         self._output.close()
 
 
-def measure(airflow: Airflow, url: str, ids: list[str], *, classpath: str, interval: float, folder: Path) -> Figures:
-    """Run a triggerer without and with the jobs."""
-    jobs = folder / "jobs.json"
-    jobs.write_text("[]")
-    run_here(airflow, "fill", str(jobs), classpath, str(interval))
-    idle = Triggerer(airflow, folder / "idle.log")
-    time.sleep(25)
-    idle_mb = idle.memory
-    idle.stop()
-    jobs.write_text(json.dumps(ids))
-    run_here(airflow, "fill", str(jobs), classpath, str(interval))
-    httpx.delete(f"{url}/_sandbox/requests").raise_for_status()
-    triggerer = Triggerer(airflow, folder / "triggerer.log")
+class TriggerLogs:
+    """
+    The log files that Airflow writes for the triggers, one each.
+
+    :param folder: Airflow's.
+    :param sign: What is in a file once its trigger has got where it is waited for.
+    """
+
+    def __init__(self, folder: Path, sign: bytes) -> None:
+        self._folder = folder
+        self._sign = sign
+        self._seen: set[Path] = set()
+        self._before = set(folder.rglob("*.trigger.*.log"))
+
+    def count(self) -> int:
+        """Return how many triggers have got there."""
+        for path in self._folder.rglob("*.trigger.*.log"):
+            if path not in self._before and path not in self._seen and self._sign in path.read_bytes():
+                self._seen.add(path)
+        return len(self._seen)
+
+    def read_times(self, sign: str) -> dict[int, float]:
+        """Return when each trigger first wrote a line with ``sign`` in it, in epoch seconds by map index."""
+        times: dict[int, float] = {}
+        for path in self._seen:
+            index = re.search(r"map_index=(\d+)", str(path))
+            line = next((line for line in path.read_text().splitlines() if sign in line), None)
+            if index is not None and line is not None:
+                times[int(index[1])] = datetime.fromisoformat(json.loads(line)["timestamp"]).timestamp()
+        return times
+
+
+def measure_idle(setting: Setting) -> float:
+    """Return the megabytes of a triggerer without triggers."""
+    run_fill(setting, OURS, [])
+    triggerer = Triggerer(setting.airflow, setting.folder / "idle.log")
     try:
-        first = wait_for_first_looks(airflow.home / "logs", len(ids), triggerer.began)
-        cpu_first = triggerer.cpu
-        httpx.delete(f"{url}/_sandbox/requests").raise_for_status()
-        began, cpu = time.monotonic(), triggerer.cpu
-        time.sleep(3 * interval)
-        steady = (triggerer.cpu - cpu) / (time.monotonic() - began)
-        calls = len(httpx.get(f"{url}/_sandbox/requests", params={"method": "GET"}, timeout=60).json()["data"])
-        memory = triggerer.memory
-        delays = sorted(event_delays(airflow, url, ids[:: max(1, len(ids) // 100)], interval))
+        time.sleep(IDLE_SECONDS)
+        return triggerer.memory
     finally:
         triggerer.stop()
+
+
+def measure(setting: Setting, way: str, ids: list[str], idle_mb: float) -> Figures:
+    """Run a triggerer with the jobs."""
+    looks = setting.folder / "first-looks"
+    looks.write_text("")
+    run_fill(setting, way, ids)
+    forget_calls(setting.url)
+    logs = TriggerLogs(setting.airflow.home / "logs", b" is queued" if way == BEFORE else b" starting")
+    triggerer = Triggerer(setting.airflow, setting.folder / f"{way}.log")
+    try:
+        wait_until(lambda: logs.count() == len(ids), triggerer.began)
+        if way == OURS:
+            wait_until(lambda: len(looks.read_text().splitlines()) == len(ids), triggerer.began)
+        cpu_looked = triggerer.cpu
+        forget_calls(setting.url)
+        began, cpu = time.monotonic(), triggerer.cpu
+        time.sleep(2 * setting.interval)
+        steady = (triggerer.cpu - cpu) / (time.monotonic() - began)
+        calls = count_calls(setting.url) / len(ids) / 2
+        memory = triggerer.memory
+        running = max(logs.read_times("starting").values()) - triggerer.began
+        delays = {} if way == BASE else measure_events(setting, ids)
+        looked = [float(line) for line in looks.read_text().splitlines()]
+        looked = list(logs.read_times(" is queued").values()) if way == BEFORE else looked
+        fired = logs.read_times("Trigger fired event")
+    finally:
+        triggerer.stop()
+    # Airflow drops a line that it reads after it has closed a finished trigger's file.
+    own = sorted(fired[number] - ended for number, (ended, _) in delays.items() if number in fired)
+    all_in_all = sorted(arrived - ended for ended, arrived in delays.values())
     return Figures(
-        len(ids), interval, round(idle_mb), round(memory - idle_mb), round(first, 1), round(cpu_first, 1),
-        round(steady, 3), round(calls / len(ids) / 3, 4), round(delays[len(delays) // 2], 1),
-        round(delays[int(len(delays) * 0.99)], 1),
+        way, len(ids), memory - idle_mb, running, max(looked) - triggerer.began if looked else None, cpu_looked,
+        steady, calls if looked else None, pick(own, 0.99), pick(all_in_all, 0.5), pick(all_in_all, 0.99),
     )  # fmt: skip
 
 
-def wait_for_first_looks(logs: Path, count: int, since: float) -> float:
-    """Return the seconds until each trigger has logged its job's state."""
-    seen: set[Path] = set()
-    while len(seen) < count:
-        for path in logs.rglob("*.trigger.*.log"):
-            if path not in seen and path.stat().st_mtime > since and b" is queued" in path.read_bytes():
-                seen.add(path)
+def wait_until(is_over: Callable[[], bool], since: float) -> None:
+    """Wait for something that the triggerer does."""
+    while not is_over():
         if time.time() - since > 900:
-            raise TimeoutError(f"{len(seen)} of {count} jobs were looked at")
-        time.sleep(0.5)
-    return time.time() - since
+            raise TimeoutError("The triggerer did not start all triggers.")
+        time.sleep(2)
 
 
-def event_delays(airflow: Airflow, url: str, ids: list[str], interval: float) -> Iterator[float]:
-    """Cancel jobs at the service, one after the other, and yield how long each event took to reach the database."""
-    ended = {}
-    with httpx.Client(base_url=f"{url}/v1", headers=AUTHORIZATION) as client:
-        for job in ids:
-            client.post(f"/batches/{job}/cancel").raise_for_status()
-            ended[job] = time.time()
-            time.sleep(interval / len(ids))
-    waiting = set(ids)
-    database = sqlite3.connect(f"file:{airflow.home / 'airflow.db'}?mode=ro", uri=True, timeout=60)
-    numbers = dict(enumerate(json.loads((airflow.home.parent / "jobs.json").read_text())))
-    while waiting:
-        rows = database.execute("SELECT map_index, updated_at FROM task_instance WHERE state != 'deferred'").fetchall()
-        for number, updated in rows:
-            job = numbers[number]
-            if job in waiting:
-                waiting.discard(job)
-                moment = datetime.fromisoformat(updated).replace(tzinfo=UTC).timestamp()
-                yield moment - ended[job]
-        time.sleep(1)
+def measure_events(setting: Setting, ids: list[str]) -> Mapping[int, tuple[float, float]]:
+    """
+    Cancel jobs at the service, one after the other over one interval, and see when their tasks are no longer deferred.
+
+    :return: For each job's map index, when it ended at the service and when that was in Airflow's database.
+    """
+    chosen = range(0, len(ids), max(1, len(ids) // EVENTS))
+    ended: dict[int, float] = {}
+    with httpx.Client(base_url=f"{setting.url}/v1", headers=AUTHORIZATION) as client:
+        for number in chosen:
+            client.post(f"/batches/{ids[number]}/cancel").raise_for_status()
+            ended[number] = time.time()
+            time.sleep(setting.interval / len(chosen))
+    seen: dict[int, tuple[float, float]] = {}
+    address = f"file:{setting.airflow.home / 'airflow.db'}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True, timeout=60)) as database:
+        while len(seen) < len(ended):
+            time.sleep(1)
+            query = "SELECT map_index, updated_at FROM task_instance WHERE state != 'deferred'"
+            for number, updated in database.execute(query).fetchall():
+                seen[number] = (ended[number], datetime.fromisoformat(updated).replace(tzinfo=UTC).timestamp())
+    return seen
 
 
-def run_here(airflow: Airflow, *arguments: str) -> None:
-    """Run a step of this file in Airflow's environment."""
-    environment = {**airflow.environment(), "PYTHONPATH": str(Path(__file__).parent)}
-    subprocess.run([sys.executable, __file__, *arguments], env=environment, check=True)
+def forget_calls(url: str) -> None:
+    """Empty the emulator's list of requests."""
+    httpx.delete(f"{url}/_sandbox/requests", timeout=60).raise_for_status()
+
+
+def count_calls(url: str) -> int:
+    """Return how many GETs the emulator answered since."""
+    return len(httpx.get(f"{url}/_sandbox/requests", params={"method": "GET"}, timeout=60).json()["data"])
+
+
+def pick(values: list[float], share: float) -> float | None:
+    """Return a quantile of sorted values; ``None`` when there are none."""
+    return values[min(len(values) - 1, int(len(values) * share))] if values else None
+
+
+def run_fill(setting: Setting, way: str, ids: list[str]) -> None:
+    """Run :func:`fill` in Airflow's environment."""
+    rows = setting.folder / "rows.json"
+    rows.write_text(json.dumps(build_arguments(way, ids, setting.interval)))
+    command = [sys.executable, __file__, "fill", str(rows), CLASS_PATHS[way]]
+    subprocess.run(command, env=setting.airflow.environment(), check=True, stdout=subprocess.DEVNULL)
+
+
+def print_table(figures: list[Figures], idle_mb: float, setting: Setting, load: str) -> None:
+    """Print one column per way."""
+    cores = os.cpu_count()
+    print(f"poll interval {setting.interval:.0f} s, idle triggerer {idle_mb:.0f} MB, {cores} cores, load {load}")
+    table: list[tuple[str, list[str]]] = [
+        ("", [one.way for one in figures]),
+        ("jobs", [f"{one.jobs:,}" for one in figures]),
+        ("MB over idle", [f"{one.over_idle_mb:.0f}" for one in figures]),
+        ("KB per job", [f"{one.over_idle_mb / one.jobs * 1e3:.1f}" for one in figures]),
+        ("all triggers run after s", [f"{one.running_seconds:.1f}" for one in figures]),
+        ("first look of all after s", [_text(one.looked_seconds, ".1f") for one in figures]),
+        ("CPU s until then", [f"{one.cpu_until_looked:.1f}" for one in figures]),
+        ("steady cores", [f"{one.steady_cores:.3f}" for one in figures]),
+        ("calls per job and interval", [_text(one.calls_per_job_and_interval, ".4f") for one in figures]),
+        ("done → the trigger's event, p99 s", [_text(one.fired_p99, ".1f") for one in figures]),
+        ("done → event in the database, p50 s", [_text(one.event_p50, ".1f") for one in figures]),
+        ("done → event in the database, p99 s", [_text(one.event_p99, ".1f") for one in figures]),
+    ]
+    for name, cells in table:
+        print(f"{name:<36}", *(f"{cell:>15}" for cell in cells))
+
+
+def _text(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def main() -> None:
-    """Print both ways' figures as JSON."""
+    """Measure, and print one table."""
     if sys.argv[1:2] == ["fill"]:
-        fill(Path(sys.argv[2]), sys.argv[3], float(sys.argv[4]))
+        fill(Path(sys.argv[2]), sys.argv[3])
         return
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=10_000)
-    parser.add_argument("--peer-jobs", type=int, default=1_000, help="for the way before, which needs 0.8 MB a job")
-    parser.add_argument("--interval", type=float, default=60.0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=10_000, help="for ours and the base")
+    parser.add_argument("--jobs-before", type=int, default=1_000, help="for the way before, which needs 0.8 MB a job")
+    parser.add_argument("--interval", type=float, default=30.0, help="seconds between polls")
+    parser.add_argument("--select-per-loop", type=int, default=1_000, help="max_trigger_to_select_per_loop")
+    parser.add_argument("--no-portal", action="store_true", help="set AIRFLOW_DISABLE_GREENBACK_PORTAL")
+    parser.add_argument("--ways", nargs="+", choices=list(CLASS_PATHS), default=list(CLASS_PATHS))
     options = parser.parse_args()
+    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     with tempfile.TemporaryDirectory() as name, emulator(Path(name) / "openai") as url:
         folder = Path(name)
         (folder / "dags").mkdir()
         (folder / "dags" / "waiting.py").write_text(DAG)
-        connection = json.dumps({"conn_type": "overnight_openai", "host": f"{url}/v1", "password": "sandbox"})
-        variables = {"AIRFLOW_CONN_OPENAI_DEFAULT": connection, "PYTHONPATH": str(Path(__file__).parent)}
+        variables = {
+            "AIRFLOW_CONN_OPENAI_DEFAULT": json.dumps(
+                {"conn_type": "overnight_openai", "host": f"{url}/v1", "password": "sandbox"}
+            ),
+            "PYTHONPATH": str(Path(__file__).parent),
+            FIRST_LOOKS: str(folder / "first-looks"),
+            "AIRFLOW__TRIGGERER__MAX_TRIGGER_TO_SELECT_PER_LOOP": str(options.select_per_loop),
+            **({"AIRFLOW_DISABLE_GREENBACK_PORTAL": "true"} if options.no_portal else {}),
+        }
         airflow = Airflow(folder / "home", folder / "dags", variables=variables)
         airflow.migrate()
         subprocess.run([sys.executable, "-m", "airflow", "dags", "reserialize"], env=airflow.environment(), check=True,
                        stdout=subprocess.DEVNULL)  # fmt: skip
-        ids = asyncio.run(create(url, options.jobs))
-        ours = measure(
-            airflow, url, ids, classpath="overnight.triggers.job.JobTrigger", interval=options.interval, folder=folder
-        )
-        peers = asyncio.run(create(url, options.peer_jobs))
-        before = measure(
-            airflow, url, peers, classpath="triggerer.ClientEach", interval=options.interval, folder=folder
-        )
-    json.dump(
-        {"shared poller": asdict(ours), "a client each": asdict(before), "cpus": os.cpu_count()}, sys.stdout, indent=2
-    )
+        setting = Setting(airflow, url, folder, options.interval)
+        idle_mb = measure_idle(setting)
+        figures = []
+        for way in options.ways:
+            count = options.jobs_before if way == BEFORE else options.jobs
+            ids = asyncio.run(create(url, count)) if way != BASE else [""] * count
+            figures.append(measure(setting, way, ids, idle_mb))
+            print(figures[-1], file=sys.stderr)
+    print_table(figures, idle_mb, setting, f"{load} before, {', '.join(f'{x:.1f}' for x in os.getloadavg())} after")
 
 
 if __name__ == "__main__":
