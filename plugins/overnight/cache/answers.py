@@ -12,7 +12,6 @@ from typing import Final, NamedTuple, Self
 import pyarrow as arrow
 from pyarrow import parquet
 
-from overnight.cache.digests import compute_digest
 from overnight.cache.files import DIGEST, FORMAT, DamagedCacheError, Files, make_name, open_writer
 from overnight.cache.sorted_index import SortedIndex
 from overnight.storage import Storage
@@ -194,16 +193,6 @@ class AnswerWriter:
             places: Sequence[Place] = list(self._places.values())
             columns = {name: list(map(attrgetter(name), places)) for name in Place._fields}
             self._keys.add(list(self._places), columns, self._now())
-
-
-def compute_key(service: str, endpoint: str, body: bytes) -> bytes:
-    """
-    Return the key of an answer: a digest of what decides it.
-
-    :param service: Whose answer it is: a service's name, or that of a server with other models by the same names.
-    :param body: The request in one form (sorted names), the model in it and without its id.
-    """
-    return compute_digest(b"\0".join((service.encode(), endpoint.encode(), body)))
 
 
 def _read(file: parquet.ParquetFile, wanted: list[tuple[int, bytes]], uri: str) -> Iterator[tuple[bytes, bytes]]:

@@ -11,7 +11,7 @@ import pytest
 
 from overnight.cache import answers as answers_module
 from overnight.cache import open_cache, sorted_index
-from overnight.cache.answers import AnswerCache, AnswerWriter, Place, Rendered, compute_key
+from overnight.cache.answers import AnswerCache, AnswerWriter, Place, Rendered
 from overnight.cache.digests import DigestTable, compute_digest
 from overnight.cache.files import DamagedCacheError
 from overnight.errors import SpecError
@@ -157,20 +157,6 @@ def test_what_lines_were_rendered_to_is_kept_by_template(cache: AnswerCache) -> 
     first.add({})
     assert first.find(lines) == known
     assert second.find(lines) == {}
-
-
-def test_a_key_is_decided_by_service_endpoint_and_body() -> None:
-    keys = {
-        compute_key(*parts)
-        for parts in (
-            ("openai", "/v1/embeddings", b"{}"),
-            ("other", "/v1/embeddings", b"{}"),
-            ("openai", "/v1/chat/completions", b"{}"),
-            ("openai", "/v1/embeddings", b"[]"),
-            ("openai/v1", "/embeddings", b"{}"),
-        )
-    }
-    assert len(keys) == 5
 
 
 def test_a_digest_table_is_a_dictionary() -> None:

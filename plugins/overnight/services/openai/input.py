@@ -15,6 +15,7 @@ from typing import IO, Any, Literal, NamedTuple, Self, TypeAlias
 import orjson
 from pydantic import BaseModel, ConfigDict
 
+from overnight.cache.digests import DigestTable
 from overnight.compression import ChunkReader
 from overnight.costs.estimate import Workload
 from overnight.file_formats import read_json_lines
@@ -86,6 +87,9 @@ class InputPart(BaseModel):
     :param billed_output: What their answers are billed for at most; ``None`` when one has no limit.
     :param dead_letter_uri: Where the load of this part names the documents that it did not index.
     :param checkpoint_uri: Where the load of this part keeps its progress.
+    :param repeated: Further documents whose request is the same as one of these but for its id, and is not sent again.
+    :param repeated_uri: Whose result each of them gets, with ``repeated_documents_uri`` in the same order;
+        ``None`` without any. (:func:`~overnight.services.openai.reuse.read_repeated`)
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -101,13 +105,35 @@ class InputPart(BaseModel):
     tokens: int
     billed_input: int
     billed_output: int | None
+    repeated: int = 0
+    repeated_uri: str | None = None
+    repeated_documents_uri: str | None = None
+
+
+class ReusedPart(BaseModel):
+    """
+    Documents whose answers are in the cache: nothing of them is sent.
+
+    :param uri: Where the answer of each document is (:func:`~overnight.services.openai.reuse.read_reused`).
+    :param documents_uri: The documents, in the same order.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: str
+    documents_uri: str
+    dead_letter_uri: str
+    checkpoint_uri: str
+    documents: int
 
 
 class BuiltInput(BaseModel):
     """
     What :func:`build` wrote.
 
-    :param documents: Lines that were read, good and bad: ``requests`` of all parts plus ``rejected``.
+    :param documents: Lines that were read, good and bad: ``requests`` and ``repeated`` of all parts, ``documents`` of
+        all reused ones, and ``rejected``.
+    :param reused: Those whose answers are in the cache.
     :param rejected_uri: A JSONL file of dead-letter records, as a load writes them
         (:func:`overnight.ingest.report.dead_letters.read_dead_letters`), if any was rejected.
     :param blank_lines: Lines without anything in them: they were skipped, and are no documents.
@@ -116,6 +142,7 @@ class BuiltInput(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     parts: tuple[InputPart, ...]
+    reused: tuple[ReusedPart, ...] = ()
     documents: int
     rejected: int
     rejected_uri: str | None = None
@@ -161,7 +188,7 @@ def build(
     """
     Write the requests for a stream of documents, in as many parts as the service's limits ask for.
 
-    Memory grows by some 100 bytes per document, for finding ids that occur twice. The same documents, template and
+    Memory grows by some 50 bytes per document, for finding ids that occur twice. The same documents, template and
     limits give the same bytes. Former parts in the same folder are replaced, and removed when there are fewer now.
     No documents at all give no parts. Blank lines are skipped and counted.
 
@@ -174,7 +201,7 @@ def build(
     :param counter: Counts what is billed; what the model's queue holds is always estimated, as the service does.
     :raises InputError: with ``on_bad="fail"``, some document is bad; nothing is left in the folder.
     """
-    builder = _Builder(
+    return InputBuilder(
         template,
         target.rstrip("/"),
         storage=storage or Storage(),
@@ -182,16 +209,7 @@ def build(
         on_bad=on_bad,
         max_rejections=max_rejections,
         counter=counter,
-    )
-    try:
-        with builder:
-            for number, document in enumerate(documents, 1):
-                builder.add(number, document)
-        builder.refused.raise_for("The documents")
-    except BaseException:
-        builder.discard()
-        raise
-    return builder.finish()
+    ).build(documents)
 
 
 def read_documents(uris: Iterable[str], storage: Storage | None = None) -> Iterator[DocumentLine]:
@@ -214,7 +232,7 @@ def read_documents(uris: Iterable[str], storage: Storage | None = None) -> Itera
                 offset += len(line)
 
 
-class _Request(NamedTuple):
+class Request(NamedTuple):
     """One line of a part, what it takes of a batch's limits, and what is billed for it."""
 
     line: bytes
@@ -235,7 +253,7 @@ class _Part:
         self.requests = self.bytes = self.embedding_inputs = self.tokens = self.billed_input = 0
         self.billed_output: int | None = 0
 
-    def write(self, request: _Request, document: bytes) -> None:
+    def write(self, request: Request, document: bytes) -> None:
         self.requests_file.write(request.line)
         self.documents_file.write(document + b"\n")
         self.digest.update(request.line)
@@ -262,7 +280,9 @@ class _Part:
         )
 
 
-class _Builder:
+class InputBuilder:
+    """Writes the requests for a stream of documents; see :func:`build`."""
+
     def __init__(
         self,
         template: RequestTemplate,
@@ -281,7 +301,7 @@ class _Builder:
         self._limits = limits
         self._on_bad = on_bad
         self._embeds = template.endpoint.endswith("/embeddings")
-        self._seen: dict[bytes, int] = {}
+        self._seen = DigestTable()
         self._part: _Part | None = None
         self._files = ExitStack()
         self._rejected_file: IO[bytes] | None = None
@@ -299,23 +319,33 @@ class _Builder:
         self._rejected_files.close()
         self._close_part()
 
+    def build(self, documents: Iterable[DocumentLine | bytes | Mapping[str, Any]]) -> BuiltInput:
+        """Take all documents, and return what was written; see :func:`build`."""
+        try:
+            with self:
+                for number, document in enumerate(documents, 1):
+                    self.add(number, document)
+            self.refused.raise_for("The documents")
+        except BaseException:
+            self.discard()
+            raise
+        return self.finish()
+
     def add(self, number: int, document: DocumentLine | bytes | Mapping[str, Any]) -> None:
         """
         Take a document.
 
         :param number: Of the document in the stream, counted from 1 and blank lines included.
         """
-        raw = orjson.dumps(document) if isinstance(document, Mapping) else document
-        line = raw if isinstance(raw, DocumentLine) else DocumentLine(raw, "", number, 0)
-        if line.number == 1 and line.uri:
-            self._files_begun.append((number, line.uri))
-        data = line.data.rstrip(b"\r\n")
-        if not data.strip():
-            self._blank_lines += 1
+        line = self._begin(number, document)
+        if line is None:
             return
-        self._documents += 1
+        data = line.data.rstrip(b"\r\n")
         try:
-            request = self._render(number, data)
+            custom_id, body = self._render(data)
+            request = self._measure(custom_id, body)
+            # Last, so that an id is taken by a document that is used.
+            self._take_id(id_digest(custom_id), number)
         except RejectedError as error:
             self._reject(line, error.rejection)
             return
@@ -324,10 +354,12 @@ class _Builder:
             self._room_for(request).write(request, data)
 
     def discard(self) -> None:
+        """Delete what was written."""
         for uri in self._written:
             self._storage.delete(uri)
 
     def finish(self) -> BuiltInput:
+        """Remove what a former run wrote, and return what was written."""
         self._remove_former()
         return BuiltInput(
             parts=tuple(self._parts),
@@ -341,14 +373,38 @@ class _Builder:
     def _rejected_uri(self) -> str:
         return f"{self._target}/rejected.jsonl"
 
-    def _render(self, number: int, raw: bytes) -> _Request:
+    def _begin(self, number: int, document: DocumentLine | bytes | Mapping[str, Any]) -> DocumentLine | None:
+        """Count a document and return its line; ``None`` for a line that is none."""
+        raw = orjson.dumps(document) if isinstance(document, Mapping) else document
+        line = raw if isinstance(raw, DocumentLine) else DocumentLine(raw, "", number, 0)
+        if line.number == 1 and line.uri:
+            self._files_begun.append((number, line.uri))
+        if line.data.isspace() or not line.data:
+            self._blank_lines += 1
+            return None
+        self._documents += 1
+        return line
+
+    def _render(self, raw: bytes) -> tuple[str, dict[str, Any]]:
+        """
+        Return the id and the request of a document.
+
+        :raises RejectedError: it cannot become one.
+        """
         try:
             document = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
             raise RejectedError("not_json", f"the line is not JSON: {error}") from None
         if not isinstance(document, dict):
             raise RejectedError("not_an_object", "the line is JSON, but not an object")
-        custom_id, request = self._template.render(document)
+        return self._template.render(document)
+
+    def _measure(self, custom_id: str, request: dict[str, Any]) -> Request:
+        """
+        Return the line of a request with what it takes.
+
+        :raises RejectedError: no batch takes it.
+        """
         limits = self._limits
         if len(custom_id) > limits.custom_id_chars:
             raise RejectedError("id_too_long", f"the id is longer than {limits.custom_id_chars} characters")
@@ -359,14 +415,20 @@ class _Builder:
                 "too_large",
                 f"its request alone ({len(line):,} bytes, {inputs} embedding inputs) is over a batch's limit",
             )
-        # Last, so that an id is taken by a document that is used.
-        first = self._seen.setdefault(id_digest(custom_id), number)
-        if first != number:
-            raise RejectedError("duplicate", f"its id was used in {self._describe_place(first)} already")
         body = request["body"]
         tokens = estimate_tokens(body)
         billed = tokens if self._counter.count is estimate_tokens else self._counter.count(body)
-        return _Request(line, inputs, tokens, billed, limit_output(body, self._template.endpoint))
+        return Request(line, inputs, tokens, billed, limit_output(body, self._template.endpoint))
+
+    def _take_id(self, digest: bytes, number: int) -> None:
+        """
+        Take the id of a document, by its digest.
+
+        :raises RejectedError: an earlier one has it.
+        """
+        first = self._seen.setdefault(digest, number)
+        if first != number:
+            raise RejectedError("duplicate", f"its id was used in {self._describe_place(first)} already")
 
     def _describe_place(self, number: int) -> str:
         """Return where in the files the document of a number was."""
@@ -398,7 +460,7 @@ class _Builder:
             record["text"] = text
         self._rejected_file.write(orjson.dumps(record) + b"\n")
 
-    def _room_for(self, request: _Request) -> _Part:
+    def _room_for(self, request: Request) -> _Part:
         part, limits = self._part, self._limits
         if part is not None and (
             part.requests >= limits.requests
@@ -447,4 +509,7 @@ def _get_text(line: bytes) -> str | None:
         return None
 
 
-_OURS = re.compile(r"part-\d{5,}\.(requests|documents)\.jsonl|rejected\.jsonl")
+_OURS = re.compile(
+    r"part-\d{5,}\.(requests|documents|repeated|repeated\.documents)\.jsonl|"
+    r"reused-\d{5,}\.(answers|documents)\.jsonl|rejected\.jsonl"
+)

@@ -120,7 +120,7 @@ def join_results(
 
     def lines() -> Iterator[bytes]:
         try:
-            yield from _lines(chunks, inputs)
+            yield from read_result_lines(chunks, inputs)
         except NotFoundError as error:
             if input_uri is not None:
                 raise
@@ -329,7 +329,7 @@ def _results(manifest: ResultManifest, chunks: Chunks) -> Iterator[Result]:
         uris = manifest.uris(source)
         for uri in uris:
             is_first = True
-            for number, line in enumerate(_lines(chunks, [uri]), 1):
+            for number, line in enumerate(read_result_lines(chunks, [uri]), 1):
                 if not line:
                     continue
                 if is_first:
@@ -365,7 +365,7 @@ def _check_first(line: bytes, source: str, uri: str) -> None:
     )
 
 
-def _lines(chunks: Chunks, uris: Iterable[str]) -> Iterator[bytes]:
+def read_result_lines(chunks: Chunks, uris: Iterable[str]) -> Iterator[bytes]:
     """Yield the lines of files without their ends; blank ones, which keep their place, as nothing."""
     for uri in uris:
         pieces: list[bytes] = []
