@@ -41,7 +41,7 @@ def check_parameters(task: BaseOperator) -> None:
                 f"{name}={shorten(repr(value), 200)} is not {wanted}. Give one; where an XCom stands for it, look at "
                 "what the task before left."
             )
-        _check_texts(name, value)
+        check_texts(name, value)
 
 
 def require_count(value: object, name: str) -> int:
@@ -110,7 +110,13 @@ def _fits(value: object, shapes: set[Any]) -> bool:
     return Sequence in shapes and isinstance(value, Sequence) and all(isinstance(part, str) for part in value)
 
 
-def _check_texts(name: str, value: object) -> None:
+def check_texts(name: str, value: object) -> None:
+    """
+    Check that every text in a value can be sent as UTF-8, and that keys are texts, as in JSON.
+
+    :param name: The parameter's, for the error's text.
+    :raises SpecError: one cannot, or is none.
+    """
     left = [value]
     while left:
         part = left.pop()

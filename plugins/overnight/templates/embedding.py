@@ -254,9 +254,8 @@ def configure_run(config: EmbeddingConfig, context: Context) -> dict[str, Any]:
     :raises AirflowFailException: a param does not fit, or what would be paid for could not be loaded.
     """
     run = config.render(context)
-    settings = run.settings(context)
     with failing_for_good():
-        return {**settings, "vectors": run.find_vectors()}
+        return {**run.settings(context), "vectors": run.find_vectors()}
 
 
 def embed_and_load(settings: Any, documents: Any, *, deferrable: bool) -> BaseOperator:

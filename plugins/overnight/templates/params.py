@@ -13,11 +13,13 @@ from jinja2 import StrictUndefined, TemplateError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from overnight.errors import shorten
 from overnight.hooks.executor import require_shared
 from overnight.hooks.outcome import failing_for_good
 from overnight.jobs.allowance import Allowance
 from overnight.jobs.queue import Budget
 from overnight.jobs.service import Service
+from overnight.operators.parameters import check_texts
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -90,6 +92,8 @@ class TemplateConfig(BaseModel):
             for name, value in dict(context["params"]).items()
         }
         with failing_for_good():
+            for name, value in rendered.items():
+                check_texts(name, value)
             return self.model_validate(rendered)
 
 
@@ -114,11 +118,16 @@ def _render(name: str, value: Any, context: Context, *, as_author: bool) -> Any:
         remedy = f"A text that is given to a run may name {', '.join(sorted(RUN_FACTS))}."
         if any(f"'{fact}'" in str(error) for fact in RUN_FACTS):
             remedy = "This run has no logical date: trigger it with one, or write the value out."
-        raise AirflowFailException(
-            f"The param {name} is a template that cannot be rendered: {error}. {remedy}"
-        ) from error
-    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise AirflowFailException(f"The param {name} is a template that cannot be rendered: {error}") from error
+        raise _refuse(name, error, remedy) from None
+    except (
+        TemplateError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
+    ) as error:  # fmt: skip
+        raise _refuse(name, error, "Correct the template, or write the value out.") from None
+
+
+def _refuse(name: str, error: Exception, remedy: str) -> AirflowFailException:
+    said = shorten(str(error).rstrip("."), 500)
+    return AirflowFailException(f"The param {name} is a template that cannot be rendered: {said}. {remedy}")
 
 
 def _render_with_facts(value: Any, facts: Mapping[str, Any]) -> Any:
