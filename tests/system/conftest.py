@@ -198,7 +198,10 @@ def airflow(services: Services, folder: Path) -> Iterator[Standalone]:
         parts = [start(people)]
         try:
             wait_ready(people, parts[0])
-            yield Standalone(installation, url, Console(people.url), parts)
+            standalone = Standalone(installation, url, Console(people.url), parts)
+            yield standalone
+            # One that is asked to end takes ten seconds over it.
+            standalone.kill_triggerer()
         finally:
             for process in parts:
                 process.stop()

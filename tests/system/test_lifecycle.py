@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -208,12 +209,16 @@ def test_clearing_a_deferred_task_cancels_its_job_and_submits_a_new_generation(r
 
 
 @pytest.mark.dag_run("cleared_early")
-def test_a_task_that_is_cleared_waits_for_its_trigger_to_cancel_the_job(run: Run, account: Accounts) -> None:
+def test_a_task_that_is_cleared_waits_for_its_trigger_to_cancel_the_job(
+    run: Run, account: Accounts, folder: Path
+) -> None:
     run.wait("deferred")
     run.clear()
+    run.wait("running", beyond=1)
+    eventually(lambda: "waiting for the trigger to cancel" in run.log(number=2), why="the worker waits")
+    (folder / "may-cancel").touch()
     run.wait("deferred", beyond=1)
     assert generations(until(account("stuck"), run.dag_id, "cancelled", "in_progress")) == [0, 1]
-    assert "waiting for the trigger to cancel" in run.log()
 
 
 @pytest.mark.dag_run("cleared_on_worker")

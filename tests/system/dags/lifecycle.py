@@ -95,7 +95,7 @@ class DiesBeforeWait(OpenAIBatchOperator):
 
 
 class CancelsLate(OpenAIBatchOperator):
-    """Its trigger takes its time with the cancellation, so that a cleared task is there before it."""
+    """Its trigger cancels only when it may, so that a cleared task is there before it."""
 
     def defer(self, *, trigger: BaseTrigger, **arguments: Any) -> NoReturn:
         super().defer(trigger=LateTrigger(**trigger.serialize()[1]), **arguments)
