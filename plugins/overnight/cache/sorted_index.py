@@ -69,10 +69,12 @@ class SortedIndex:
         found: dict[bytes, tuple[Any, ...]] = {}
         created: dict[bytes, int] = {}
         for table in self._search_all(wanted):
-            columns = [table.column(name).to_pylist() for name in ("digest", "created", *self._columns)]
-            for digest, time, *row in zip(*columns, strict=True):
+            digests_there, times, *columns = (
+                table.column(name).to_pylist() for name in ("digest", "created", *self._columns)
+            )
+            for digest, time, row in zip(digests_there, times, zip(*columns, strict=True), strict=True):
                 if time >= created.get(digest, 0):
-                    found[digest], created[digest] = tuple(row), time
+                    found[digest], created[digest] = row, time
         return found
 
     def _search_all(self, wanted: arrow.FixedSizeBinaryArray) -> Iterator[arrow.Table]:

@@ -32,7 +32,7 @@ from overnight.storage import Storage
 if TYPE_CHECKING:
     from overnight.cache.answers import Place, Rendered
 
-BLOCK_DOCUMENTS: Final = 1 << 16
+BLOCK_DOCUMENTS: Final = 1 << 15
 BLOCK_BYTES: Final = 32 << 20
 """Of the documents that are looked up together."""
 _RENDERING: Final = b"1"
