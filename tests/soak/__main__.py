@@ -23,7 +23,7 @@ from distributed.deployment import deployed
 
 from .checks import Violation, check_creations, check_jobs, check_log
 from .kills import Killer
-from .plan import FAULTS, PIPELINES, plan_faults, plan_kills, plan_runs
+from .plan import PIPELINES, plan_faults, plan_kills, plan_runs
 from .runs import PatientConsole, Runs, list_wanted
 from .servers import Servers, served
 
@@ -129,7 +129,7 @@ def evaluate(servers: Servers, runs: Runs) -> list[Violation]:
     wanted = list_wanted(runs.all)
     found = servers.list_jobs()
     violations = check_jobs(wanted, found)
-    for name in FAULTS:
+    for name in servers.urls:
         requests = servers.list_requests(name)
         violations += check_log(name, requests)
         if name in CREATIONS:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 SHARE: Final = 0.2
-"""Part of the calls to each emulator that go wrong."""
+"""Part of the calls to each server that go wrong."""
 
 PIPELINES: Final = (
     "soak_openai",
@@ -25,8 +25,10 @@ FAULTS: Final[Mapping[str, tuple[str, ...]]] = {
     "sagemaker": ("throttled", "unavailable", "internal_error", "internal_error_after", "lost_answer"),
     "llamacloud": ("rate_limited", "server_error", "lost_answer", "cut_body"),
     "azure": ("refused", "refused_after", "lost_answer"),
+    "s3": ("rate_limited", "server_error", "lost_answer", "cut_body"),
+    "opensearch": ("rate_limited", "server_error"),
 }
-"""By emulator, the ways in which a call goes wrong, in the order in which the emulator draws them."""
+"""By emulator, or by server behind a gateway, the ways in which a call goes wrong, in the order of the draws."""
 
 FAILED_LINES: Final = "t$"
 MISSING_LINES: Final = "y$"
@@ -94,7 +96,7 @@ def plan_kills(seed: int) -> Iterator[PlannedKill]:
 
 
 def plan_faults(seed: int) -> dict[str, dict[str, Any]]:
-    """Return what to set each emulator's faults to, so that :data:`SHARE` of its calls go wrong."""
+    """Return what to set each server's faults to, so that :data:`SHARE` of its calls go wrong."""
     return {name: _spread(random.Random(f"{seed}:{name}"), kinds) for name, kinds in FAULTS.items()}
 
 

@@ -199,7 +199,7 @@ class Runs:
         """Return the conf, the documents, the files, and service, task and map index of each job."""
         if planned.dag_id == "soak_azure":
             return {}, {}, frozenset(), [("azure", "ingest", -1)]
-        store = Store(self._servers.environment, f"soak/{planned.number}")
+        store = Store({"AWS_ENDPOINT_URL_S3": self._servers.s3_url}, f"soak/{planned.number}")
         conf: dict[str, Any] = {"index_name": get_index(planned)}
         if planned.dag_id == "soak_llamacloud":
             names = sorted(self._files)

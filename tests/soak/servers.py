@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from overnight.jobs import JobKey
 from overnight.sandbox.corpus import files
 from overnight.sandbox.emulator.launch import launch
 from overnight.sandbox.opensearch import Node
-from overnight.sandbox.process import Launch, ProcessId, free_port, start, wait_ready
+from overnight.sandbox.process import LOCALHOST, Launch, ProcessId, free_port, start, wait_ready
 from overnight.sandbox.sagemaker.launch import launch as launch_sagemaker
 from overnight.sandbox.services import KEY, SERVICES, running, serving
 from system.bench.sagemaker import SageMaker
@@ -32,6 +33,7 @@ PACES: Final[Mapping[str, Mapping[str, float]]] = {
     "azure": {"queued": 4.0, "documents_per_second": 2.0},
 }
 """Long enough for something to be killed while a job runs."""
+TESTS: Final = Path(__file__).parents[1]
 BLOBS: Final = 12
 AZURE_JOBS: Final = "/openai/extensions/on-your-data/ingestion-jobs"
 AZURE_VERSION: Final = {"api-version": "2023-10-01-preview"}
@@ -82,19 +84,27 @@ class Crashing:
 
 @dataclass(frozen=True)
 class Servers:
-    """Everything that runs beside Airflow."""
+    """
+    Everything that runs beside Airflow.
+
+    :param urls: Of the emulators.
+    :param gateways: Through which Airflow, and nobody else, reaches S3 and the node.
+    """
 
     urls: Mapping[str, str]
+    gateways: Mapping[str, str]
     s3_url: str
     node: Crashing
     sagemaker: SageMaker
     environment: Mapping[str, str]
 
     def set_faults(self, faults: Mapping[str, Mapping[str, Any]]) -> None:
-        """Set what goes wrong at the emulators; nothing for one that is not named, but for OpenAI's lines."""
-        for name, url in self.urls.items():
+        """Set what goes wrong; nothing at a server that is not named, but for OpenAI's lines."""
+        for name, url in {**self.urls, **self.gateways}.items():
             values = {**faults.get(name, {}), **(LINES if name == "openai" else {})}
-            if name != "sagemaker":
+            if name in self.gateways:
+                values["server_error_status"] = 503 if name == "opensearch" else 500
+            elif name != "sagemaker":
                 values["retry_after"] = 0.5
             httpx.put(f"{url}/_sandbox/faults", json=values, trust_env=False).raise_for_status()
 
@@ -194,8 +204,7 @@ class Servers:
 def served(folder: Path, seed: int) -> Iterator[Servers]:
     """Run every service while the ``with`` lasts; none of them fails yet, and the node is still booting."""
     s3_port, ports = free_port(), {name: free_port() for name in PACES}
-    s3_environment = SERVICES["s3"].environment(s3_port)
-    s3_url = s3_environment["AWS_ENDPOINT_URL_S3"]
+    s3_url = SERVICES["s3"].environment(s3_port)["AWS_ENDPOINT_URL_S3"]
     node = Crashing(folder / "opensearch" / "node", s3_url)
     with ExitStack() as stack:
         stack.callback(node.remove)
@@ -206,17 +215,21 @@ def served(folder: Path, seed: int) -> Iterator[Servers]:
         for one in launches.values():
             stack.enter_context(serving(one))
         urls = {name: one.url for name, one in launches.items()}
-        sagemaker = SageMaker(urls["sagemaker"], s3_url)
+        upstreams = {"s3": s3_url, "opensearch": node.url}
+        gates = {name: _gateway(name, folder, upstream, seed) for name, upstream in upstreams.items()}
+        gateways = {name: stack.enter_context(serving(gate)).url for name, gate in gates.items()}
+        gate_ports = {name: int(url.rpartition(":")[2]) for name, url in gateways.items()}
+        sagemaker = SageMaker(urls["sagemaker"], gateways["s3"])
         for name, path in files(BLOBS).items():
             blob = f"{urls['azure']}/_sandbox/blobs/documents/{name}"
             httpx.put(blob, content=path.read_bytes(), trust_env=False).raise_for_status()
         environment = {
-            **s3_environment,
-            **SERVICES["opensearch"].environment(node.port),
+            **SERVICES["s3"].environment(gate_ports["s3"]),
+            **SERVICES["opensearch"].environment(gate_ports["opensearch"]),
             **{k: v for name in ("openai", "llamacloud", "azure") for k, v in _environment(name, ports[name]).items()},
             "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(sagemaker.connection),
         }
-        yield Servers(urls, s3_url, node, sagemaker, environment)
+        yield Servers(urls, gateways, s3_url, node, sagemaker, environment)
 
 
 def _launch(name: str, folder: Path, port: int, seed: int, s3_url: str) -> Launch:
@@ -224,6 +237,21 @@ def _launch(name: str, folder: Path, port: int, seed: int, s3_url: str) -> Launc
     if name == "sagemaker":
         return launch_sagemaker(folder, port, s3_url, settings)
     return launch(name, folder, port, "--settings", json.dumps(settings))
+
+
+def _gateway(name: str, folder: Path, upstream: str, seed: int) -> Launch:
+    port = free_port()
+    url = f"http://{LOCALHOST}:{port}"
+    arguments = ("--kind", name, "--upstream", upstream, "--port", str(port), "--seed", str(seed))
+    return Launch(
+        name=f"{name}-gateway",
+        argv=(sys.executable, "-m", "soak.gateway", *arguments),
+        url=url,
+        health=f"{url}/_sandbox/health",
+        cwd=folder,
+        log=folder / f"{name}-gateway.log",
+        environ={"PYTHONPATH": str(TESTS)},
+    )
 
 
 def _environment(name: str, port: int) -> dict[str, str]:

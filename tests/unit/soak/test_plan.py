@@ -11,6 +11,7 @@ from overnight.sandbox.azure.draws import HTTP_FAULTS as AZURE_FAULTS
 from overnight.sandbox.llamacloud.faults import HTTP_FAULTS as LLAMACLOUD_FAULTS
 from overnight.sandbox.openai.decisions import HTTP_FAULTS as OPENAI_FAULTS
 from overnight.sandbox.sagemaker.faults import CALL_FAULTS
+from soak.gateway import HTTP_FAULTS as GATEWAY_FAULTS
 from soak.plan import FAULTS, PIPELINES, SHARE, VICTIMS, plan_faults, plan_kills, plan_runs
 
 
@@ -40,7 +41,9 @@ def test_a_fifth_of_all_calls_fails(name: str) -> None:
         ("sagemaker", CALL_FAULTS),
         ("llamacloud", LLAMACLOUD_FAULTS),
         ("azure", AZURE_FAULTS),
+        ("s3", GATEWAY_FAULTS),
+        ("opensearch", GATEWAY_FAULTS),
     ],
 )
-def test_faults_are_listed_as_the_emulator_draws_them(name: str, drawn: tuple[str, ...]) -> None:
+def test_faults_are_listed_as_they_are_drawn(name: str, drawn: tuple[str, ...]) -> None:
     assert FAULTS[name] == tuple(kind for kind in drawn if kind in FAULTS[name])
