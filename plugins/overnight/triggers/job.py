@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -63,7 +64,13 @@ class JobTrigger(BaseTrigger):
         self.cancel_on_deadline = cancel_on_deadline
         self.cancel_on_kill = cancel_on_kill
         self.try_until = try_until
-        self.context = context if context is not None else echo
+        # Text, of which ten thousand take a fraction of the memory of as many nested dicts.
+        self._context = json.dumps(context if context is not None else echo)
+
+    @property
+    def context(self) -> dict[str, Any] | None:
+        """What comes back in the event."""
+        return json.loads(self._context)  # type: ignore[no-any-return]
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make this trigger again in another process."""
