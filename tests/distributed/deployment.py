@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,11 +135,18 @@ class Deployment:
 
 
 @contextmanager
-def deployed(folder: Path, variables: Mapping[str, str], *, dags: Path = PROJECT / "dags") -> Iterator[Deployment]:
+def deployed(
+    folder: Path,
+    variables: Mapping[str, str],
+    *,
+    dags: Path = PROJECT / "dags",
+    parts: Collection[str] = tuple(PARTS),
+) -> Iterator[Deployment]:
     """
     Run DAGs on PostgreSQL, Redis, two triggerers and two workers while the ``with`` lasts.
 
     :param dags: The DAGs folder; the project's own unless another is given.
+    :param parts: Which of :data:`PARTS` are started; all unless said otherwise.
     """
     with ExitStack() as stack:
         database = stack.enter_context(postgresql())
@@ -165,7 +172,7 @@ def deployed(folder: Path, variables: Mapping[str, str], *, dags: Path = PROJECT
         wait_ready(server, process)
         deployment = Deployment(installation, server.url, Console(server.url))
         stack.callback(deployment.stop)
-        for name in PARTS:
+        for name in parts:
             deployment.start(name)
         yield deployment
 

@@ -123,6 +123,10 @@ class Account:
         """Return the requests that the server received, each with the fault that hit it."""
         return list(self._call("GET", "/_sandbox/requests")["data"])
 
+    def queue(self, model: str = "text-embedding-3-small") -> dict[str, int]:
+        """Return the tokens in a model's queue: ``enqueued`` now, and their ``peak``."""
+        return dict(self._call("GET", "/_sandbox/queue")[model])
+
     def let_go(self) -> None:
         """Let batches that are held go on to their end."""
         self._call("PATCH", "/_sandbox/pace", json={"lines_per_second": None})
