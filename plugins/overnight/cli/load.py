@@ -119,7 +119,13 @@ def load(  # noqa: PLR0917 - typer calls it by name
         status, text = explain(error, has_written=any(sink.has_written for sink in sinks))
         errors.print(text, markup=False, highlight=False)
         raise typer.Exit(status) from None
-    typer.echo(report.model_dump_json(indent=2))
+    try:
+        typer.echo(report.model_dump_json(indent=2))
+    except OSError as error:
+        errors.print(
+            f"The load is over, and its report could not be written to stdout: {error.strerror}.", markup=False
+        )
+        raise typer.Exit(NOT_COMPLETE) from None
     excess = report.excess(options.allowed_failures)
     if excess is not None:
         errors.print(excess, markup=False, highlight=False)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import json
+import os
 import socket
 import tarfile
 from pathlib import Path
@@ -261,6 +263,19 @@ def test_a_long_path_that_is_none_is_quoted_in_part(
     (tmp_path / "source").write_bytes(LINES)
     found = run(opensearch, tmp_path, ask(str(tmp_path / "source"), field_map={"_id": "$.id", **fields}))
     assert found.exit_code in (1, 2)
+
+
+def test_a_stdout_that_is_full_is_named(
+    opensearch: FakeOpenSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "source").write_bytes(LINES)
+    monkeypatch.setattr("overnight.cli.load.typer.echo", fail)
+    found = run(opensearch, tmp_path, ask(str(tmp_path / "source")))
+    assert found.exit_code == 1
+    assert "could not be written to stdout: No space left on device" in found.stderr
 
 
 def test_what_a_bulk_request_is_answered_is_reported_in_part(opensearch: FakeOpenSearch, tmp_path: Path) -> None:
