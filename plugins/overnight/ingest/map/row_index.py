@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self
 
+from overnight.storage_errors import StorageError
+
 _CACHE_KIB = 4 << 10
 _PAGE = 1_000
 
@@ -95,3 +97,8 @@ class RowIndex:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        if isinstance(error, sqlite3.OperationalError):
+            raise StorageError(
+                f"The temporary database of ids in {Path(self._folder.name).parent} cannot be written: {error}. Make "
+                "room there, or set spool_dir to another folder."
+            ) from None
