@@ -15,7 +15,18 @@ from overnight.jobs.queue import Amount, ListedJob, QueueFull
 from overnight.transport.flow import Flow
 
 MAX_OTHER_PAGES: Final = 5
-"""A list of jobs is read on for so many pages in a row without a wanted job; the rest is asked for singly."""
+JOBS_PER_OTHER_PAGE: Final = 20
+
+
+def get_max_other_pages(missing: int) -> int:
+    """
+    Return for how many pages in a row without a wanted job a list is read on; the rest is asked for singly.
+
+    A page is one call, as is a job that is asked for.
+
+    :param missing: How many wanted jobs have not been seen.
+    """
+    return max(MAX_OTHER_PAGES, missing // JOBS_PER_OTHER_PAGE)
 
 
 class JobSpec(BaseModel):

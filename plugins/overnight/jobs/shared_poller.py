@@ -28,7 +28,10 @@ GAP_RATIO: Final = 2.0
 and is not begun again for each of those who come one after the other meanwhile."""
 MAX_GAP: Final = 5.0
 LIST_FROM: Final = 4
-"""So many due jobs are worth a listing; fewer are asked for one by one."""
+LIST_SHARE: Final = 100
+"""So many due jobs, or one in so many of all that are waited for, are worth a listing; fewer are asked for singly."""
+LIST_AGAIN: Final = 3600.0
+"""Seconds until a list is tried again that was refused or could not be read."""
 CALLS_AT_ONCE: Final = 8
 LINES_PER_ROUND: Final = 100
 """Lines that a round logs at most (:class:`~overnight.jobs.wait.Lines`), beside those of the jobs that ended."""
@@ -66,7 +69,7 @@ class SharedPoller:
         self._waiters: set[_Waiter] = set()
         self._wake = asyncio.Event()
         self._rounds: asyncio.Task[None] | None = None
-        self._can_list = True
+        self._list_not_before = 0.0
         self._not_before = 0.0
         self._lines = Lines(LINES_PER_ROUND)
 
@@ -148,19 +151,22 @@ class SharedPoller:
 
     async def _list(self, client: JobClient[Any], due: list[_Waiter]) -> Mapping[str, JobStatus] | None:
         """Return what the service's list says; ``None`` when it is out of reach, which everybody due has learnt."""
-        if not self._can_list or len(due) < LIST_FROM:
+        worthwhile = max(LIST_FROM, len(self._waiters) // LIST_SHARE)
+        if len(due) < worthwhile or time.monotonic() < self._list_not_before:
             return {}
-        wanted = {waiter.poller.ref.id for waiter in due}
+        # Not of those due alone: those who come at different times are due together from then on, and a job of long
+        # ago stands behind many that others wait for.
+        wanted = {waiter.poller.ref.id for waiter in self._waiters}
         try:
             return await client.arun(bound(client.service.list_statuses(wanted), LIST_SECONDS))
         except TransientError as error:
             self._deliver_error(due, error)
             return None
         except ServiceError as error:
-            self._can_list = False
+            self._list_not_before = time.monotonic() + LIST_AGAIN
             due[0].log.info("Jobs are asked for one by one: %s", error)
         except Exception as error:
-            self._can_list = False
+            self._list_not_before = time.monotonic() + LIST_AGAIN
             due[0].log.warning("The list of jobs could not be read: %s", describe_unexpected(error))
         return {}
 

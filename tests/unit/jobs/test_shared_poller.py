@@ -40,6 +40,12 @@ class Account(Transport[Any, Any]):
         self.until_over = 2
         self.called = asyncio.Event()
 
+    async def reach(self, **calls: int) -> None:
+        """Wait until so many calls of each kind were made."""
+        while any(self.calls[call] < count for call, count in calls.items()):
+            self.called.clear()
+            await self.called.wait()
+
     def send(self, call: Any) -> Any:
         raise AssertionError("a triggerer does not block")
 
@@ -86,6 +92,21 @@ class Listing(Service[JobSpec]):
         yield
 
 
+class Paged(Listing):
+    """One whose list, newest first, is read until nothing but others comes."""
+
+    def list_statuses(self, wanted: Collection[str]) -> Flow[Mapping[str, JobStatus]]:
+        states = yield "list"
+        newest = list(states)[::-1]
+        seen: dict[str, JobStatus] = {}
+        for start in range(0, len(newest), 10):
+            page = newest[start : start + 10]
+            if not set(page) & set(wanted):
+                break
+            seen |= {job: JobStatus(state=states[job], raw=states[job].value) for job in page}
+        return seen
+
+
 class Silent(Listing):
     """One without a list."""
 
@@ -125,6 +146,51 @@ async def test_a_thousand_jobs_are_answered_from_one_list_and_one_client() -> No
     assert bench.account.calls["list"] <= 3
     await bench.poller.aclose()
     assert bench.account.closed == 1
+
+
+async def test_those_who_wait_for_older_jobs_are_answered_from_the_list_too() -> None:
+    bench = Bench(Paged)
+    bench.account.until_over = 1_000
+    for number in range(100):
+        bench.account.states[f"job-{number}"] = JobState.RUNNING
+    newer = [bench.wait(f"job-{number}", poll_interval=3600.0) for number in range(30, 100)]
+    await bench.account.reach(list=1)
+    older = [bench.wait(f"job-{number}", poll_interval=3600.0) for number in range(30)]
+    await bench.account.reach(list=2)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert bench.account.calls == Counter({"list": 2})
+    for wait in (*newer, *older):
+        wait.cancel()
+    await asyncio.gather(*newer, *older, return_exceptions=True)
+    await bench.poller.aclose()
+
+
+async def test_a_few_of_many_are_asked_for_singly() -> None:
+    bench = Bench()
+    bench.account.until_over = 1_000
+    many = [bench.wait(f"job-{number}", poll_interval=3600.0) for number in range(1_000)]
+    await bench.account.reach(list=1)
+    few = [bench.wait(f"new-{number}", poll_interval=3600.0) for number in range(9)]
+    await bench.account.reach(**{f"new-{number}": 1 for number in range(9)})
+    assert bench.account.calls == Counter({"list": 1, **{f"new-{number}": 1 for number in range(9)}})
+    for wait in (*many, *few):
+        wait.cancel()
+    await asyncio.gather(*many, *few, return_exceptions=True)
+    await bench.poller.aclose()
+
+
+async def test_a_list_that_was_refused_is_tried_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_poller, "LIST_AGAIN", 0.0)
+    bench = Bench()
+    bench.account.until_over = 1_000
+    bench.account.errors["list"] = ServiceError("no list", status=404)
+    waits = [bench.wait(f"job-{number}") for number in range(6)]
+    await bench.account.reach(list=2)
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
+    await bench.poller.aclose()
 
 
 async def test_what_the_list_lacks_is_asked_for_singly() -> None:

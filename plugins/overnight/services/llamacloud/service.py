@@ -18,7 +18,7 @@ from overnight.errors import NotFoundError, RequestRefusedError, SpecError
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobState, JobStatus, ResultManifest, choose_found
 from overnight.jobs.identity import JobName
 from overnight.jobs.queue import Amount, ListedJob
-from overnight.jobs.service import MAX_OTHER_PAGES, Service
+from overnight.jobs.service import Service, get_max_other_pages
 from overnight.services.create import CLOCK_SKEW, create_object_once
 from overnight.services.llamacloud import queue
 from overnight.services.llamacloud.answers import (
@@ -301,7 +301,7 @@ def _until_seen(needed: Collection[str]) -> Callable[[Sequence[Record]], bool]:
         found = missing & {batch["id"] for batch in batches[read:]}
         missing.difference_update(found)
         read, others = len(batches), 0 if found else others + 1
-        return not missing or others >= MAX_OTHER_PAGES
+        return not missing or others >= get_max_other_pages(len(missing))
 
     return enough
 

@@ -37,7 +37,7 @@ from overnight.jobs import (
     choose_found,
 )
 from overnight.jobs.queue import Amount, ListedJob, QueueFull
-from overnight.jobs.service import MAX_OTHER_PAGES, Service
+from overnight.jobs.service import Service, get_max_other_pages
 from overnight.services.create import CLOCK_SKEW, create_once
 from overnight.services.openai import queue
 from overnight.services.openai.causes import get_cause
@@ -196,7 +196,7 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
         missing = set(wanted)
         query: dict[str, Any] = {"limit": PAGE}
         others = 0
-        while missing and others < MAX_OTHER_PAGES:
+        while missing and others < get_max_other_pages(len(missing)):
             batches = read_page((yield HttpCall("GET", "batches", params=query)), "batches")
             fresh = [batch for batch in batches if batch["id"] not in listed]
             if not fresh:

@@ -24,7 +24,7 @@ from overnight.errors import (
 )
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultManifest, choose_found
 from overnight.jobs.queue import Amount, ListedJob, QueueFull
-from overnight.jobs.service import MAX_OTHER_PAGES, Service
+from overnight.jobs.service import Service, get_max_other_pages
 from overnight.services.sagemaker import queue
 from overnight.services.sagemaker.answers import describe_job, list_job_pages
 from overnight.services.sagemaker.causes import NAME_TAKEN
@@ -137,7 +137,7 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
             arguments["NameContains"] = "overnight-"
         others = 0
         following: Mapping[str, Any] | None = arguments
-        while following is not None and missing and others < MAX_OTHER_PAGES:
+        while following is not None and missing and others < get_max_other_pages(len(missing)):
             items, following = yield from list_job_pages(following)
             listed = {item["TransformJobName"]: item for item in items}
             seen.update((name, read_status(item)) for name, item in listed.items())
