@@ -10,15 +10,18 @@ from typing import Any
 
 import msgspec
 
+from overnight.errors import SpecError
 from overnight.ingest.map.documents import Cursor
 from overnight.ingest.report.dead_letters import DeadLetter
 from overnight.ingest.report.load_report import SAMPLE, LoadReport, SampleRejection, SourceReport
 from overnight.ingest.write.sink import WriteOperation
-from overnight.storage import Storage, get_scheme
+from overnight.storage import Storage, get_scheme, redact
 
 log = logging.getLogger(__name__)
 
 VERSION = 1
+MAX_BYTES = 16 << 20
+"""A checkpoint is far smaller; what is larger is no checkpoint, or has no end."""
 _MAX_CODES = 100
 _OTHER = "other"
 
@@ -150,6 +153,17 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Checkpoint).decode
 
 
+def _is_of_another_version(content: bytes) -> bool:
+    """Whether a file that cannot be read as a checkpoint is one all the same, or what is left of one: nothing."""
+    if not content.strip():
+        return True
+    try:
+        value = msgspec.json.decode(content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return isinstance(value, dict) and value.keys() >= {"fingerprint", "version"}
+
+
 class CheckpointFile:
     """Keeps one checkpoint; ``None`` as URI keeps none."""
 
@@ -158,14 +172,23 @@ class CheckpointFile:
         self._storage = storage
 
     def load(self, fingerprint: str) -> Checkpoint | None:
-        """Return what an earlier attempt at the same load has left."""
+        """
+        Return what an earlier attempt at the same load has left.
+
+        :raises SpecError: the file is something else, which a checkpoint would replace.
+        """
         if self._uri is None or not self._storage.exists(self._uri):
             return None
         with self._storage.open(self._uri, "rb") as file:
-            content = file.read()
+            content = file.read(MAX_BYTES + 1)
         try:
             found = _decode(content)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            if len(content) > MAX_BYTES or not _is_of_another_version(content):
+                raise SpecError(
+                    f"{redact(self._uri)} is there and is no checkpoint; it would be overwritten. Give the checkpoint "
+                    "a file of its own."
+                ) from None
             found = None
         if found is None or found.fingerprint != fingerprint or found.version != VERSION:
             log.warning(
