@@ -44,6 +44,8 @@ from overnight.errors import (
 from overnight.transport.flow import TimeIsUpError, Transport, call_within
 
 MAX_MESSAGE: Final = 1_000
+_UNREADABLE: Final = (AttributeError, KeyError, TypeError, UnicodeDecodeError, RecursionError)
+"""What boto's parser raises about an answer of another form than AWS has, beside its own error."""
 CALL_SECONDS: Final = 900.0
 """All the time that one operation has, boto's own attempts included."""
 
@@ -179,7 +181,13 @@ class AwsTransport(Transport[AwsCall, dict[str, Any]]):
 
     def _send(self, call: AwsCall) -> dict[str, Any]:
         method = getattr(self._client(call.service), xform_name(call.operation))
-        answer: dict[str, Any] = method(**call.arguments)
+        try:
+            answer: dict[str, Any] = method(**call.arguments)
+        except _UNREADABLE as error:
+            raise UnavailableError(
+                f"{call.service} {call.operation}: what answers at the connection's endpoint is not AWS, or its answer "
+                f"was changed on the way ({type(error).__name__}). Check the endpoint."
+            ) from error
         body = answer.get("Body")
         if body is not None:
             answer["Body"] = body.read()

@@ -54,15 +54,22 @@ def inspect_index(target: OpenSearchTarget, name: str) -> IndexInfo:
             "not as knn_vector). Create it first, or give its mapping (create_index, --mapping); with "
             "'data_stream': {} in it, that makes a data stream."
         ) from error
-    try:
+    with _reading(name, "an index"):
         concrete, body = _find_write_index(name, found)
         return _parse_index(name, concrete, body)
+
+
+@contextmanager
+def _reading(path: str, what: str) -> Iterator[None]:
+    """Name what answers something else than OpenSearch would."""
+    try:
+        yield
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, SpecError):
             raise
         raise UnavailableError(
-            f"The answer to GET /{name} is not OpenSearch's description of an index ({type(error).__name__}). Check "
-            "the connection's address."
+            f"The answer to GET /{path} is not OpenSearch's description of {what} ({type(error).__name__}). Check the "
+            "connection's address."
         ) from error
 
 
@@ -352,10 +359,11 @@ def swap_alias(target: OpenSearchTarget, alias: str, index: str, *, drop_old: bo
         current: dict[str, Any] = target.get(f"_alias/{quoted}")
     except NotFoundError:
         current = {}
+    with _reading(f"_alias/{quoted}", "an alias"):
+        old = sorted(name for name in current if name != index)
+        kept = _get_alias_properties(alias, index, current)
     if not current and _is_index(target, alias):
         raise SpecError(f"{alias!r} is an index. Give it another name, so that its name can become an alias.")
-    old = sorted(name for name in current if name != index)
-    kept = _get_alias_properties(alias, index, current)
     actions: list[dict[str, Any]] = [{"add": {"index": index, "alias": alias, **kept}}]
     actions += (
         {"remove_index": {"index": name}} if drop_old else {"remove": {"index": name, "alias": alias}} for name in old
@@ -383,8 +391,9 @@ def _get_alias_properties(alias: str, index: str, current: Mapping[str, Any]) ->
 def read_settings(target: OpenSearchTarget, index: str, names: Sequence[str]) -> dict[str, Any]:
     """Return index settings by name; ``None`` for one that has its default."""
     answer = target.get(f"{quote_index_name(index)}/_settings", flat_settings="true")
-    actual = answer[index]["settings"]
-    return {name: actual.get(_full(name)) for name in names}
+    with _reading(f"{index}/_settings", "an index's settings"):
+        actual = answer[index]["settings"]
+        return {name: actual.get(_full(name)) for name in names}
 
 
 def write_settings(target: OpenSearchTarget, index: str, settings: Mapping[str, Any]) -> None:
@@ -419,9 +428,11 @@ def _full(name: str) -> str:
 
 def _is_index(target: OpenSearchTarget, name: str) -> bool:
     try:
-        return name in target.get(quote_index_name(name))
+        found = target.get(quote_index_name(name))
     except NotFoundError:
         return False
+    with _reading(name, "an index"):
+        return name in found
 
 
 def _leaves(properties: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
