@@ -56,7 +56,7 @@ GROUPS = {
     ),
     "create": Group(("services/create.py",), ("services/test_create.py",)),
     "bulk": Group(("ingest/write/bulk.py",), ("ingest/write/test_bulk.py", "ingest/write/test_bulk_answers.py")),
-    "rows": Group(("ingest/map/rows.py",), ("ingest/map",)),
+    "rows": Group(("ingest/map/rows.py",), ("ingest/map", "ingest/test_load.py", "services/openai/test_incomplete.py")),
 }
 # A test that a change makes endless fails by its own timeout. mutmut's, for all tests of a change together, is so large
 # that a busy machine does not count as a noticed change.
