@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from overnight.errors import SpecError, shorten
 from overnight.storage import Storage, redact
+from overnight.validation import describe_faults
 
 _PER: Final = 1_000_000
 _SNAPSHOT: Final = re.compile(r"-\d{4}-\d{2}-\d{2}$")
@@ -75,9 +76,10 @@ class PriceTable(BaseModel):
             own = cls.model_validate(fields)
         except ValidationError as error:
             raise SpecError(
-                f'prices cannot be read: {error}. Write {{"models": {{"my-model": {{"input": 0.02, "output": 1}}}}}}, '
+                f"prices cannot be read: {describe_faults(error, 'prices')}. "
+                'Write {"models": {"my-model": {"input": 0.02, "output": 1}}}, '
                 "per 1,000,000 tokens and without the batch discount."
-            ) from error
+            ) from None
         if own.currency != shipped.currency:
             return own
         kept = {name: getattr(own if name in own.model_fields_set else shipped, name) for name in cls.model_fields}

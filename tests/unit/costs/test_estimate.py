@@ -121,6 +121,13 @@ def test_what_is_no_table_is_refused(given: Any) -> None:
         PriceTable.of(given)
 
 
+def test_a_refused_table_is_not_quoted() -> None:
+    with pytest.raises(SpecError, match=r"models\.m\.input: Input should be a valid decimal") as refused:
+        PriceTable.of({"models": {"m": {"input": "sixpence"}}})
+    assert "sixpence" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
 def test_an_estimate_is_one_number_a_line_under_names_that_airflow_shows() -> None:
     found = estimate()
     assert list(found.describe()) == [
