@@ -230,8 +230,7 @@ def _count_results(source: object) -> int | None:
     results = source.get("results") if isinstance(source, Mapping) else None
     if not isinstance(results, Mapping):
         return None
-    manifest = parse_parameter(ResultManifest, results, "the results of a source")
-    uris = [uri for kind in RESULT_KINDS for uri in manifest.uris(kind)]
+    manifest, uris = _read_manifest(results)
     # Those of several rounds are written by Overnight, and what no round has a result for has no line in them.
     return count_results(manifest) if all(get_scheme(uri) == "openai" for uri in uris) else None
 
@@ -242,8 +241,13 @@ def _get_uris(item: Any) -> Any:
     results = item.get("results")
     if not isinstance(results, Mapping):
         raise SpecError(f"A source is neither a URI nor the XCom of a job that has ended: {shorten(repr(item), 200)}")
-    manifest = parse_parameter(ResultManifest, results, "the results of a source")
-    uris = [uri for kind in RESULT_KINDS for uri in manifest.uris(kind)]
+    manifest, uris = _read_manifest(results)
     if not uris:
         raise SpecError(f"{manifest.ref} has no result files to load.")
     return uris
+
+
+def _read_manifest(results: Mapping[str, Any]) -> tuple[ResultManifest, list[str]]:
+    """Return what a job's XCom says of its files, and those with a line for each item."""
+    manifest = parse_parameter(ResultManifest, results, "the results of a source")
+    return manifest, [uri for kind in RESULT_KINDS for uri in manifest.uris(kind)]
