@@ -89,7 +89,7 @@ class InputPart(BaseModel):
     :param checkpoint_uri: Where the load of this part keeps its progress.
     :param repeated: Further documents whose request is the same as one of these but for its id, and is not sent again.
     :param repeated_uri: Whose result each of them gets, with ``repeated_documents_uri`` in the same order;
-        ``None`` without any. (:func:`~overnight.services.openai.reuse.read_repeated`)
+        ``None`` without any. (:func:`~overnight.services.openai.cached_answers.read_repeated`)
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -114,7 +114,7 @@ class ReusedPart(BaseModel):
     """
     Documents whose answers are in the cache: nothing of them is sent.
 
-    :param uri: Where the answer of each document is (:func:`~overnight.services.openai.reuse.read_reused`).
+    :param uri: Where the answer of each document is (:func:`~overnight.services.openai.cached_answers.read_reused`).
     :param documents_uri: The documents, in the same order.
     """
 
