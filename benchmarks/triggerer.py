@@ -108,11 +108,11 @@ def note_first_looks() -> None:
     file = Path(os.environ[FIRST_LOOKS]).open("a", buffering=1)  # noqa: SIM115 - it is open as long as the process runs
     go_on = SharedPoller._go_on
 
-    def noting(self: SharedPoller, waiter: Any, step: Any) -> None:
+    def noting(self: SharedPoller, waiter: Any, step: Any, asked: float | None = None) -> None:
         if waiter.poller.ref.id not in looked:
             looked.add(waiter.poller.ref.id)
             file.write(f"{time.time()}\n")
-        go_on(self, waiter, step)
+        go_on(self, waiter, step, asked)
 
     SharedPoller._go_on = noting  # type: ignore[method-assign]
 

@@ -136,6 +136,7 @@ class SharedPoller:
             text = f"The connection cannot be looked up just now: {describe_unexpected(error)}"
             self._deliver_error(due, UnavailableError(text))
             return
+        began = time.monotonic()
         listed = await self._list(client, due)
         if listed is None:
             return
@@ -144,7 +145,9 @@ class SharedPoller:
         for waiter in list(self._waiters):
             status = listed.get(waiter.poller.ref.id)
             if status is not None and not status.state.is_terminal:
-                self._go_on(waiter, waiter.context.run(take_status, waiter.poller, status, waiter.log, self._lines))
+                step = waiter.context.run(take_status, waiter.poller, status, waiter.log, self._lines)
+                # Reading a long list takes seconds, by which a job's end would be noticed later.
+                self._go_on(waiter, step, began)
             elif status is not None or waiter.due <= now:
                 singly.append(waiter)
         await self._ask_singly(client, singly)
@@ -195,9 +198,9 @@ class SharedPoller:
         for waiter in waiters:
             self._go_on(waiter, waiter.context.run(take_error, waiter.poller, error, waiter.log, self._lines))
 
-    def _go_on(self, waiter: _Waiter, step: Wait | PollOutcome) -> None:
+    def _go_on(self, waiter: _Waiter, step: Wait | PollOutcome, asked: float | None = None) -> None:
         if isinstance(step, Wait):
-            waiter.due = time.monotonic() + step.seconds
+            waiter.due = (time.monotonic() if asked is None else asked) + step.seconds
         elif not waiter.outcome.done():
             waiter.outcome.set_result(step)
             self._waiters.discard(waiter)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -163,6 +165,30 @@ async def test_those_who_wait_for_older_jobs_are_answered_from_the_list_too() ->
     for wait in (*newer, *older):
         wait.cancel()
     await asyncio.gather(*newer, *older, return_exceptions=True)
+    await bench.poller.aclose()
+
+
+async def test_the_interval_counts_from_the_start_of_a_list_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = {"now": 1000.0}
+    monkeypatch.setattr(shared_poller, "time", SimpleNamespace(time=time.time, monotonic=lambda: clock["now"]))
+
+    class Slow(Listing):
+        def list_statuses(self, wanted: Collection[str]) -> Flow[Mapping[str, JobStatus]]:
+            statuses = yield from super().list_statuses(wanted)
+            clock["now"] += 20.0
+            return statuses
+
+    bench = Bench(Slow)
+    bench.account.until_over = 1_000
+    waits = [bench.wait(f"job-{number}", poll_interval=30.0) for number in range(10)]
+    await bench.account.reach(list=1)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    # The poller's own jitter is a tenth.
+    assert [27.0 <= waiter.due - 1000.0 <= 33.0 for waiter in bench.poller._waiters] == [True] * 10
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
     await bench.poller.aclose()
 
 
