@@ -11,8 +11,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pydantic import JsonValue
+
 from overnight.errors import SpecError
 from overnight.output_schema import OutputSchema
+from overnight.services.openai.template import RequestTemplate, escape
 
 CHAT: Final = "/v1/chat/completions"
 RESPONSES: Final = "/v1/responses"
@@ -69,6 +72,45 @@ def build_directive(schema: OutputSchema, endpoint: str) -> dict[str, Any]:
     if endpoint.endswith("/responses"):
         return {"text": {"format": {"type": "json_schema", **named}}}
     return {"response_format": {"type": "json_schema", "json_schema": named}}
+
+
+def build_request_template(
+    schema: OutputSchema,
+    *,
+    model: str,
+    instruction: str,
+    text_path: str = "$.text",
+    id_path: str = "$.id",
+    endpoint: str = CHAT,
+    output_limit: int | None = None,
+    options: Mapping[str, JsonValue] | None = None,
+) -> RequestTemplate:
+    """
+    Return a template that asks a model for an answer of a schema about the text of every document.
+
+    :param instruction: What the model shall do with a document: its system message, with ``${path}`` placeholders for
+        what else the document has.
+    :param output_limit: Tokens that an answer has at most; longer ones are cut off, and paid for.
+    :param options: What else goes into the body (``temperature``, ``reasoning_effort`` …).
+    :raises SpecError: the endpoint takes no schema, the service does not take this one, or ``options`` has what is made
+        here.
+    """
+    # In a longer text a document's value is always text: a list would be read as parts of the message.
+    document = f"<document>\n${{{text_path}}}\n</document>"
+    messages: list[JsonValue] = [
+        {"role": "system", "content": instruction},
+        {"role": "user", "content": document},
+    ]
+    body: dict[str, JsonValue] = {"model": model, **escape(build_directive(schema, endpoint))}
+    is_response = endpoint.endswith("/responses")
+    body["input" if is_response else "messages"] = messages
+    if output_limit is not None:
+        body["max_output_tokens" if is_response else "max_completion_tokens"] = output_limit
+    if twice := sorted(body.keys() & (options or {}).keys()):
+        raise SpecError(
+            f"{', '.join(twice)} in the options of a request is made of the other parameters; leave it out."
+        )
+    return RequestTemplate(endpoint=endpoint, body={**body, **(options or {})}, id_path=id_path)
 
 
 def build_strict_schema(schema: OutputSchema) -> dict[str, Any]:

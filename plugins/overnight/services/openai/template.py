@@ -134,6 +134,15 @@ class RequestTemplate(BaseModel):
         return custom_id, {"custom_id": custom_id, "method": "POST", "url": self.endpoint, "body": body}
 
 
+def escape(value: Any) -> Any:
+    """Return JSON whose texts a template leaves as they are: ``${`` in them stands for itself."""
+    if isinstance(value, dict):
+        return {name: escape(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [escape(part) for part in value]
+    return value.replace("${", "$${") if isinstance(value, str) else value
+
+
 def _compile(template: JsonValue) -> Fill:
     if isinstance(template, dict):
         fields = {name: _compile(value) for name, value in template.items()}

@@ -16,7 +16,12 @@ from overnight.errors import SpecError
 from overnight.ingest.map.text_decoder import make_decoder
 from overnight.jsonpath import JsonPath
 from overnight.output_schema import OutputSchema
-from overnight.services.openai.structured import build_directive, build_strict_schema, get_answer_path
+from overnight.services.openai.structured import (
+    build_directive,
+    build_request_template,
+    build_strict_schema,
+    get_answer_path,
+)
 
 
 class Circle(BaseModel):
@@ -190,3 +195,47 @@ def _is_exact(value: BaseModel) -> bool:
 
 def _check_type(model: type[BaseModel], answer: bytes) -> BaseModel:
     return model.model_validate_json(answer, strict=True)
+
+
+DOCUMENT = {"id": 7, "text": ["not", "a text"], "kind": "${$.id}"}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name", "limit"),
+    [
+        ("/v1/chat/completions", "messages", "max_completion_tokens"),
+        ("/v1/responses", "input", "max_output_tokens"),
+    ],
+)
+def test_a_request_asks_for_an_answer_about_the_text_of_a_document(endpoint: str, name: str, limit: str) -> None:
+    schema = OutputSchema.parse(Leaf)
+    template = build_request_template(
+        schema, model="m", instruction="A ${kind}.", endpoint=endpoint, output_limit=90, options={"temperature": 0}
+    )
+    custom_id, request = template.render(DOCUMENT)
+    assert (custom_id, request["url"]) == ("7", endpoint)
+    # What a document holds is text in a message, never a part of it or a placeholder.
+    assert request["body"] == {
+        "model": "m",
+        name: [
+            {"role": "system", "content": "A ${$.id}."},
+            {"role": "user", "content": '<document>\n["not","a text"]\n</document>'},
+        ],
+        limit: 90,
+        "temperature": 0,
+        **build_directive(schema, endpoint),
+    }
+
+
+def test_a_placeholder_in_a_schema_is_its_own_text() -> None:
+    properties = {"price": {"type": "string", "description": "such as ${12}", "enum": ["${a}", "$${b}"]}}
+    schema = OutputSchema.parse({"type": "object", "properties": properties})
+    body = build_request_template(schema, model="m", instruction="do").render({"id": "a", "text": "b"})[1]["body"]
+    assert body["response_format"]["json_schema"]["schema"]["properties"] == properties
+
+
+def test_options_that_are_made_of_other_parameters_are_refused() -> None:
+    with pytest.raises(SpecError, match="messages, model in the options"):
+        build_request_template(
+            OutputSchema.parse(Leaf), model="m", instruction="do", options={"model": "n", "messages": []}
+        )
