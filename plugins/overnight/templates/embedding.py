@@ -27,8 +27,8 @@ BATCHES_IN_BUDGET: Final = 4
 """So many batches fit a budget of tokens at once: the queue stays filled while one of them ends and the next begins."""
 
 
-class EmbeddingConfig(TemplateConfig):
-    """How documents become requests and then documents of an index. Every field is a Param of the DAG."""
+class BatchConfig(TemplateConfig):
+    """What all pipelines of OpenAI batches have: documents, batches, load. Every field is a Param of the DAG."""
 
     work_uri: str = Field(
         title="Work folder",
@@ -36,27 +36,15 @@ class EmbeddingConfig(TemplateConfig):
     )
     index_name: str = Field(title="Index", description="The index or alias that is loaded into.")
     id_path: str = Field(default="$.id", title="Path of the id", description="JSONPath of a document's id.")
-    text_path: str = Field(default="$.text", title="Path of the text", description="JSONPath of what is embedded.")
-    model: str = Field(default="text-embedding-3-small", title="Model")
-    dimension: int | None = Field(
-        default=None,
-        ge=1,
-        le=16_000,
-        title="Dimension",
-        description="Length of the vectors; the model's own when empty.",
-    )
-    request_body: dict[str, Any] | None = Field(
-        default=None,
-        title="Request body",
-        description="Instead of an embedding: each request's body, with ${path} placeholders, for the endpoint below.",
-    )
-    endpoint: str = Field(default="/v1/embeddings", title="Endpoint")
+    text_path: str = Field(default="$.text", title="Path of the text", description="JSONPath of what the model gets.")
+    model: str = Field(title="Model")
+    endpoint: str = Field(title="Endpoint")
     field_map: dict[str, Any] | None = Field(
         default=None,
         title="Field map",
         description=(
             "Field of the index to JSONPath, as ML Commons writes it; source[0] is the document, source[1] its result. "
-            "The text and its embedding when empty."
+            "The text and what the model made of it when empty."
         ),
     )
     ingest_fields: list[str] = Field(
@@ -130,6 +118,65 @@ class EmbeddingConfig(TemplateConfig):
     deadline_hours: float = Field(
         default=25.0, ge=0.01, title="Deadline", description="Hours a batch may take at most."
     )
+    openai_conn_id: str = Field(default="openai_default", title="OpenAI connection")
+    opensearch_conn_id: str = Field(default="opensearch_default", title="OpenSearch connection")
+    aws_conn_id: str | None = Field(default="aws_default", title="AWS connection")
+
+    def request_template(self) -> dict[str, Any]:
+        """Return how a document becomes a request."""
+        raise NotImplementedError
+
+    def result_fields(self) -> dict[str, str]:
+        """Return the fields that the index gets of a result, beside the document's own, when no field map is given."""
+        raise NotImplementedError
+
+    def find_vectors(self) -> dict[str, int]:
+        """Return the length of the vectors that will be written, by field."""
+        return {}
+
+    def joined_fields(self) -> dict[str, Any]:
+        """Return ``field_map`` and ``ingest_fields`` of the load, which joins each document with its result."""
+        fields = self.field_map or {"text": f"source[0].{self.text_path}", **self.result_fields()}
+        return {
+            "field_map": {"_id": [f"source[0].{self.id_path}", "source[1].$.custom_id"], **fields},
+            "ingest_fields": [path if "source[" in path else f"source[0].{path}" for path in self.ingest_fields],
+        }
+
+    def _limit_tokens(self) -> dict[str, int]:
+        """Return the limit of tokens of a batch under a budget: several fit, so that one is at work while one waits."""
+        tokens = (self.budget or {}).get("tokens")
+        return {"tokens": max(tokens // BATCHES_IN_BUDGET, 1)} if tokens else {}
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """Return what the steps of a run are given: the config, and what follows from it."""
+        return {
+            **self.model_dump(mode="json"),
+            **self.joined_fields(),
+            "template": self.request_template(),
+            "deadline_seconds": self.deadline_hours * 3600,
+            "queue_deadline_seconds": self.queue_hours * 3600,
+            "limits": {"requests": self.batch_requests, **self._limit_tokens()},
+            "run_uri": run_folder(self.work_uri, context),
+        }
+
+
+class EmbeddingConfig(BatchConfig):
+    """How documents become requests and then documents of an index. Every field is a Param of the DAG."""
+
+    model: str = Field(default="text-embedding-3-small", title="Model")
+    dimension: int | None = Field(
+        default=None,
+        ge=1,
+        le=16_000,
+        title="Dimension",
+        description="Length of the vectors; the model's own when empty.",
+    )
+    request_body: dict[str, Any] | None = Field(
+        default=None,
+        title="Request body",
+        description="Instead of an embedding: each request's body, with ${path} placeholders, for the endpoint below.",
+    )
+    endpoint: str = Field(default="/v1/embeddings", title="Endpoint")
     probe: bool = Field(
         default=True,
         title="Probe the model",
@@ -138,9 +185,6 @@ class EmbeddingConfig(TemplateConfig):
             "one word costs, so that vectors that do not fit the index are not paid for."
         ),
     )
-    openai_conn_id: str = Field(default="openai_default", title="OpenAI connection")
-    opensearch_conn_id: str = Field(default="opensearch_default", title="OpenSearch connection")
-    aws_conn_id: str | None = Field(default="aws_default", title="AWS connection")
 
     @property
     def is_embedding(self) -> bool:
@@ -202,6 +246,10 @@ class EmbeddingConfig(TemplateConfig):
         paths = self.joined_fields()["field_map"]
         return [name for name, path in paths.items() if isinstance(path, str) and _EMBEDDING.search(path)]
 
+    def result_fields(self) -> dict[str, str]:
+        """Return the field of the embedding."""
+        return {"embedding": "source[1].$.response.body.data[0].embedding"}
+
     def request_template(self) -> dict[str, Any]:
         """Return how a document becomes a request."""
         # A form that was left empty sends {}.
@@ -218,36 +266,8 @@ class EmbeddingConfig(TemplateConfig):
             )
         return template.model_dump(mode="json")
 
-    def joined_fields(self) -> dict[str, Any]:
-        """Return ``field_map`` and ``ingest_fields`` of the load, which joins each document with its result."""
-        fields = self.field_map or {
-            "text": f"source[0].{self.text_path}",
-            "embedding": "source[1].$.response.body.data[0].embedding",
-        }
-        return {
-            "field_map": {"_id": [f"source[0].{self.id_path}", "source[1].$.custom_id"], **fields},
-            "ingest_fields": [path if "source[" in path else f"source[0].{path}" for path in self.ingest_fields],
-        }
 
-    def _limit_tokens(self) -> dict[str, int]:
-        """Return the limit of tokens of a batch under a budget: several fit, so that one is at work while one waits."""
-        tokens = (self.budget or {}).get("tokens")
-        return {"tokens": max(tokens // BATCHES_IN_BUDGET, 1)} if tokens else {}
-
-    def settings(self, context: Context) -> dict[str, Any]:
-        """Return what the steps of a run are given: the config, and what follows from it."""
-        return {
-            **self.model_dump(mode="json"),
-            **self.joined_fields(),
-            "template": self.request_template(),
-            "deadline_seconds": self.deadline_hours * 3600,
-            "queue_deadline_seconds": self.queue_hours * 3600,
-            "limits": {"requests": self.batch_requests, **self._limit_tokens()},
-            "run_uri": run_folder(self.work_uri, context),
-        }
-
-
-def configure_run(config: EmbeddingConfig, context: Context) -> dict[str, Any]:
+def configure_run(config: BatchConfig, context: Context) -> dict[str, Any]:
     """
     Return what the steps of a run are given.
 
@@ -265,7 +285,7 @@ def embed_and_load(settings: Any, documents: Any, *, deferrable: bool) -> BaseOp
     The documents are cut into as many batches as the limits ask for, and each batch is a mapped task of its own, so
     that an executor spreads them over machines.
 
-    :param settings: The XCom of the step that made :meth:`EmbeddingConfig.settings`.
+    :param settings: The XCom of the step that made :meth:`BatchConfig.settings`.
     :param documents: Where the documents are.
     :return: The first of the steps.
     """
