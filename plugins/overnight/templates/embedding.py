@@ -1,4 +1,4 @@
-"""The second half of every pipeline that embeds with OpenAI: documents → batches → index, as steps of a DAG."""
+"""The second half of every pipeline of OpenAI batches: documents → batches → index, as steps of a DAG."""
 
 from __future__ import annotations
 
@@ -130,6 +130,10 @@ class BatchConfig(TemplateConfig):
         """Return the fields that the index gets of a result, beside the document's own, when no field map is given."""
         raise NotImplementedError
 
+    def load_options(self) -> dict[str, Any]:
+        """Return further options of the load."""
+        return {}
+
     def find_vectors(self) -> dict[str, int]:
         """Return the length of the vectors that will be written, by field."""
         return {}
@@ -156,6 +160,7 @@ class BatchConfig(TemplateConfig):
             "deadline_seconds": self.deadline_hours * 3600,
             "queue_deadline_seconds": self.queue_hours * 3600,
             "limits": {"requests": self.batch_requests, **self._limit_tokens()},
+            "load_options": self.load_options(),
             "run_uri": run_folder(self.work_uri, context),
         }
 
@@ -278,7 +283,7 @@ def configure_run(config: BatchConfig, context: Context) -> dict[str, Any]:
         return {**run.settings(context), "vectors": run.find_vectors()}
 
 
-def embed_and_load(settings: Any, documents: Any, *, deferrable: bool) -> BaseOperator:
+def embed_and_load(settings: Any, documents: Any, *, deferrable: bool, job_task: str = "embed") -> BaseOperator:
     """
     Add ``prepare → batch[embed → load] → report → verify``.
 
@@ -287,6 +292,7 @@ def embed_and_load(settings: Any, documents: Any, *, deferrable: bool) -> BaseOp
 
     :param settings: The XCom of the step that made :meth:`BatchConfig.settings`.
     :param documents: Where the documents are.
+    :param job_task: What the step is called whose batches may do something else than embed.
     :return: The first of the steps.
     """
     prepare = OpenAIBatchInputOperator(
@@ -317,7 +323,7 @@ def embed_and_load(settings: Any, documents: Any, *, deferrable: bool) -> BaseOp
         requests: int,
     ) -> None:
         embed = OpenAIBatchOperator(
-            task_id="embed",
+            task_id=job_task,
             input_uri=uri,
             input_sha256=sha256,
             input_bytes=bytes,
@@ -346,6 +352,7 @@ def embed_and_load(settings: Any, documents: Any, *, deferrable: bool) -> BaseOp
             allowed_failures=settings["allowed_failures"],
             dead_letter_uri=dead_letter_uri,
             checkpoint_uri=checkpoint_uri,
+            options=settings["load_options"],
         )
         embeds.append(embed)
         loads.append(load)

@@ -10,6 +10,7 @@ from airflow.sdk import DAG
 
 from overnight.templates.azure_ingestion_job import AzureIngestionJobConfig
 from overnight.templates.llamacloud_parse_to_index import LlamaCloudParseToIndexConfig
+from overnight.templates.openai_batch_extract_to_index import OpenAIBatchExtractToIndexConfig
 from overnight.templates.openai_batch_to_index import OpenAIBatchToIndexConfig
 from overnight.templates.params import TemplateConfig
 from overnight.templates.s3_sagemaker_to_index import S3SageMakerToIndexConfig
@@ -19,6 +20,7 @@ CONFIGS: dict[str, type[TemplateConfig]] = {
     "azure_ingestion_job": AzureIngestionJobConfig,
     "llamacloud_parse_to_index": LlamaCloudParseToIndexConfig,
     "mlcommons_batch_predict_to_index": S3SageMakerToIndexConfig,
+    "openai_batch_extract_to_index": OpenAIBatchExtractToIndexConfig,
     "openai_batch_to_index": OpenAIBatchToIndexConfig,
     "s3_sagemaker_to_index": S3SageMakerToIndexConfig,
 }

@@ -112,6 +112,7 @@ JOBS = {
     "azure_ingestion_job": ("ingest", "budget"),
     "llamacloud_parse_to_index": ("parse", "parse_budget"),
     "mlcommons_batch_predict_to_index": ("transform", "budget"),
+    "openai_batch_extract_to_index": ("batch.extract", "budget"),
     "openai_batch_to_index": ("batch.embed", "budget"),
     "s3_sagemaker_to_index": ("transform", "budget"),
 }
@@ -139,7 +140,7 @@ def test_a_budget_that_is_none_is_refused_before_anything_is_paid_for(name: str,
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_budget_in_a_unit_that_the_queue_is_not_counted_in_is_refused_there_too(name: str) -> None:
     field = JOBS[name][1]
-    unit = "instances" if name == "openai_batch_to_index" else "tokens"
+    unit = "instances" if name.startswith("openai_batch") else "tokens"
     with pytest.raises(AirflowFailException, match=f"is not counted in {unit}"):
         project_config(name).render(context(name, **{field: {unit: 3}}))
     assert getattr(project_config(name).render(context(name, **{field: {"jobs": 3}})), field) == {"jobs": 3}
