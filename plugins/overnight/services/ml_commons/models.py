@@ -24,7 +24,10 @@ log = logging.getLogger(__name__)
 COMPARED: Final = ("version", "protocol", "parameters", "actions")
 DEPLOY_WAITS: Final = (0.5, 0.5, 1.0, 1.0, 2.0, 2.0, 5.0, 5.0, 10.0, 10.0, 20.0, 30.0, 30.0)
 """Seconds between looks at a model that is being deployed; a remote one has nothing to load."""
-DEPLOY_TRIES: Final = 2
+DEPLOY_TRIES: Final = 3
+DUPLICATE: Final = "Duplicate deploy model task"
+DUPLICATE_WAITS: Final = (1.0, 2.0, 5.0)
+"""Seconds between looks at a model that something else is deploying, as the plugin says."""
 REGISTERED_LOOKS: Final = 2
 """Looks at a model that is registered and not being deployed, before it is deployed from here."""
 UNDER_WAY: Final = frozenset({"REGISTERING", "DEPLOYING"})
@@ -148,8 +151,9 @@ def _ensure_deployed(model_id: str) -> Flow[None]:
     """
     Deploy a model, unless it is deployed or is about to be.
 
-    The plugin refuses a second deployment beside a first ("Duplicate deploy model task") and then notes the model as
-    DEPLOY_FAILED, whoever asked for which. So what is under way is waited for, and one that failed is tried again.
+    The plugin refuses a second deployment beside a first (:data:`DUPLICATE`) and then notes the model as DEPLOY_FAILED,
+    whoever asked for which. So what is under way is waited for, and one that failed is tried again. A node in which a
+    deployment broke off takes it for under way until the model is undeployed or the node starts again (seen on 2.19).
     """
     for remaining in reversed(range(DEPLOY_TRIES)):
         state = yield from _settled(model_id)
@@ -158,9 +162,12 @@ def _ensure_deployed(model_id: str) -> Flow[None]:
         log.info("The model %s is there and %s; deploying it.", model_id, shorten(state, 80))
         try:
             yield from _finished((yield from ask(HttpCall("POST", f"{ML}/models/{quote_part(model_id)}/_deploy"))))
-        except JobFailedError:
+        except JobFailedError as error:
             if not remaining:
                 raise
+            if DUPLICATE in str(error) and not (yield from _becomes_deployed(model_id)):
+                log.info("No deployment of the model %s comes to an end; undeploying it before the next.", model_id)
+                yield from ask(HttpCall("POST", f"{ML}/models/{quote_part(model_id)}/_undeploy"))
         except RequestRefusedError as error:
             # Somebody else is deploying it right now.
             if error.status != HTTPStatus.CONFLICT:
@@ -171,6 +178,15 @@ def _ensure_deployed(model_id: str) -> Flow[None]:
             f"The model {model_id} could not be deployed, it is {shorten(state, 80)}; the log of the cluster's nodes "
             "says why."
         )
+
+
+def _becomes_deployed(model_id: str) -> Flow[bool]:
+    """Return whether the deployment that something else asked for comes to an end soon."""
+    for seconds in DUPLICATE_WAITS:
+        yield Pause(seconds)
+        if (yield from _settled(model_id)) == "DEPLOYED":
+            return True
+    return False
 
 
 def _settled(model_id: str) -> Flow[str]:

@@ -21,6 +21,8 @@ class Cluster:
         self.states = list(states)
         self.deploy = deploy
         self.deployments = 0
+        self.undeployed = 0
+        self.is_stuck = False
 
     def __call__(self, call: HttpCall) -> Any:
         match call.method, call.path.removeprefix("_plugins/_ml/").split("/"):
@@ -31,6 +33,11 @@ class Cluster:
                 if isinstance(self.deploy, RequestRefusedError):
                     raise self.deploy
                 return {"task_id": "task-1", "status": "CREATED"}
+            case "POST", ["models", _, "_undeploy"]:
+                self.undeployed += 1
+                if self.is_stuck:
+                    self.states, self.deploy = ["UNDEPLOYED", "DEPLOYED"], "COMPLETED"
+                return {}
             case "GET", ["tasks", "task-1"]:
                 return {"state": self.deploy, "task_type": "DEPLOY_MODEL", "error": "Duplicate deploy model task"}
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
@@ -73,6 +80,19 @@ def test_two_deployments_that_spoil_each_other_are_tried_again() -> None:
     cluster = Cluster("UNDEPLOYED", "DEPLOYED", deploy="FAILED")
     assert cluster.ensure_model() == "model-1"
     assert cluster.deployments == 1
+
+
+def test_one_that_a_node_takes_for_being_deployed_for_ever_is_undeployed_first() -> None:
+    cluster = Cluster("DEPLOY_FAILED", deploy="FAILED")
+    cluster.is_stuck = True
+    assert cluster.ensure_model() == "model-1"
+    assert (cluster.deployments, cluster.undeployed) == (2, 1)
+
+
+def test_one_that_another_deployment_finishes_is_not_undeployed() -> None:
+    cluster = Cluster("UNDEPLOYED", "DEPLOY_FAILED", "DEPLOYED", deploy="FAILED")
+    assert cluster.ensure_model() == "model-1"
+    assert (cluster.deployments, cluster.undeployed) == (1, 0)
 
 
 def test_one_whose_deployment_fails_each_time_is_reported_with_the_reason() -> None:
