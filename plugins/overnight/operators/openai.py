@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.sdk import BaseOperator
@@ -30,6 +31,9 @@ from overnight.validation import parse_parameter
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from overnight.output_schema import OutputSchema
+    from overnight.services.openai.repair import InvalidAnswers
 
 
 ESTIMATE_KEY = "estimate"
@@ -176,6 +180,11 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         that may pass; refusals of content never. ``None``: what is left of an expired batch that finished some lines
         goes out once, and nothing else. Each round is a batch of its own. Its files are written beside
         ``input_uri``, and the XCom has the results of all rounds, each line counted once.
+    :param output_schema: What an answer must be (docs/structured-outputs.md): an import path
+        (``package.module.Model``) or a JSON Schema. ``resubmit`` then sends requests again whose answer is not that.
+        The load that follows needs it, too: what the last round leaves is rejected there.
+    :param repair: Whether these requests go out with the invalid answer, and what is wrong with it, as further
+        messages.
     :param conn_id: An OpenAI connection, ``openai_default`` when left out.
     :param aws_conn_id: The connection for ``s3://`` URIs.
 
@@ -192,6 +201,8 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         "metadata",
         "limits",
         "resubmit",
+        "output_schema",
+        "repair",
         "aws_conn_id",
         *JobOperator.template_fields,
     )
@@ -212,11 +223,15 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         output_expires_after: int | None = None,
         limits: Mapping[str, int] | None = None,
         resubmit: int | str | None = None,
+        output_schema: str | Mapping[str, Any] | None = None,
+        repair: bool | str = False,
         aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.resubmit = resubmit
+        self.output_schema = output_schema
+        self.repair = repair
         self.input_uri = input_uri
         self.input_file_id = input_file_id
         self.input_sha256 = input_sha256
@@ -241,7 +256,13 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
 
     def build_spec(self, context: Context) -> OpenAIBatchSpec:
         """Validate the parameters and, when its digest is not known, the whole input file."""
-        self._parse_resubmit()
+        resubmit = self._parse_resubmit()
+        if require_truth(self.repair, "repair") and not (resubmit and self.output_schema):
+            raise SpecError(
+                "repair sends requests again whose answers are not what output_schema says, so it needs output_schema "
+                "and a number of rounds (resubmit). Nothing was submitted."
+            )
+        self._find_schema()
         spec = OpenAIBatchSpec(
             input_uri=self.input_uri,
             input_file_id=self.input_file_id,
@@ -276,15 +297,29 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         if resubmit is None:
             # What an expired batch finished is paid for.
             resubmit = 1 if number or (status.state is JobState.EXPIRED and status.counts.succeeded) else 0
-        # The first round of a batch that succeeded leaves nothing to do; a further one has files to join.
-        is_done = status.state is JobState.SUCCEEDED and not number
+        # The first round of a batch that succeeded leaves nothing to do, but for answers that are to be looked at; a
+        # further one has files to join.
+        schema = self._find_schema()
+        is_done = status.state is JobState.SUCCEEDED and not number and schema is None
         if not resubmit or is_done or not has_item_outcomes(status) or self.input_uri is None:
             return None
         storage = connected_storage(self.aws_conn_id)
         manifest: ResultManifest = client.run(client.service.results(record.job))
         chunks = chunks_from(cast("HttpTransport", client.transport), storage)
         ended = Round(self.input_uri, number)
-        again = ended.collect(manifest, chunks, status.state, storage, last=number >= resubmit)
+        limits = parse_parameter(Limits, self.limits or {}, "limits")
+        with self._find_invalid(schema) as answers:
+            again = ended.collect(
+                manifest,
+                chunks,
+                status.state,
+                storage,
+                last=number >= resubmit,
+                answers=answers,
+                max_bytes=limits.bytes,
+            )
+            if answers is not None and answers.count:
+                self.log.info("%s: %d answers are not what the schema says.", record.job, answers.count)
         if not again:
             return None
         self.log.info("%s: %d lines go out again, in round %d of %d.", record.job, again, number + 1, resubmit)
@@ -327,6 +362,28 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
                 "submitted."
             )
         return resubmit
+
+    def _find_schema(self) -> OutputSchema | None:
+        """
+        Find what an answer must be.
+
+        :raises SpecError: it is no schema, or answers of the endpoint have no text.
+        """
+        if self.output_schema in (None, "", "None"):
+            return None
+        # Their libraries take a tenth of a second to import, which each file of DAGs would pay for.
+        from overnight.output_schema import OutputSchema  # noqa: PLC0415
+        from overnight.services.openai.structured import get_answer_path  # noqa: PLC0415
+
+        get_answer_path(self.endpoint)
+        return OutputSchema.parse(self.output_schema)
+
+    def _find_invalid(self, schema: OutputSchema | None) -> AbstractContextManager[InvalidAnswers | None]:
+        if schema is None:
+            return nullcontext()
+        from overnight.services.openai.repair import InvalidAnswers  # noqa: PLC0415
+
+        return InvalidAnswers(schema, self.endpoint, repair=require_truth(self.repair, "repair"))
 
     def _measure(self, spec: OpenAIBatchSpec) -> OpenAIBatchSpec:
         return spec.measured(connected_storage(self.aws_conn_id), parse_parameter(Limits, self.limits or {}, "limits"))

@@ -161,6 +161,8 @@ class BatchConfig(TemplateConfig):
             "queue_deadline_seconds": self.queue_hours * 3600,
             "limits": {"requests": self.batch_requests, **self._limit_tokens()},
             "load_options": self.load_options(),
+            "answer_schema": None,
+            "repair": False,
             "run_uri": run_folder(self.work_uri, context),
         }
 
@@ -337,6 +339,8 @@ def embed_and_load(settings: Any, documents: Any, *, deferrable: bool, job_task:
             budget=settings["budget"],
             queue_deadline=settings["queue_deadline_seconds"],
             resubmit=settings["resubmit"],
+            output_schema=settings["answer_schema"],
+            repair=settings["repair"],
             deferrable=deferrable,
         )
         load = OpenSearchLoadOperator(

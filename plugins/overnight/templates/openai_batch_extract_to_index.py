@@ -58,6 +58,14 @@ class OpenAIBatchExtractToIndexConfig(BatchConfig):
     request_options: dict[str, Any] = Field(
         default_factory=dict, title="More of the request", description='Such as {"temperature": 0}.'
     )
+    repair: bool = Field(
+        default=False,
+        title="Repair",
+        description=(
+            "Rounds again, of which there must be one at least, send invalid answers back to the model with what is "
+            "wrong. Otherwise their requests go out as they were."
+        ),
+    )
     model: str = Field(default="gpt-4.1-mini", title="Model")
     endpoint: str = Field(
         default=CHAT, title="Endpoint", description="/v1/chat/completions, or /v1/responses where the server has it."
@@ -73,6 +81,8 @@ class OpenAIBatchExtractToIndexConfig(BatchConfig):
         """Refuse what would be paid for and could not be loaded."""
         if bool(self.output_type) == bool(self.output_schema):
             raise ValueError("output_type or output_schema says what an answer is; give one of them")
+        if self.repair and not self.resubmit:
+            raise ValueError("repair needs rounds again: set resubmit to 1 or more")
         self.build_template()
         fields = self.joined_fields()
         maps = compile_field_map(fields["field_map"], fields["ingest_fields"], 2)
@@ -148,7 +158,13 @@ class OpenAIBatchExtractToIndexConfig(BatchConfig):
 
     def settings(self, context: Context) -> dict[str, Any]:
         """Return what the steps of a run are given; the index is made from the schema."""
-        return {**super().settings(context), "dimension": None, "index_body": self._build_index()}
+        return {
+            **super().settings(context),
+            "dimension": None,
+            "index_body": self._build_index(),
+            "answer_schema": self.output_type or self.output_schema,
+            "repair": self.repair,
+        }
 
     def _build_index(self) -> dict[str, Any]:
         given = self.index_body or {}

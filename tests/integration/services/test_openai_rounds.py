@@ -191,10 +191,22 @@ def test_in_a_worker_that_waits_it_is_the_same(bench: Bench, uri: str, tmp_path:
     assert len(outcome["results"]["detail"]["rounds"]) == 3
 
 
-@pytest.mark.parametrize("facts", [{"resubmit": "many"}, {"resubmit": -1}, {"wait_for_completion": False}])
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"resubmit": "many"}, "resubmit"),
+        ({"resubmit": -1}, "resubmit"),
+        ({"wait_for_completion": False}, "resubmit"),
+        ({"repair": True}, "repair sends requests again"),
+        ({"output_schema": SCHEMA}, "take no schema"),
+    ],
+)
 def test_rounds_that_cannot_be_are_refused_before_anything_is_submitted(
-    bench: Bench, uri: str, tmp_path: Path, facts: dict[str, Any]
+    bench: Bench, uri: str, tmp_path: Path, facts: dict[str, Any], why: str
 ) -> None:
-    with pytest.raises(AirflowFailException, match="resubmit"):
+    with pytest.raises(AirflowFailException, match=why):
         Task(uri, str(tmp_path), **facts).run()
     assert batches(bench) == 0

@@ -24,6 +24,8 @@ def completion_text(messages: list[dict[str, Any]], response_format: Any, *, max
     """
     Answer a conversation: the sentence of the last user message that is nearest to all of it, or JSON.
 
+    A schema is filled from all that the user said.
+
     :param response_format: ``None``, or the API's ``text``, ``json_object`` or ``json_schema`` object.
     :return: The text, and whether ``max_tokens`` was enough for it.
     :raises ApiError: 400, for a response format there is not.
@@ -36,7 +38,8 @@ def completion_text(messages: list[dict[str, Any]], response_format: Any, *, max
         answer = _dump({"answer": _gist(text), "keywords": _keywords(text)})
     else:
         schema = response_format["json_schema"]["schema"]
-        answer = _dump(_Filler(schema, text).fill(schema, "", 0))
+        # Of an answer that was sent back, the document is in a former message.
+        answer = _dump(_Filler(schema, _all_text(messages)).fill(schema, "", 0))
     kept = answer[: max_tokens * 4]
     return kept, kept == answer
 
@@ -53,9 +56,17 @@ def _kind(response_format: Any) -> str:
     return str(kind)
 
 
+def _all_text(messages: list[dict[str, Any]]) -> str:
+    asked = [message for message in messages if message.get("role") == "user"]
+    return "\n".join(map(_read_content, asked or messages[-1:]))
+
+
 def _last_text(messages: list[dict[str, Any]]) -> str:
-    chosen = next((item for item in reversed(messages) if item.get("role") == "user"), messages[-1])
-    content = chosen.get("content")
+    return _read_content(next((item for item in reversed(messages) if item.get("role") == "user"), messages[-1]))
+
+
+def _read_content(message: dict[str, Any]) -> str:
+    content = message.get("content")
     if isinstance(content, str):
         return content
     if isinstance(content, list):

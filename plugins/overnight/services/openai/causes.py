@@ -28,6 +28,11 @@ _MODEL = Cause(
 )
 _ONE_MODEL = Cause(FailureCause.INPUT, False, "Give every request of a batch the same model.")
 _TOO_LARGE = Cause(FailureCause.INPUT, False, "Build the input with smaller limits, so that it has more parts.")
+_INVALID = Cause(
+    FailureCause.SERVICE,
+    True,
+    "The answer is not what the schema says; send it again with what is wrong (resubmit, repair).",
+)
 _CONTENT = Cause(FailureCause.INPUT, False, "The service refuses the content; the same request is refused again.")
 
 CAUSES: Final[Mapping[str, Cause]] = {
@@ -115,6 +120,8 @@ CAUSES: Final[Mapping[str, Cause]] = {
     "deploymentnotfound": _MODEL,
     "model_not_found": _MODEL,
     "model_not_supported": _MODEL,
+    # Our own code of an answer
+    "invalid_output": _INVALID,
     # The content
     "content_filter": _CONTENT,
     "content_policy_violation": _CONTENT,

@@ -91,6 +91,7 @@ def join_results(
     ended: JobState = JobState.SUCCEEDED,
     input_uri: str | None = None,
     storage: Storage | None = None,
+    examine: Callable[[Result], Result] | None = None,
 ) -> OutcomeCounts:
     """
     Join a batch's input with its results, and write down every line that has no usable result.
@@ -108,6 +109,7 @@ def join_results(
     :param succeeded_uri: Gets the usable result lines, each line once, with ``response.body`` as an object.
     :param ended: How the batch ended; a line without a result in an EXPIRED one has expired.
     :param input_uri: The input where the service has deleted it, or for reading it from nearer by.
+    :param examine: Returns each result as it counts: as it is, or as a failed one.
     :return: The counts.
     :raises ServiceError: a file cannot be read.
     :raises UnavailableError: the files hold fewer results than the service counts: they were cut, or something else
@@ -138,6 +140,8 @@ def join_results(
     ):
         succeeded = files.enter_context(storage.open(succeeded_uri, "wb")) if succeeded_uri is not None else None
         for result in _results(manifest, chunks):
+            if examine is not None:
+                result = examine(result)  # noqa: PLW2901
             outcome = ledger.enter(result)
             if outcome is not None:
                 spool.write(_encode(outcome))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -21,6 +21,9 @@ from overnight.services.openai.results import Chunks, OutcomeCounts, join_result
 from overnight.services.openai.scan import id_digest
 from overnight.storage import Storage
 
+if TYPE_CHECKING:
+    from overnight.services.openai.repair import InvalidAnswers
+
 _NO_RESULT = (Outcome.FAILED, Outcome.EXPIRED, Outcome.MISSING)
 
 
@@ -30,9 +33,11 @@ class RoundCounts(OutcomeCounts):
 
     :param model: What the batch says it used.
     :param seconds: From the batch's creation to its end.
+    :param invalid: Of the failed ones, those whose answer is not what the schema says.
     """
 
     model: Any = None
+    invalid: int = 0
     seconds: float | None = None
 
 
@@ -69,12 +74,23 @@ class Round:
         return Round(self.input_uri, self.number + 1)
 
     def collect(
-        self, manifest: ResultManifest, chunks: Chunks, ended: JobState, storage: Storage, *, last: bool
+        self,
+        manifest: ResultManifest,
+        chunks: Chunks,
+        ended: JobState,
+        storage: Storage,
+        *,
+        last: bool,
+        answers: InvalidAnswers | None = None,
+        max_bytes: int | None = None,
     ) -> int:
         """
         Sort the outcomes of this round's batch, and write its files and the next round's input.
 
         :param last: Whether nothing goes out again.
+        :param answers: What finds answers that are not what a schema says, which then go out again. Those of the last
+            round are results: the load rejects them, and keeps their text.
+        :param max_bytes: Of the next round's input. What has no room for the invalid answer goes out as it was.
         :return: How many requests the next round has.
         :raises ServiceError: a result file cannot be read.
         """
@@ -87,12 +103,14 @@ class Round:
             ended=ended,
             input_uri=self.requests_uri,
             storage=storage,
+            examine=answers.examine if answers is not None and not last else None,
         )
         again = self._sort_outcomes(storage, last=last)
         if again:
-            self._write_requests(storage, again)
+            self._write_requests(storage, again, answers, max_bytes)
         model, seconds = manifest.detail.get("model"), manifest.detail.get("seconds")
-        noted = RoundCounts(**counts.model_dump(), model=model, seconds=seconds)
+        invalid = answers.count if answers is not None else 0
+        noted = RoundCounts(**counts.model_dump(), model=model, seconds=seconds, invalid=invalid)
         with storage.open(self._build_uri("counts"), "wb") as file:
             file.write(noted.model_dump_json().encode() + b"\n")
         return len(again)
@@ -115,15 +133,23 @@ class Round:
                     errors.write(orjson.dumps(_to_error_line(outcome), option=orjson.OPT_APPEND_NEWLINE))
         return again
 
-    def _write_requests(self, storage: Storage, again: set[bytes]) -> None:
-        with (
-            storage.open(self._build_uri("unsuccessful")) as unsuccessful,
-            storage.open(self.following.requests_uri, "wb") as requests,
-        ):
+    def _write_requests(
+        self, storage: Storage, again: set[bytes], answers: InvalidAnswers | None, max_bytes: int | None
+    ) -> None:
+        left = self._build_uri("unsuccessful")
+        with storage.open(left) as unsuccessful:
+            room = max_bytes - sum(map(len, unsuccessful)) if max_bytes is not None else None
+        with storage.open(left) as unsuccessful, storage.open(self.following.requests_uri, "wb") as requests:
             for line in unsuccessful:
                 custom_id = input_id(line)
-                if custom_id is not None and id_digest(custom_id) in again:
-                    requests.write(line)
+                if custom_id is None or id_digest(custom_id) not in again:
+                    continue
+                request = answers.rewrite(custom_id, line) if answers is not None else line
+                growth = len(request) - len(line)
+                if room is not None and growth > room:
+                    request, growth = line, 0
+                room = room - growth if room is not None else None
+                requests.write(request)
 
     def _build_uri(self, kind: str) -> str:
         stem = self.input_uri.removesuffix(".jsonl").removesuffix(".requests")
@@ -160,7 +186,7 @@ def merge_rounds(refs: Sequence[JobRef], input_uri: str, storage: Storage) -> tu
     files.append(ResultFile(kind="input", uri=input_uri))
     detail: dict[str, Any] = {
         "rounds": [
-            {"id": ref.id, **one.model_dump(include={"submitted", "succeeded"})}
+            {"id": ref.id, **one.model_dump(include={"submitted", "succeeded"}), **_get_invalid(one)}
             for ref, one in zip(refs, all_counts, strict=True)
         ]
     }
@@ -173,6 +199,10 @@ def merge_rounds(refs: Sequence[JobRef], input_uri: str, storage: Storage) -> tu
     detail |= {name: value for name, value in known.items() if value}
     status = JobStatus(state=state, raw="completed", counts=counts)
     return status, ResultManifest(ref=refs[0], files=tuple(files), counts=counts, detail=detail)
+
+
+def _get_invalid(counts: RoundCounts) -> dict[str, int]:
+    return {"invalid": counts.invalid} if counts.invalid else {}
 
 
 def _to_error_line(outcome: LineOutcome) -> dict[str, Any]:

@@ -17,7 +17,7 @@ EXPECTED: dict[tuple[FailureCause, bool], set[str]] = {
         "api_connection_error", "api_error", "bad_gateway", "batch_failed", "internal_error", "internal_server_error",
         "internalerror", "internalservererror", "server_error", "500", "502", "gateway_timeout", "request_timeout",
         "timeout", "408", "504", "batch_expired", "request_expired", "batch_cancelled", "file_not_found",
-        "input_file_expired", "input_no_longer_accessible",
+        "input_file_expired", "input_no_longer_accessible", "invalid_output",
     },
     (FailureCause.CREDENTIALS, False): {
         "input_no_permissions", "invalid_api_key", "invalid_organization", "organization_deactivated",
