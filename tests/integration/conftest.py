@@ -31,6 +31,7 @@ _WITH_A_NODE = (
     "tests/integration/sandbox/test_fixtures.py",
     "tests/integration/services/test_openai_queue.py",
     "tests/integration/services/test_openai_rounds_loaded.py",
+    "tests/integration/templates/test_cache.py",
 )
 
 

@@ -17,25 +17,26 @@ _ONE_MACHINE = frozenset({"LocalExecutor", "SequentialExecutor"})
 _ONE_PROCESS = frozenset({"file", "memory"})
 
 
-def require_shared(work_uri: str, executor: str | None = None) -> None:
+def require_shared(work_uri: str, executor: str | None = None, *, name: str = "work_uri") -> None:
     """
     Refuse a folder that only this machine, or this process, can read when tasks run on several machines.
 
     :param work_uri: A URI, or a path on this machine.
     :param executor: The task's own executor: a name, an alias, a class path, or ``alias:class path``. ``None`` takes
         the first of ``[core] executor``, as Airflow does.
+    :param name: The parameter that names the folder, for the error's text.
     :raises SpecError: The folder is local, and tasks run neither under Airflow's ``LocalExecutor`` nor in this
         process (``dag.test()``). A disk that all workers mount at the same path is allowed by the option
         ``[overnight] local_work_uri_is_shared``.
     """
     if parse_location(work_uri).scheme not in _ONE_PROCESS:
         return
-    name = get_executor_name(executor)
-    if name in _ONE_MACHINE or runs_in_process() or conf.getboolean(SECTION, SHARED_OPTION, fallback=False):
+    executor = get_executor_name(executor)
+    if executor in _ONE_MACHINE or runs_in_process() or conf.getboolean(SECTION, SHARED_OPTION, fallback=False):
         return
     raise SpecError(
-        f"The work folder {work_uri} is on the disk of one machine, but the executor {name} runs tasks on several: "
-        "what one task writes there, the next one cannot read. Set work_uri to an object store (s3://, gs://, az://). "
+        f"The folder {work_uri} is on the disk of one machine, but the executor {executor} runs tasks on several: "
+        f"what one task writes there, the next one cannot read. Set {name} to an object store (s3://, gs://, az://). "
         f"If every worker mounts that path from one shared file system, set {SHARED_VARIABLE}=True on all of them."
     )
 

@@ -18,7 +18,7 @@ from overnight.ingest.map.join import JoinedSources
 from overnight.ingest.map.row_index import RowIndex
 from overnight.ingest.map.rows import RowReader, Splicer
 from overnight.ingest.read.openers import look_at_http, openai_opener, web_openers, with_s3
-from overnight.ingest.read.sources import Opener, Source, SourceReader
+from overnight.ingest.read.sources import Look, Opener, Source, SourceReader
 from overnight.ingest.report.dead_letters import DeadLetterFile
 from overnight.ingest.report.load_report import LoadReport, Progress
 from overnight.ingest.request import IngestRequest, LoadOptions
@@ -58,6 +58,7 @@ def load(
     target: OpenSearchTarget | Sink,
     storage: Storage | None = None,
     openers: Mapping[str, Opener] | None = None,
+    looks: Mapping[str, Look] | None = None,
     options: LoadOptions | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> LoadReport:
@@ -71,6 +72,7 @@ def load(
     :param target: The OpenSearch, or another :class:`~overnight.ingest.write.sink.Sink`.
     :param storage: With the credentials for S3; by default the request's own, or the usual environment variables.
     :param openers: By URI scheme, for sources that are no file system. ``openai`` is there when the request has a key.
+    :param looks: By scheme, for those of the openers whose content can change: what a checkpoint is held against.
     :param options: How.
     :param on_progress: Called every ``options.progress_seconds``, in this thread.
     :return: The report. Whether its numbers are good enough is the caller's to say (:meth:`LoadReport.excess`).
@@ -88,22 +90,26 @@ def load(
     return _Load(
         wanted,
         to_sink(target),
-        _reader(wanted, storage or Storage(), openers or {}, options or LoadOptions()),
+        _reader(wanted, storage or Storage(), openers or {}, looks or {}, options or LoadOptions()),
         options or LoadOptions(),
         on_progress,
     ).run()
 
 
 def _reader(
-    request: IngestRequest, storage: Storage, openers: Mapping[str, Opener], options: LoadOptions
+    request: IngestRequest,
+    storage: Storage,
+    openers: Mapping[str, Opener],
+    looks: Mapping[str, Look],
+    options: LoadOptions,
 ) -> SourceReader:
     if request.s3_credential and "s3" not in storage.connectors:
         storage = with_s3(storage, request.s3_credential)
     known = web_openers(storage)
     if request.openai_key:
         known["openai"] = openai_opener(request.openai_key)
-    looks = {scheme: look_at_http for scheme in ("http", "https") if scheme not in openers}
-    return SourceReader(storage, {**known, **openers}, looks, options.max_line_bytes)
+    known_looks = {scheme: look_at_http for scheme in ("http", "https") if scheme not in openers}
+    return SourceReader(storage, {**known, **openers}, {**known_looks, **looks}, options.max_line_bytes)
 
 
 class _Load:

@@ -158,6 +158,17 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         """Return what several rounds come to, as of one job; each item counts once."""
         raise NotImplementedError(f"{type(self).__name__} has no rounds")
 
+    def keep_results(self, client: JobClient[Any], ref: JobRef, results: ResultManifest | None) -> None:
+        """
+        Keep what the job finished for later runs. Called when it is over, before the task ends, well or not.
+
+        A try that attaches to a job that is over calls it again. It must not raise: the job is paid for.
+
+        :param ref: The job, of several rounds the first or the last.
+        :param results: Where its results are, of all rounds if they could be merged; ``None`` where that is not known.
+        """
+        del client, ref, results
+
     def make_client(self) -> JobClient[Any]:
         """Return a client of the service. Override it to give the service more than a connection."""
         return self.hook_class(self.conn_id).client()
@@ -280,6 +291,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
                 return self._go_on(context, attempt, following, attempt.attach_or_submit(following))
         conclusion = self._conclude(context, attempt, record, outcome)
         if conclusion.refusal is None:
+            self.keep_results(attempt.client, conclusion.ref, conclusion.results)
             return self._finish(context, conclusion)
         spec = self._build_spec(context)
         record = attempt.queue_again(record, conclusion.refusal, spec, self._get_prepare())

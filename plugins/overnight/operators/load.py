@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from overnight.errors import JobFailedError, SpecError, shorten
-from overnight.hooks.openai import OpenAIHook
+from overnight.errors import JobFailedError, SpecError
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import IngestRequest, LoadOptions, LoadReport, VerificationError, load
-from overnight.ingest.read.sources import Opener
-from overnight.jobs import ResultManifest
 from overnight.operators.parameters import check_parameters, require_mapping
-from overnight.services.openai.results import count_results
-from overnight.services.openai.service import OpenAIBatchService, content
-from overnight.services.result_formats import load_result_formats
-from overnight.storage import get_scheme
-from overnight.transport.http import HttpTransport
-from overnight.validation import parse_parameter
+from overnight.operators.result_cache import REUSED_KEY
+from overnight.operators.sources import (
+    StoredAnswers,
+    count_items,
+    find_conn_id,
+    find_service,
+    openai_opener,
+    to_uris,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 
 REPORT_KEY = "report"
 """The XCom of a report that is there even when its task fails."""
-RESULT_KINDS = ("output", "error")
-"""The files of a job that have a line for each item; an error line becomes a rejected document with its reason."""
 
 
 class OpenSearchLoadOperator(BaseOperator):
@@ -46,7 +44,8 @@ class OpenSearchLoadOperator(BaseOperator):
     :param request: The body of ``POST _plugins/_ml/_batch_ingestion``: ``index_name``, ``field_map``,
         ``ingest_fields``, ``data_source``; without ``credential``, which comes from the connections. An item of
         ``data_source.source`` is a URI, a list of URIs that are one source together, or the XCom of a job's task, which
-        stands for the job's output and error files.
+        stands for the job's output and error files, or answers that are in a cache
+        (:class:`~overnight.operators.sources.StoredAnswers`).
     :param conn_id: The OpenSearch connection.
     :param aws_conn_id: The connection for ``s3://`` URIs.
     :param openai_conn_id: The connection for ``openai://`` URIs; when left out, the one of the job among the sources.
@@ -96,14 +95,27 @@ class OpenSearchLoadOperator(BaseOperator):
         with failing_for_good():
             check_parameters(self)
             own = {"dead_letter_uri": self.dead_letter_uri, "checkpoint_uri": self.checkpoint_uri}
-            return load_and_evaluate(
-                context,
-                parse_request(self.request),
-                parse_options(with_formats(self.options, self.request), allowed_failures=self.allowed_failures, **own),
-                conn_id=self.conn_id,
-                aws_conn_id=self.aws_conn_id,
-                openai_conn_id=self.openai_conn_id or _get_conn_id(self.request),
-            )
+            request = parse_request(self.request)
+            items = get_items(self.request)
+            openai_conn_id = self.openai_conn_id or find_conn_id(items)
+            answers = StoredAnswers(items, connected_storage(self.aws_conn_id), openai_conn_id)
+            try:
+                return load_and_evaluate(
+                    context,
+                    request,
+                    parse_options(
+                        with_formats(self.options, self.request), allowed_failures=self.allowed_failures, **own
+                    ),
+                    conn_id=self.conn_id,
+                    aws_conn_id=self.aws_conn_id,
+                    openai_conn_id=openai_conn_id,
+                    answers=answers,
+                )
+            finally:
+                # Also of a load that rejected too much: nothing of it was paid for.
+                if answers.usage:
+                    usage = [one.model_dump(mode="json") for one in answers.usage]
+                    context["ti"].xcom_push(key=REUSED_KEY, value=usage)
 
 
 def load_and_evaluate(
@@ -114,10 +126,12 @@ def load_and_evaluate(
     conn_id: str | None,
     aws_conn_id: str | None,
     openai_conn_id: str | None,
+    answers: StoredAnswers | None = None,
 ) -> dict[str, Any]:
     """
     Carry out a request through Airflow's connections, and return the report.
 
+    :param answers: Reads the sources that are in no file.
     :raises JobFailedError: more failed than ``options.allowed_failures``; the report is the XCom :data:`REPORT_KEY`.
     :raises VerificationError: the index does not hold what it has acknowledged; the report is that XCom, too.
     """
@@ -127,7 +141,8 @@ def load_and_evaluate(
                 request,
                 target=target,
                 storage=connected_storage(aws_conn_id),
-                openers={"openai": openai_opener(openai_conn_id)},
+                openers={"openai": openai_opener(openai_conn_id), **(answers.openers if answers is not None else {})},
+                looks=answers.looks if answers is not None else {},
                 options=options,
                 on_progress=lambda progress: log.info("%s", progress),
             )
@@ -151,16 +166,6 @@ def _log_report(report: LoadReport) -> None:
         log.info("%s", line)
 
 
-def openai_opener(conn_id: str | None) -> Opener:
-    """Return the opener of ``openai://file-…`` through a connection."""
-
-    def read(uri: str, start: int) -> Iterator[bytes]:
-        with OpenAIHook(conn_id).client() as client:
-            yield from content(cast("HttpTransport", client.transport), uri.removeprefix("openai://"), start)
-
-    return read
-
-
 def parse_options(given: Mapping[str, Any] | None, **own: Any) -> LoadOptions:
     """
     Read an operator's ``options`` beside those that are parameters of the operator itself.
@@ -182,16 +187,21 @@ def with_formats(options: Mapping[str, Any] | None, request: Mapping[str, Any]) 
     counts in those that are at OpenAI.
     """
     given = require_mapping(options or {}, "options")
-    known = load_result_formats()
-    items = request.get("data_source", {}).get("source", ())
-    services = [_get_ref(item).get("service") for item in items]
-    formats = [service if isinstance(service, str) and service in known else None for service in services]
-    counts = [_count_results(item) for item in items] if "format" not in given else []
+    items = get_items(request)
+    formats = [find_service(item) for item in items]
+    counts = [count_items(item) for item in items] if "format" not in given else []
     return {
         **({"format": formats} if any(formats) else {}),
         **({"result_counts": counts} if any(counts) else {}),
         **given,
     }
+
+
+def get_items(request: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the sources of a request in DAG code."""
+    source = require_mapping(request, "request").get("data_source", {})
+    items: Sequence[Any] = require_mapping(source, "data_source").get("source", ())
+    return items
 
 
 def parse_request(given: Mapping[str, Any]) -> IngestRequest:
@@ -209,45 +219,5 @@ def parse_request(given: Mapping[str, Any]) -> IngestRequest:
     source = require_mapping(given.get("data_source", {}), "data_source")
     sources = source.get("source", ())
     if isinstance(sources, Sequence) and not isinstance(sources, str):
-        sources = [_get_uris(item) for item in sources]
+        sources = [to_uris(item) for item in sources]
     return IngestRequest.of({**given, "data_source": {**source, "source": sources}})
-
-
-def _get_conn_id(request: Mapping[str, Any]) -> str | None:
-    """Return the connection of the first OpenAI job among the sources."""
-    refs = map(_get_ref, request["data_source"]["source"])
-    return next((ref.get("conn_id") for ref in refs if ref.get("service") == OpenAIBatchService.name), None)
-
-
-def _get_ref(source: object) -> Mapping[str, Any]:
-    """Return the reference in a job's XCom; nothing for a source that is none."""
-    ref = source.get("ref") if isinstance(source, Mapping) else None
-    return ref if isinstance(ref, Mapping) else {}
-
-
-def _count_results(source: object) -> int | None:
-    """Return how many results a job counts in its files at OpenAI; ``None`` for all other sources."""
-    results = source.get("results") if isinstance(source, Mapping) else None
-    if not isinstance(results, Mapping):
-        return None
-    manifest, uris = _read_manifest(results)
-    # Those of several rounds are written by Overnight, and what no round has a result for has no line in them.
-    return count_results(manifest) if all(get_scheme(uri) == "openai" for uri in uris) else None
-
-
-def _get_uris(item: Any) -> Any:
-    if not isinstance(item, Mapping):
-        return item
-    results = item.get("results")
-    if not isinstance(results, Mapping):
-        raise SpecError(f"A source is neither a URI nor the XCom of a job that has ended: {shorten(repr(item), 200)}")
-    manifest, uris = _read_manifest(results)
-    if not uris:
-        raise SpecError(f"{manifest.ref} has no result files to load.")
-    return uris
-
-
-def _read_manifest(results: Mapping[str, Any]) -> tuple[ResultManifest, list[str]]:
-    """Return what a job's XCom says of its files, and those with a line for each item."""
-    manifest = parse_parameter(ResultManifest, results, "the results of a source")
-    return manifest, [uri for kind in RESULT_KINDS for uri in manifest.uris(kind)]

@@ -22,12 +22,12 @@ from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator
 from overnight.operators.load import (
     load_and_evaluate,
-    openai_opener,
     parse_options,
     parse_request,
     with_formats,
 )
 from overnight.operators.parameters import check_parameters, require_mapping
+from overnight.operators.sources import openai_opener
 from overnight.services.ml_commons.connection import transport
 from overnight.services.ml_commons.ingest.engine import (
     Choice,

@@ -20,8 +20,11 @@ from overnight.jobs.allowance import Allowance
 from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator, has_item_outcomes
 from overnight.operators.parameters import check_parameters, require_truth
-from overnight.services.openai.input import Limits, OnBadDocument, RequestTemplate, build, read_documents
+from overnight.operators.result_cache import REUSED_KEY, ResultCache, keep_rounds
+from overnight.services.openai.cached_answers import CacheMode
+from overnight.services.openai.input import BuiltInput, Limits, OnBadDocument, RequestTemplate, build, read_documents
 from overnight.services.openai.results import chunks_from, join_results
+from overnight.services.openai.reuse import build_reusing
 from overnight.services.openai.rounds import Round, merge_rounds
 from overnight.services.openai.service import OpenAIBatchService, OpenAIBatchSpec
 from overnight.services.openai.tokens import find_counter
@@ -49,6 +52,9 @@ class OpenAIBatchInputOperator(BaseOperator):
     give the same files, so a retry changes nothing. The XCom ``rejected`` has the rejected ones' ``{"count", "uri"}``,
     and ``estimate`` what the parts are and cost (:class:`~overnight.costs.estimate.CostEstimate`).
 
+    With a cache, documents whose answers are there are in no part. The XCom ``reused`` has them, as a list of one
+    ``{"uri", "documents_uri", "documents", …}`` (:class:`~overnight.services.openai.input.ReusedPart`) for each load.
+
     :param documents: JSONL files of one object a line: a URI, a glob, a prefix ending in ``/``, or a list of these.
     :param target: The folder, as a URI, that the parts are written to.
     :param template: How a document becomes a request: the fields of a
@@ -65,12 +71,16 @@ class OpenAIBatchInputOperator(BaseOperator):
     :param max_tokens: How many tokens of input, and of output as far as the requests limit it, all parts may have.
     :param prices: Instead of, or beside, the prices that come with the package:
         :meth:`overnight.costs.prices.PriceTable.of`.
+    :param cache_uri: The folder of a cache of answers that were paid for (docs/cache.md).
+    :param cache: What is done with it: ``"write"`` and ``"read"`` send only what is not in it, ``"refresh"`` sends
+        everything, as ``"off"`` does. When left out, ``"write"`` with a ``cache_uri`` and ``"off"`` without one.
+    :param conn_id: With a cache, the OpenAI connection that the batches will have: answers are those of its server.
     :param aws_conn_id: The connection for ``s3://`` URIs.
     """
 
     template_fields: Sequence[str] = (
         "documents", "target", "template", "on_bad_document", "allowed_failures", "limits", "allow_empty",
-        "max_cost", "max_tokens", "prices", "aws_conn_id",
+        "max_cost", "max_tokens", "prices", "cache_uri", "cache", "conn_id", "aws_conn_id",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +96,9 @@ class OpenAIBatchInputOperator(BaseOperator):
         max_cost: float | str | None = None,
         max_tokens: int | str | None = None,
         prices: Mapping[str, Any] | str | None = None,
+        cache_uri: str | None = None,
+        cache: CacheMode | str | None = None,
+        conn_id: str | None = None,
         aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -100,14 +113,19 @@ class OpenAIBatchInputOperator(BaseOperator):
         self.max_cost = max_cost
         self.max_tokens = max_tokens
         self.prices = prices
+        self.cache_uri = cache_uri
+        self.cache = cache
+        self.conn_id = conn_id
         self.aws_conn_id = aws_conn_id
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Write the parts and return what they are."""
         with failing_for_good():
             check_parameters(self)
+            cache = ResultCache.parse(self.cache, self.cache_uri)
             allowed = Allowance.parse(self.allowed_failures) if self.allowed_failures is not None else None
             storage = connected_storage(self.aws_conn_id)
+            service = cache.connect(self.conn_id, storage) if cache.is_on else None
             patterns = [self.documents] if isinstance(self.documents, str) else list(self.documents)
             listing = storage.match_files(patterns)
             uris = [file.uri for file in listing.files]
@@ -120,15 +138,17 @@ class OpenAIBatchInputOperator(BaseOperator):
             template = parse_parameter(RequestTemplate, self.template, "template")
             prices = PriceTable.of(self.prices, storage)
             counter = find_counter(template.model)
-            built = build(
-                read_documents(uris, storage),
-                template,
-                self.target,
-                storage=storage,
-                limits=parse_parameter(Limits, self.limits or {}, "limits"),
-                on_bad=self.on_bad_document,
-                counter=counter,
-            )
+            how: dict[str, Any] = {
+                "storage": storage,
+                "limits": parse_parameter(Limits, self.limits or {}, "limits"),
+                "on_bad": self.on_bad_document,
+                "counter": counter,
+            }
+            documents = read_documents(uris, storage)
+            if service is not None:
+                built = build_reusing(documents, template, self.target, service=service, mode=cache.mode, **how)
+            else:
+                built = build(documents, template, self.target, **how)
             if not built.documents and not allow_empty:
                 names = shorten(", ".join(map(redact, uris)), 500)
                 raise SpecError(f"There is no document in {names}. Where there may be none, set allow_empty.")
@@ -139,6 +159,11 @@ class OpenAIBatchInputOperator(BaseOperator):
             len(built.parts),
             built.blank_lines,
         )
+        if cache.is_on:
+            self._show_reused(built)
+        # An empty list, too: a mapped task wants one.
+        reused = [part.model_dump(mode="json") for part in built.reused]
+        context["ti"].xcom_push(key=REUSED_KEY, value=reused)
         estimate = CostEstimate.of(built.measure(template.model, counter.how), prices)
         context["ti"].xcom_push(key=ESTIMATE_KEY, value=estimate.model_dump(mode="json"))
         for line in estimate.describe():
@@ -149,13 +174,20 @@ class OpenAIBatchInputOperator(BaseOperator):
             if allowed is not None and not allowed.allows(built.rejected, built.documents):
                 with failing_for_good():
                     raise SpecError(f"{text} That is more than allowed_failures={allowed}; nothing was submitted.")
-            if not built.parts:
+            if not built.parts and not built.reused:
                 with failing_for_good():
                     raise SpecError(f"{text} None is left to send.")
             self.log.warning("%s", text)
         with failing_for_good():
             estimate.check(max_cost=self.max_cost, max_tokens=self.max_tokens)
         return [part.model_dump(mode="json") for part in built.parts]
+
+    def _show_reused(self, built: BuiltInput) -> None:
+        self.log.info(
+            "Answers of %d documents are in the cache. %d more have the request of another one, which is sent once.",
+            sum(part.documents for part in built.reused),
+            sum(part.repeated for part in built.parts),
+        )
 
 
 class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
@@ -185,6 +217,10 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         The load that follows needs it, too: what the last round leaves is rejected there.
     :param repair: Whether these requests go out with the invalid answer, and what is wrong with it, as further
         messages.
+    :param cache_uri: The folder of a cache that the batch's usable answers are added to when it is over, those of a
+        batch that did not succeed as well (docs/cache.md). That they could not be is a warning, and no failure.
+    :param cache: ``"write"`` adds answers that are not there, ``"refresh"`` replaces those that are; ``"read"`` and
+        ``"off"`` add nothing. When left out, ``"write"`` with a ``cache_uri`` and ``"off"`` without one.
     :param conn_id: An OpenAI connection, ``openai_default`` when left out.
     :param aws_conn_id: The connection for ``s3://`` URIs.
 
@@ -203,6 +239,8 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         "resubmit",
         "output_schema",
         "repair",
+        "cache_uri",
+        "cache",
         "aws_conn_id",
         *JobOperator.template_fields,
     )
@@ -225,6 +263,8 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         resubmit: int | str | None = None,
         output_schema: str | Mapping[str, Any] | None = None,
         repair: bool | str = False,
+        cache_uri: str | None = None,
+        cache: CacheMode | str | None = None,
         aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -232,6 +272,8 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         self.resubmit = resubmit
         self.output_schema = output_schema
         self.repair = repair
+        self.cache_uri = cache_uri
+        self.cache = cache
         self.input_uri = input_uri
         self.input_file_id = input_file_id
         self.input_sha256 = input_sha256
@@ -256,6 +298,7 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
 
     def build_spec(self, context: Context) -> OpenAIBatchSpec:
         """Validate the parameters and, when its digest is not known, the whole input file."""
+        self._parse_cache()
         resubmit = self._parse_resubmit()
         if require_truth(self.repair, "repair") and not (resubmit and self.output_schema):
             raise SpecError(
@@ -341,6 +384,36 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
     def merge_rounds(self, refs: Sequence[JobRef]) -> tuple[JobStatus, ResultManifest]:
         """Return what all rounds come to, each line counted once."""
         return merge_rounds(refs, str(self.input_uri), connected_storage(self.aws_conn_id))
+
+    def keep_results(self, client: JobClient[OpenAIBatchService], ref: JobRef, results: ResultManifest | None) -> None:
+        """Add the usable answers of all rounds to the cache; a failure to do so is a warning."""
+        cache = ResultCache.parse(self.cache, self.cache_uri)
+        if not cache.adds or self.input_uri is None:
+            return
+        keep_rounds(
+            client,
+            cache,
+            ref,
+            results,
+            input_uri=self.input_uri,
+            former_rounds=len(self._rounds),
+            endpoint=self.endpoint,
+            storage=connected_storage(self.aws_conn_id),
+        )
+
+    def _parse_cache(self) -> ResultCache:
+        """
+        Parse what is done with the cache.
+
+        :raises SpecError: there is no such word, or the other parameters leave nothing to add to it.
+        """
+        cache = ResultCache.parse(self.cache, self.cache_uri)
+        if cache.adds and (self.input_uri is None or not self.wait_for_completion):
+            raise SpecError(
+                f"cache={cache.mode} needs input_uri, which has what was asked, and wait_for_completion: the answers "
+                "are added at the batch's end. Give these, or set cache to off. Nothing was submitted."
+            )
+        return cache
 
     def _parse_resubmit(self) -> int | None:
         """

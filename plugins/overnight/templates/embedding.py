@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Self, cast
 
-from airflow.sdk import BaseOperator, Context, XComArg, task_group
+from airflow.sdk import BaseOperator, Context, XComArg, task, task_group
 from pydantic import Field, model_validator
 
 from overnight.errors import SpecError
+from overnight.hooks.executor import require_shared
 from overnight.hooks.openai import OpenAIHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.operators.load import OpenSearchLoadOperator
 from overnight.operators.openai import OpenAIBatchInputOperator, OpenAIBatchOperator
+from overnight.operators.result_cache import REUSED_KEY
+from overnight.services.openai.cached_answers import CacheMode
 from overnight.services.openai.dimension import MODELS, PROBE_TEXT, check_dimension, find_dimension
 from overnight.services.openai.input import OnBadDocument
 from overnight.services.openai.service import OpenAIBatchService
@@ -104,6 +107,19 @@ class BatchConfig(TemplateConfig):
             "of a JSON file."
         ),
     )
+    cache: CacheMode = Field(
+        default="off",
+        title="Result cache",
+        description=(
+            "write: what was paid for is not sent again, and what is paid for is kept. read: keeps nothing. refresh: "
+            "sends everything, and replaces what is there. off: no cache."
+        ),
+    )
+    cache_uri: str | None = Field(
+        default=None,
+        title="Folder of the cache",
+        description="The folder cache in the work folder when empty. Pipelines and runs may share it.",
+    )
     resubmit: int | None = Field(
         default=None,
         ge=0,
@@ -151,6 +167,18 @@ class BatchConfig(TemplateConfig):
         tokens = (self.budget or {}).get("tokens")
         return {"tokens": max(tokens // BATCHES_IN_BUDGET, 1)} if tokens else {}
 
+    def _find_cache(self, context: Context) -> str | None:
+        """
+        Return the folder of the cache; ``None`` without one.
+
+        :raises SpecError: it is on this machine's disk and other machines run the run's other tasks.
+        """
+        if self.cache == "off":
+            return None
+        uri = self.cache_uri or f"{self.work_uri.rstrip('/')}/cache"
+        require_shared(uri, context["task"].executor, name="cache_uri")
+        return uri
+
     def settings(self, context: Context) -> dict[str, Any]:
         """Return what the steps of a run are given: the config, and what follows from it."""
         return {
@@ -164,6 +192,7 @@ class BatchConfig(TemplateConfig):
             "answer_schema": None,
             "repair": False,
             "run_uri": run_folder(self.work_uri, context),
+            "cache_uri": self._find_cache(context),
         }
 
 
@@ -287,10 +316,10 @@ def configure_run(config: BatchConfig, context: Context) -> dict[str, Any]:
 
 def embed_and_load(settings: Any, documents: Any, *, deferrable: bool, job_task: str = "embed") -> BaseOperator:
     """
-    Add ``prepare → batch[embed → load] → report → verify``.
+    Add ``prepare → (batch[embed → load], reused[load]) → report → verify``.
 
     The documents are cut into as many batches as the limits ask for, and each batch is a mapped task of its own, so
-    that an executor spreads them over machines.
+    that an executor spreads them over machines. Those whose answers are in the cache are loaded beside the batches.
 
     :param settings: The XCom of the step that made :meth:`BatchConfig.settings`.
     :param documents: Where the documents are.
@@ -308,6 +337,9 @@ def embed_and_load(settings: Any, documents: Any, *, deferrable: bool, job_task:
         allow_empty=settings["allow_empty"],
         max_cost=settings["max_cost"],
         prices=settings["prices"],
+        cache_uri=settings["cache_uri"],
+        cache=settings["cache"],
+        conn_id=settings["openai_conn_id"],
         aws_conn_id=settings["aws_conn_id"],
     )
     embeds: list[BaseOperator] = []
@@ -323,6 +355,9 @@ def embed_and_load(settings: Any, documents: Any, *, deferrable: bool, job_task:
         sha256: str,
         bytes: int,  # noqa: A002
         requests: int,
+        repeated: int,
+        repeated_uri: str | None,
+        repeated_documents_uri: str | None,
     ) -> None:
         embed = OpenAIBatchOperator(
             task_id=job_task,
@@ -341,33 +376,66 @@ def embed_and_load(settings: Any, documents: Any, *, deferrable: bool, job_task:
             resubmit=settings["resubmit"],
             output_schema=settings["answer_schema"],
             repair=settings["repair"],
+            cache_uri=settings["cache_uri"],
+            cache=settings["cache"],
             deferrable=deferrable,
         )
-        load = OpenSearchLoadOperator(
-            task_id="load",
-            request={
-                "index_name": settings["index_name"],
-                "field_map": settings["field_map"],
-                "ingest_fields": settings["ingest_fields"],
-                "data_source": {"source": [documents_uri, embed.output]},
-            },
-            conn_id=settings["opensearch_conn_id"],
-            aws_conn_id=settings["aws_conn_id"],
-            allowed_failures=settings["allowed_failures"],
-            dead_letter_uri=dead_letter_uri,
-            checkpoint_uri=checkpoint_uri,
-            options=settings["load_options"],
-        )
+        results = {"job": embed.output, "repeated": repeated, "repeated_uri": repeated_uri}
+        load = _load(settings, [documents_uri, repeated_documents_uri], results, dead_letter_uri, checkpoint_uri)
         embeds.append(embed)
         loads.append(load)
 
+    @task_group
+    def reused(uri: str, documents_uri: str, dead_letter_uri: str, checkpoint_uri: str, documents: int) -> None:
+        part = {
+            "uri": uri,
+            "documents_uri": documents_uri,
+            "dead_letter_uri": dead_letter_uri,
+            "checkpoint_uri": checkpoint_uri,
+            "documents": documents,
+        }
+        results = {"reused": part, "template": settings["template"], "cache_uri": settings["cache_uri"]}
+        reused_loads.append(_load(settings, documents_uri, results, dead_letter_uri, checkpoint_uri))
+
+    reused_loads: list[BaseOperator] = []
+    cached: Any = XComArg(prepare, key=REUSED_KEY)
     batches = batch.expand_kwargs(prepare.output)
+    from_cache = reused.expand_kwargs(_list_reused(cached))
     report = report_and_verify(
         settings,
         parts=prepare.output,
         loads=loads[0].output,
         jobs=embeds[0].output,
         not_sent=XComArg(prepare, key="rejected"),
+        reused=cached,
+        reused_loads=reused_loads[0].output,
+        prices=settings["prices"],
     )
-    prepare >> batches >> report
+    prepare >> [batches, from_cache] >> report
     return prepare
+
+
+@task(task_id="list_reused")
+def _list_reused(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return an XCom that is no return value: only those are what tasks are mapped over."""
+    return parts
+
+
+def _load(settings: Any, documents: Any, results: Any, dead_letter_uri: str, checkpoint_uri: str) -> BaseOperator:
+    """Add the load of documents joined with their results, wherever these come from."""
+    return OpenSearchLoadOperator(
+        task_id="load",
+        request={
+            "index_name": settings["index_name"],
+            "field_map": settings["field_map"],
+            "ingest_fields": settings["ingest_fields"],
+            "data_source": {"source": [documents, results]},
+        },
+        conn_id=settings["opensearch_conn_id"],
+        aws_conn_id=settings["aws_conn_id"],
+        openai_conn_id=settings["openai_conn_id"],
+        allowed_failures=settings["allowed_failures"],
+        dead_letter_uri=dead_letter_uri,
+        checkpoint_uri=checkpoint_uri,
+        options=settings["load_options"],
+    )

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from overnight.costs.savings import AnswerUsage, Savings
 from overnight.errors import shorten
 from overnight.ingest.report.load_report import LoadReport
 from overnight.jobs import JobRef, JobState, JobStatus, ResultManifest
 from overnight.validation import parse_parameter
 
 _MAX_TEXT = 500
+
+COUNTS: Final = ("submitted", "reused", "indexed", "dropped", "rejected", "missing")
+"""The numbers of a report that add up."""
 
 
 class JobReport(BaseModel):
@@ -105,22 +109,31 @@ class PartReport(BaseModel):
     One part of a pipeline.
 
     :param submitted: Documents that were given to the service.
+    :param reused: Documents that were not, since their answer was in the cache, or comes for another one's request.
     :param load: ``None`` when the part never got to its load; all its documents are missing then.
     :param accepted: Whether its load was a success.
+    :param reused_usage: What the answers of ``reused`` were paid for with, as far as they were loaded.
     :param job: The job that made its results, where the part has one of its own.
     """
 
     model_config = ConfigDict(frozen=True)
 
     submitted: int
+    reused: int = 0
     load: LoadReport | None = None
     accepted: bool = False
+    reused_usage: tuple[AnswerUsage, ...] = ()
     job: JobReport | None = None
+
+    @property
+    def documents(self) -> int:
+        """All its documents; of a part that does not say, those that its load found."""
+        return max(self.submitted + self.reused, self.load.submitted if self.load is not None else 0)
 
     @property
     def unaccounted(self) -> int:
         """Documents of this part that no report speaks of."""
-        return max(self.submitted - (self.load.submitted if self.load is not None else 0), 0)
+        return self.documents - (self.load.submitted if self.load is not None else 0)
 
     @property
     def reason(self) -> str:
@@ -144,8 +157,12 @@ class Excluded(BaseModel):
 
 class PipelineReport(BaseModel):
     """
-    The end of a pipeline. Always ``submitted = indexed + dropped + rejected + missing``.
+    The end of a pipeline. Always ``submitted + reused = indexed + dropped + rejected + missing``.
 
+    :param submitted: Documents that were given to the service, or could not be.
+    :param reused: Documents that were not, since their answer was in the cache, or came for another one's request.
+    :param repeated: Of ``reused``, those that got the answer of another document of this run.
+    :param saved: What the answers of ``reused`` would have cost; ``None`` when there are none.
     :param not_sent: Of ``rejected``, those that were not sent to the service.
     :param without_result: Of ``missing``, those of inputs that the service gave no output for.
     :param seconds: Time spent loading, all parts together.
@@ -162,10 +179,13 @@ class PipelineReport(BaseModel):
 
     index: str = ""
     submitted: int
+    reused: int = 0
     indexed: int
     dropped: int = 0
     rejected: int
     missing: int
+    repeated: int = 0
+    saved: Savings | None = None
     not_sent: int = 0
     without_result: int = 0
     bytes: int = 0
@@ -187,6 +207,7 @@ class PipelineReport(BaseModel):
         not_sent: Excluded | None = None,
         without_result: Excluded | None = None,
         job: JobReport | None = None,
+        saved: Savings | None = None,
     ) -> Self:
         """
         Add up the parts.
@@ -210,11 +231,14 @@ class PipelineReport(BaseModel):
         files = [unsent.uri, absent.uri, *(load.dead_letter_uri for load in loads)]
         return cls(
             index=index or next((load.index for load in loads if load.index), ""),
-            submitted=unsent.count + absent.count + sum(load.submitted for load in loads) + unaccounted,
+            submitted=unsent.count + absent.count + sum(part.documents - part.reused for part in parts),
+            reused=sum(part.reused for part in parts),
             indexed=sum(load.indexed for load in loads),
             dropped=sum(load.dropped for load in loads),
             rejected=unsent.count + sum(load.rejected for load in loads),
             missing=absent.count + sum(load.missing for load in loads) + unaccounted,
+            repeated=sum(part.reused for part in parts if part.submitted),
+            saved=saved,
             not_sent=unsent.count,
             without_result=absent.count,
             bytes=sum(load.bytes for load in loads),
@@ -232,8 +256,12 @@ class PipelineReport(BaseModel):
         """Yield the report in words, one number a line."""
         if self.index:
             yield f"index: {self.index}"
-        for name in ("submitted", "indexed", "dropped", "rejected", "missing"):
+        for name in COUNTS:
             yield f"{name}: {getattr(self, name):,}"
+        if self.repeated:
+            yield f"reused, from another document of this run: {self.repeated:,}"
+        if self.saved is not None:
+            yield f"saved: {self.saved}"
         for reason, count in sorted(self.reasons.items(), key=lambda item: -item[1]):
             yield f"  {reason}: {count:,}"
         yield f"bytes read: {self.bytes:,}"

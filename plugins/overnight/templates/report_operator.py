@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from airflow.sdk import BaseOperator, XComArg
 from airflow.sdk.exceptions import AirflowFailException
 
+from overnight.costs.prices import PriceTable
+from overnight.costs.savings import AnswerUsage, Savings
 from overnight.errors import JobFailedError, SpecError, shorten
 from overnight.hooks.outcome import QUEUED_KEY, failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import LoadReport
 from overnight.operators.load import REPORT_KEY
 from overnight.operators.parameters import check_parameters, require_mapping
+from overnight.operators.result_cache import REUSED_KEY
+from overnight.storage import Storage
 from overnight.templates.report import Excluded, JobReport, PartReport, PipelineReport
 from overnight.templates.report_page import render
 from overnight.validation import parse_parameter
@@ -50,17 +54,22 @@ class PipelineReportOperator(BaseOperator):
     The XComs it is given are read when it runs, not rendered: those of a failed task may not be there.
 
     :param parts: The output of the step that made the parts: a list, where each part's ``requests`` is how many
-        documents it has. Of a part that does not say (a shard), only its load knows.
+        documents of it are sent, and ``repeated`` how many others get their answers. Of a part that does not say (a
+        shard), only its load knows.
     :param loads: The output of the mapped task that loads the parts.
     :param not_sent: The XCom with the ``{"count", "uri"}`` of the documents that were rejected before there were parts.
     :param without_result: The same for documents that the service gave no output for.
     :param jobs: The output of the task whose job made the results: mapped over the parts, or one for all.
+    :param reused: The XCom with the parts whose answers are in the cache; they are counted behind the others.
+    :param reused_loads: The output of the mapped task that loads these.
+    :param prices: What the answers would have cost that were reused: as
+        :class:`~overnight.operators.openai.OpenAIBatchInputOperator` has it.
     :param index_name: The index or alias that is loaded into.
     :param target: The folder, as a URI, for ``report.json`` and ``report.html``.
     :param aws_conn_id: The connection for ``s3://`` URIs.
     """
 
-    template_fields: Sequence[str] = ("target", "index_name", "aws_conn_id")
+    template_fields: Sequence[str] = ("target", "index_name", "prices", "aws_conn_id")
 
     def __init__(
         self,
@@ -71,6 +80,9 @@ class PipelineReportOperator(BaseOperator):
         not_sent: XComArg | None = None,
         without_result: XComArg | None = None,
         jobs: XComArg | None = None,
+        reused: XComArg | None = None,
+        reused_loads: XComArg | None = None,
+        prices: Mapping[str, Any] | str | None = None,
         index_name: str = "",
         aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
         **kwargs: Any,
@@ -81,6 +93,9 @@ class PipelineReportOperator(BaseOperator):
         self.not_sent = _Reference.of(not_sent) if not_sent is not None else None
         self.without_result = _Reference.of(without_result) if without_result is not None else None
         self.jobs = _Reference.of(jobs) if jobs is not None else None
+        self.reused = _Reference.of(reused) if reused is not None else None
+        self.reused_loads = _Reference.of(reused_loads) if reused_loads is not None else None
+        self.prices = prices
         self.index_name = index_name
         self.target = target
         self.aws_conn_id = aws_conn_id
@@ -92,24 +107,18 @@ class PipelineReportOperator(BaseOperator):
 
     def _report(self, context: Context) -> dict[str, Any]:
         check_parameters(self)
-        parts = self.parts.pull(context)
-        if parts is None:
-            raise AirflowFailException(f"{self.parts.task_id} made no parts, so there is nothing to report.")
-        if not isinstance(parts, Sequence) or not all(isinstance(part, Mapping) for part in parts):
-            raise SpecError(
-                f"The XCom of {self.parts.task_id} is not a list of parts: {shorten(repr(parts), 200)}. Clear that "
-                "task, or give the report the output of the task that made the parts."
-            )
+        parts = self._pull_parts(context)
+        storage = connected_storage(self.aws_conn_id)
         report = PipelineReport.of(
-            [self._part_report(context, number, part.get("requests", 0)) for number, part in enumerate(parts)],
+            parts,
             index=self.index_name,
             not_sent=_get_excluded(context, self.not_sent),
             without_result=_get_excluded(context, self.without_result),
             job=self._get_job(context),
+            saved=self._get_savings(parts, storage),
         )
         target = self.target.rstrip("/")
         title = f"{context['dag'].dag_id}, {context['run_id']}"
-        storage = connected_storage(self.aws_conn_id)
         for name, content in (("json", report.model_dump_json(indent=2)), ("html", render(report, title))):
             with storage.open(f"{target}/report.{name}", "wb") as file:
                 file.write(content.encode())
@@ -126,13 +135,35 @@ class PipelineReportOperator(BaseOperator):
             )
         return summary
 
-    def _part_report(self, context: Context, number: int, submitted: int) -> PartReport:
-        job = self._get_job(context, number)
-        for key, accepted in (("return_value", True), (REPORT_KEY, False)):
-            found = self.loads._replace(key=key).pull(context, number)
-            if found is not None:
-                return PartReport(submitted=submitted, load=_load_report(found, submitted), accepted=accepted, job=job)
-        return PartReport(submitted=submitted, job=job)
+    def _pull_parts(self, context: Context) -> list[PartReport]:
+        """Return what became of the parts that were sent, and of those that were reused."""
+        sent = _pull_list(context, self.parts)
+        if sent is None:
+            raise AirflowFailException(f"{self.parts.task_id} made no parts, so there is nothing to report.")
+        reports = [
+            _report_part(
+                context,
+                self.loads,
+                number,
+                PartReport(
+                    submitted=part.get("requests", 0),
+                    reused=part.get("repeated", 0),
+                    job=self._get_job(context, number),
+                ),
+            )
+            for number, part in enumerate(sent)
+        ]
+        if self.reused is None or self.reused_loads is None:
+            return reports
+        return reports + [
+            _report_part(context, self.reused_loads, number, PartReport(submitted=0, reused=part.get("documents", 0)))
+            for number, part in enumerate(_pull_list(context, self.reused) or ())
+        ]
+
+    def _get_savings(self, parts: Sequence[PartReport], storage: Storage) -> Savings | None:
+        """Price the answers that were loaded and not paid for; ``None`` when there are none."""
+        usage = [one for part in parts for one in part.reused_usage]
+        return Savings.of(usage, PriceTable.of(self.prices, storage)) if usage else None
 
     def _get_job(self, context: Context, number: int | None = None) -> JobReport | None:
         if self.jobs is None:
@@ -148,6 +179,30 @@ class PipelineReportOperator(BaseOperator):
 def _get_excluded(context: Context, reference: _Reference | None) -> Excluded | None:
     found = reference.pull(context) if reference is not None else None
     return parse_parameter(Excluded, found, "the XCom of a step before") if found is not None else None
+
+
+def _pull_list(context: Context, reference: _Reference) -> Sequence[Mapping[str, Any]] | None:
+    parts = reference.pull(context)
+    if parts is None or (isinstance(parts, Sequence) and all(isinstance(part, Mapping) for part in parts)):
+        return parts
+    raise SpecError(
+        f"The XCom of {reference.task_id} is not a list of parts: {shorten(repr(parts), 200)}. Clear that "
+        "task, or give the report the output of the task that made the parts."
+    )
+
+
+def _report_part(context: Context, loads: _Reference, number: int, part: PartReport) -> PartReport:
+    """Return a part with what its load left."""
+    if part.reused:
+        used = loads._replace(key=REUSED_KEY).pull(context, number) or ()
+        usage = tuple(parse_parameter(AnswerUsage, one, f"the XCom {REUSED_KEY} of a load") for one in used)
+        part = part.model_copy(update={"reused_usage": usage})
+    for key, accepted in (("return_value", True), (REPORT_KEY, False)):
+        found = loads._replace(key=key).pull(context, number)
+        if found is not None:
+            load = _load_report(found, part.submitted + part.reused)
+            return part.model_copy(update={"load": load, "accepted": accepted})
+    return part
 
 
 def _load_report(found: Mapping[str, Any], submitted: int) -> LoadReport:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jinja2 import Environment
 
-from overnight.templates.report import PipelineReport
+from overnight.templates.report import COUNTS, PipelineReport
 
 _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string("""\
 <!doctype html>
@@ -24,10 +24,16 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
   {% if report.index %}
   <tr><th>index<td>{{ report.index }}
   {% endif %}
-  {% for name in ("submitted", "indexed", "dropped", "rejected", "missing") %}
+  {% for name in counts %}
   <tr><th>{{ name }}<td class="number{{ " bad" if name in ("rejected", "missing") and report[name] }}">{{
     "{:,}".format(report[name]) }}
   {% endfor %}
+  {% if report.repeated %}
+  <tr><th>reused, from another document<td class="number">{{ "{:,}".format(report.repeated) }}
+  {% endif %}
+  {% if report.saved is not none %}
+  <tr><th>saved<td class="number">{{ report.saved }}
+  {% endif %}
   <tr><th>bytes read<td class="number">{{ "{:,}".format(report.bytes) }}
   <tr><th>seconds loading<td class="number">{{ "%.1f" % report.seconds }}
   {% for model in report.models %}
@@ -55,10 +61,11 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
 {% endif %}
 <h2>Parts</h2>
 <table>
-  <tr><th>part<th>submitted<th>indexed<th>dropped<th>rejected<th>missing<th>
+  <tr><th>part<th>submitted<th>reused<th>indexed<th>dropped<th>rejected<th>missing<th>
   {% for part in report.parts %}
   <tr><td>{{ loop.index0 }}
-    <td class="number">{{ "{:,}".format(part.load.submitted if part.load else part.submitted) }}
+    <td class="number">{{ "{:,}".format(part.documents - part.reused) }}
+    <td class="number">{{ "{:,}".format(part.reused) }}
     {% for name in ("indexed", "dropped", "rejected", "missing") %}
     <td class="number">{{ "{:,}".format(part.load[name]) if part.load }}
     {% endfor %}
@@ -91,4 +98,4 @@ def render(report: PipelineReport, title: str) -> str:
 
     :param title: What the page is about; the DAG and its run.
     """
-    return _PAGE.render(report=report, title=title)
+    return _PAGE.render(report=report, title=title, counts=COUNTS)

@@ -52,11 +52,11 @@ def create_index(settings: Any) -> BaseOperator:
     )
 
 
-def report_and_verify(settings: Any, *, parts: XComArg, loads: XComArg, **others: XComArg) -> BaseOperator:
+def report_and_verify(settings: Any, *, parts: XComArg, loads: XComArg, **others: Any) -> BaseOperator:
     """
     Add ``report → verify`` and return the first.
 
-    :param others: ``jobs``, ``not_sent`` or ``without_result``, as :class:`PipelineReportOperator` takes them.
+    :param others: Further arguments of :class:`PipelineReportOperator`, such as ``jobs`` and ``not_sent``.
     """
     report = PipelineReportOperator(
         task_id="report",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from airflow.sdk import DAG, BaseOperator
 
+from overnight.errors import SpecError
 from overnight.templates.embedding import BATCHES_IN_BUDGET, EmbeddingConfig
 
 CONTEXT: Any = {"dag": None, "dag_run": None, "run_id": "manual", "ti": None}
@@ -26,3 +28,34 @@ def test_batches_are_cut_so_that_several_fit_the_budget(
     monkeypatch.setattr("overnight.templates.embedding.run_folder", lambda uri, _: f"{uri}/run")
     config = EmbeddingConfig(work_uri="/work", index_name="i", batch_requests=7, budget=budget)
     assert config.settings(CONTEXT)["limits"] == limits
+
+
+@pytest.mark.parametrize(
+    ("given", "cache_uri"),
+    [
+        ({}, None),
+        ({"cache_uri": "s3://b/answers"}, None),
+        ({"cache": "write"}, "/work/cache"),
+        ({"cache": "read", "work_uri": "/work/"}, "/work/cache"),
+        ({"cache": "refresh", "cache_uri": "s3://b/answers"}, "s3://b/answers"),
+    ],
+)
+def test_the_cache_is_off_until_its_mode_is_chosen_and_then_in_the_work_folder(
+    given: dict[str, Any], cache_uri: str | None
+) -> None:
+    with DAG("d"):
+        task = BaseOperator(task_id="configure")
+    context: Any = {"task": task, "dag": task.dag, "run_id": "manual"}
+    settings = EmbeddingConfig(**({"work_uri": "/work", "index_name": "i"} | given)).settings(context)
+    assert settings["cache_uri"] == cache_uri
+    assert settings["cache"] == given.get("cache", "off")
+
+
+def test_a_cache_on_this_machines_disk_is_refused_where_other_machines_run_the_tasks() -> None:
+    with DAG("d"):
+        task = BaseOperator(task_id="configure", executor="CeleryExecutor")
+    context: Any = {"task": task, "dag": task.dag, "run_id": "manual"}
+    places = {"work_uri": "s3://b/work", "index_name": "i"}
+    with pytest.raises(SpecError, match="/cache"):
+        EmbeddingConfig(**places, cache="write", cache_uri="/cache").settings(context)
+    assert EmbeddingConfig(**places, cache="write").settings(context)["cache_uri"] == "s3://b/work/cache"

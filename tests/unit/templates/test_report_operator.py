@@ -35,7 +35,9 @@ def loads(draw: st.DrawFn) -> LoadReport:
     )
 
 
-PARTS = st.lists(st.builds(PartReport, submitted=COUNT, load=st.none() | loads(), accepted=st.booleans()), max_size=8)
+PARTS = st.lists(
+    st.builds(PartReport, submitted=COUNT, reused=COUNT, load=st.none() | loads(), accepted=st.booleans()), max_size=8
+)
 EXCLUDED = st.none() | st.builds(Excluded, count=COUNT, uri=st.none() | st.just("s3://bucket/left-out.jsonl"))
 
 
@@ -44,7 +46,9 @@ def test_whatever_became_of_the_parts_the_counts_add_up(
     parts: list[PartReport], unsent: Excluded | None, absent: Excluded | None
 ) -> None:
     report = PipelineReport.of(parts, not_sent=unsent, without_result=absent)
-    assert report.submitted == report.indexed + report.rejected + report.missing
+    assert report.submitted + report.reused == report.indexed + report.rejected + report.missing
+    assert report.reused == sum(part.reused for part in parts)
+    assert report.repeated <= report.reused
     assert report.not_sent <= report.rejected
     assert report.without_result <= report.missing
     excluded = (unsent.count if unsent else 0) + (absent.count if absent else 0)
@@ -303,3 +307,61 @@ def test_a_target_that_is_no_text_is_named(tmp_path: Path, target: Any) -> None:
     task.target = target
     with pytest.raises(AirflowFailException, match="target="):
         task.execute(Pulled([]).context)
+
+
+# --- What was not sent ----------------------------------------------------------------------------------------------
+
+USED = {"model": "text-embedding-3-small", "answers": 5, "input": 600_000, "output": 0}
+REUSED = XComArg(PLAN, key="reused")
+LOAD_REUSED = BaseOperator(task_id="reused.load")
+
+
+def test_documents_that_were_not_sent_are_a_column_of_their_own_with_what_they_saved(tmp_path: Path) -> None:
+    xcoms = Pulled(None)
+    xcoms.put("plan", [{"requests": 3, "repeated": 2}, {"requests": 4, "repeated": 0}])
+    xcoms.put("plan", [{"documents": 10}, {"documents": 6}], key="reused")
+    xcoms.load(0, 5)
+    xcoms.load(1, 4)
+    for number, indexed in enumerate((10, 6)):
+        report = LoadReport(index="docs", submitted=indexed, indexed=indexed)
+        xcoms.put("reused.load", report.model_dump(mode="json"), number=number)
+        xcoms.put("reused.load", [USED], number=number, key="reused")
+    xcoms.put("load", [{**USED, "input": 300_000}], number=0, key="reused")
+    summary = run(xcoms, tmp_path, reused=REUSED, reused_loads=LOAD_REUSED.output)
+    assert (summary["submitted"], summary["reused"], summary["repeated"], summary["indexed"]) == (7, 18, 2, 25)
+    assert (summary["saved"]["input"], summary["saved"]["cost"], summary["saved"]["currency"]) == (
+        1_500_000, "0.015", "USD",
+    )  # fmt: skip
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "reused, from another document" in page
+    assert "0.015 USD" in page
+    written = orjson.loads((tmp_path / "run" / "report.json").read_bytes())
+    assert [(part["submitted"], part["reused"]) for part in written["parts"]] == [(3, 2), (4, 0), (0, 10), (0, 6)]
+    lines = list(PipelineReport.model_validate(written).describe())
+    for line in ("submitted: 7", "reused: 18", "reused, from another document of this run: 2", "saved: 0.015 USD"):
+        assert line in lines
+
+
+def test_a_reused_part_that_was_not_loaded_is_missing_and_fails_the_run(tmp_path: Path) -> None:
+    xcoms = Pulled([3])
+    xcoms.load(0, 3)
+    xcoms.put("plan", [{"documents": 10}], key="reused")
+    with pytest.raises(AirflowFailException, match="1 of 2 parts were not loaded: 1"):
+        run(xcoms, tmp_path, reused=REUSED, reused_loads=LOAD_REUSED.output)
+    report = xcoms.pushed["report"]
+    assert (report["submitted"], report["reused"], report["missing"], report["saved"]) == (3, 10, 10, None)
+    assert report["reasons"] == {"not_loaded": 10}
+
+
+def test_prices_that_are_given_are_those_of_what_was_saved(tmp_path: Path) -> None:
+    xcoms = Pulled([])
+    xcoms.put("plan", [{"documents": 5}], key="reused")
+    report = LoadReport(index="docs", submitted=5, indexed=5)
+    xcoms.put("reused.load", report.model_dump(mode="json"), number=0)
+    xcoms.put("reused.load", [{**USED, "model": "mine"}], number=0, key="reused")
+    options = {"reused": REUSED, "reused_loads": LOAD_REUSED.output}
+    summary = run(xcoms, tmp_path, **options)
+    assert (summary["submitted"], summary["reused"], summary["saved"]["cost"]) == (0, 5, None)
+    assert "no price of the model 'mine' is known" in summary["saved"]["unknown"]
+    summary = run(xcoms, tmp_path, prices={"models": {"mine": {"input": 1}}}, **options)
+    assert summary["saved"]["cost"] == "0.3"

@@ -29,20 +29,22 @@ What a run does with its cache. ``write`` takes what is there and adds what was 
 """
 
 
-def parse_cache_mode(mode: str, cache_uri: str | None) -> CacheMode:
+def parse_cache_mode(mode: str | None, cache_uri: str | None) -> CacheMode:
     """
-    Return what a run does with its cache; without one, ``off``.
+    Return what a run does with its cache.
 
+    :param mode: ``None`` for ``write`` where there is a cache, and ``off`` where there is none.
     :raises SpecError: there is no such word, or it needs a cache and there is none.
     """
+    # What a template made of a value that is not set.
+    if mode in (None, "", "None"):
+        return "write" if cache_uri else "off"
     words = get_args(CacheMode)
     if mode not in words:
         raise SpecError(f"cache={shorten(repr(mode), 200)} is none of {', '.join(words)}.")
-    if cache_uri:
-        return cast("CacheMode", mode)
-    if mode in ("read", "refresh"):
+    if mode != "off" and not cache_uri:
         raise SpecError(f"cache={mode} needs a cache: name its folder with cache_uri.")
-    return "off"
+    return cast("CacheMode", mode)
 
 
 class CachedService(NamedTuple):

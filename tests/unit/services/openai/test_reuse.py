@@ -198,9 +198,11 @@ def test_bad_documents_are_rejected_as_without_a_cache(tmp_path: Path, night: Ni
 
 
 def test_a_mode_needs_a_cache_and_a_word() -> None:
-    assert parse_cache_mode("write", None) == "off"
-    assert parse_cache_mode("write", "s3://b/cache") == "write"
-    with pytest.raises(SpecError, match="cache=refresh needs a cache"):
-        parse_cache_mode("refresh", "")
+    assert [parse_cache_mode(unset, None) for unset in (None, "", "None")] == ["off"] * 3
+    assert parse_cache_mode(None, "s3://b/cache") == "write"
+    assert parse_cache_mode("off", "s3://b/cache") == "off"
+    for mode in ("read", "write", "refresh"):
+        with pytest.raises(SpecError, match=f"cache={mode} needs a cache"):
+            parse_cache_mode(mode, "")
     with pytest.raises(SpecError, match="none of off, read, write, refresh"):
         parse_cache_mode("rw", "s3://b/cache")

@@ -1,0 +1,68 @@
+"""What answers that were not paid for again would have cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from overnight.costs.money import format_amount
+from overnight.costs.prices import PriceTable
+
+
+class AnswerUsage(BaseModel):
+    """
+    What was used for answers of one model, by the ``usage`` that the service put into each.
+
+    :param input: Tokens. (Airflow hides the values of names with ``token`` in them.)
+    :param output: Tokens.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str | None
+    answers: int
+    input: int = 0
+    output: int = 0
+
+
+class Savings(BaseModel):
+    """
+    What the answers would have cost in a batch, had they been paid for.
+
+    :param cost: In ``currency``; ``None`` when it is not known.
+    :param unknown: Why there is no ``cost``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: int = 0
+    output: int = 0
+    currency: str
+    cost: Decimal | None
+    unknown: str = ""
+
+    @classmethod
+    def of(cls, usage: Iterable[AnswerUsage], table: PriceTable) -> Self:
+        """Add up and price what was used."""
+        cost, unknown = Decimal(0), ""
+        used = list(usage)
+        for one in used:
+            price = table.cost(one.model, input=one.input, output=one.output)
+            if not one.input and not one.output:
+                unknown = "the answers do not say what was used for them"
+            elif price is None:
+                unknown = f"no price of the model {one.model!r} is known; give it as prices"
+            cost += price or Decimal(0)
+        return cls(
+            input=sum(one.input for one in used),
+            output=sum(one.output for one in used),
+            currency=table.currency,
+            cost=None if unknown else cost,
+            unknown=unknown,
+        )
+
+    def __str__(self) -> str:
+        return f"unknown: {self.unknown}" if self.cost is None else f"{format_amount(self.cost)} {self.currency}"

@@ -1,0 +1,113 @@
+"""The cache of answers between the steps of a pipeline: what a run does with it, and what its batches add."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple, Self, cast
+
+from overnight.cache import open_cache
+from overnight.errors import OvernightError, shorten
+from overnight.hooks.openai import OpenAIHook
+from overnight.jobs import JobRef, ResultFile, ResultManifest
+from overnight.jobs.client import JobClient
+from overnight.services.openai.cached_answers import CachedService, CacheMode, keep_answers, parse_cache_mode
+from overnight.services.openai.results import chunks_from
+from overnight.services.openai.rounds import Round
+from overnight.services.openai.service import OpenAIBatchService
+from overnight.storage import Storage
+from overnight.transport.http import HttpTransport
+
+log = logging.getLogger(__name__)
+
+REUSED_KEY = "reused"
+"""The XCom of what was not sent: of ``prepare`` a list of parts, of a load the usage that came with their answers."""
+
+
+class ResultCache(NamedTuple):
+    """A cache, and what a run does with it."""
+
+    mode: CacheMode = "off"
+    uri: str = ""
+
+    @classmethod
+    def parse(cls, mode: str | None, cache_uri: str | None) -> Self:
+        """
+        Read an operator's ``cache`` and ``cache_uri``.
+
+        :raises SpecError: there is no such mode, or it needs a ``cache_uri``.
+        """
+        uri = cache_uri if cache_uri not in (None, "None") else ""
+        return cls(parse_cache_mode(mode, uri), uri or "")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether a run has to do with it at all."""
+        return self.mode != "off"
+
+    @property
+    def adds(self) -> bool:
+        """Whether answers are added."""
+        return self.mode in ("write", "refresh")
+
+    def open(self, client: JobClient[OpenAIBatchService], storage: Storage) -> CachedService:
+        """
+        Return the cache for the server of a client.
+
+        :raises SpecError: pyarrow is not installed.
+        """
+        return CachedService(open_cache(self.uri, storage), cast("HttpTransport", client.transport).base_url)
+
+    def connect(self, conn_id: str | None, storage: Storage) -> CachedService:
+        """
+        Return the cache for the server of a connection, which is not asked.
+
+        :raises SpecError: pyarrow is not installed, or the connection cannot be used.
+        """
+        with OpenAIHook(conn_id).client() as client:
+            return self.open(client, storage)
+
+
+def keep_rounds(
+    client: JobClient[OpenAIBatchService],
+    cache: ResultCache,
+    ref: JobRef,
+    results: ResultManifest | None,
+    *,
+    input_uri: str,
+    former_rounds: int,
+    endpoint: str,
+    storage: Storage,
+) -> None:
+    """
+    Add the usable answers of a batch that is over to the cache, or log why they could not be added.
+
+    :param ref: The batch, of several rounds the first or the last.
+    :param results: Of the last round, or of all; ``None`` where it has none.
+    :param input_uri: The input of the first round.
+    :param former_rounds: How many rounds were before the last.
+    """
+    files = list(results.uris("output")) if results is not None else []
+    # The last round may have ended without saying anything of the others.
+    files += [uri for number in range(former_rounds) if (uri := Round(input_uri, number).succeeded_uri) not in files]
+    if not files:
+        return
+    try:
+        added = keep_answers(
+            ResultManifest(ref=ref, files=tuple(ResultFile(kind="output", uri=uri) for uri in files)),
+            chunks_from(cast("HttpTransport", client.transport), storage),
+            cache.open(client, storage),
+            requests_uri=input_uri,
+            endpoint=endpoint,
+            storage=storage,
+            replace=cache.mode == "refresh",
+        )
+    except Exception as error:
+        # Whatever it is, the batch is paid for and its results are there.
+        text = str(error) if isinstance(error, OvernightError) else f"{type(error).__name__}: {error}"
+        log.warning(
+            "The answers of %s were not added to the cache; those that are not there will be paid for again. %s",
+            ref,
+            shorten(text),
+        )
+    else:
+        log.info("Answers of %s that were added to the cache: %d.", ref, added)
