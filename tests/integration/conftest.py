@@ -29,6 +29,7 @@ from overnight.sandbox.services import running
 _WITH_A_NODE = (
     "tests/integration/ingest/",
     "tests/integration/sandbox/test_fixtures.py",
+    "tests/integration/services/test_openai_endpoints_loaded.py",
     "tests/integration/services/test_openai_queue.py",
     "tests/integration/services/test_openai_rounds_loaded.py",
     "tests/integration/templates/test_cache.py",

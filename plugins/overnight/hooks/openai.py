@@ -12,7 +12,7 @@ from overnight.hooks.connection import Timeout, Verify, read_address, read_extra
 from overnight.hooks.job import JobHook
 from overnight.jobs.client import JobClient
 from overnight.services.openai.connection import ATTEMPTS, DEFAULT_BASE_URL, AuthStyle, OpenAIConnection
-from overnight.services.openai.scan import Limits
+from overnight.services.openai.limits import Limits
 from overnight.services.openai.service import CONSOLE_URL, OpenAIBatchService
 from overnight.storage import Storage
 from overnight.transport.flow import Flow

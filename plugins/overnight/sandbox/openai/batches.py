@@ -21,7 +21,16 @@ Outcome = Literal["completed", "expired", "cancelled"]
 Fate = Literal["normal", "fail", "expire", "stick"]
 
 OVER: frozenset[Status] = frozenset({"failed", "completed", "expired", "cancelled"})
-ENDPOINTS = ["/v1/chat/completions", "/v1/embeddings", "/v1/completions"]
+ENDPOINTS = [
+    "/v1/responses",
+    "/v1/chat/completions",
+    "/v1/embeddings",
+    "/v1/completions",
+    "/v1/moderations",
+    "/v1/images/generations",
+    "/v1/images/edits",
+    "/v1/videos",
+]
 _FIELDS = {"input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after"}
 _MIN_LIFETIME, _MAX_LIFETIME = 3_600, 30 * 86_400
 

@@ -13,6 +13,7 @@ import orjson
 
 from overnight.sandbox.openai.batches import BatchError, normal_endpoint
 from overnight.sandbox.openai.models import count_inputs, count_request_tokens
+from overnight.sandbox.openai.moderations import MODERATION_MODEL
 from overnight.sandbox.openai.settings import Settings
 
 MAX_ERRORS = 100
@@ -123,6 +124,8 @@ class _Checker:
 
     def _body(self, number: int, body: dict[str, Any]) -> None:
         model = body.get("model")
+        if model is None and self._endpoint == "/v1/moderations":
+            model = MODERATION_MODEL
         if not isinstance(model, str):
             self._error("missing_required_parameter", "Missing required parameter: 'model'.", number, "body.model")
         elif self._checked.model is None:

@@ -22,26 +22,32 @@ _UNDONE = {
 }
 
 
-def _make_invalid(choice: dict[str, Any]) -> None:
-    choice["message"]["content"] = "Here is what I found: it depends."
+@dataclass
+class _Message:
+    text: str
+    is_truncated: bool = False
+    refusal: str | None = None
 
 
-def _truncate(choice: dict[str, Any]) -> None:
-    content = choice["message"]["content"]
-    choice["message"]["content"] = content[: len(content) // 2]
-    choice["finish_reason"] = "length"
+def _make_invalid(message: _Message) -> None:
+    message.text = "Here is what I found: it depends."
 
 
-def _refuse(choice: dict[str, Any]) -> None:
-    choice["message"] |= {"content": None, "refusal": "I'm sorry, I can't help with that."}
+def _truncate(message: _Message) -> None:
+    message.text = message.text[: len(message.text) // 2]
+    message.is_truncated = True
 
 
-_SPOIL: Final[Mapping[str, Callable[[dict[str, Any]], None]]] = {
+def _refuse(message: _Message) -> None:
+    message.refusal = "I'm sorry, I can't help with that."
+
+
+_SPOIL: Final[Mapping[str, Callable[[_Message], None]]] = {
     "answers_invalid": _make_invalid,
     "answers_truncated": _truncate,
     "answers_refused": _refuse,
 }
-"""What becomes of a choice, by the fault."""
+"""What becomes of a message, by the fault."""
 _TIMEOUT = ("request_timeout", "The underlying call to the model timed out.")
 
 
@@ -79,10 +85,36 @@ def carry_out(raw: bytes, batch: BatchRecord, settings: Settings, *, now: int) -
         if line_fault(getattr(faults, kind), settings.seed, kind, key, custom_id):
             for choice in done.body.get("choices", ()):
                 if "message" in choice:
-                    spoil(choice)
+                    _spoil_choice(choice, spoil)
+            if done.body.get("object") == "response":
+                _spoil_response(done.body, spoil)
             break
     text = _answered(batch, custom_id, 200, done.body, settings.quirks)
     return Line("output", text, done.input_tokens, done.output_tokens)
+
+
+def _spoil_choice(choice: dict[str, Any], spoil: Callable[[_Message], None]) -> None:
+    message = _Message(choice["message"]["content"])
+    spoil(message)
+    if message.refusal is not None:
+        choice["message"] |= {"content": None, "refusal": message.refusal}
+        return
+    choice["message"]["content"] = message.text
+    if message.is_truncated:
+        choice["finish_reason"] = "length"
+
+
+def _spoil_response(body: dict[str, Any], spoil: Callable[[_Message], None]) -> None:
+    item = body["output"][-1]
+    message = _Message(item["content"][0]["text"])
+    spoil(message)
+    if message.refusal is not None:
+        item["content"] = [{"type": "refusal", "refusal": message.refusal}]
+        return
+    item["content"][0]["text"] = message.text
+    if message.is_truncated:
+        item["status"] = body["status"] = "incomplete"
+        body["incomplete_details"] = {"reason": "max_output_tokens"}
 
 
 def undone(raw: bytes, batch: BatchRecord, outcome: Literal["expired", "cancelled"], quirks: Quirks) -> bytes:

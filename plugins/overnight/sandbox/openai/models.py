@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
+from overnight.sandbox.openai.call import Answer, Call
 from overnight.sandbox.openai.chat import completion_text
 from overnight.sandbox.openai.errors import (
     ApiError,
@@ -14,23 +13,13 @@ from overnight.sandbox.openai.errors import (
     invalid_value,
     missing_parameter,
     model_not_found,
-    out_of_range,
 )
-from overnight.sandbox.openai.settings import Kind, Model, Settings
+from overnight.sandbox.openai.images import edit_image, generate_image
+from overnight.sandbox.openai.moderations import MODERATION_MODEL, moderate
+from overnight.sandbox.openai.responses import respond
+from overnight.sandbox.openai.settings import Kind, Settings
+from overnight.sandbox.openai.videos import render_video
 from overnight.sandbox.vectors import count_tokens, embed, to_base64
-
-
-@dataclass(frozen=True)
-class Answer:
-    """
-    What a model answered.
-
-    :param input_tokens: What a batch's ``usage`` adds up.
-    """
-
-    body: dict[str, Any]
-    input_tokens: int
-    output_tokens: int = 0
 
 
 def answer(endpoint: str, body: Any, settings: Settings, *, now: int, any_model: bool = False) -> Answer:
@@ -44,6 +33,8 @@ def answer(endpoint: str, body: Any, settings: Settings, *, now: int, any_model:
     if not isinstance(body, dict):
         raise ApiError(400, "The request's body must be a JSON object.")
     name = body.get("model")
+    if name is None and endpoint == "/v1/moderations":
+        name = MODERATION_MODEL
     if name is None:
         raise ApiError(400, "you must provide a model parameter")
     if not isinstance(name, str):
@@ -54,7 +45,7 @@ def answer(endpoint: str, body: Any, settings: Settings, *, now: int, any_model:
     kind, handler = _HANDLERS[endpoint]
     if model.kind != kind:
         raise ApiError(403, f"You are not allowed to use {endpoint} with the model {name}.")
-    return handler(_Call(name, model, body, settings, now))
+    return handler(Call(name, model, body, settings, now))
 
 
 def count_inputs(body: dict[str, Any]) -> int:
@@ -66,35 +57,12 @@ def count_inputs(body: dict[str, Any]) -> int:
 def count_request_tokens(body: dict[str, Any]) -> int:
     """Guess how many tokens a request puts into the queue."""
     given = body.get("input") or body.get("messages") or body.get("prompt") or ""
+    # Of a response, the instructions come beside its input.
+    given = [body["instructions"], given] if body.get("instructions") else given
     return count_tokens(given if isinstance(given, str) else str(given))
 
 
-@dataclass(frozen=True)
-class _Call:
-    name: str
-    model: Model
-    body: dict[str, Any]
-    settings: Settings
-    now: int
-
-    def number(self, field: str, low: float, high: float, default: float) -> float:
-        value = self.body.get(field)
-        if value is None:
-            return default
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise invalid_type(field, "decimal", value)
-        if not low <= value <= high:
-            raise out_of_range(field, value, low, high)
-        return value
-
-    def whole(self, field: str, low: int, high: int, default: int) -> int:
-        value = self.body.get(field)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            raise invalid_type(field, "integer", value)
-        return int(self.number(field, low, high, default))
-
-
-def _embeddings(call: _Call) -> Answer:
+def _embeddings(call: Call) -> Answer:
     texts = _inputs(call)
     encoding = call.body.get("encoding_format", "float")
     if encoding not in ("float", "base64"):
@@ -120,7 +88,7 @@ def _embeddings(call: _Call) -> Answer:
     return Answer({"object": "list", "data": data, "model": call.name, "usage": usage}, tokens)
 
 
-def _inputs(call: _Call) -> list[str]:
+def _inputs(call: Call) -> list[str]:
     given = call.body.get("input")
     if given is None:
         raise missing_parameter("input")
@@ -145,7 +113,7 @@ def _inputs(call: _Call) -> list[str]:
     return texts
 
 
-def _chat(call: _Call) -> Answer:
+def _chat(call: Call) -> Answer:
     messages = call.body.get("messages")
     if messages is None:
         raise missing_parameter("messages")
@@ -175,7 +143,7 @@ def _chat(call: _Call) -> Answer:
     return _completion(call, "chatcmpl", "chat.completion", shown, tokens)
 
 
-def _completions(call: _Call) -> Answer:
+def _completions(call: Call) -> Answer:
     prompt = call.body.get("prompt")
     if prompt is None:
         raise missing_parameter("prompt")
@@ -190,7 +158,7 @@ def _completions(call: _Call) -> Answer:
 
 
 def _choices(
-    call: _Call, messages: list[dict[str, Any]], limit_name: str
+    call: Call, messages: list[dict[str, Any]], limit_name: str
 ) -> tuple[list[tuple[str, str]], tuple[int, int]]:
     if call.body.get("stream"):
         raise ApiError(400, "This emulator does not stream; leave 'stream' out.", param="stream")
@@ -203,11 +171,10 @@ def _choices(
     return [(text, "stop" if complete else "length")] * count, (read, count_tokens(text) * count)
 
 
-def _completion(call: _Call, prefix: str, kind: str, choices: list[dict[str, Any]], tokens: tuple[int, int]) -> Answer:
+def _completion(call: Call, prefix: str, kind: str, choices: list[dict[str, Any]], tokens: tuple[int, int]) -> Answer:
     read, written = tokens
-    digest = blake2b(repr((call.name, call.body)).encode("utf-8", "surrogatepass"), digest_size=15).hexdigest()
     body = {
-        "id": f"{prefix}-{digest}",
+        "id": f"{prefix}-{call.digest}",
         "object": kind,
         "created": call.now,
         "model": call.name,
@@ -218,8 +185,13 @@ def _completion(call: _Call, prefix: str, kind: str, choices: list[dict[str, Any
     return Answer(body, read, written)
 
 
-_HANDLERS: dict[str, tuple[Kind, Callable[[_Call], Answer]]] = {
+_HANDLERS: dict[str, tuple[Kind, Callable[[Call], Answer]]] = {
     "/v1/embeddings": ("embedding", _embeddings),
     "/v1/chat/completions": ("chat", _chat),
     "/v1/completions": ("chat", _completions),
+    "/v1/responses": ("chat", respond),
+    "/v1/moderations": ("moderation", moderate),
+    "/v1/images/generations": ("image", generate_image),
+    "/v1/images/edits": ("image", edit_image),
+    "/v1/videos": ("video", render_video),
 }

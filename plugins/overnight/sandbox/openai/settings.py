@@ -54,11 +54,11 @@ class Faults(GatewayFaults):
     """In the *output* file, with a ``status_code`` of 500 and an error for a body."""
 
     answers_invalid: _Line = LineFault()
-    """The answer of a chat is a sentence, whatever was asked for."""
+    """The answer of a chat or a response is a sentence, whatever was asked for."""
     answers_truncated: _Line = LineFault()
-    """The answer of a chat ends in its middle, with the ``finish_reason`` ``length``."""
+    """The answer ends in its middle, with the ``finish_reason`` ``length``, or as a response that is ``incomplete``."""
     answers_refused: _Line = LineFault()
-    """A chat's message has a ``refusal`` and no content."""
+    """The message of a chat or a response has a ``refusal`` and no text."""
 
     batch_failed: Batch = BatchFault()
     """The batch fails in validation with ``errors.data[]`` although its file is good."""
@@ -135,7 +135,7 @@ class Pace(Options):
     """Per batch; as fast as the machine can when ``None``."""
 
 
-Kind = Literal["embedding", "chat"]
+Kind = Literal["embedding", "chat", "moderation", "image", "video"]
 
 
 class Model(Options):
@@ -162,7 +162,15 @@ MODELS: dict[str, Model] = {
     "gpt-4.1-nano": Model(kind="chat"),
     "gpt-3.5-turbo": Model(kind="chat"),
     "gpt-3.5-turbo-instruct": Model(kind="chat"),
+    "omni-moderation-latest": Model(kind="moderation"),
+    "gpt-image-1": Model(kind="image"),
+    "gpt-image-1-mini": Model(kind="image"),
+    "sora-2": Model(kind="video"),
 }
+
+
+_KINDS: dict[str, Kind] = {"embed": "embedding", "moderation": "moderation", "image": "image", "sora": "video"}
+"""What a model is for, by a part of its name; a chat without any."""
 
 
 class Settings(BaseModel):
@@ -173,7 +181,7 @@ class Settings(BaseModel):
     :param api_key: The key a request must carry.
     :param seed: What every decision about faults is drawn from.
     :param models: The models there are, by name.
-    :param any_model: Accept other names too, guessing an embedding model from ``embed`` in the name. Requests to an
+    :param any_model: Accept other names too, guessing from the name what they are for. Requests to an
         Azure-style path always may: their models are deployments, with names of the user's choice.
     """
 
@@ -194,4 +202,4 @@ class Settings(BaseModel):
         known = self.models.get(name)
         if known is not None or not (any_name or self.any_model):
             return known
-        return Model(kind="embedding" if "embed" in name.lower() else "chat")
+        return Model(kind=next((kind for part, kind in _KINDS.items() if part in name.lower()), "chat"))

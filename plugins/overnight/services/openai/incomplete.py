@@ -19,6 +19,7 @@ from overnight.rejection import Rejection
 TRUNCATED: Final = "truncated"
 REFUSED: Final = "refused"
 FILTERED: Final = "content_filter"
+INCOMPLETE: Final = "incomplete"
 
 _LIMITS: Final = frozenset({"length", "max_output_tokens", "max_tokens"})
 _MAX_TEXT: Final = 500
@@ -49,6 +50,10 @@ def explain_answer(line: bytes) -> Rejection | None:
         )
     if reason == FILTERED:
         return Rejection(FILTERED, "the service's content filter left the answer out")
+    if get_value(body, ("status",)) == INCOMPLETE:
+        return Rejection(
+            INCOMPLETE, f"the response is incomplete: {shorten(reason or 'no reason is given', _MAX_TEXT)}"
+        )
     return None
 
 

@@ -20,11 +20,12 @@ from overnight.compression import ChunkReader
 from overnight.costs.estimate import Workload
 from overnight.file_formats import read_json_lines
 from overnight.rejection import RejectedError, Rejection
+from overnight.services.openai.endpoints import check_body
+from overnight.services.openai.limits import Limits
 from overnight.services.openai.scan import (
     MAX_REJECTIONS,
     InputError,
     InputScan,
-    Limits,
     Rejections,
     count_embedding_inputs,
     estimate_tokens,
@@ -416,6 +417,8 @@ class InputBuilder:
                 f"its request alone ({len(line):,} bytes, {inputs} embedding inputs) is over a batch's limit",
             )
         body = request["body"]
+        for rejection in check_body(self._template.endpoint, body, limits):
+            raise RejectedError(rejection.code, rejection.reason)
         tokens = estimate_tokens(body)
         billed = tokens if self._counter.count is estimate_tokens else self._counter.count(body)
         return Request(line, inputs, tokens, billed, limit_output(body, self._template.endpoint))

@@ -87,6 +87,8 @@ class _Response(msgspec.Struct):
 
 
 class _Body(msgspec.Struct):
+    object: Any = None
+    """What kind of result it is; a request has none."""
     error: msgspec.Raw = msgspec.Raw()
     message: Any = None
     detail: Any = None
@@ -207,7 +209,8 @@ def _explain_empty(response: msgspec.Raw, body: _Body, body_text: str | None) ->
     results = {name: raw for name in ("data", "choices", "output", "results") if bytes(raw := getattr(body, name))}
     if results and all(_is_nothing(raw) for raw in results.values()):
         return f"the response has no result: {', '.join(results)} is empty"
-    if not results and any(_holds(raw) for raw in (body.input, body.messages, body.prompt)):
+    # A video has its prompt beside it.
+    if not results and body.object is None and any(_holds(raw) for raw in (body.input, body.messages, body.prompt)):
         return "the response is the request again, without a result"
     return None
 

@@ -10,39 +10,15 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
 
 from overnight.errors import SpecError
 from overnight.rejection import Rejection
+from overnight.services.openai.endpoints import check_body, find_endpoint
+from overnight.services.openai.limits import Limits
 from overnight.storage import Storage
 
 MAX_REJECTIONS = 20
 """How many rejections an error lists before it only counts them."""
-
-
-class Limits(BaseModel):
-    """
-    What the service takes in one batch. Servers differ, so every number is a setting.
-
-    The defaults are OpenAI's, from https://developers.openai.com/api/reference/resources/batches/methods/create
-    and the batch guide.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    requests: int = Field(default=50_000, ge=1)
-    """Lines of one input file."""
-    bytes: int = Field(default=200_000_000, ge=1)
-    """Bytes of one input file."""
-    embedding_inputs: int = Field(default=50_000, ge=1)
-    """Texts to embed in all requests of a batch together."""
-    tokens: int | None = Field(default=None, ge=1)
-    """Tokens of all requests of a batch together, by :func:`estimate_tokens`; ``None`` for any number. A batch that is
-    larger than the model's queue never gets in. A single request may be over it: it cannot be cut."""
-    custom_id_chars: int = Field(default=512, ge=1)
-    metadata_pairs: int = Field(default=16, ge=0)
-    metadata_key_chars: int = Field(default=64, ge=1)
-    metadata_value_chars: int = Field(default=512, ge=1)
 
 
 class InputError(SpecError):
@@ -195,7 +171,9 @@ def estimate_tokens(body: Mapping[str, Any]) -> int:
     Exact for an input of token numbers. OpenAI's rule of thumb is 4 characters of English a token; other alphabets
     take more tokens.
     """
-    return _estimate(next((body[name] for name in ("input", "messages", "prompt") if body.get(name)), None))
+    # A response has instructions beside its input.
+    given = next((body[name] for name in ("input", "messages", "prompt") if body.get(name)), None)
+    return _estimate(body.get("instructions")) + _estimate(given)
 
 
 def _estimate(value: Any) -> int:
@@ -216,6 +194,8 @@ class _Checker:
         self._limits = limits
         self._rejections = rejections
         self._embeds = endpoint.endswith("/embeddings")
+        known = find_endpoint(endpoint)
+        self._has_default_model = known is not None and known.has_default_model
         self._seen: dict[bytes, int] = {}
         self._model_line = 0
         self.requests = 0
@@ -283,8 +263,7 @@ class _Checker:
     def _check_body(self, number: int, body: dict[str, Any]) -> None:
         add = self._rejections.add
         model = body.get("model")
-        if model is None and self._endpoint.endswith("/moderations"):
-            # The service has a default there.
+        if model is None and self._has_default_model:
             pass
         elif not isinstance(model, str) or not model:
             add(number, "model", f"body.model must name a model, not {_short(model)}.")
@@ -296,13 +275,10 @@ class _Checker:
                 "mixed_models",
                 f"body.model is {_short(model)}, but {_short(self.model)} in line {self._model_line}; a batch has one.",
             )
-        if body.get("stream"):
-            add(number, "stream", "body.stream cannot be used in a batch.")
+        for rejection in check_body(self._endpoint, body, self._limits):
+            add(number, rejection.code, f"{rejection.reason}.")
         if self._embeds:
-            inputs = count_embedding_inputs(body)
-            if not inputs or body["input"] in ("", []):
-                add(number, "input", "body.input is missing or empty; there is nothing to embed.")
-            self.embedding_inputs += inputs
+            self.embedding_inputs += count_embedding_inputs(body)
 
 
 def _short(value: Any) -> str:

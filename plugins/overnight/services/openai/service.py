@@ -59,8 +59,8 @@ from overnight.services.openai.files import (
     read_page,
     to_uri,
 )
+from overnight.services.openai.limits import Limits
 from overnight.services.openai.result_line import Result, read_result
-from overnight.services.openai.scan import Limits
 from overnight.services.openai.spec import TAG_PREFIX, OpenAIBatchSpec
 from overnight.services.openai.status import parse_moment, read_state, read_status, read_usage, with_error_lines
 from overnight.storage import Storage

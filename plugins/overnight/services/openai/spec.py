@@ -9,7 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from overnight.jobs import compute_fingerprint
 from overnight.jobs.service import JobSpec
-from overnight.services.openai.scan import Limits, scan
+from overnight.services.openai.limits import Limits
+from overnight.services.openai.scan import scan
 from overnight.storage import Storage
 
 TAG_PREFIX: Final = "overnight_"

@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from overnight.errors import SpecError
 from overnight.output_schema import OutputSchema
+from overnight.services.openai.endpoints import find_endpoint
 from overnight.services.openai.template import RequestTemplate, escape
 
 CHAT: Final = "/v1/chat/completions"
@@ -22,12 +23,6 @@ RESPONSES: Final = "/v1/responses"
 MAX_PROPERTIES: Final = 5_000
 MAX_ENUM_VALUES: Final = 1_000
 MAX_DEPTH: Final = 10
-
-ANSWER_PATHS: Final[Mapping[str, str]] = {
-    "chat/completions": "$.response.body.choices[0].message.content",
-    "responses": "$.response.body.output[?(@.type=='message')].content[?(@.type=='output_text')].text",
-}
-"""Where the answer's text stands, by the end of the endpoint."""
 
 # A keyword that is not here is not sent; the answer is checked for it all the same.
 _KEPT: Final = frozenset(
@@ -54,10 +49,10 @@ def get_answer_path(endpoint: str) -> str:
 
     :raises SpecError: the endpoint's answers have none.
     """
-    path = next((path for end, path in ANSWER_PATHS.items() if endpoint.endswith(f"/{end}")), None)
-    if path is None:
+    known = find_endpoint(endpoint)
+    if known is None or not known.takes_schema:
         raise SpecError(f"Answers of {endpoint} take no schema; use {CHAT} or {RESPONSES}.")
-    return path
+    return known.answer_path
 
 
 def build_directive(schema: OutputSchema, endpoint: str) -> dict[str, Any]:

@@ -55,7 +55,11 @@ def limit_output(body: Mapping[str, Any], endpoint: str) -> int | None:
     limit = next(
         (body[name] for name in ("max_completion_tokens", "max_output_tokens", "max_tokens") if body.get(name)), None
     )
-    choices = body.get("n") or 1
+    choices = max(body.get("n") or 1, body.get("best_of") or 1)
+    prompts = body.get("prompt")
+    if isinstance(choices, int) and isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
+        # A completion answers each of several prompts.
+        choices *= len(prompts)
     return limit * choices if isinstance(limit, int) and isinstance(choices, int) else None
 
 
@@ -97,7 +101,8 @@ def _count_body(body: Mapping[str, Any], encode: Callable[[str], int]) -> int:
     messages = body.get("messages")
     if isinstance(messages, list):
         return sum(_MESSAGE + _count(message, encode) for message in messages) + _ANSWER
-    return _count(next((body[name] for name in ("input", "prompt") if body.get(name)), None), encode)
+    given = next((body[name] for name in ("input", "prompt") if body.get(name)), None)
+    return _count(body.get("instructions"), encode) + _count(given, encode)
 
 
 def _count(value: Any, encode: Callable[[str], int]) -> int:

@@ -16,8 +16,8 @@ EXPECTED: dict[tuple[FailureCause, bool], set[str]] = {
         "engine_overloaded", "service_unavailable", "serviceunavailable", "capacity_exceeded", "429", "503",
         "api_connection_error", "api_error", "bad_gateway", "batch_failed", "internal_error", "internal_server_error",
         "internalerror", "internalservererror", "server_error", "500", "502", "gateway_timeout", "request_timeout",
-        "timeout", "408", "504", "batch_expired", "request_expired", "batch_cancelled", "file_not_found",
-        "input_file_expired", "input_no_longer_accessible", "invalid_output",
+        "timeout", "vector_store_timeout", "failed_to_download_image", "408", "504", "batch_expired", "request_expired",
+        "batch_cancelled", "file_not_found", "input_file_expired", "input_no_longer_accessible", "invalid_output",
     },
     (FailureCause.CREDENTIALS, False): {
         "input_no_permissions", "invalid_api_key", "invalid_organization", "organization_deactivated",
@@ -31,7 +31,10 @@ EXPECTED: dict[tuple[FailureCause, bool], set[str]] = {
         "too_many_requests_in_batch", "mismatched_model", "model_mismatch", "deploymentnotfound", "model_not_found",
         "model_not_supported", "content_filter", "content_policy_violation", "context_length_exceeded",
         "invalid_image", "invalid_prompt", "responsibleaipolicyviolation", "string_above_max_length",
-        "too_many_tasks",
+        "too_many_tasks", "bio_policy", "empty_image_file", "image_content_policy_violation", "image_file_not_found",
+        "image_file_too_large", "image_generation_user_error", "image_parse_error", "image_too_large", "image_too_small",
+        "invalid_base64_image", "invalid_image_format", "invalid_image_mode", "invalid_image_url",
+        "misalignment_policy_violation", "moderation_blocked", "unsupported_image_media_type",
     },
 }  # fmt: skip
 ROWS = [(code, cause, retryable) for (cause, retryable), codes in EXPECTED.items() for code in sorted(codes)]

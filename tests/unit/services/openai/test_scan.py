@@ -118,7 +118,7 @@ def test_texts_and_token_lists_are_counted_as_the_service_does(tmp_path: Path, v
 
 
 def test_other_endpoints_have_no_inputs_to_count(tmp_path: Path) -> None:
-    chat = request(url="/v1/chat/completions", body={"model": "m", "messages": []})
+    chat = request(url="/v1/chat/completions", body={"model": "m", "messages": [{"role": "user"}]})
     assert scanned(tmp_path, lines(chat), "/v1/chat/completions").embedding_inputs == 0
 
 
