@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -13,6 +14,7 @@ from overnight.sandbox.vectors import embed, similarity
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]?")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _WORD = re.compile(r"\w{4,}")
+_MARKUP = re.compile(r"</?\w+>")
 _DIMENSIONS = 256
 _MAX_SENTENCES = 200
 _MAX_DEPTH = 16
@@ -58,7 +60,8 @@ def _kind(response_format: Any) -> str:
 
 def _all_text(messages: list[dict[str, Any]]) -> str:
     asked = [message for message in messages if message.get("role") == "user"]
-    return "\n".join(map(_read_content, asked or messages[-1:]))
+    # Prompts mark with tags where a document begins and ends.
+    return _MARKUP.sub(" ", "\n".join(map(_read_content, asked or messages[-1:]))).strip()
 
 
 def _last_text(messages: list[dict[str, Any]]) -> str:
@@ -77,12 +80,22 @@ def _read_content(message: dict[str, Any]) -> str:
     )
 
 
-def _gist(text: str, topic: str = "") -> str:
-    sentences: list[str] = [found.strip() for found in _SENTENCE.findall(text)[:_MAX_SENTENCES] if found.strip()]
+def _gist(text: str) -> str:
+    sentences = _split(text)
     if not sentences:
         return text.strip()
-    target = embed(f"{topic} {text}" if topic else text, _DIMENSIONS)
+    target = embed(text, _DIMENSIONS)
     return max(sentences, key=lambda sentence: similarity(embed(sentence, _DIMENSIONS), target))
+
+
+def _split(text: str) -> list[str]:
+    return [found.strip() for found in _SENTENCE.findall(text)[:_MAX_SENTENCES] if found.strip()]
+
+
+@lru_cache(maxsize=1_000)
+def _embed_name(name: str) -> list[float]:
+    """Embed what is the same in all requests of a batch: names and choices of a schema."""
+    return embed(name, _DIMENSIONS)
 
 
 def _keywords(text: str) -> list[str]:
@@ -96,6 +109,10 @@ class _Filler:
         self._definitions = schema.get("$defs") or schema.get("definitions") or {}
         self._text = text
         self._target = embed(text, _DIMENSIONS)
+        self._sentences = [
+            (sentence, vector, similarity(vector, self._target))
+            for sentence, vector in ((one, embed(one, _DIMENSIONS)) for one in _split(text))
+        ]
 
     def fill(self, schema: Any, name: str, depth: int) -> Any:
         """
@@ -110,7 +127,7 @@ class _Filler:
         if "const" in schema:
             return schema["const"]
         if schema.get("enum"):
-            return max(schema["enum"], key=lambda choice: similarity(embed(str(choice), _DIMENSIONS), self._target))
+            return max(schema["enum"], key=lambda choice: similarity(_embed_name(str(choice)), self._target))
         if schema.get("anyOf"):
             # Where a type may hold itself, what ends it is one of the alternatives.
             return self.fill(schema["anyOf"][-1 if depth >= _DEEP else 0], name, depth + 1)
@@ -125,10 +142,10 @@ class _Filler:
         if kind in ("integer", "number"):
             return self._find_number(schema, kind)
         if kind == "boolean":
-            return similarity(embed(name, _DIMENSIONS), self._target) > 0
+            return similarity(_embed_name(name), self._target) > 0
         if kind == "null":
             return None
-        return _FORMATS.get(str(schema.get("format"))) or _gist(self._text, name)
+        return _FORMATS.get(str(schema.get("format"))) or self._find_sentence(name)
 
     def _fill_array(self, items: dict[str, Any], name: str, depth: int) -> list[Any]:
         if depth >= _DEEP:
@@ -136,6 +153,13 @@ class _Filler:
         if items.get("type") == "string" and not items.keys() & {"enum", "format"}:
             return _keywords(self._text)
         return [self.fill(items, name, depth + 1)]
+
+    def _find_sentence(self, name: str) -> str:
+        """Return the sentence that is nearest to the whole text and to the name of what is looked for."""
+        if not self._sentences:
+            return self._text.strip()
+        topic = _embed_name(name)
+        return max(self._sentences, key=lambda one: one[2] + similarity(one[1], topic))[0]
 
     def _find_number(self, schema: dict[str, Any], kind: str) -> float:
         found = _NUMBER.search(self._text)

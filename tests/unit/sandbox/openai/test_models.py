@@ -77,6 +77,9 @@ def test_an_answer_says_how_many_tokens_it_cost(ask):
     assert done.body["usage"]["total_tokens"] == done.input_tokens + done.output_tokens
 
 
+WORDS = {"type": "array", "items": {"type": "string"}}
+
+
 @pytest.mark.parametrize(
     ("schema", "expected"),
     [
@@ -97,6 +100,16 @@ def test_a_schema_is_filled_from_the_text(ask, schema, expected):
     shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     done = ask("/v1/chat/completions", {**CHAT, "messages": messages, "response_format": shape})
     assert json.loads(done.body["choices"][0]["message"]["content"]) == expected
+
+
+def test_after_a_repair_the_answer_is_about_the_document(ask):
+    schema = {"type": "object", "properties": {"animal": {"enum": ["cats", "dogs", "birds"]}, "words": WORDS}}
+    shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    said = [("user", "<document>\nThere were 3 dogs.\n</document>"), ("assistant", "Birds?"), ("user", "Not valid.")]
+    messages = [{"role": role, "content": text} for role, text in said]
+    done = ask("/v1/chat/completions", {**CHAT, "messages": messages, "response_format": shape})
+    answer = json.loads(done.body["choices"][0]["message"]["content"])
+    assert answer == {"animal": "dogs", "words": ["there", "were", "dogs", "valid"]}
 
 
 def test_a_schema_that_holds_itself_has_an_end(ask):
