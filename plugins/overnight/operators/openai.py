@@ -390,16 +390,19 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         cache = ResultCache.parse(self.cache, self.cache_uri)
         if not cache.adds or self.input_uri is None:
             return
-        keep_rounds(
-            client,
-            cache,
-            ref,
-            results,
-            input_uri=self.input_uri,
-            former_rounds=len(self._rounds),
-            endpoint=self.endpoint,
-            storage=connected_storage(self.aws_conn_id),
-        )
+        # An answer that is not what was asked for is no answer to anybody.
+        with self._find_invalid(self._find_schema()) as answers:
+            keep_rounds(
+                client,
+                cache,
+                ref,
+                results,
+                input_uri=self.input_uri,
+                former_rounds=len(self._rounds),
+                endpoint=self.endpoint,
+                storage=connected_storage(self.aws_conn_id),
+                examine=answers.examine if answers is not None else None,
+            )
 
     def _parse_cache(self) -> ResultCache:
         """

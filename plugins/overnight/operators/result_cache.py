@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import NamedTuple, Self, cast
 
 from overnight.cache import open_cache
@@ -11,6 +12,7 @@ from overnight.hooks.openai import OpenAIHook
 from overnight.jobs import JobRef, ResultFile, ResultManifest
 from overnight.jobs.client import JobClient
 from overnight.services.openai.cached_answers import CachedService, CacheMode, keep_answers, parse_cache_mode
+from overnight.services.openai.result_line import Result
 from overnight.services.openai.results import chunks_from
 from overnight.services.openai.rounds import Round
 from overnight.services.openai.service import OpenAIBatchService
@@ -77,6 +79,7 @@ def keep_rounds(
     former_rounds: int,
     endpoint: str,
     storage: Storage,
+    examine: Callable[[Result], Result] | None = None,
 ) -> None:
     """
     Add the usable answers of a batch that is over to the cache, or log why they could not be added.
@@ -85,6 +88,7 @@ def keep_rounds(
     :param results: Of the last round, or of all; ``None`` where it has none.
     :param input_uri: The input of the first round.
     :param former_rounds: How many rounds were before the last.
+    :param examine: Returns each result as it counts: as it is, or as a failed one.
     """
     files = list(results.uris("output")) if results is not None else []
     # The last round may have ended without saying anything of the others.
@@ -100,6 +104,7 @@ def keep_rounds(
             endpoint=endpoint,
             storage=storage,
             replace=cache.mode == "refresh",
+            examine=examine,
         )
     except Exception as error:
         # Whatever it is, the batch is paid for and its results are there.

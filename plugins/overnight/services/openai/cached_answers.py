@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import msgspec
@@ -13,7 +13,7 @@ from overnight.errors import SpecError, shorten
 from overnight.jobs import ResultManifest
 from overnight.services.openai.incomplete import explain_answer
 from overnight.services.openai.input import ReusedPart
-from overnight.services.openai.result_line import Outcome, read_result
+from overnight.services.openai.result_line import Outcome, Result, read_result
 from overnight.services.openai.results import Chunks, read_result_lines
 from overnight.services.openai.scan import id_digest
 from overnight.services.openai.template import RequestTemplate
@@ -112,6 +112,7 @@ def keep_answers(
     endpoint: str,
     storage: Storage,
     replace: bool = False,
+    examine: Callable[[Result], Result] | None = None,
 ) -> int:
     """
     Add the answers of a batch to the cache: those that succeeded and are complete.
@@ -120,6 +121,7 @@ def keep_answers(
 
     :param requests_uri: The batch's input.
     :param replace: Add those that are there already, too.
+    :param examine: Returns each result as it counts: as it is, or as a failed one.
     :return: How many were added.
     :raises ServiceError: a result file cannot be read.
     """
@@ -133,7 +135,8 @@ def keep_answers(
     added = 0
     with service.cache.open_writer() as writer:
         for line in read_result_lines(chunks, manifest.uris("output")):
-            outcome, usable = read_result(line, "output", 0)
+            result = read_result(line, "output", 0)
+            outcome, usable = examine(result) if examine is not None else result
             if outcome.outcome != Outcome.SUCCEEDED or outcome.custom_id is None:
                 continue
             key = keys.get(id_digest(outcome.custom_id))

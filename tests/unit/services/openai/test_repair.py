@@ -8,9 +8,11 @@ from typing import Any
 import orjson
 import pytest
 
+from overnight.cache import open_cache
 from overnight.errors import SpecError
 from overnight.jobs import JobRef, JobState, ResultFile, ResultManifest
 from overnight.output_schema import OutputSchema
+from overnight.services.openai.cached_answers import CachedService, keep_answers
 from overnight.services.openai.repair import MAX_ANSWER, InvalidAnswers
 from overnight.services.openai.result_line import Outcome, read_result
 from overnight.services.openai.rounds import Round, merge_rounds
@@ -158,3 +160,20 @@ def test_the_responses_api_gets_the_answer_as_further_input() -> None:
 def test_answers_of_other_endpoints_have_no_schema() -> None:
     with pytest.raises(SpecError, match="take no schema"):
         InvalidAnswers(SCHEMA, "/v1/embeddings", repair=False)
+
+
+def test_an_invalid_answer_is_not_kept_for_the_next_run(tmp_path: Path) -> None:
+    batches = Batches(tmp_path, "abcdef", [OUTPUT])
+    service = CachedService(open_cache(f"{tmp_path}/cache", batches.storage), "https://one.example/v1")
+    manifest = ResultManifest(ref=REFS[0], files=(ResultFile(kind="output", uri="openai://0"),))
+    with InvalidAnswers(SCHEMA, CHAT, repair=False) as answers:
+        added = keep_answers(
+            manifest,
+            lambda uri: iter([batches.outputs[uri]]),
+            service,
+            requests_uri=batches.uri,
+            endpoint=CHAT,
+            storage=batches.storage,
+            examine=answers.examine,
+        )
+    assert added == len("af")
