@@ -167,11 +167,12 @@ def _fields(document: Mapping[str, Any], config: ChunkConfig, place: str) -> tup
         raise SpecError(f"{place}: no {config.id_field!r} to make an id of; it has {sorted(document)}")
     if not isinstance(text, str):
         raise SpecError(f"{place}: no text in {config.text_field!r}; it has {sorted(document)}")
-    return _build_id(str(identity)), text
+    return build_stem(str(identity)), text
 
 
-def _build_id(identity: str) -> str:
-    """An address may be longer than an ``_id``, and may look different in an URL; its digest does neither."""
+def build_stem(identity: str) -> str:
+    """Return what the ids of a document's chunks begin with; behind it are a hyphen and the chunk's number."""
+    # An address may be longer than an ``_id``, and may look different in an URL; its digest does neither.
     if _PLAIN_ID.fullmatch(identity):
         return identity
     return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:32]

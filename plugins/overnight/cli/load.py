@@ -31,6 +31,7 @@ from overnight.errors import (
 from overnight.ingest.load import load as run_load
 from overnight.ingest.read.openers import OPENAI_URL, openai_opener
 from overnight.ingest.report.load_report import Progress
+from overnight.ingest.report.mirror_report import DeletesRefusedError
 from overnight.ingest.request import IngestRequest, LoadOptions
 from overnight.ingest.write.bulk import IndexRefusedError
 from overnight.ingest.write.opensearch_sink import OpenSearchSink
@@ -114,7 +115,7 @@ def load(  # noqa: PLR0917 - typer calls it by name
     except Exception as error:
         if debug:
             raise
-        if isinstance(error, VerificationError) and error.report is not None:
+        if isinstance(error, VerificationError | DeletesRefusedError) and error.report is not None:
             typer.echo(json.dumps(error.report, indent=2))
         status, text = explain(error, has_written=any(sink.has_written for sink in sinks))
         errors.print(text, markup=False, highlight=False)
@@ -164,7 +165,7 @@ def explain(error: Exception, *, has_written: bool) -> tuple[int, str]:
     """
     if isinstance(error, SpecError):
         return REFUSED, f"Refused: {error}"
-    if isinstance(error, VerificationError):
+    if isinstance(error, VerificationError | DeletesRefusedError):
         return NOT_COMPLETE, str(error)
     if isinstance(error, IndexRefusedError) and has_written:
         return NOT_COMPLETE, f"{error} Then start the same load again to go on where it stopped."

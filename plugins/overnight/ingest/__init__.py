@@ -20,6 +20,7 @@ from overnight.ingest.read.shards import Shard, cut
 from overnight.ingest.read.sources import SourceError
 from overnight.ingest.report.dead_letters import DeadLetter, read_dead_letters
 from overnight.ingest.report.load_report import LoadReport, Progress, SourceReport
+from overnight.ingest.report.mirror_report import DeletesRefusedError, MirrorReport
 from overnight.ingest.request import DataSource, IngestRequest, LoadOptions
 from overnight.ingest.write.replace import replace_index
 from overnight.ingest.write.sink import Sink, VerificationError
@@ -28,9 +29,11 @@ from overnight.ingest.write.target import OpenSearchTarget
 __all__ = [
     "DataSource",
     "DeadLetter",
+    "DeletesRefusedError",
     "IngestRequest",
     "LoadOptions",
     "LoadReport",
+    "MirrorReport",
     "OpenSearchTarget",
     "Progress",
     "Shard",

@@ -17,10 +17,13 @@ from overnight.ingest.map.field_map import SourceMap, compile_field_map
 from overnight.ingest.map.join import JoinedSources
 from overnight.ingest.map.row_index import RowIndex
 from overnight.ingest.map.rows import RowReader, Splicer
+from overnight.ingest.mirror import MirrorOptions, mirror, read_sync_baseline
+from overnight.ingest.read.byte_range import split_range
 from overnight.ingest.read.openers import look_at_http, openai_opener, web_openers, with_s3
 from overnight.ingest.read.sources import Look, Opener, Source, SourceReader
 from overnight.ingest.report.dead_letters import DeadLetterFile
 from overnight.ingest.report.load_report import LoadReport, Progress
+from overnight.ingest.report.mirror_report import DeletesRefusedError
 from overnight.ingest.request import IngestRequest, LoadOptions
 from overnight.ingest.write.checkpoint import Checkpoint, CheckpointFile, SourceTally, Tally
 from overnight.ingest.write.delivery import Delivery
@@ -36,9 +39,11 @@ from overnight.ingest.write.sink import (
     WriteOperation,
     WriteOptions,
 )
+from overnight.ingest.write.stored import Baseline
 from overnight.ingest.write.target import OpenSearchTarget
 from overnight.ingest.write.write_mode import choose_operation
 from overnight.jobs import compute_fingerprint
+from overnight.jobs.allowance import Allowance
 from overnight.json_text import JsonBytes
 from overnight.services.result_formats import find_result_format
 from overnight.storage import Storage, get_scheme
@@ -79,6 +84,8 @@ def load(
     :raises SpecError: the request is refused, and nothing was written: no such index, no such file, a field map
         that does not fit, vectors of another dimension, partial updates that would destroy something, nothing to load.
     :raises VerificationError: the index does not hold what it has acknowledged; the report is in ``report``.
+    :raises DeletesRefusedError: ``options.sync`` would delete more than ``max_deletes``, and deleted nothing.
+        Everything was loaded; the report is in ``report``.
     :raises IndexRefusedError: the index takes no documents (blocked, closed, without its pipeline). A later load goes
         on from the checkpoint.
     :raises SourceError: a source is damaged.
@@ -137,6 +144,7 @@ class _Load:
             raise SpecError("A join writes each id once, so duplicates must be 'reject'.")
         self._schema = _find_schema(options, self._maps)
         self._formats = choose_formats(options.format, uris)
+        self._check_sync()
         for scheme in {get_scheme(uri) for part in uris for uri in part} - reader.openers.keys():
             if (needed := find_result_format(scheme)) is not None:
                 raise SpecError(
@@ -145,9 +153,26 @@ class _Load:
                 )
         self._sources = [reader.resolve(number, part) for number, part in enumerate(uris)]
 
+    def _check_sync(self) -> None:
+        """Refuse what could delete documents that the source has."""
+        if self._options.sync == "upsert":
+            return
+        if not self._has_ids:
+            raise SpecError(
+                f"sync={self._options.sync!r} compares the index with the ids of the source, and field_map has no "
+                "'_id'. Map it."
+            )
+        if any(split_range(uri)[1] is not None for part in self._request.data_source.uris for uri in part):
+            raise SpecError(
+                f"sync={self._options.sync!r} is for a whole corpus, and this load has a shard of one: the documents "
+                "of the others would be deleted. Load the shards without it, and delete behind them with an "
+                "OpenSearchMirrorOperator."
+            )
+
     def run(self) -> LoadReport:
         options, request = self._options, self._request
         index = self._find_index()
+        baseline = read_sync_baseline(self._sink, index) if options.sync != "upsert" else None
         checkpoints = CheckpointFile(options.checkpoint_uri, self._reader.storage)
         checkpoint = checkpoints.load(self._fingerprint(index))
         was_started = checkpoint is not None
@@ -160,6 +185,7 @@ class _Load:
             if checkpoint is None:
                 first, items = _peek(items)
                 checkpoint = self._create_checkpoint(index, first)
+                checkpoint.baseline = baseline
                 checkpoints.save(checkpoint)
             else:
                 log.info("Going on at %s, with %d documents done.", checkpoint.cursor, checkpoint.tally.submitted)
@@ -207,8 +233,39 @@ class _Load:
                 raise
         for note in notes:
             log.warning("%s", note)
+        report = report.model_copy(update={"notes": tuple(notes)})
+        if options.sync != "upsert":
+            report = self._mirror(index, checkpoint.baseline, report)
         checkpoints.delete()
-        return report.model_copy(update={"notes": tuple(notes)})
+        return report
+
+    def _mirror(self, index: IndexInfo, baseline: Baseline | None, report: LoadReport) -> LoadReport:
+        """Delete what the sources do not have; a retry after a refusal goes on here, for the checkpoint stays."""
+        options = self._options
+        sources = [
+            (source, RowReader(SourceMap(source_map.id, {}), result_format=self._formats[source.index]))
+            for source, source_map in zip(self._sources, self._maps, strict=True)
+            if source_map.id is not None
+        ]
+        try:
+            found = mirror(
+                index,
+                sources,
+                sink=self._sink,
+                reader=self._reader,
+                options=MirrorOptions(
+                    Allowance.parse(options.max_deletes, "max_deletes"),
+                    scope=options.sync_filter,
+                    deletes_uri=options.deletes_uri,
+                    dry_run=options.sync == "preview",
+                    baseline=baseline,
+                    spool_dir=options.spool_dir,
+                ),
+            )
+        except DeletesRefusedError as error:
+            error.report = report.model_copy(update={"mirror": error.mirror}).model_dump(mode="json")
+            raise
+        return report.model_copy(update={"mirror": found})
 
     def _find_index(self) -> IndexInfo:
         name, body = self._request.index_name, self._options.create_index

@@ -8,7 +8,16 @@ from difflib import get_close_matches
 from itertools import chain
 from typing import Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from overnight.errors import SpecError
@@ -19,6 +28,9 @@ from overnight.storage import get_scheme, redact
 SourceType = Literal["s3", "openAI", "file", "http"]
 Allowed: TypeAlias = int | float | str
 """A count (10), a ratio from 0.0 to 1.0, or a percentage ("5%"), as :meth:`Allowance.parse` reads it."""
+
+Sync: TypeAlias = Literal["upsert", "mirror", "preview"]
+"""Whether documents that the source no longer has are left, deleted, or only named."""
 
 _SCHEMES: dict[str, tuple[str, ...]] = {
     "s3": ("s3",),
@@ -193,6 +205,13 @@ class LoadOptions(_Strict):
     :param output_schema: What the JSON in each string must be that a path of the field map goes into (``.json()``): the
         import path of a type (``package.module.Model``) or a JSON Schema. Other answers are rejected as
         ``invalid_output``.
+    :param sync: ``mirror`` deletes at the end what the sources, a whole corpus, do not have; ``preview`` says what that
+        would delete; ``upsert`` never deletes.
+    :param max_deletes: How many documents a mirror may delete, of those in the index: a count, a ratio or a percentage.
+        With more it deletes none, and fails.
+    :param sync_filter: A query for the documents of this corpus (``{"term": {"source": "wiki"}}``), where the index has
+        those of others, too. Only these are deleted.
+    :param deletes_uri: A JSON Lines file with each document that the sources do not have.
     :param spool_dir: Folder for temporary files (ids seen, the side of a join that is read at random); the system's
         when ``None``.
     """
@@ -219,11 +238,15 @@ class LoadOptions(_Strict):
     format: str | tuple[str | None, ...] | None = None
     result_counts: tuple[int | None, ...] = ()
     output_schema: str | Mapping[str, Any] | None = None
+    sync: Sync = "upsert"
+    max_deletes: Allowed = "10%"
+    sync_filter: Mapping[str, Any] | None = None
+    deletes_uri: str | None = None
 
-    @field_validator("allowed_failures", mode="before")
+    @field_validator("allowed_failures", "max_deletes", mode="before")
     @classmethod
-    def _is_an_allowance(cls, allowed: Any) -> Any:
-        Allowance.parse(allowed)
+    def _is_an_allowance(cls, allowed: Any, info: ValidationInfo) -> Any:
+        Allowance.parse(allowed, str(info.field_name))
         return allowed
 
     @classmethod

@@ -11,7 +11,7 @@ from overnight.errors import SpecError, shorten
 @dataclass(frozen=True)
 class Allowance:
     """
-    A limit on failed items: at most ``count`` of them, or at most the share ``ratio`` of all.
+    A limit on failed items, or on deleted documents: at most ``count``, or at most the share ``ratio`` of all.
 
     Exactly one of the two is set.
     """
@@ -20,16 +20,17 @@ class Allowance:
     ratio: float | None = None
 
     @classmethod
-    def parse(cls, value: float | str) -> Self:
+    def parse(cls, value: float | str, name: str = "allowed_failures") -> Self:
         """
-        Read what a user writes for ``allowed_failures``.
+        Read what a user writes for ``allowed_failures``, or for another limit of that kind.
 
         :param value: A whole number is a count (``10``, ``"10"``); a number with a decimal point is a ratio from 0
             to 1 (``0.05``, ``"0.05"``), as is a percentage (``"5%"``).
+        :param name: The parameter's, for the error's text.
         :raises SpecError: when it is neither.
         """
         refusal = SpecError(
-            f"allowed_failures={shorten(repr(value), 200)} is neither a count (10), nor a ratio from 0.0 to 1.0 "
+            f"{name}={shorten(repr(value), 200)} is neither a count (10), nor a ratio from 0.0 to 1.0 "
             "(0.05), nor a percentage ('5%')."
         )
         if isinstance(value, bool):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
+import msgspec
 import orjson
 from airflow.sdk import BaseOperator
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -14,7 +15,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from overnight.errors import SpecError
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
+from overnight.ingest.mirror import read_sync_baseline
+from overnight.ingest.request import Sync
 from overnight.ingest.write import index
+from overnight.ingest.write.opensearch_sink import OpenSearchSink
 from overnight.ingest.write.preflight import Preflight
 from overnight.ingest.write.sink import IndexInfo, IndexMissingError
 from overnight.ingest.write.target import OpenSearchTarget
@@ -41,6 +45,7 @@ class _Arguments(BaseModel):
 class CreateArguments(_Arguments):
     """Arguments of :class:`OpenSearchCreateIndexOperator`."""
 
+    sync: Sync
     create: bool
     dimension: OptionalCount
     vectors: dict[str, Annotated[int, Field(ge=1)]] | None
@@ -72,10 +77,13 @@ class OpenSearchCreateIndexOperator(BaseOperator):
     :param dimension: Put into every ``knn_vector`` field of the body, and held against those of an existing index.
     :param vectors: What will be written: length of the vectors, by field. A field that the index has with another
         length, or has not as a vector, is refused; a ``knn_vector`` of the body without a dimension gets it.
+    :param sync: ``mirror`` or ``preview`` for a run that ends with an
+        :class:`~overnight.operators.mirror.OpenSearchMirrorOperator`: the XCom then has a ``baseline`` of what is in
+        the index, and an index whose documents cannot be deleted by their ids is refused.
     :param conn_id: The OpenSearch connection.
     """
 
-    template_fields: Sequence[str] = ("index_name", "create", "body", "dimension", "vectors", "conn_id")
+    template_fields: Sequence[str] = ("index_name", "create", "body", "dimension", "vectors", "sync", "conn_id")
 
     def __init__(
         self,
@@ -85,11 +93,13 @@ class OpenSearchCreateIndexOperator(BaseOperator):
         body: Mapping[str, Any] | None = None,
         dimension: int | None = None,
         vectors: Mapping[str, int] | None = None,
+        sync: str = "upsert",
         conn_id: str = OpenSearchHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.index_name = index_name
+        self.sync = sync
         self.create = create
         self.body = body
         self.dimension = dimension
@@ -101,7 +111,7 @@ class OpenSearchCreateIndexOperator(BaseOperator):
         with failing_for_good():
             check_parameters(self)
             given = CreateArguments.model_validate(
-                {"create": self.create, "dimension": self.dimension, "vectors": self.vectors}
+                {"create": self.create, "dimension": self.dimension, "vectors": self.vectors, "sync": self.sync}
             )
         with failing_for_good(), closing(OpenSearchHook(self.conn_id).target()) as target:
             if given.create:
@@ -121,12 +131,17 @@ class OpenSearchCreateIndexOperator(BaseOperator):
                 )
             if given.vectors:
                 check_vectors(found, given.vectors)
+            baseline = read_sync_baseline(OpenSearchSink(target), found) if given.sync != "upsert" else None
         self.log.info(
             "The index %s is ready. Its vector fields: %s.",
             found.name,
             ", ".join(f"{name} of {length}" for name, length in found.dimensions.items()) or "none",
         )
-        return {"index": found.name, "dimensions": dict(found.dimensions)}
+        return {
+            "index": found.name,
+            "dimensions": dict(found.dimensions),
+            **({"baseline": msgspec.to_builtins(baseline)} if baseline is not None else {}),
+        }
 
 
 class OpenSearchVerifyIndexOperator(BaseOperator):

@@ -13,7 +13,7 @@ from overnight.errors import JobFailedError, SpecError
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
-from overnight.ingest import IngestRequest, LoadOptions, LoadReport, VerificationError, load
+from overnight.ingest import DeletesRefusedError, IngestRequest, LoadOptions, LoadReport, VerificationError, load
 from overnight.operators.parameters import check_parameters, require_mapping
 from overnight.operators.result_cache import REUSED_KEY
 from overnight.operators.sources import (
@@ -134,6 +134,7 @@ def load_and_evaluate(
     :param answers: Reads the sources that are in no file.
     :raises JobFailedError: more failed than ``options.allowed_failures``; the report is the XCom :data:`REPORT_KEY`.
     :raises VerificationError: the index does not hold what it has acknowledged; the report is that XCom, too.
+    :raises DeletesRefusedError: the sources lack more documents of the index than may be deleted; so is it there.
     """
     with closing(OpenSearchHook(conn_id).target()) as target:
         try:
@@ -146,7 +147,7 @@ def load_and_evaluate(
                 options=options,
                 on_progress=lambda progress: log.info("%s", progress),
             )
-        except VerificationError as error:
+        except (VerificationError, DeletesRefusedError) as error:
             if error.report is not None:
                 _log_report(LoadReport.model_validate(error.report))
                 context["ti"].xcom_push(key=REPORT_KEY, value=error.report)

@@ -12,6 +12,7 @@ from overnight.errors import SpecError
 from overnight.hooks.executor import require_shared
 from overnight.hooks.openai import OpenAIHook
 from overnight.hooks.outcome import failing_for_good
+from overnight.ingest.map.field_map import compile_field_map
 from overnight.operators.load import OpenSearchLoadOperator
 from overnight.operators.openai import OpenAIBatchInputOperator, OpenAIBatchOperator
 from overnight.operators.result_cache import REUSED_KEY
@@ -20,8 +21,8 @@ from overnight.services.openai.dimension import MODELS, PROBE_TEXT, check_dimens
 from overnight.services.openai.input import OnBadDocument
 from overnight.services.openai.service import OpenAIBatchService
 from overnight.services.openai.template import RequestTemplate
-from overnight.templates.params import AllowedFailures, TemplateConfig, counted_by, run_folder
-from overnight.templates.steps import report_and_verify
+from overnight.templates.params import AllowedFailures, SyncConfig, counted_by, run_folder
+from overnight.templates.steps import mirror, report_and_verify
 from overnight.transport.http import HttpTransport
 
 _EMBEDDING: Final = re.compile(r"source\[1\].*\.data\[\d+\]\.embedding$")
@@ -30,7 +31,7 @@ BATCHES_IN_BUDGET: Final = 4
 """So many batches fit a budget of tokens at once: the queue stays filled while one of them ends and the next begins."""
 
 
-class BatchConfig(TemplateConfig):
+class BatchConfig(SyncConfig):
     """What all pipelines of OpenAI batches have: documents, batches, load. Every field is a Param of the DAG."""
 
     work_uri: str = Field(
@@ -179,8 +180,15 @@ class BatchConfig(TemplateConfig):
         require_shared(uri, context["task"].executor, name="cache_uri")
         return uri
 
+    def _get_document_id_path(self) -> str:
+        """Return the JSONPath of the id that a document has in the index."""
+        joined = self.joined_fields()
+        documents = compile_field_map(joined["field_map"], joined["ingest_fields"], 2)[0]
+        return documents.id.text if documents.id is not None else self.id_path
+
     def settings(self, context: Context) -> dict[str, Any]:
         """Return what the steps of a run are given: the config, and what follows from it."""
+        run_uri = run_folder(self.work_uri, context)
         return {
             **self.model_dump(mode="json"),
             **self.joined_fields(),
@@ -191,7 +199,9 @@ class BatchConfig(TemplateConfig):
             "load_options": self.load_options(),
             "answer_schema": None,
             "repair": False,
-            "run_uri": run_folder(self.work_uri, context),
+            "run_uri": run_uri,
+            "deletes_uri": f"{run_uri}/deletes.jsonl",
+            "document_id_path": self._get_document_id_path(),
             "cache_uri": self._find_cache(context),
         }
 
@@ -314,15 +324,25 @@ def configure_run(config: BatchConfig, context: Context) -> dict[str, Any]:
         return {**run.settings(context), "vectors": run.find_vectors()}
 
 
-def embed_and_load(settings: Any, documents: Any, *, deferrable: bool, job_task: str = "embed") -> BaseOperator:
+def embed_and_load(
+    settings: Any,
+    documents: Any,
+    *,
+    index: XComArg,
+    files: XComArg | None = None,
+    deferrable: bool,
+    job_task: str = "embed",
+) -> BaseOperator:
     """
-    Add ``prepare → (batch[embed → load], reused[load]) → report → verify``.
+    Add ``prepare → (batch[embed → load], reused[load]) → mirror → report → verify``.
 
     The documents are cut into as many batches as the limits ask for, and each batch is a mapped task of its own, so
     that an executor spreads them over machines. Those whose answers are in the cache are loaded beside the batches.
 
     :param settings: The XCom of the step that made :meth:`BatchConfig.settings`.
     :param documents: Where the documents are.
+    :param index: The output of the step that had the index ready.
+    :param files: The output of the job that made the documents of files, where one did.
     :param job_task: What the step is called whose batches may do something else than embed.
     :return: The first of the steps.
     """
@@ -401,8 +421,10 @@ def embed_and_load(settings: Any, documents: Any, *, deferrable: bool, job_task:
     cached: Any = XComArg(prepare, key=REUSED_KEY)
     batches = batch.expand_kwargs(prepare.output)
     from_cache = reused.expand_kwargs(_list_reused(cached))
+    mirrored = mirror(settings, documents, index=index, id_path=settings["document_id_path"], files=files)
     report = report_and_verify(
         settings,
+        mirror=mirrored.output,
         parts=prepare.output,
         loads=loads[0].output,
         jobs=embeds[0].output,
@@ -411,7 +433,7 @@ def embed_and_load(settings: Any, documents: Any, *, deferrable: bool, job_task:
         reused_loads=reused_loads[0].output,
         prices=settings["prices"],
     )
-    prepare >> [batches, from_cache] >> report
+    prepare >> [batches, from_cache] >> mirrored >> report
     return prepare
 
 

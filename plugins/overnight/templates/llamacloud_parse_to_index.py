@@ -68,8 +68,8 @@ def llamacloud_parse_to_index(
     """
     Return a DAG that parses files in LlamaCloud, cuts them into chunks, embeds these, and loads them.
 
-    ``configure → create_index → parse → chunk → prepare → batch[embed → load] → report → verify``. The report counts
-    chunks; what became of each file is in the XCom of ``parse``.
+    ``configure → create_index → parse → chunk → prepare → batch[embed → load] → mirror → report → verify``. The
+    report counts chunks; what became of each file is in the XCom of ``parse``.
 
     :param dag_id: The DAG's id.
     :param config: The defaults of the trigger form.
@@ -113,6 +113,9 @@ def llamacloud_parse_to_index(
             trigger_rule=TriggerRule.NONE_FAILED,
             aws_conn_id=settings["aws_conn_id"],
         )
-        first = embed_and_load(settings, settings["chunks_uri"], deferrable=deferrable)
-        settings >> create_index(settings) >> parse >> chunk >> first
+        index = create_index(settings)
+        first = embed_and_load(
+            settings, settings["chunks_uri"], index=index.output, files=parse.output, deferrable=deferrable
+        )
+        settings >> index >> parse >> chunk >> first
     return dag

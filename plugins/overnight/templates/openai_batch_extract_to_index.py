@@ -197,7 +197,7 @@ def openai_batch_extract_to_index(
     """
     Return a DAG that asks a model for structured answers about documents, and loads both together.
 
-    ``configure → create_index → prepare → batch[extract → load] → report → verify``. The schema of the answers is part
+    ``configure → create_index → prepare → batch[extract → load] → mirror → report → verify``. The schema of the answers is part
     of each request, and each answer is validated by it before it is indexed. Ids are the documents' own: running a day
     twice changes nothing.
 
@@ -216,6 +216,9 @@ def openai_batch_extract_to_index(
 
         # An operator's arguments are typed by what they are in the run; until then they are references to XComs.
         settings: Any = configure()
-        first = embed_and_load(settings, settings["input_uri"], deferrable=deferrable, job_task="extract")
-        settings >> create_index(settings) >> first
+        index = create_index(settings)
+        first = embed_and_load(
+            settings, settings["input_uri"], index=index.output, deferrable=deferrable, job_task="extract"
+        )
+        settings >> index >> first
     return dag

@@ -11,11 +11,12 @@ from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowFailException
 from jinja2 import StrictUndefined, TemplateError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from overnight.errors import shorten
 from overnight.hooks.executor import require_shared
 from overnight.hooks.outcome import failing_for_good
+from overnight.ingest.request import Sync
 from overnight.jobs.allowance import Allowance
 from overnight.jobs.queue import Budget
 from overnight.jobs.service import Service
@@ -42,6 +43,11 @@ def counted_by(service: type[Service[Any]]) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def _checked_deletes(value: float | str) -> float | str:
+    Allowance.parse(value, "max_deletes")
+    return value
 
 
 RUN_FACTS: Final = frozenset(
@@ -95,6 +101,35 @@ class TemplateConfig(BaseModel):
             for name, value in rendered.items():
                 check_texts(name, value)
             return self.model_validate(rendered)
+
+
+class SyncConfig(TemplateConfig):
+    """What a template that ends in an index does about documents that its source no longer has."""
+
+    sync: Sync = Field(
+        default="upsert",
+        title="Documents that are gone",
+        description=(
+            "mirror: the documents are a whole corpus, and what the index has beyond them is deleted at the end. "
+            "preview: say what that would delete. upsert: never delete."
+        ),
+    )
+    max_deletes: Annotated[int | float | str, AfterValidator(_checked_deletes)] = Field(
+        default="10%",
+        title="Deletes",
+        description=(
+            "How many documents of the index may be deleted: a count, a ratio or a percentage. With more the run fails "
+            "and deletes none."
+        ),
+    )
+    sync_filter: dict[str, Any] | None = Field(
+        default=None,
+        title="Documents of this corpus",
+        description=(
+            'A query, for an index that has documents of others, too: {"term": {"source": "wiki"}}. Only what matches '
+            "is deleted."
+        ),
+    )
 
 
 def run_folder(work_uri: str, context: Context) -> str:

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 from overnight.costs.savings import AnswerUsage, Savings
 from overnight.errors import shorten
 from overnight.ingest.report.load_report import LoadReport
+from overnight.ingest.report.mirror_report import MirrorReport
 from overnight.jobs import JobRef, JobState, JobStatus, ResultManifest
 from overnight.validation import parse_parameter
 
@@ -172,6 +173,7 @@ class PipelineReport(BaseModel):
     :param jobs: The jobs whose results were loaded, or were to be.
     :param models: The models that they say they used.
     :param usage: What they used, added up, by name.
+    :param mirror: What the comparison of the index with the whole source found, where there was one.
     :param failed_parts: Parts (counted from 0) that did not get to their load, or whose load failed.
     """
 
@@ -193,6 +195,7 @@ class PipelineReport(BaseModel):
     reasons: dict[str, int] = {}
     dead_letter_uris: tuple[str, ...] = ()
     failed_parts: tuple[int, ...] = ()
+    mirror: MirrorReport | None = None
     models: tuple[str, ...] = ()
     usage: dict[str, int] = {}
     jobs: tuple[JobReport, ...] = ()
@@ -208,6 +211,7 @@ class PipelineReport(BaseModel):
         without_result: Excluded | None = None,
         job: JobReport | None = None,
         saved: Savings | None = None,
+        mirror: MirrorReport | None = None,
     ) -> Self:
         """
         Add up the parts.
@@ -245,12 +249,19 @@ class PipelineReport(BaseModel):
             seconds=round(sum(load.seconds for load in loads), 3),
             reasons=dict(+reasons),
             dead_letter_uris=tuple(uri for uri in files if uri is not None),
+            mirror=mirror,
             failed_parts=tuple(number for number, part in enumerate(parts) if not part.accepted),
             models=tuple(dict.fromkeys(one.model for one in jobs if one.model is not None)),
             usage=dict(usage),
             jobs=tuple(jobs),
             parts=tuple(parts),
         )
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def deleted(self) -> int:
+        """Documents that the source no longer has and that were deleted; none of ``submitted``."""
+        return self.mirror.deleted if self.mirror is not None else 0
 
     def describe(self) -> Iterator[str]:
         """Yield the report in words, one number a line."""
@@ -264,6 +275,8 @@ class PipelineReport(BaseModel):
             yield f"saved: {self.saved}"
         for reason, count in sorted(self.reasons.items(), key=lambda item: -item[1]):
             yield f"  {reason}: {count:,}"
+        if self.mirror is not None:
+            yield from self.mirror.describe()
         yield f"bytes read: {self.bytes:,}"
         yield f"seconds loading: {self.seconds:,.1f}"
         yield f"parts: {len(self.parts):,}, of which {len(self.failed_parts):,} were not loaded"

@@ -13,7 +13,7 @@ from overnight.costs.savings import AnswerUsage, Savings
 from overnight.errors import JobFailedError, SpecError, shorten
 from overnight.hooks.outcome import QUEUED_KEY, failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
-from overnight.ingest import LoadReport
+from overnight.ingest import LoadReport, MirrorReport
 from overnight.operators.load import REPORT_KEY
 from overnight.operators.parameters import check_parameters, require_mapping
 from overnight.operators.result_cache import REUSED_KEY
@@ -59,6 +59,7 @@ class PipelineReportOperator(BaseOperator):
     :param loads: The output of the mapped task that loads the parts.
     :param not_sent: The XCom with the ``{"count", "uri"}`` of the documents that were rejected before there were parts.
     :param without_result: The same for documents that the service gave no output for.
+    :param mirror: The output of the step that deletes what the source no longer has.
     :param jobs: The output of the task whose job made the results: mapped over the parts, or one for all.
     :param reused: The XCom with the parts whose answers are in the cache; they are counted behind the others.
     :param reused_loads: The output of the mapped task that loads these.
@@ -83,6 +84,7 @@ class PipelineReportOperator(BaseOperator):
         reused: XComArg | None = None,
         reused_loads: XComArg | None = None,
         prices: Mapping[str, Any] | str | None = None,
+        mirror: XComArg | None = None,
         index_name: str = "",
         aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
         **kwargs: Any,
@@ -96,6 +98,7 @@ class PipelineReportOperator(BaseOperator):
         self.reused = _Reference.of(reused) if reused is not None else None
         self.reused_loads = _Reference.of(reused_loads) if reused_loads is not None else None
         self.prices = prices
+        self.mirror = _Reference.of(mirror) if mirror is not None else None
         self.index_name = index_name
         self.target = target
         self.aws_conn_id = aws_conn_id
@@ -109,6 +112,7 @@ class PipelineReportOperator(BaseOperator):
         check_parameters(self)
         parts = self._pull_parts(context)
         storage = connected_storage(self.aws_conn_id)
+        has_ended, mirrored = self._get_mirror(context)
         report = PipelineReport.of(
             parts,
             index=self.index_name,
@@ -116,6 +120,7 @@ class PipelineReportOperator(BaseOperator):
             without_result=_get_excluded(context, self.without_result),
             job=self._get_job(context),
             saved=self._get_savings(parts, storage),
+            mirror=mirrored,
         )
         target = self.target.rstrip("/")
         title = f"{context['dag'].dag_id}, {context['run_id']}"
@@ -132,6 +137,10 @@ class PipelineReportOperator(BaseOperator):
             raise JobFailedError(
                 f"{len(report.failed_parts)} of {len(report.parts)} parts were not loaded: "
                 f"{', '.join(map(str, report.failed_parts[:20]))}. Clear their failed tasks; the rest is kept."
+            )
+        if not has_ended and self.mirror is not None:
+            raise JobFailedError(
+                f"{self.mirror.task_id} did not delete what the source no longer has. Its own error says why; clear it."
             )
         return summary
 
@@ -164,6 +173,17 @@ class PipelineReportOperator(BaseOperator):
         """Price the answers that were loaded and not paid for; ``None`` when there are none."""
         usage = [one for part in parts for one in part.reused_usage]
         return Savings.of(usage, PriceTable.of(self.prices, storage)) if usage else None
+
+    def _get_mirror(self, context: Context) -> tuple[bool, MirrorReport | None]:
+        """Return whether the deletes came to their end, and what was found."""
+        if self.mirror is None:
+            return True, None
+        for key, has_ended in (("return_value", True), (REPORT_KEY, False)):
+            found = self.mirror._replace(key=key).pull(context)
+            if isinstance(found, Mapping):
+                is_off = "index" not in found
+                return has_ended, None if is_off else parse_parameter(MirrorReport, found, "the XCom of the deletes")
+        return False, None
 
     def _get_job(self, context: Context, number: int | None = None) -> JobReport | None:
         if self.jobs is None:

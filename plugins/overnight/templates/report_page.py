@@ -34,6 +34,9 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
   {% if report.saved is not none %}
   <tr><th>saved<td class="number">{{ report.saved }}
   {% endif %}
+  {% if report.mirror %}
+  <tr><th>deleted<td class="number{{ " bad" if report.mirror.refusal }}">{{ "{:,}".format(report.deleted) }}
+  {% endif %}
   <tr><th>bytes read<td class="number">{{ "{:,}".format(report.bytes) }}
   <tr><th>seconds loading<td class="number">{{ "%.1f" % report.seconds }}
   {% for model in report.models %}
@@ -50,6 +53,9 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
   <tr><td>{{ reason }}<td class="number">{{ "{:,}".format(count) }}
   {% endfor %}
 </table>
+{% endif %}
+{% if report.mirror and report.mirror.refusal %}
+<p class="bad">{{ report.mirror.refusal }}</p>
 {% endif %}
 {% if report.dead_letter_uris %}
 <p>Each document is named, with its reason, in:</p>

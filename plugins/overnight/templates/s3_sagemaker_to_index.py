@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from airflow.sdk import DAG, BaseOperator, Context, TriggerRule, XComArg, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from overnight.operators.ml_commons import (
     MLCommonsBatchPredictOperator,
@@ -19,14 +19,14 @@ from overnight.operators.ml_commons_ingest import MLCommonsBatchIngestOperator
 from overnight.operators.sagemaker import SageMakerBatchTransformOperator
 from overnight.operators.transform_plan import ListTransformInputsOperator, PlanTransformLoadsOperator
 from overnight.services.sagemaker.service import SageMakerTransformService
-from overnight.templates.params import AllowedFailures, TemplateConfig, counted_by, run_folder
-from overnight.templates.steps import TAGS, create_index, pipeline_dag, report_and_verify
+from overnight.templates.params import AllowedFailures, SyncConfig, counted_by, run_folder
+from overnight.templates.steps import TAGS, create_index, mirror, pipeline_dag, report_and_verify
 
 Via = Literal["sagemaker", "ml_commons"]
 """Who creates the transform job: this DAG, or the cluster by ``_batch_predict``."""
 
 
-class S3SageMakerToIndexConfig(TemplateConfig):
+class S3SageMakerToIndexConfig(SyncConfig):
     """The config of :func:`s3_sagemaker_to_index`. Every field is a Param of the DAG."""
 
     input_uri: str = Field(
@@ -101,6 +101,17 @@ class S3SageMakerToIndexConfig(TemplateConfig):
     opensearch_conn_id: str = Field(default="opensearch_default", title="OpenSearch connection")
     aws_conn_id: str = Field(default="aws_default", title="AWS connection")
 
+    @model_validator(mode="after")
+    def _check_sync(self) -> Self:
+        """Refuse a comparison with the inputs by ids that they do not have."""
+        path = self.field_map.get("_id")
+        if self.sync != "upsert" and (not isinstance(path, str) or "SageMakerOutput" in path):
+            raise ValueError(
+                f"sync={self.sync!r} reads the ids of the inputs, so field_map['_id'] must be the JSONPath of one in "
+                "an input line, such as '$.id'"
+            )
+        return self
+
     def get_vectors(self) -> dict[str, int]:
         """Return the length of the vectors that will be written, by field; none where it is not given."""
         outputs = [name for name, path in self.field_map.items() if path == "$.SageMakerOutput"]
@@ -126,9 +137,10 @@ def s3_sagemaker_to_index(
     """
     Return a DAG that runs a model over files in S3 in one batch transform job, and loads what it wrote.
 
-    ``configure → create_index → list_inputs → transform → plan → load → report → verify``: loads are mapped tasks, so
-    that an executor spreads them over machines. An input without an output is named, and when ``allowed_failures`` lets
-    it pass the others are loaded. Clear ``list_inputs`` and what follows to transform only what is missing.
+    ``configure → create_index → list_inputs → transform → plan → load → mirror → report → verify``: loads are mapped
+    tasks, so that an executor spreads them over machines. An input without an output is named, and when
+    ``allowed_failures`` lets it pass the others are loaded. Clear ``list_inputs`` and what follows to transform only
+    what is missing.
 
     :param dag_id: The DAG's id.
     :param config: The defaults of the trigger form.
@@ -153,6 +165,8 @@ def s3_sagemaker_to_index(
                 "vectors": run.get_vectors(),
                 "run_uri": run_uri,
                 "output_uri": f"{run_uri}/outputs/",
+                "deletes_uri": f"{run_uri}/deletes.jsonl",
+                "document_id_path": run.field_map.get("_id", ""),
                 "deadline_seconds": run.deadline_hours * 3600,
                 "queue_deadline_seconds": run.queue_hours * 3600,
                 "connector_name": f"overnight-{dag_id}-{run.model_name}",
@@ -194,14 +208,17 @@ def s3_sagemaker_to_index(
             poll_interval=settings["poll_seconds"],
             deferrable=deferrable,
         ).expand(request=parts.map(lambda part: part["request"]))
+        index = create_index(settings)
+        mirrored = mirror(settings, settings["input_uri"], index=index.output, id_path=settings["document_id_path"])
         report = report_and_verify(
             settings,
+            mirror=mirrored.output,
             parts=plan.output,
             loads=load.output,
             jobs=transform.output,
             without_result=XComArg(plan, key="missing"),
         )
-        settings >> create_index(settings) >> list_inputs >> transform >> plan >> load >> report
+        settings >> index >> list_inputs >> transform >> plan >> load >> mirrored >> report
     return dag
 
 

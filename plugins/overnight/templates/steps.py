@@ -9,6 +9,7 @@ from typing import Any
 from airflow.sdk import DAG, BaseOperator, TriggerRule, XComArg
 
 from overnight.operators.index import OpenSearchCreateIndexOperator, OpenSearchVerifyIndexOperator
+from overnight.operators.mirror import OpenSearchMirrorOperator
 from overnight.templates.params import TemplateConfig
 from overnight.templates.report_operator import PipelineReportOperator
 
@@ -48,7 +49,38 @@ def create_index(settings: Any) -> BaseOperator:
         dimension=settings["dimension"],
         vectors=settings["vectors"],
         create=settings["create_index"],
+        sync=settings["sync"],
         conn_id=settings["opensearch_conn_id"],
+    )
+
+
+def mirror(
+    settings: Any, documents: Any, *, index: XComArg, id_path: Any, files: XComArg | None = None
+) -> OpenSearchMirrorOperator:
+    """
+    Add the step that deletes what the source no longer has, when the run asks for it; it goes behind all loads.
+
+    :param documents: The whole source.
+    :param index: The output of :func:`create_index`.
+    :param id_path: JSONPath of a document's id.
+    :param files: The output of the job that made the documents of files.
+    """
+    return OpenSearchMirrorOperator(
+        task_id="mirror",
+        index_name=settings["index_name"],
+        documents=documents,
+        id_path=id_path,
+        sync=settings["sync"],
+        max_deletes=settings["max_deletes"],
+        sync_filter=settings["sync_filter"],
+        baseline=index,
+        deletes_uri=settings["deletes_uri"],
+        files=files,
+        allow_empty=settings["allow_empty"],
+        conn_id=settings["opensearch_conn_id"],
+        aws_conn_id=settings["aws_conn_id"],
+        # A source that is empty has no loads, and max_deletes is for that day above all.
+        trigger_rule=TriggerRule.NONE_FAILED,
     )
 
 

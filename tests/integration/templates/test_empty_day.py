@@ -44,10 +44,9 @@ def opensearch() -> Iterator[FakeOpenSearch]:
         thread.join()
 
 
-@pytest.mark.parametrize("pipeline", SKIPPED)
-def test_a_day_without_files(
-    pipeline: str, opensearch: FakeOpenSearch, tmp_path: Path, migrated_airflow: Airflow
-) -> None:
+@pytest.fixture
+def airflow(opensearch: FakeOpenSearch, tmp_path: Path, migrated_airflow: Airflow) -> Airflow:
+    """An Airflow with the pipelines, whose sources have no file."""
     for name in ("dags", "documents"):
         (tmp_path / name).mkdir()
     (tmp_path / "documents" / "_SUCCESS").touch()
@@ -59,8 +58,11 @@ def test_a_day_without_files(
         "AWS": {"conn_type": "aws", "login": "k", "password": "s"},
     }
     variables = {f"AIRFLOW_CONN_{name}_DEFAULT": json.dumps(value) for name, value in connections.items()}
-    airflow = replace(migrated_airflow.copy(tmp_path / "home"), dags=tmp_path / "dags", variables=variables)
+    return replace(migrated_airflow.copy(tmp_path / "home"), dags=tmp_path / "dags", variables=variables)
 
+
+@pytest.mark.parametrize("pipeline", SKIPPED)
+def test_a_day_without_files(pipeline: str, airflow: Airflow, tmp_path: Path) -> None:
     log = tmp_path / "log"
     empty = airflow.run_dag(pipeline, {"allow_empty": True}, xcoms={"report": "report"}, log=log)
     assert empty.state == "success", log.read_text()
@@ -69,3 +71,21 @@ def test_a_day_without_files(
     }  # fmt: skip
     states = {task.task_id: task.state for task in empty.tasks}
     assert (states[SKIPPED[pipeline]], states["report"], states["verify"]) == ("skipped", "success", "success")
+
+
+@pytest.mark.parametrize("pipeline", SKIPPED)
+def test_a_source_that_is_suddenly_empty_deletes_nothing(
+    pipeline: str, airflow: Airflow, opensearch: FakeOpenSearch, tmp_path: Path
+) -> None:
+    opensearch.documents = {str(number): {} for number in range(5)}
+    opensearch.sequence = {str(number): number for number in range(5)}
+    log = tmp_path / "log"
+    run = airflow.run_dag(pipeline, {"allow_empty": True, "sync": "mirror"}, xcoms={"report": "report"}, log=log)
+    assert run.state == "failed"
+    states = {task.task_id: task.state for task in run.tasks}
+    assert (states["create_index"], states["mirror"], states["report"]) == ("success", "failed", "failed")
+    assert len(opensearch.documents) == 5
+    assert (run.xcoms["report"]["deleted"], run.xcoms["report"]["mirror"]["extra"]) == (0, 5)
+    assert "The source has no document at all" in run.xcoms["report"]["mirror"]["refusal"]
+    deletes = next((tmp_path / "work").rglob("deletes.jsonl"))
+    assert len(deletes.read_text().splitlines()) == 5

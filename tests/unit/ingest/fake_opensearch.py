@@ -24,6 +24,9 @@ class FakeOpenSearch:
     def __init__(self) -> None:
         self.indices: dict[str, dict[str, Any]] = {}
         self.documents: dict[str, dict[str, Any]] = {}
+        self.sequence: dict[str, int] = {}
+        self.page = 3
+        self._scans: dict[str, list[dict[str, Any]]] = {}
         self.settings: list[dict[str, Any]] = []
         self.bulks: list[list[str]] = []
         self.faults: list[Answer] = []
@@ -82,6 +85,8 @@ class FakeOpenSearch:
         name, _, action = path.partition("/")
         if action == "_bulk":
             return self._bulk(body)
+        if path == "_search/scroll":
+            return Answer(200, {}) if method == "DELETE" else self._scroll(json.loads(body)["scroll_id"])
         if name not in self.indices and method != "PUT":
             return Answer(404, {"error": {"type": "index_not_found_exception", "reason": f"no such index [{name}]"}})
         if method == "PUT" and not action:
@@ -91,7 +96,13 @@ class FakeOpenSearch:
             if method == "PUT":
                 self.settings.append(json.loads(body))
                 return Answer(200, {"acknowledged": True})
-            return Answer(200, {name: {"settings": {"index.refresh_interval": "7s"}}})
+            settings = {"index.refresh_interval": "7s", "index.number_of_shards": "1"}
+            return Answer(200, {name: {"settings": settings}})
+        if action == "_stats":
+            copies = [{"seq_no": {"max_seq_no": max(self.sequence.values(), default=-1)}, "routing": {"primary": True}}]
+            return Answer(200, {"indices": {name: {"shards": {"0": copies}}}})
+        if action == "_search":
+            return self._search()
         if action == "_count":
             return Answer(200, {"count": len(self.documents)})
         if action == "_refresh":
@@ -101,9 +112,36 @@ class FakeOpenSearch:
             return Answer(200, {"docs": [{"_id": key, "found": key in self.documents} for key in keys]})
         return Answer(200, {name: self.indices[name]})
 
+    def _search(self) -> Answer:
+        scan = str(len(self._scans))
+        self._scans[scan] = [
+            {"_id": key, "_seq_no": self.sequence.get(key, 0), "_primary_term": 1} for key in sorted(self.documents)
+        ]
+        return self._scroll(scan)
+
+    def _scroll(self, scan: str) -> Answer:
+        left = self._scans[scan]
+        page = [left.pop(0) for _ in range(min(self.page, len(left)))]
+        hits = {"total": {"value": len(self.documents)}, "hits": page}
+        return Answer(200, {"_scroll_id": scan, "timed_out": False, "_shards": {"failed": 0}, "hits": hits})
+
+    def _delete(self, action: dict[str, Any]) -> dict[str, Any]:
+        key = action["delete"]["_id"]
+        bad = self.on_item(key, {})
+        if bad is not None:
+            return {"delete": {"_id": key, **bad}}
+        if self.sequence.get(key, 0) != action["delete"]["if_seq_no"]:
+            error = {"type": "version_conflict_engine_exception", "reason": "required seqNo"}
+            return {"delete": {"_id": key, "status": 409, "error": error}}
+        self.documents.pop(key, None)
+        return {"delete": {"_id": key, "status": 200, "result": "deleted"}}
+
     def _bulk(self, body: bytes) -> Answer:
         lines = body.decode().split("\n")
         assert lines.pop() == ""
+        if lines[0].startswith('{"delete":'):
+            fault = self.faults.pop(0) if self.faults else None
+            return fault or Answer(200, {"items": [self._delete(json.loads(line)) for line in lines]})
         actions = [json.loads(line) for line in lines[::2]]
         ids = [next(iter(action.values()))["_id"] for action in actions]
         with self.lock:
@@ -132,6 +170,7 @@ class FakeOpenSearch:
         if bad is not None:
             return {kind: {"_id": meta["_id"], **bad}}
         with self.lock:
+            self.sequence[meta["_id"]] = max(self.sequence.values(), default=-1) + 1
             if kind == "update":
                 assert document["doc_as_upsert"] is True
                 self.documents[meta["_id"]] = {**self.documents.get(meta["_id"], {}), **document["doc"]}

@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overnight.ingest import LoadReport
+from overnight.ingest import LoadReport, MirrorReport
 from overnight.templates.report import Excluded, PartReport, PipelineReport
 from overnight.templates.report_operator import PipelineReportOperator
 
@@ -365,3 +365,48 @@ def test_prices_that_are_given_are_those_of_what_was_saved(tmp_path: Path) -> No
     assert "no price of the model 'mine' is known" in summary["saved"]["unknown"]
     summary = run(xcoms, tmp_path, prices={"models": {"mine": {"input": 1}}}, **options)
     assert summary["saved"]["cost"] == "0.3"
+
+
+# --- Deletes --------------------------------------------------------------------------------------------------------
+
+with DAG("mirrored"):
+    MIRROR = BaseOperator(task_id="mirror")
+
+FOUND = MirrorReport(index="docs", in_source=3, in_index=9, not_indexed=0, extra=6, deleted=6, max_deletes="100 %")
+
+
+def test_deletes_are_a_number_of_their_own(tmp_path: Path) -> None:
+    xcoms = Pulled([3])
+    xcoms.load(0, 3)
+    xcoms.put("mirror", {"sync": "mirror", **FOUND.model_dump(mode="json")})
+    found = run(xcoms, tmp_path, mirror=MIRROR.output)
+    assert (found["submitted"], found["indexed"], found["deleted"]) == (3, 3, 6)
+    written = orjson.loads((tmp_path / "run" / "report.json").read_bytes())
+    assert (written["deleted"], written["mirror"]["extra"]) == (6, 6)
+    assert "<th>deleted" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_without_the_option_there_are_none(tmp_path: Path) -> None:
+    xcoms = Pulled([3])
+    xcoms.load(0, 3)
+    xcoms.put("mirror", {"sync": "upsert"})
+    found = run(xcoms, tmp_path, mirror=MIRROR.output)
+    assert (found["deleted"], found["mirror"]) == (0, None)
+    assert "<th>deleted" not in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_deletes_that_were_refused_are_reported_and_fail_it(tmp_path: Path) -> None:
+    xcoms = Pulled([3])
+    xcoms.load(0, 3)
+    refused = FOUND.model_copy(update={"deleted": 0, "refusal": "more than max_deletes"})
+    xcoms.put("mirror", refused.model_dump(mode="json"), key="report")
+    with pytest.raises(AirflowFailException, match="mirror did not delete what the source no longer has"):
+        run(xcoms, tmp_path, mirror=MIRROR.output)
+    assert xcoms.pushed["report"]["mirror"]["refusal"] == "more than max_deletes"
+    assert "more than max_deletes" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_deletes_that_never_ended_fail_it(tmp_path: Path) -> None:
+    xcoms = Pulled([])
+    with pytest.raises(AirflowFailException, match="clear it"):
+        run(xcoms, tmp_path, mirror=MIRROR.output)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from overnight.errors import SpecError
+from overnight.errors import SpecError, shorten
 from overnight.jsonpath import JsonPath
 
 ID = "_id"
@@ -27,6 +27,7 @@ _NO_FIELDS = frozenset(
 )
 """Metadata that OpenSearch (2.19.6 and 3.6.0) refuses in a document, each one."""
 
+_MAX_SHOWN = 200
 _SOURCE = re.compile(r"source\[(\d+)\]")
 
 
@@ -112,20 +113,19 @@ def _entries(field_map: Mapping[str, Any], ingest_fields: Sequence[str]) -> Iter
 def _source_and_path(name: str | None, value: str, sources: int) -> tuple[int, JsonPath]:
     where = f"field_map[{name!r}]" if name is not None else "ingest_fields"
     prefix, dollar, rest = value.partition("$")
+    shown = repr(shorten(value, _MAX_SHOWN))
     match = _SOURCE.search(prefix) or (_SOURCE.search(value) if sources > 1 else None)
     if match is None:
         if sources > 1:
             raise SpecError(
-                f"{where}: {value!r} names no source; with {sources} sources write 'source[N].$.path', N from 0. "
+                f"{where}: {shown} names no source; with {sources} sources write 'source[N].$.path', N from 0. "
                 "To read many files of one shape as one source, give a glob or a prefix ending in '/'."
             )
         # As Jayway's JSONPath does: a path without its '$' starts at the root.
         return 0, JsonPath.parse(f"${rest}" if dollar else f"$.{value}")
     index = int(match[1])
     if index >= sources:
-        raise SpecError(
-            f"{where}: {value!r} names source[{index}], but there are {sources} sources, from source[0] on."
-        )
+        raise SpecError(f"{where}: {shown} names source[{index}], but there are {sources} sources, from source[0] on.")
     if not dollar:
-        raise SpecError(f"{where}: {value!r} has no JSONPath; write 'source[{index}].$.path'.")
+        raise SpecError(f"{where}: {shown} has no JSONPath; write 'source[{index}].$.path'.")
     return index, JsonPath.parse(f"${rest}")

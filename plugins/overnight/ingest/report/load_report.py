@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
+from overnight.ingest.report.mirror_report import MirrorReport
 from overnight.ingest.request import Allowed
 from overnight.jobs.allowance import Allowance
 
@@ -71,6 +72,7 @@ class LoadReport(_Frozen):
     :param reasons: How many documents were rejected or are missing, by code.
     :param dead_letter_uri: Where each of them is named; ``None`` when there are none, or nowhere to write to.
     :param resumed: Whether an earlier attempt had done a part.
+    :param mirror: What the comparison with the index found, where there was one.
     :param notes: What was left out because the OpenSearch user has no right for it: a refresh, a count, a check.
     """
 
@@ -90,6 +92,13 @@ class LoadReport(_Frozen):
     dead_letter_uri: str | None = None
     resumed: bool = False
     notes: tuple[str, ...] = ()
+    mirror: MirrorReport | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def deleted(self) -> int:
+        """Documents that the source no longer has and that were deleted (``sync="mirror"``); none of ``submitted``."""
+        return self.mirror.deleted if self.mirror is not None else 0
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -112,6 +121,8 @@ class LoadReport(_Frozen):
             yield f"  {reason}: {count:,}"
         for sample in self.rejected_sample[:_SHOWN]:
             yield f"  {sample.uri or f'source[{sample.source}]'}, line {sample.line}: {sample.code}: {sample.reason}"
+        if self.mirror is not None:
+            yield from self.mirror.describe()
         yield f"bytes read: {self.bytes:,}"
         yield f"seconds: {self.seconds:,.1f}{', over several attempts' if self.resumed else ''}"
         if self.dead_letter_uri is not None:

@@ -15,6 +15,7 @@ from overnight.ingest.map.documents import Cursor
 from overnight.ingest.report.dead_letters import DeadLetter
 from overnight.ingest.report.load_report import SAMPLE, LoadReport, SampleRejection, SourceReport
 from overnight.ingest.write.sink import WriteOperation
+from overnight.ingest.write.stored import Baseline
 from overnight.storage import Storage, get_scheme, redact
 
 log = logging.getLogger(__name__)
@@ -138,6 +139,7 @@ class Checkpoint(msgspec.Struct):
     :param dead_letter_bytes: What is in the dead-letter file at this point.
     :param write: Decided at the first start: by now the index is not empty any more.
     :param settings: What index settings were before the load changed them, to be restored at its end.
+    :param baseline: What the index had when the load was begun, where its end deletes.
     """
 
     fingerprint: str
@@ -147,6 +149,7 @@ class Checkpoint(msgspec.Struct):
     dead_letter_bytes: int = 0
     settings: dict[str, Any] | None = None
     version: int = VERSION
+    baseline: Baseline | None = None
 
 
 _encode = msgspec.json.Encoder().encode

@@ -124,6 +124,7 @@ def _parse_index(name: str, concrete: str, body: Mapping[str, Any]) -> IndexInfo
         source_filters=tuple(excluded + included),
         needs_routing=str((mappings.get("_routing") or {}).get("required", False)).lower() == "true",
         routing=alias.get("index_routing"),
+        filter=alias.get("filter"),
     )
 
 

@@ -117,6 +117,7 @@ class IndexInfo:
     :param source_filters: Patterns of fields that are left out of what is kept.
     :param needs_routing: Whether each document needs a routing value.
     :param routing: The routing value that the alias gives each document.
+    :param filter: The query that limits what the alias shows.
     """
 
     name: str
@@ -134,6 +135,7 @@ class IndexInfo:
     source_filters: tuple[str, ...] = ()
     needs_routing: bool = False
     routing: str | None = None
+    filter: Mapping[str, Any] | None = None
 
     @property
     def dimensions(self) -> Mapping[str, int]:
