@@ -10,8 +10,11 @@ from overnight.errors import ChangedSpecError, RequestRefusedError
 from overnight.jobs.model import FoundJob, JobRef, JobState, JobStatus
 from overnight.jobs.record import Ending, JobRecord
 
-OnChangedSpec = Literal["fail", "restart"]
-"""What happens when a task's job runs with another spec: fail, or cancel that job and submit anew."""
+OnChangedSpec = Literal["fail", "restart", "restart_ended"]
+"""
+What happens when a task's job runs, or has results, with another spec: fail, or cancel that job and submit anew.
+``restart_ended`` submits anew when that job is over, and fails when it is not.
+"""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def resume(
     :param fingerprint: Of the spec this try would submit.
     :param max_tries: Airflow's, of the task: it tells a retry from a clearing.
     :raises ChangedSpecError: the job is live or has results, was submitted with another spec, and
-        ``on_changed_spec`` is ``"fail"``.
+        ``on_changed_spec`` is ``"fail"``; for a live job also ``"restart_ended"``.
     :raises RequestRefusedError: the service does not know the job, and never answered a poll of it: the address or the
         account is the wrong one, and a new job would be lost in the same way.
     """
@@ -129,7 +132,7 @@ def build_unknown_text(ref: JobRef) -> str:
 
 
 def _handle_changed_spec(ref: JobRef, state: JobState, following: int, policy: OnChangedSpec) -> Submit:
-    if policy == "fail":
+    if policy == "fail" or (policy == "restart_ended" and not state.is_terminal):
         raise ChangedSpecError(
             f"This task instance already has {ref} ({state}), submitted with another spec (its input, parameters or "
             "connection changed since). Nothing was submitted. Restore the former spec to go on with that job, or "

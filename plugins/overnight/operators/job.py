@@ -71,8 +71,9 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         deferred, for its turn. Without it the job is submitted at once, and waits only when the service refuses it.
     :param queue_deadline: How long a job may wait for room, from the first time that there was none; ``None`` waits for
         ever. ``deadline`` counts from the submit.
-    :param on_changed_spec: When a try finds the task's job running with another spec: ``"fail"``, or
-        ``"restart"``, which cancels it and submits the new one.
+    :param on_changed_spec: When a try finds the task's job with another spec, running or with results: ``"fail"``;
+        ``"restart"``, which cancels it and submits the new one; or ``"restart_ended"``, which does so only when the job
+        is over.
     """
 
     template_fields: Sequence[str] = (

@@ -203,6 +203,8 @@ class BatchConfig(SyncConfig):
             "deletes_uri": f"{run_uri}/deletes.jsonl",
             "document_id_path": self._get_document_id_path(),
             "cache_uri": self._find_cache(context),
+            # What a batch has finished is in the cache: cleared steps send the rest, which is another spec.
+            "on_changed_spec": "restart_ended" if self.cache in ("write", "refresh") else "fail",
         }
 
 
@@ -398,6 +400,7 @@ def embed_and_load(
             repair=settings["repair"],
             cache_uri=settings["cache_uri"],
             cache=settings["cache"],
+            on_changed_spec=settings["on_changed_spec"],
             deferrable=deferrable,
         )
         results = {"job": embed.output, "repeated": repeated, "repeated_uri": repeated_uri}

@@ -163,6 +163,20 @@ def test_a_restart_cancels_a_job_that_is_on_record_and_listed_once() -> None:
     assert service.asked("cancel") == [("cancel", on_record.job)]
 
 
+@pytest.mark.parametrize("state", [JobState.PARTIAL, JobState.SUCCEEDED])
+def test_a_job_that_is_over_can_make_room_for_another_spec_where_a_live_one_cannot(state: JobState) -> None:
+    on_record = record(fingerprint="b" * 16)
+    service = FakeService(JobStatus(state=state, raw=state))
+    submitted = attempt(service, MemoryStore(on_record), on_changed_spec="restart_ended").attach_or_submit(SPEC)
+    assert submitted.generation == on_record.generation + 1
+    assert service.asked("cancel") == []
+    live = FakeService()
+    for store, policy in ((MemoryStore(on_record), "restart_ended"), (MemoryStore(on_record), "fail")):
+        with pytest.raises(ChangedSpecError):
+            attempt(live, store, on_changed_spec=policy).attach_or_submit(SPEC)
+    assert live.asked("submit") == []
+
+
 def test_a_restart_cancels_a_job_on_record_that_the_list_lacks() -> None:
     on_record = record(fingerprint="b" * 16)
     service = FakeService()

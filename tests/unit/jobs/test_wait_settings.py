@@ -83,7 +83,7 @@ def test_the_other_parameters_are_checked_too() -> None:
     assert WaitSettings.parse(allowed_failures="5%").allowed_failures == Allowance(ratio=0.05)
     with pytest.raises(SpecError, match="allowed_failures"):
         WaitSettings.parse(allowed_failures="many")
-    with pytest.raises(SpecError, match="on_changed_spec='explode'.*'fail' or 'restart'"):
+    with pytest.raises(SpecError, match="on_changed_spec='explode'.*'fail', 'restart' or 'restart_ended'"):
         WaitSettings.parse(on_changed_spec="explode")
     with pytest.raises(SpecError, match="pol_interval"):
         WaitSettings.parse(pol_interval=3)
