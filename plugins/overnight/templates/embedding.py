@@ -13,8 +13,9 @@ from overnight.hooks.executor import require_shared
 from overnight.hooks.openai import OpenAIHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.ingest.map.field_map import compile_field_map
+from overnight.operators.approval import REFUSED_KEY, CostApprovalOperator
 from overnight.operators.load import OpenSearchLoadOperator
-from overnight.operators.openai import OpenAIBatchInputOperator, OpenAIBatchOperator
+from overnight.operators.openai import ESTIMATE_KEY, OpenAIBatchInputOperator, OpenAIBatchOperator
 from overnight.operators.result_cache import REUSED_KEY
 from overnight.services.openai.cached_answers import CacheMode
 from overnight.services.openai.dimension import MODELS, PROBE_TEXT, check_dimension, find_dimension
@@ -99,6 +100,20 @@ class BatchConfig(SyncConfig):
         description=(
             "A run that would cost more is refused before anything is uploaded: '5 USD', or tokens: '20000000 tokens'."
         ),
+    )
+    approve_above: float | str | None = Field(
+        default=None,
+        title="Ask above",
+        description=(
+            "A run that would cost more waits, before anything is uploaded, until somebody approves it in Airflow: "
+            "'5 USD', or '20000000 tokens'. So does one whose price is not known. Empty: no run waits."
+        ),
+    )
+    approval_hours: float | None = Field(
+        default=None,
+        ge=0.01,
+        title="Time to approve",
+        description="Hours after which a run that nobody approved fails. Empty: it waits until there is an answer.",
     )
     prices: dict[str, Any] | str | None = Field(
         default=None,
@@ -336,7 +351,7 @@ def embed_and_load(
     job_task: str = "embed",
 ) -> BaseOperator:
     """
-    Add ``prepare → (batch[embed → load], reused[load]) → mirror → report → verify``.
+    Add ``prepare → approve → (batch[embed → load], reused[load]) → mirror → report → verify``.
 
     The documents are cut into as many batches as the limits ask for, and each batch is a mapped task of its own, so
     that an executor spreads them over machines. Those whose answers are in the cache are loaded beside the batches.
@@ -363,6 +378,12 @@ def embed_and_load(
         cache=settings["cache"],
         conn_id=settings["openai_conn_id"],
         aws_conn_id=settings["aws_conn_id"],
+    )
+    approve = CostApprovalOperator(
+        task_id="approve",
+        estimate=_pull(prepare, ESTIMATE_KEY),
+        approve_above=settings["approve_above"],
+        approval_hours=settings["approval_hours"],
     )
     embeds: list[BaseOperator] = []
     loads: list[BaseOperator] = []
@@ -421,7 +442,7 @@ def embed_and_load(
         reused_loads.append(_load(settings, documents_uri, results, dead_letter_uri, checkpoint_uri))
 
     reused_loads: list[BaseOperator] = []
-    cached: Any = XComArg(prepare, key=REUSED_KEY)
+    cached = _pull(prepare, REUSED_KEY)
     batches = batch.expand_kwargs(prepare.output)
     from_cache = reused.expand_kwargs(_list_reused(cached))
     mirrored = mirror(settings, documents, index=index, id_path=settings["document_id_path"], files=files)
@@ -431,13 +452,19 @@ def embed_and_load(
         parts=prepare.output,
         loads=loads[0].output,
         jobs=embeds[0].output,
-        not_sent=XComArg(prepare, key="rejected"),
+        not_sent=_pull(prepare, "rejected"),
+        refused=_pull(approve, REFUSED_KEY),
         reused=cached,
         reused_loads=reused_loads[0].output,
         prices=settings["prices"],
     )
-    prepare >> [batches, from_cache] >> mirrored >> report
+    prepare >> approve >> [batches, from_cache] >> mirrored >> report
     return prepare
+
+
+def _pull(step: BaseOperator, key: str) -> Any:
+    """Return an XCom, as the argument that it is in the run."""
+    return XComArg(step, key=key)
 
 
 @task(task_id="list_reused")

@@ -164,12 +164,13 @@ class PipelineReport(BaseModel):
     :param reused: Documents that were not, since their answer was in the cache, or came for another one's request.
     :param repeated: Of ``reused``, those that got the answer of another document of this run.
     :param saved: What the answers of ``reused`` would have cost; ``None`` when there are none.
+    :param refused: Why nothing was submitted, when the run's cost was not approved.
     :param not_sent: Of ``rejected``, those that were not sent to the service.
     :param without_result: Of ``missing``, those of inputs that the service gave no output for.
     :param seconds: Time spent loading, all parts together.
     :param reasons: How many documents were rejected or are missing, by code: those of the loads, ``not_sent``,
-        ``without_result``, and for a part that was not loaded the state of its job (``job_failed``, ``job_partial`` …)
-        or ``not_loaded``.
+        ``without_result``, and for a part that was not loaded the state of its job (``job_failed``, ``job_partial`` …),
+        ``not_approved``, or ``not_loaded``.
     :param jobs: The jobs whose results were loaded, or were to be.
     :param models: The models that they say they used.
     :param usage: What they used, added up, by name.
@@ -188,6 +189,7 @@ class PipelineReport(BaseModel):
     missing: int
     repeated: int = 0
     saved: Savings | None = None
+    refused: str = ""
     not_sent: int = 0
     without_result: int = 0
     bytes: int = 0
@@ -212,6 +214,7 @@ class PipelineReport(BaseModel):
         job: JobReport | None = None,
         saved: Savings | None = None,
         mirror: MirrorReport | None = None,
+        refused: str = "",
     ) -> Self:
         """
         Add up the parts.
@@ -227,7 +230,7 @@ class PipelineReport(BaseModel):
         for load in loads:
             reasons.update(load.reasons)
         for part in parts:
-            reasons[part.reason] += part.unaccounted
+            reasons["not_approved" if refused else part.reason] += part.unaccounted
         jobs = [part.job for part in parts if part.job is not None] or ([job] if job is not None else [])
         usage: Counter[str] = Counter()
         for one in jobs:
@@ -243,6 +246,7 @@ class PipelineReport(BaseModel):
             missing=absent.count + sum(load.missing for load in loads) + unaccounted,
             repeated=sum(part.reused for part in parts if part.submitted),
             saved=saved,
+            refused=refused,
             not_sent=unsent.count,
             without_result=absent.count,
             bytes=sum(load.bytes for load in loads),
@@ -267,6 +271,8 @@ class PipelineReport(BaseModel):
         """Yield the report in words, one number a line."""
         if self.index:
             yield f"index: {self.index}"
+        if self.refused:
+            yield f"nothing was submitted: {self.refused}"
         for name in COUNTS:
             yield f"{name}: {getattr(self, name):,}"
         if self.repeated:

@@ -63,6 +63,8 @@ class PipelineReportOperator(BaseOperator):
     :param jobs: The output of the task whose job made the results: mapped over the parts, or one for all.
     :param reused: The XCom with the parts whose answers are in the cache; they are counted behind the others.
     :param reused_loads: The output of the mapped task that loads these.
+    :param refused: The XCom with the sentence that says why nothing was submitted, as
+        :class:`~overnight.operators.approval.CostApprovalOperator` leaves it; none when something was.
     :param prices: What the answers would have cost that were reused: as
         :class:`~overnight.operators.openai.OpenAIBatchInputOperator` has it.
     :param index_name: The index or alias that is loaded into.
@@ -83,6 +85,7 @@ class PipelineReportOperator(BaseOperator):
         jobs: XComArg | None = None,
         reused: XComArg | None = None,
         reused_loads: XComArg | None = None,
+        refused: XComArg | None = None,
         prices: Mapping[str, Any] | str | None = None,
         mirror: XComArg | None = None,
         index_name: str = "",
@@ -97,6 +100,7 @@ class PipelineReportOperator(BaseOperator):
         self.jobs = _Reference.of(jobs) if jobs is not None else None
         self.reused = _Reference.of(reused) if reused is not None else None
         self.reused_loads = _Reference.of(reused_loads) if reused_loads is not None else None
+        self.refused = _Reference.of(refused) if refused is not None else None
         self.prices = prices
         self.mirror = _Reference.of(mirror) if mirror is not None else None
         self.index_name = index_name
@@ -113,6 +117,7 @@ class PipelineReportOperator(BaseOperator):
         parts = self._pull_parts(context)
         storage = connected_storage(self.aws_conn_id)
         has_ended, mirrored = self._get_mirror(context)
+        refused = str((self.refused.pull(context) if self.refused is not None else None) or "")
         report = PipelineReport.of(
             parts,
             index=self.index_name,
@@ -121,6 +126,7 @@ class PipelineReportOperator(BaseOperator):
             job=self._get_job(context),
             saved=self._get_savings(parts, storage),
             mirror=mirrored,
+            refused=refused,
         )
         target = self.target.rstrip("/")
         title = f"{context['dag'].dag_id}, {context['run_id']}"
@@ -133,6 +139,8 @@ class PipelineReportOperator(BaseOperator):
         for line in report.describe():
             self.log.info("%s", line)
         self.log.info("The report is %s, and for people %s.", places["uri"], places["page"])
+        if refused:
+            raise AirflowFailException(f"Nothing was submitted. {refused}")
         if report.failed_parts:
             raise JobFailedError(
                 f"{len(report.failed_parts)} of {len(report.parts)} parts were not loaded: "

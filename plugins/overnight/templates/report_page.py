@@ -20,6 +20,9 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
   .bad { color: #a3241c; font-weight: 600; }
 </style>
 <h1>{{ title }}</h1>
+{% if report.refused %}
+<p class="bad">Nothing was submitted. {{ report.refused }}</p>
+{% endif %}
 <table>
   {% if report.index %}
   <tr><th>index<td>{{ report.index }}

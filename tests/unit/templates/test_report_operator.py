@@ -410,3 +410,23 @@ def test_deletes_that_never_ended_fail_it(tmp_path: Path) -> None:
     xcoms = Pulled([])
     with pytest.raises(AirflowFailException, match="clear it"):
         run(xcoms, tmp_path, mirror=MIRROR.output)
+
+
+def test_a_run_that_was_not_approved_fails_with_that_reason_alone(tmp_path: Path) -> None:
+    xcoms = Pulled([3, 4])
+    xcoms.put("approve", "ada rejected it.", key="refused")
+    with DAG("asking"):
+        approve = BaseOperator(task_id="approve")
+    with pytest.raises(AirflowFailException, match=r"^Nothing was submitted\. ada rejected it\.$"):
+        run(xcoms, tmp_path, refused=XComArg(approve, key="refused"))
+    report = xcoms.pushed["report"]
+    assert (report["refused"], report["missing"], report["reasons"]) == ("ada rejected it.", 7, {"not_approved": 7})
+    assert "ada rejected it." in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_run_that_was_approved_is_reported_as_any_other(tmp_path: Path) -> None:
+    xcoms = Pulled([3])
+    xcoms.load(0, 3)
+    with DAG("asking"):
+        approve = BaseOperator(task_id="approve")
+    assert run(xcoms, tmp_path, refused=XComArg(approve, key="refused"))["refused"] == ""
