@@ -47,6 +47,7 @@ def get_provider_info() -> dict[str, Any]:
                     "overnight.operators.index",
                     "overnight.operators.ml_commons",
                     "overnight.operators.ml_commons_ingest",
+                    "overnight.operators.mirror",
                     "overnight.operators.shards",
                     "overnight.operators.chunks",
                 ],
