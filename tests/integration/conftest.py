@@ -33,6 +33,7 @@ _WITH_A_NODE = (
     "tests/integration/services/test_openai_queue.py",
     "tests/integration/services/test_openai_rounds_loaded.py",
     "tests/integration/services/test_structured_loaded.py",
+    "tests/integration/services/test_structured_models.py",
     "tests/integration/templates/test_cache.py",
 )
 

@@ -161,12 +161,13 @@ class OpenAIBatchExtractToIndexConfig(BatchConfig):
         return {
             **super().settings(context),
             "dimension": None,
-            "index_body": self._build_index(),
+            "index_body": self.build_index(),
             "answer_schema": self.output_type or self.output_schema,
             "repair": self.repair,
         }
 
-    def _build_index(self) -> dict[str, Any]:
+    def build_index(self) -> dict[str, Any]:
+        """Return what a missing index is created with; what ``index_body`` says comes first."""
         given = self.index_body or {}
         mappings = given.get("mappings", {})
         properties = {"text": {"type": "text"}}

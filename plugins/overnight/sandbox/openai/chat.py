@@ -19,7 +19,17 @@ _DIMENSIONS = 256
 _MAX_SENTENCES = 200
 _MAX_DEPTH = 16
 _DEEP = 3
-_FORMATS = {"date": "2026-01-31", "date-time": "2026-01-31T12:00:00Z", "time": "12:00:00Z", "duration": "PT1H"}
+_FORMATS = {
+    "date": "2026-01-31",
+    "date-time": "2026-01-31T12:00:00Z",
+    "time": "12:00:00Z",
+    "duration": "PT1H",
+    "email": "ada@example.com",
+    "hostname": "example.com",
+    "ipv4": "192.0.2.1",
+    "ipv6": "2001:db8::1",
+    "uuid": "1b4e28ba-2fa1-4d2b-883f-0016d3cca427",
+}
 
 
 def completion_text(messages: list[dict[str, Any]], response_format: Any, *, max_tokens: int) -> tuple[str, bool]:
@@ -129,8 +139,7 @@ class _Filler:
         if schema.get("enum"):
             return max(schema["enum"], key=lambda choice: similarity(_embed_name(str(choice)), self._target))
         if schema.get("anyOf"):
-            # Where a type may hold itself, what ends it is one of the alternatives.
-            return self.fill(schema["anyOf"][-1 if depth >= _DEEP else 0], name, depth + 1)
+            return self.fill(_choose(schema["anyOf"], depth), name, depth + 1)
         kind = schema.get("type")
         if isinstance(kind, list):
             kind = kind[0] if kind else None
@@ -166,6 +175,14 @@ class _Filler:
         number = float(found[0]) if found else 0.0
         number = min(max(number, schema.get("minimum", number)), schema.get("maximum", number))
         return int(number) if kind == "integer" else number
+
+
+def _choose(alternatives: list[Any], depth: int) -> Any:
+    """Return the first alternative; deep inside, one that ends a type that may hold itself."""
+    if depth < _DEEP:
+        return alternatives[0]
+    flat = [one for one in alternatives if one.get("type") not in ("object", "array") and "$ref" not in one]
+    return flat[0] if flat else alternatives[-1]
 
 
 def _dump(value: Any) -> str:
