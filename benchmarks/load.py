@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -264,6 +265,32 @@ class Sink:
             self._process.stdout.close()
 
 
+ACTION = re.compile(rb'^{"(index|create|update)": ?{.*?"_id": ?("(?:[^"\\\\]|\\\\.)*")', re.MULTILINE)
+WHOLE_ITEM = (
+    b'{"%b":{"_index":"overnight-benchmark","_id":%b,"_version":1,"result":"created",'
+    b'"_shards":{"total":1,"successful":1,"failed":0},"_seq_no":1,"_primary_term":1,"status":201}}'
+)
+FILTERED_ITEM = b'{"%b":{"_id":%b,"_version":1,"result":"created","status":201}}'
+
+
+def answer_sink(path: str, body: bytes) -> bytes:
+    """Return what OpenSearch answers when all is well."""
+    if "_bulk" in path:
+        item = FILTERED_ITEM if "filter_path" in path else WHOLE_ITEM
+        return b'{"took":1,"errors":false,"items":[%b]}' % b",".join(item % found for found in ACTION.findall(body))
+    if "_mget" in path:
+        wanted = json.loads(body)["docs"]
+        return json.dumps({"docs": [{"_id": one["_id"], "found": True} for one in wanted]}).encode()
+    if "_count" in path:
+        # The first question is whether the index is empty, the second whether all is there.
+        counts["asked"] += 1
+        return b'{"count":%d}' % (0 if counts["asked"] % 2 else 1 << 40)
+    return json.dumps({INDEX: {"aliases": {}, "mappings": {}, "settings": {"index": {"uuid": "sink"}}}}).encode()
+
+
+counts = {"asked": 0}
+
+
 def sink() -> None:
     """Serve the sink."""
 
@@ -271,20 +298,9 @@ def sink() -> None:
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
-            left, breaks = int(self.headers.get("Content-Length") or 0), 0
-            while left:
-                chunk = self.rfile.read(min(left, 1 << 20))
-                left -= len(chunk)
-                breaks += chunk.count(b"\n")
-            if "_bulk" in self.path:
-                items = ",".join(['{"index":{"status":201}}'] * (breaks // 2))
-                content = f'{{"errors":false,"items":[{items}]}}'.encode()
-            elif "_count" in self.path:
-                content = b'{"count":0}'
-            else:
-                info = {INDEX: {"aliases": {}, "mappings": {}, "settings": {"index": {"uuid": "sink"}}}}
-                content = json.dumps(info).encode()
+            content = answer_sink(self.path, self.rfile.read(int(self.headers.get("Content-Length") or 0)))
             self.send_response(200)
+            self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from overnight.errors import SpecError, UnavailableError, shorten
 from overnight.ingest.formats import choose_formats
-from overnight.ingest.map.documents import Cursor, ReadItem, SingleSource
+from overnight.ingest.map.documents import Cursor, Documents, ReadItem, SingleSource
 from overnight.ingest.map.field_map import SourceMap, compile_field_map
 from overnight.ingest.map.join import JoinedSources
 from overnight.ingest.map.row_index import RowIndex
@@ -333,7 +333,7 @@ class _Load:
 
     def _read_items(
         self, stack: ExitStack, rows: Sequence[RowReader], splicer: Splicer, start: Cursor | None
-    ) -> Iterator[ReadItem]:
+    ) -> Iterator[ReadItem | Documents]:
         if len(self._sources) == 1:
             ids = stack.enter_context(RowIndex((), self._options.spool_dir)) if self._notes_ids else None
             return SingleSource(self._sources[0], self._reader, rows[0], splicer, ids).items(start)
@@ -403,13 +403,13 @@ def _find_schema(options: LoadOptions, maps: Sequence[SourceMap]) -> OutputSchem
     return OutputSchema.parse(options.output_schema)
 
 
-def _peek(items: Iterator[ReadItem]) -> tuple[Sequence[JsonBytes] | None, Iterator[ReadItem]]:
+def _peek(items: Iterator[ReadItem | Documents]) -> tuple[Sequence[JsonBytes] | None, Iterator[ReadItem | Documents]]:
     """Return the first document, in pieces of JSON, if it comes soon, and all the items again."""
-    before: list[ReadItem] = []
+    before: list[ReadItem | Documents] = []
     for item in items:
         before.append(item)
-        if item.document is not None:
-            return item.document.parts, chain(before, items)
+        if isinstance(item, Documents):
+            return item.parts(0), chain(before, items)
         if len(before) >= _MAX_PEEKED:
             break
     return None, chain(before, items)

@@ -4,6 +4,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Iterable, Iterator
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,37 @@ def test_every_line_becomes_a_document(opensearch: FakeOpenSearch, target: OpenS
     assert (report.bytes, report.sources[0].lines) == (path.stat().st_size, 50)
     assert len(opensearch.bulks) > 2
     assert opensearch.most_running <= 3
+
+
+def test_the_memory_of_a_body_is_used_again(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def make(descriptor: int, size: int) -> mmap:
+        made.append(size)
+        return mmap(descriptor, size)
+
+    monkeypatch.setattr("overnight.ingest.write.delivery.mmap", make)
+    rows = [{"id": f"d{n}", "t": "x" * (2_000 if n == 70 else n % 90)} for n in range(200)]
+    options = LoadOptions(bulk_bytes=1_000, max_in_flight=2)
+    load(request(write(tmp_path / "a.jsonl", rows)), target=target, options=options)
+    assert opensearch.documents == {row["id"]: {"text": row["t"]} for row in rows}
+    assert len(opensearch.bulks) > 15
+    # Two on their way, one that is filled, and the document that is larger than a body.
+    assert len(made) <= 4
+    assert sum(size > 1_000 for size in made) == 1
+
+
+@pytest.mark.parametrize("ids", [range(1, 40), [1, 2, 3, 2, 1, 3, 3, 4] * 5])
+def test_of_the_same_id_the_later_line_wins_where_that_is_asked_for_wherever_a_body_ends(
+    ids: Iterable[int], opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    rows = [{"id": key, "t": number} for number, key in enumerate(ids)]
+    options = LoadOptions(duplicates="overwrite", bulk_bytes=1_000, max_in_flight=3)
+    report = load(request(write(tmp_path / "a.jsonl", rows)), target=target, options=options)
+    assert opensearch.documents == {str(row["id"]): {"text": row["t"]} for row in rows}
+    assert report.indexed == len(rows)
 
 
 def test_an_id_of_512_bytes_is_taken_and_one_of_513_is_not(

@@ -40,7 +40,9 @@ class LineDecoder:
         root = _Node()
         typed = [path.segments for path in self._paths if path.segments and isinstance(path.segments[0], str)]
         typed = [segments for segments in typed if root.add(segments)]
-        self._decoder = msgspec.json.Decoder(root.to_type())
+        kind = root.to_type()
+        self._decoder = msgspec.json.Decoder(kind)
+        self._blank = kind() if root.children else None
         self._getters = [root.getter(path.segments) if path.segments in typed else None for path in self._paths]
 
     def decode(self, line: bytes) -> list[JsonBytes | None]:
@@ -76,6 +78,23 @@ class LineDecoder:
             values.append(None if value is _ABSENT else value)
         return values
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all paths are read in one pass, so that :meth:`decode_all` can be used."""
+        return None not in self._getters
+
+    def decode_all(self, lines: Sequence[bytes], odd: set[int]) -> list[list[JsonBytes]]:
+        """
+        Return one column of values per path, with an empty value where a line has none.
+
+        :param odd: Is given the numbers of the lines that are not plain; :meth:`decode` reads them, or says what is
+            wrong with them. What the columns have for them is nothing.
+        """
+        if not all(map(bytes.isascii, lines)):
+            odd.update(number for number, line in enumerate(lines) if not _is_text(line))
+        found = _map_all(self._decoder.decode, lines, self._blank, odd)
+        return [_map_all(getter, found, _ABSENT, odd) for getter in self._getters if getter is not None]
+
     def _decode_each(self, line: bytes) -> list[JsonBytes | None]:
         """Read a line in which something on the way to a value is of another type than the paths expect."""
         try:
@@ -97,6 +116,30 @@ class LineDecoder:
 
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _is_text(line: bytes) -> bool:
+    if line.isascii():
+        return True
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _map_all(work: Getter, values: Sequence[Any], default: Any, odd: set[int]) -> list[Any]:
+    """Return what a piece of work makes of each value, and a default where it fails; these are noted."""
+    done: list[Any] = []
+    while True:
+        try:
+            # What was made before an error stays in the list.
+            done.extend(map(work, values[len(done) :] if done else values))
+        except (msgspec.MsgspecError, RecursionError, AttributeError, IndexError, TypeError):
+            odd.add(len(done))
+            done.append(default)
+        else:
+            return done
 
 
 class _Item(Enum):

@@ -9,18 +9,34 @@ file — a source is copied to a temporary file once; the driver is chosen so th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from typing import BinaryIO, Final
 
-from overnight.ingest.map.documents import Cursor, Document, DocumentPlace, ReadItem, build_dead_letter
+from overnight.ingest.map.documents import (
+    DUPLICATE,
+    Cursor,
+    Documents,
+    Places,
+    ReadItem,
+    build_dead_letter,
+    cut,
+    decode_keys,
+    splice_rows,
+)
 from overnight.ingest.map.field_map import SourceMap
+from overnight.ingest.map.row_block import BlockReader, RowBlock, spread
 from overnight.ingest.map.row_index import Place, RowIndex
 from overnight.ingest.map.rows import Reason, Row, RowReader, Splicer
-from overnight.ingest.read.lines import Line, Position, bare
+from overnight.ingest.read.lines import Line, LineBlock, Position
 from overnight.ingest.read.sources import Source, SourceReader
+from overnight.json_text import JsonBytes
 from overnight.rejection import Rejection
 
 _UNKNOWN_SIZE = 1 << 62
+_GAP_BYTES: Final = 16 << 10
+"""What is read in vain between two rows sooner than with one more call."""
+_SPAN_BYTES: Final = 1 << 20
 
 
 def choose_driver(sources: Sequence[Source], maps: Sequence[SourceMap]) -> int:
@@ -61,14 +77,15 @@ class JoinedSources:
         self._needed = [source.index for source in sources if maps[source.index].has_values]
         self._reader = reader
         self._rows = rows
+        self._blocks = [BlockReader(one) for one in rows]
         self._splicer = splicer
         self._index = index
         self._keep_unmatched = keep_unmatched
         self._files: dict[int, list[tuple[BinaryIO, int]]] = {}
 
-    def items(self, start: Cursor | None) -> Iterator[ReadItem]:
+    def items(self, start: Cursor | None) -> Iterator[ReadItem | Documents]:
         """
-        Yield one item per line, and one per id that the driver lacks.
+        Yield what the lines come to, and the ids that the driver lacks.
 
         :param start: Where the driver goes on; what comes before is read again for the ids, and yields nothing.
         """
@@ -95,47 +112,98 @@ class JoinedSources:
                 files.append((open(file.local_path, "rb"), 0))  # noqa: PTH123, SIM115
             elif spool is not None:
                 files.append((spool, spool.tell() - file.start.offset))
-            for line in self._reader.lines(file, tee=spool):
-                item = ReadItem(None, source.index, line.end - line.offset)
-                row = self._rows[source.index].read(line)
-                self._rows[source.index].count(row, number)
-                item.is_blank = row.is_blank
-                if row.is_blank:
-                    pass
-                elif row.key is None:
-                    rejection = row.rejection or Rejection(Reason.MISSING_ID, "the line has no id")
-                    item.dead_letter = build_dead_letter("rejected", rejection, source.index, file.name, line, row)
-                elif not self._index.add(source.index, row.key, Place(number, line.number, line.offset, line.end)):
-                    item.dead_letter = build_dead_letter("rejected", _DUPLICATE, source.index, file.name, line, row)
-                yield item
+            for lines in self._reader.blocks(file, tee=spool):
+                rows = self._blocks[source.index].read(lines, number)
+                yield from self._note(source.index, number, file.name, rows)
         if spool is not None:
             spool.flush()
 
-    def _drive(self, start: Cursor) -> Iterator[ReadItem]:
+    def _note(self, source: int, file: int, uri: str, rows: RowBlock) -> Iterator[ReadItem]:
+        lines = rows.lines
+        keys: list[bytes] = []
+        places: list[Place] = []
+        for key, number, offset, end in zip(rows.keys, lines.numbers, lines.offsets, lines.ends, strict=True):
+            if key is not None:
+                keys.append(key)
+                places.append(Place(file, number, offset, end))
+        repeated = {places[number].offset for number in self._index.add_all(source, keys, places)}
+        apart = [n for n, key in enumerate(rows.keys) if key is None or lines.offsets[n] in repeated]
+        for first, end in cut(len(lines), 0, apart):
+            size = lines.ends[end - 1] - lines.offsets[first]
+            item = ReadItem(None, source, size, lines=end - first)
+            if rows.keys[first] is None:
+                row = rows.row(first)
+                item.is_blank = row.is_blank
+                if not row.is_blank:
+                    rejection = row.rejection or _NO_ID
+                    line = lines.line(first)
+                    item.dead_letter = build_dead_letter("rejected", rejection, source, uri, line, row)
+            elif lines.offsets[first] in repeated:
+                line, row = lines.line(first), rows.row(first)
+                item.dead_letter = build_dead_letter("rejected", DUPLICATE, source, uri, line, row)
+            yield item
+
+    def _drive(self, start: Cursor) -> Iterator[ReadItem | Documents]:
         for number, file in enumerate(self._sources[self._driver].files):
             done = start.position.offset if number == start.file else 0
-            for line in self._reader.lines(file):
-                row = self._rows[self._driver].read(line)
-                self._rows[self._driver].count(row, number)
-                if number < start.file or line.end <= done:
-                    if row.key is not None:
-                        self._index.see(row.key)
-                    continue
-                item = ReadItem(Cursor(number, Position(line.end, line.number)), self._driver, line.end - line.offset)
-                item.is_blank = row.is_blank
-                if row.is_blank:
-                    yield item
-                elif row.key is None:
-                    rejection = row.rejection or Rejection(Reason.MISSING_ID, "the line has no id")
-                    item.dead_letter = build_dead_letter("rejected", rejection, self._driver, file.name, line, row)
-                    yield item
-                elif not self._index.see(row.key):
-                    item.dead_letter = build_dead_letter("rejected", _DUPLICATE, self._driver, file.name, line, row)
-                    yield item
-                else:
-                    yield self._join(item, row.key, row, line, file.name)
+            for lines in self._reader.blocks(file):
+                rows = self._blocks[self._driver].read(lines, number)
+                first = len(lines) if number < start.file else bisect_right(lines.ends, done)
+                repeated = {index for index in self._index.see_all(rows.keys) if index >= first}
+                if first < len(lines):
+                    yield from self._join_block(number, file.name, rows, first, repeated)
 
-    def _join(self, item: ReadItem, key: bytes, row: Row | None, line: Line | None, uri: str) -> ReadItem:
+    def _join_block(
+        self, file: int, uri: str, rows: RowBlock, start: int, repeated: set[int]
+    ) -> Iterator[ReadItem | Documents]:
+        """Bring the rows of a block's ids together, and those that are not all good each on its own."""
+        lines = rows.lines
+        apart = repeated | rows.refused.keys()
+        joined: list[RowBlock | None] = [None] * len(self._sources)
+        joined[self._driver] = rows
+        asked = [number for number in range(start, len(lines)) if number not in apart]
+        for source in self._others:
+            found = self._index.find_all(source.index, [key for n in asked if (key := rows.keys[n]) is not None])
+            if source.index not in self._needed:
+                # It adds nothing but its rejections.
+                apart.update(number for number in asked if rows.keys[number] in found)
+                continue
+            joined[source.index] = partner = self._find_partners(source.index, rows, asked, found)
+            apart.update(number for number in asked if number in partner.refused)
+        for first, end in cut(len(lines), start, apart):
+            if first not in apart:
+                part = slice(first, end)
+                keys = decode_keys(rows.keys[part])
+                places = Places(
+                    self._driver, uri, lines.numbers[part], lines.offsets[part], keys, _find_routings(joined, part)
+                )
+                pieces = splice_rows(self._splicer, joined, part)
+                yield Documents(places, rows.ids[part], pieces, lines.ends[part], file)  # type: ignore[arg-type]
+                continue
+            line, row = lines.line(first), rows.row(first)
+            item = ReadItem(Cursor(file, Position(line.end, line.number)), self._driver, line.end - line.offset)
+            item.is_blank = row.is_blank
+            if row.is_blank:
+                yield item
+            elif row.key is None or first in repeated:
+                rejection = DUPLICATE if row.key is not None else row.rejection or _NO_ID
+                item.dead_letter = build_dead_letter("rejected", rejection, self._driver, uri, line, row)
+                yield item
+            else:
+                yield self._join(item, row.key, row, line, uri)
+
+    def _find_partners(
+        self, source: int, rows: RowBlock, asked: Sequence[int], found: Mapping[bytes, Place]
+    ) -> RowBlock:
+        """Return the rows of a source with the ids of a block, each in the place of its partner's."""
+        numbers = [number for number in asked if rows.keys[number] in found]
+        places = [found[key] for number in numbers if (key := rows.keys[number]) is not None]
+        read = self._blocks[source].read(self._fetch_all(source, places))
+        partner = spread(read, numbers, len(rows.keys))
+        partner.refused.update((number, Row()) for number in asked if rows.keys[number] not in found)
+        return partner
+
+    def _join(self, item: ReadItem, key: bytes, row: Row | None, line: Line | None, uri: str) -> ReadItem | Documents:
         """Bring the rows of one id together."""
         rows: list[Row | None] = [None] * len(self._sources)
         found: list[tuple[int, str, Line, Row]] = []
@@ -143,9 +211,9 @@ class JoinedSources:
             rows[self._driver] = row
             found.append((self._driver, uri, line, row))
         for source in self._others:
-            at = self._index.find(source.index, key)
+            at = self._index.find_all(source.index, (key,)).get(key)
             if at is not None:
-                other = self._fetch(source.index, at)
+                other = self._fetch_all(source.index, (at,)).line(0)
                 rows[source.index] = partner = self._rows[source.index].read(other)
                 found.append((source.index, source.files[at.file].name, other, partner))
         for index, where, read, one in found:
@@ -163,14 +231,47 @@ class JoinedSources:
         # As of a field that several sources have, the last source's counts.
         routings = [part.routing for part in rows if part is not None and part.routing is not None]
         routing = routings[-1] if routings else None
-        place = DocumentPlace(first, where, read.number, read.offset, key.decode(), routing)
-        item.document = Document(one.id or b"", rows, self._splicer.splice(rows), place)
-        return item
+        places = Places(first, where, (read.number,), (read.offset,), (key.decode(),), (routing,))
+        ends = (line.end,) if line is not None else ()
+        pieces: list[bytes | list[JsonBytes]] = [[b"".join(self._splicer.splice(rows))]]
+        return Documents(places, (one.id or b"",), pieces, ends, item.cursor.file if item.cursor is not None else 0)
 
-    def _fetch(self, source: int, place: Place) -> Line:
-        file, base = self._files[source][place.file]
-        data = os.pread(file.fileno(), place.end - place.offset, base + place.offset)
-        return Line(place.line, place.offset, place.end, bare(data.removesuffix(b"\n"), place.offset))
+    def _fetch_all(self, source: int, places: Sequence[Place]) -> LineBlock:
+        """Read rows of a source; those that lie side by side at once."""
+        raws = [b""] * len(places)
+        order = sorted(range(len(places)), key=places.__getitem__)
+        first = 0
+        while first < len(order):
+            start = places[order[first]]
+            last, end = first, start.end
+            while last + 1 < len(order):
+                after = places[order[last + 1]]
+                if (
+                    after.file != start.file
+                    or after.offset - end > _GAP_BYTES
+                    or after.end - start.offset > _SPAN_BYTES
+                ):
+                    break
+                last, end = last + 1, after.end
+            file, base = self._files[source][start.file]
+            span = os.pread(file.fileno(), end - start.offset, base + start.offset)
+            for number in order[first : last + 1]:
+                place = places[number]
+                raws[number] = span[place.offset - start.offset : place.end - start.offset]
+            first = last + 1
+        return LineBlock(
+            [place.line for place in places], [place.offset for place in places], [place.end for place in places], raws
+        )
 
 
-_DUPLICATE = Rejection(Reason.DUPLICATE_ID, "an earlier line of this source has the same id")
+def _find_routings(blocks: Sequence[RowBlock | None], part: slice) -> list[str | None] | None:
+    """Return the routing values of some rows; as of a field that several sources have, the last source's counts."""
+    found: list[str | None] | None = None
+    for block in blocks:
+        if block is not None and block.routings is not None:
+            own = block.routings[part]
+            found = own if found is None else [b if b is not None else a for a, b in zip(found, own, strict=True)]
+    return found
+
+
+_NO_ID = Rejection(Reason.MISSING_ID, "the line has no id")

@@ -1,19 +1,29 @@
-"""Ids on disk: which were seen, and where the rows of a join's other sources are. Any number, the same memory."""
+"""
+Ids, exactly: which were seen, and where the rows of a join's other sources are. Any number, the same memory.
+
+The first ids are kept in memory; when these are too many they go into a database on disk, and so do all later ones.
+Ids come in blocks, each of which is one statement.
+"""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO, Final, NamedTuple, Self
 
 from overnight.storage_errors import StorageError
 
 _CACHE_KIB = 4 << 10
 _PAGE = 1_000
+_MEMORY_BYTES: Final = 8 << 20
+_KEY_BYTES: Final = 100
+"""What an id in memory takes beside its own bytes, about."""
+_LOOKED_UP: Final = 256
 
 
 class Place(NamedTuple):
@@ -39,7 +49,7 @@ class RowIndex:
         # Nothing here outlives the process, so there is nothing to protect against a crash.
         for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", f"cache_size=-{_CACHE_KIB}"):
             self._database.execute(f"PRAGMA {pragma}")
-        self._database.execute("CREATE TABLE seen (id BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._database.execute("CREATE TABLE seen (id BLOB PRIMARY KEY, number INT) WITHOUT ROWID")
         for source in sources:
             self._database.execute(
                 f"CREATE TABLE rows_{source:d}"
@@ -47,7 +57,12 @@ class RowIndex:
             )
         self._database.execute("BEGIN")
         self._execute = self._database.execute
+        self._execute_all = self._database.executemany
         self._spools: list[BinaryIO] = []
+        self._recent: set[bytes] | None = set()
+        """The ids seen, as long as they are few; ``None`` when they are in the database."""
+        self._room = _MEMORY_BYTES
+        self._number = 0
 
     def spool(self) -> BinaryIO:
         """Return a new temporary file, that goes with the index."""
@@ -58,24 +73,82 @@ class RowIndex:
 
     def see(self, key: bytes) -> bool:
         """Note an id; ``False`` when it was noted before."""
-        return self._execute("INSERT INTO seen VALUES (?) ON CONFLICT DO NOTHING", (key,)).rowcount == 1
+        return not self.see_all((key,))
 
-    def add(self, source: int, key: bytes, place: Place) -> bool:
-        """Note where a source's row is; ``False``, and nothing changed, when the source has the id already."""
+    def see_all(self, keys: Sequence[bytes | None]) -> list[int]:
+        """Note ids, and return the numbers of those that were noted before; ``None`` is no id."""
+        if self._recent is None:
+            return self._insert(keys)
+        new = set(keys)
+        new.discard(None)
+        if len(new) == len(keys) and self._recent.isdisjoint(new):
+            repeated: list[int] = []
+        else:
+            repeated = []
+            found: set[bytes] = set()
+            for number, key in enumerate(keys):
+                if key is None:
+                    continue
+                if key in found or key in self._recent:
+                    repeated.append(number)
+                found.add(key)
+        before = len(self._recent)
+        self._recent |= new  # type: ignore[arg-type] # None was taken out
+        if len(self._recent) > before:
+            self._room -= sum(map(len, new)) + _KEY_BYTES * (len(self._recent) - before)  # type: ignore[arg-type]
+        if self._room < 0:
+            self._spill()
+        return repeated
+
+    def _spill(self) -> None:
+        """Put the ids that are in memory into the database; in their order, which is the cheapest."""
+        if self._recent is None:
+            return
+        recent, self._recent = self._recent, None
+        self._insert(sorted(recent))
+
+    def _insert(self, keys: Sequence[bytes | None]) -> list[int]:
+        first = self._number
+        self._number += len(keys)
+        noted = [(key, first + number) for number, key in enumerate(keys) if key is not None]
+        insert = "INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING"
+        if self._execute_all(insert, noted).rowcount == len(noted):
+            return []
+        find = "SELECT number FROM seen WHERE id = ?"
+        return [number - first for key, number in noted if self._execute(find, (key,)).fetchone()[0] != number]
+
+    def add_all(self, source: int, keys: Sequence[bytes], places: Sequence[Place]) -> list[int]:
+        """Note where rows of a source are, and return the numbers of those whose id the source has already."""
         insert = f"INSERT INTO rows_{source:d} VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"  # noqa: S608
-        return self._execute(insert, (key, *place)).rowcount == 1
+        rows = [(key, *place) for key, place in zip(keys, places, strict=True)]
+        if self._execute_all(insert, rows).rowcount == len(rows):
+            return []
+        return [
+            number
+            for number, (key, place) in enumerate(zip(keys, places, strict=True))
+            if self.find_all(source, (key,))[key] != place
+        ]
 
-    def find(self, source: int, key: bytes) -> Place | None:
-        """Return where a source's row with this id is."""
-        query = f"SELECT file, line, start, stop FROM rows_{source:d} WHERE id = ?"  # noqa: S608
-        found = self._execute(query, (key,)).fetchone()
-        return Place(*found) if found is not None else None
+    def find_all(self, source: int, keys: Sequence[bytes]) -> dict[bytes, Place]:
+        """Return where the rows of these ids are that a source has."""
+        query = (
+            f"SELECT id, file, line, start, stop FROM rows_{source:d} "  # noqa: S608
+            f"WHERE id IN ({','.join(repeat('?', _LOOKED_UP))})"
+        )
+        found: dict[bytes, Place] = {}
+        for first in range(0, len(keys), _LOOKED_UP):
+            part: Iterable[bytes | None] = keys[first : first + _LOOKED_UP]
+            if len(keys) - first < _LOOKED_UP:
+                part = (*part, *repeat(None, _LOOKED_UP - (len(keys) - first)))
+            found.update((key, Place(*place)) for key, *place in self._execute(query, tuple(part)))
+        return found
 
     def unseen(self, source: int) -> Iterator[tuple[bytes, Place]]:
         """Yield a source's rows whose id was not seen; ids may be noted meanwhile."""
+        self._spill()
         query = (
             f"SELECT id, file, line, start, stop FROM rows_{source:d} "  # noqa: S608
-            f"WHERE id > ? AND id NOT IN seen ORDER BY id LIMIT {_PAGE:d}"
+            f"WHERE id > ? AND id NOT IN (SELECT id FROM seen) ORDER BY id LIMIT {_PAGE:d}"
         )
         last = b""
         while page := self._execute(query, (last,)).fetchall():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,7 +13,7 @@ from overnight.ingest.map.decoder import MalformedLineError
 from overnight.ingest.map.field_map import SourceMap
 from overnight.ingest.map.text_decoder import Check, InvalidOutputError, make_decoder
 from overnight.ingest.read.lines import Line
-from overnight.jobs.result_format import ExplainsAnswers, ResultFormat, to_rejection
+from overnight.jobs.result_format import ExplainsAnswers, ResultFormat, ResultLine, to_rejection
 from overnight.json_text import JsonBytes
 from overnight.jsonpath import decode_text
 from overnight.rejection import Rejection
@@ -88,9 +89,9 @@ class RowReader:
         check: Check | None = None,
     ) -> None:
         self._fields = tuple(source_map.fields.items())
-        self._has_id = source_map.id is not None
-        self._routing = source_map.routing
-        self._omit_missing = omit_missing
+        self.has_id = source_map.id is not None
+        self.routing = source_map.routing
+        self.omits_missing = omit_missing
         self._format = result_format
         paths = [path for _, path in self._fields]
         if source_map.routing is not None:
@@ -99,25 +100,39 @@ class RowReader:
             paths.append(source_map.id)
         # What a source without answers lacks is for the map to say.
         self._reads_answers = any(path.to_text is not None for path in paths)
-        self._decoder = make_decoder(paths, check)
+        self.width = len(paths)
+        self.decoder = make_decoder(paths, check)
+        """Reads the values of the fields, of the routing and of the id, in this order."""
         self._unreadable = 0
         self._file = -1
 
-    def count(self, row: Row, file: int) -> None:
+    @property
+    def reads_results(self) -> bool:
+        """Whether the source is a batch's result."""
+        return self._format is not None
+
+    def read_result(self, data: bytes) -> ResultLine | None:
+        """Return what the result format makes of a line; ``None`` for one that is no result."""
+        return self._format.read(data) if self._format is not None else None
+
+    def count_all(self, results: Sequence[bool], blanks: Sequence[bool], file: int) -> None:
         """
-        Count a line's row among those of the source; a line that is read again is not counted again.
+        Count lines among those of the source; a line that is read again is not counted again.
 
         A line that cannot be read in the middle of good ones is the service's own; at a file's end the file was cut.
 
+        :param results: Which are results.
+        :param blanks: Which are blank.
         :param file: The number of the file in the source.
         """
         if file != self._file:
             self._file, self._unreadable = file, 0
-        if row.is_result:
-            self.results += self._unreadable + 1
-            self._unreadable = 0
-        elif not row.is_blank:
-            self._unreadable += 1
+        for is_result, is_blank in zip(results, blanks, strict=True):
+            if is_result:
+                self.results += self._unreadable + 1
+                self._unreadable = 0
+            elif not is_blank:
+                self._unreadable += 1
 
     def read(self, line: Line) -> Row:
         """Return the row of a line; whatever is wrong with the line is in ``row.rejection``."""
@@ -133,7 +148,7 @@ class RowReader:
             row.rejection = result.rejection
             row.is_result = result.id is not None
         try:
-            values = self._decoder.decode(data)
+            values = self.decoder.decode(data)
         except MalformedLineError as error:
             if not data.strip():
                 return Row(is_blank=True)
@@ -141,19 +156,33 @@ class RowReader:
         except InvalidOutputError as error:
             values = error.values
             row.rejection = row.rejection or self._explain(data) or Rejection(Reason.INVALID_OUTPUT, str(error))
-        if self._has_id:
+        if self.has_id:
             self._take_id(row, values.pop())
         absent = []
-        if self._routing is not None:
+        if self.routing is not None:
             routing = values.pop()
-            if routing is None and not self._omit_missing:
-                absent.append(self._routing.text)
+            if routing is None and not self.omits_missing:
+                absent.append(self.routing.text)
             elif routing is not None:
-                _take_routing(row, routing)
+                row.routing, fault = self.read_routing(routing)
+                row.rejection = row.rejection or fault
         row.values = values
         if row.rejection is None and (absent or None in values):
             self._check_values(row, values, absent, data)
         return row
+
+    @staticmethod
+    def read_routing(value: JsonBytes) -> tuple[str | None, Rejection | None]:
+        """Return a routing value, or what is wrong with it; ``null`` and ``""`` are none, as for OpenSearch."""
+        raw = bytes(value)
+        if raw[:1] == b'"':
+            return decode_text(raw) or None, None
+        if raw.lstrip(b"-").isdigit():
+            return raw.decode(), None
+        if raw == b"null":
+            return None, None
+        text = f"the routing must be a string or an integer, not {_excerpt(raw)}"
+        return None, Rejection(Reason.INVALID_ROUTING, text)
 
     def _explain(self, data: bytes) -> Rejection | None:
         return self._format.explain(data) if isinstance(self._format, ExplainsAnswers) else None
@@ -184,7 +213,7 @@ class RowReader:
             )
 
     def _check_values(self, row: Row, values: list[JsonBytes | None], absent: list[str], data: bytes) -> None:
-        if self._omit_missing and any(value is not None for value in values):
+        if self.omits_missing and any(value is not None for value in values):
             return
         absent = [path.text for (_, path), value in zip(self._fields, values, strict=True) if value is None] + absent
         reason = f"the line has no value at {', '.join(absent)}"
@@ -197,19 +226,6 @@ class RowReader:
         else:
             # A line of some service's that nobody named: what it says explains what it lacks.
             row.rejection = Rejection(error.code, f"{reason}; its error: {error.reason}")
-
-
-def _take_routing(row: Row, value: JsonBytes) -> None:
-    """Note a routing value; ``null`` and ``""`` are none, as for OpenSearch."""
-    raw = bytes(value)
-    if raw[:1] == b'"':
-        row.routing = decode_text(raw) or None
-    elif raw.lstrip(b"-").isdigit():
-        row.routing = raw.decode()
-    elif raw != b"null":
-        row.rejection = row.rejection or Rejection(
-            Reason.INVALID_ROUTING, f"the routing must be a string or an integer, not {_excerpt(raw)}"
-        )
 
 
 _ERROR_NAMES = ("error", "errorMessage", "error_message", "errors")
@@ -288,6 +304,24 @@ class Splicer:
                 opening = b","
         parts.append(b"}" if parts else b"{}")
         return parts
+
+    def join_columns(self, columns: Sequence[Sequence[Sequence[JsonBytes | None]]]) -> list[bytes | list[JsonBytes]]:
+        """
+        Return documents in columns: what each is made of, in order; bytes alone are the same in all of them.
+
+        :param columns: By source and field; without a ``None``.
+        """
+        pieces: list[bytes | list[JsonBytes]] = []
+        opening = b"{"
+        for name, slots in self._slots.items():
+            found: list[JsonBytes] | None = None
+            for source, position in slots:
+                values: list[JsonBytes] = columns[source][position]  # type: ignore[assignment]
+                found = values if found is None else list(map(_merge, found, values))
+            pieces += [opening + self._names[name], found or []]
+            opening = b","
+        pieces.append(b"}")
+        return pieces
 
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -13,7 +13,7 @@ from overnight.compression import DamagedStreamError, recognise, uncompress
 from overnight.errors import OvernightError, SpecError
 from overnight.file_formats import PARQUET, copy_to_disk, read_json_lines, recognise_table
 from overnight.ingest.read.byte_range import ByteRange, UnevenRangeError, first_byte, split_range, within
-from overnight.ingest.read.lines import START, Line, Position, skip, split_lines
+from overnight.ingest.read.lines import START, Line, LineBlock, Position, skip, split_blocks
 from overnight.storage import Storage, StoredFile, get_scheme, is_pattern, redact
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ Opener: TypeAlias = Callable[[str, int], Iterator[bytes]]
 Look: TypeAlias = Callable[[str], tuple[int | None, str]]
 """Returns the size and the identity of what a URI stands for, as far as its server tells."""
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 256 << 10
 REMOTE_CHUNK_BYTES = 8 << 20
 HEAD_BYTES = 1 << 10
 
@@ -158,7 +158,13 @@ class SourceReader:
             raise SpecError(f"source[{index}]: {what}. {listing.remark}".rstrip())
         return [self._file(file) for file in listing.files]
 
-    def lines(self, file: SourceFile, start: Position = START, *, tee: BinaryIO | None = None) -> Iterator[Line]:
+    def lines(self, file: SourceFile, start: Position = START) -> Iterator[Line]:
+        """Yield the lines of a file one by one; see :meth:`blocks`."""
+        for block in self.blocks(file, start):
+            for index in range(len(block)):
+                yield block.line(index)
+
+    def blocks(self, file: SourceFile, start: Position = START, *, tee: BinaryIO | None = None) -> Generator[LineBlock]:
         """
         Yield the lines of a file, or of its part, uncompressed, from a position on.
 
@@ -171,7 +177,7 @@ class SourceReader:
         with closing(self._chunks(file, start.offset)) as chunks:
             stream = chunks if tee is None else _copy(chunks, tee)
             try:
-                yield from split_lines(stream, self.max_line_bytes, start)
+                yield from split_blocks(stream, self.max_line_bytes, start)
             except DamagedStreamError as error:
                 raise SourceError(f"{error}. Fetch or write it again.") from error
             except UnevenRangeError as error:

@@ -96,7 +96,7 @@ class BulkSender:
             numbers = waiting.pop()
             content = body if len(numbers) == len(ends) else _select(body, ends, numbers)
             try:
-                items = self._send_once(content)
+                items = self._send_once(content, ids if content is body else [ids[number] for number in numbers])
             except TransientError as error:
                 self._throttle.push_back()
                 attempted.update(numbers)
@@ -116,6 +116,10 @@ class BulkSender:
                 outcome.rejected[numbers[0]] = Rejection(error.code or f"status_{error.status}", str(error))
                 continue
             is_answered = True
+            if items is None:
+                backoff.reset()
+                self._throttle.relax()
+                continue
             matched = _match(items, numbers, ids)
             again, busy = self._sort(matched.found, attempted, outcome)
             attempted.update(numbers)
@@ -138,17 +142,37 @@ class BulkSender:
                 self._throttle.relax()
         return outcome
 
-    def _send_once(self, content: Body) -> list[_Item]:
+    def _send_once(self, content: Body, ids: Sequence[str]) -> list[_Item] | None:
+        """Send documents, and return what is said of them; ``None``: each was indexed."""
         answer = self._target.bulk(quote_index_name(self._name), content, self._params)
         items = answer.get("items") if isinstance(answer, dict) else None
         if not isinstance(items, list):
             raise UnavailableError("OpenSearch's answer to _bulk has no items; something between cuts it.")
+        if self._are_all_indexed(items, ids):
+            self.has_written = True
+            return None
         read = [_read_item(item) for item in items]
         known = [item for item in read if item is not None]
         if len(known) < len(read):
             # Neither taken nor refused: to count it as either would be a guess.
             raise UnavailableError("The answer to _bulk is not OpenSearch's: an item has no status. Check the address.")
         return known
+
+    def _are_all_indexed(self, items: list[Any], ids: Sequence[str]) -> bool:
+        """Whether an answer says of each document, in the order that they were sent in, that it is in the index."""
+        try:
+            found = [answer for item in items for answer in item.values()]
+            return (
+                len(items) == len(ids)
+                and [answer["_id"] for answer in found] == ids
+                and {type(answer["status"]) for answer in found} == {int}
+                and {answer["status"] for answer in found} <= _OK
+                # A dropped document is one, too.
+                and "noop" not in {answer.get("result") for answer in found}
+                and not (self._can_differ and {answer.get("_index") for answer in found} != {self._index.name})
+            )
+        except (AttributeError, KeyError, TypeError):
+            return False
 
     def _sort(
         self, found: dict[int, _Item], attempted: set[int], outcome: BodyOutcome

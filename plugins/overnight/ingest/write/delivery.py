@@ -11,24 +11,22 @@ from __future__ import annotations
 import random
 import threading
 import time
+from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from mmap import mmap
 
-import msgspec
-
-from overnight.ingest.map.documents import Cursor, Document, DocumentPlace, ReadItem
+from overnight.ingest.map.documents import Cursor, DocumentPlace, Documents, Places, ReadItem
 from overnight.ingest.report.dead_letters import DeadLetter, DeadLetterFile, Outcome, excerpt
 from overnight.ingest.report.load_report import Progress
 from overnight.ingest.request import LoadOptions
 from overnight.ingest.write.checkpoint import Checkpoint, CheckpointFile
+from overnight.ingest.write.framing import Framed, frame
 from overnight.ingest.write.preflight import Preflight
 from overnight.ingest.write.sink import BodyOutcome, BodyWriter, Throttle
 from overnight.rejection import Rejection
-
-_encode = msgspec.json.Encoder().encode
 
 _MAX_DEAD_LETTERS = 1_000
 # What is noted of each line (its place, its part of the answer) is many times as large as a small line, and waits for
@@ -50,23 +48,48 @@ class DeliveryBatch:
     blank: Counter[int] = field(default_factory=Counter)
     lacking: Counter[int] = field(default_factory=Counter)
     dead_letters: list[DeadLetter] = field(default_factory=list)
-    places: list[DocumentPlace] = field(default_factory=list)
+    places: list[Places] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     body: mmap | None = None
     size: int = 0
     sent: Future[SentBatch] | None = None
 
     def read(self, item: ReadItem) -> None:
-        """Note a line."""
-        self.items += 1
+        """Note lines that give no document."""
+        self.items += item.lines
         self.cursor = item.cursor
         if item.source is not None:
-            self.lines[item.source] += 1
+            self.lines[item.source] += item.lines
             self.line_bytes[item.source] += item.bytes
             self.blank[item.source] += item.is_blank
         if item.dead_letter is not None:
             self.dead_letters.append(item.dead_letter)
             self.lacking.update(item.lacking)
+
+    def add(self, documents: Documents, start: int, end: int, framed: Framed) -> None:
+        """Add some of the documents; there is room for them in the body."""
+        assert self.body is not None  # noqa: S101
+        begin = framed.ends[start - 1] if start else 0
+        self.body.write(memoryview(framed.content)[begin : framed.ends[end - 1]])
+        shift = self.size - begin
+        self.ends += [place + shift for place in framed.ends[start:end]]
+        self.size = self.ends[-1]
+        self.places.append(documents.places.part(start, end))
+        self.ids += documents.places.ids[start:end]
+        self.items += end - start
+        self.cursor = documents.cursor(end)
+        if documents.ends:
+            self.lines[documents.places.source] += end - start
+            self.line_bytes[documents.places.source] += documents.line_bytes(start, end)
+
+    def place(self, number: int) -> DocumentPlace:
+        """Return the place of one of the documents."""
+        for places in self.places:
+            if number < len(places.ids):
+                return places.get(number)
+            number -= len(places.ids)
+        raise IndexError(number)
 
     @property
     def is_over(self) -> bool:
@@ -135,9 +158,9 @@ class Delivery:
         self._pool = ThreadPoolExecutor(options.max_in_flight, thread_name_prefix="overnight-bulk")
         self._batch = DeliveryBatch()
         self._open: deque[DeliveryBatch] = deque()
+        self._free: list[mmap] = []
         self._pending_ids: set[str] | None = set() if ordered else None
         self._frame = writer.frame
-        self._overhead = sum(map(len, (self._frame.head, self._frame.middle, self._frame.tail)))
         self._random = random.Random(0)  # noqa: S311 - which documents are looked up is no secret
         self._started = time.monotonic() - checkpoint.tally.seconds
         self._saved = self._reported = time.monotonic()
@@ -146,7 +169,7 @@ class Delivery:
         self.sample: list[tuple[str, str | None]] = []
         """Ids and routing values of documents that were indexed by this object, a few of each body."""
 
-    def run(self, items: Iterable[ReadItem]) -> None:
+    def run(self, items: Iterable[ReadItem | Documents]) -> None:
         """
         Carry out all items.
 
@@ -155,7 +178,11 @@ class Delivery:
         """
         try:
             for item in items:
-                self._take(item)
+                if isinstance(item, Documents):
+                    self._take(item)
+                else:
+                    self._batch.read(item)
+                    self._send_if_full()
             self._send()
             self._drain()
         except BaseException:
@@ -170,18 +197,41 @@ class Delivery:
         self._save()
         self._report_progress(force=True)
 
-    def _take(self, item: ReadItem) -> None:
-        document = item.document
-        if document is not None:
-            routing = self._route(document)
-            size = len(document.id) + sum(map(len, (*routing, *document.parts))) + self._overhead
-            if self._batch.ends and self._batch.size + size > self._options.bulk_bytes:
-                self._send()
+    def _take(self, documents: Documents) -> None:
+        framed, done = frame(documents, self._frame), 0
+        while done < len(documents):
+            batch = self._batch
+            begin = framed.ends[done - 1] if done else 0
+            room = self._options.bulk_bytes - batch.size
+            end = min(bisect_right(framed.ends, begin + room, done), done + _MAX_ITEMS - batch.items)
+            if end == done:
+                if batch.ends:
+                    self._send()
+                    continue
+                end = done + 1  # larger than a body should be
             if self._pending_ids is not None:
-                self._wait_for(document.place.id)
-            self._add(document, routing, size)
+                end = self._wait_for(documents.places.ids[done:end]) + done
+                batch = self._batch
+            if batch.body is None:
+                # Copied at once, and into memory of its own: lines held until a body is full, and bodies of some
+                # megabytes among them, would scatter the heap, and a process would grow with the file.
+                batch.body = self._take_body(framed.ends[end - 1] - begin)
+            batch.add(documents, done, end, framed)
+            if self._preflight is not None:
+                routings = documents.places.routings
+                for number in range(done, end):
+                    self._preflight.add(documents.parts(number), routings[number] if routings is not None else None)
+            done = end
+            self._send_if_full()
+
+    def _take_body(self, size: int) -> mmap:
+        """Return memory for a body; that of an earlier one, for the system clears what is new, page by page."""
+        if size <= self._options.bulk_bytes and self._free:
+            return self._free.pop()
+        return mmap(-1, max(self._options.bulk_bytes, size))
+
+    def _send_if_full(self) -> None:
         batch = self._batch
-        batch.read(item)
         if (
             batch.size >= self._options.bulk_bytes
             or len(batch.dead_letters) >= _MAX_DEAD_LETTERS
@@ -189,30 +239,21 @@ class Delivery:
         ):
             self._send()
 
-    def _route(self, document: Document) -> tuple[bytes, ...]:
-        """Return what the frame has between the id and its middle."""
-        routing = document.place.routing
-        return (self._frame.routing, _encode(routing)) if routing is not None else ()
+    def _wait_for(self, ids: Sequence[str]) -> int:
+        """
+        Let an earlier document with the same id arrive first.
 
-    def _add(self, document: Document, routing: tuple[bytes, ...], size: int) -> None:
-        batch, frame = self._batch, self._frame
-        # Copied at once, and into memory of its own: lines held until a body is full, and bodies of some megabytes
-        # among them, would scatter the heap, and a process would grow with the file.
-        body = batch.body = batch.body or mmap(-1, max(self._options.bulk_bytes, size))
-        for part in (frame.head, document.id, *routing, frame.middle, *document.parts, frame.tail):
-            batch.size += body.write(part)
-        batch.ends.append(batch.size)
-        batch.places.append(document.place)
-        if self._preflight is not None:
-            self._preflight.add(document.parts, document.place.routing)
-
-    def _wait_for(self, key: str) -> None:
-        """Let an earlier document with the same id arrive first."""
+        :return: How many of the documents, from the first on, can be added.
+        """
         assert self._pending_ids is not None  # noqa: S101
-        if key in self._pending_ids:
+        if ids[0] in self._pending_ids:
             self._send()
             self._drain()
-        self._pending_ids.add(key)
+        for number, key in enumerate(ids):
+            if key in self._pending_ids:
+                return number
+            self._pending_ids.add(key)
+        return len(ids)
 
     def _send(self) -> None:
         batch, self._batch = self._batch, DeliveryBatch()
@@ -259,16 +300,19 @@ class Delivery:
 
     def _deliver(self, batch: DeliveryBatch) -> SentBatch:
         """Send a batch, in a thread of the pool, and let go of its body: it may wait long to be counted."""
-        body, batch.body = batch.body or b"", None
-        ids = [place.id for place in batch.places]
-        outcome = self._writer.send(memoryview(body)[: batch.size], batch.ends, ids)
+        body, batch.body = batch.body, None
+        assert body is not None  # noqa: S101
+        outcome = self._writer.send(memoryview(body)[: batch.size], batch.ends, batch.ids)
         failed = sorted([*outcome.rejected.items(), *((number, _DROPPED) for number in outcome.dropped)])
         records = []
         for number, rejection in failed:
             kind: Outcome = "rejected" if number in outcome.rejected else "dropped"
             start = batch.ends[number - 1] if number else 0
             records.append(self._to_dead_letter(batch, body[start : batch.ends[number]], number, kind, rejection))
-        return SentBatch(records, len(outcome.elsewhere), _choose_sample(batch.places, outcome))
+        if len(body) == self._options.bulk_bytes:
+            body.seek(0)
+            self._free.append(body)
+        return SentBatch(records, len(outcome.elsewhere), _choose_sample(batch, outcome))
 
     def _count(self, batch: DeliveryBatch, sent: SentBatch) -> None:
         """Count a batch whose documents' outcomes are all known."""
@@ -286,7 +330,7 @@ class Delivery:
             else:
                 self.sample[self._random.randrange(_MAX_SAMPLE)] = chosen
         if self._pending_ids is not None:
-            self._pending_ids.difference_update(place.id for place in batch.places)
+            self._pending_ids.difference_update(batch.ids)
         # Items without a cursor come before the first line of the driving source, or after its last.
         self._is_at_cursor = batch.cursor is not None
         if batch.cursor is not None:
@@ -295,7 +339,7 @@ class Delivery:
     def _to_dead_letter(
         self, batch: DeliveryBatch, framed: bytes, number: int, outcome: Outcome, rejection: Rejection
     ) -> DeadLetter:
-        place = batch.places[number]
+        place = batch.place(number)
         document = framed.partition(self._frame.middle)[2].removesuffix(self._frame.tail)
         return DeadLetter(
             outcome,
@@ -339,10 +383,11 @@ class Delivery:
         )
 
 
-def _choose_sample(places: list[DocumentPlace], outcome: BodyOutcome) -> list[tuple[str, str | None]]:
+def _choose_sample(batch: DeliveryBatch, outcome: BodyOutcome) -> list[tuple[str, str | None]]:
     """Return some of the ids that are in the index now: spread over the body, and the neighbours of what is not."""
     absent = {*outcome.rejected, *outcome.dropped, *outcome.elsewhere}
-    step = max(1, len(places) // _SAMPLE_OF_BODY)
+    count = len(batch.ids)
+    step = max(1, count // _SAMPLE_OF_BODY)
     beside = [number + 1 for number in sorted(absent)[:_SAMPLE_OF_BODY]]
-    chosen = {*range(0, len(places), step), *beside} - absent
-    return [(places[number].id, places[number].routing) for number in sorted(chosen) if number < len(places)]
+    chosen = {*range(0, count, step), *beside} - absent
+    return [(batch.ids[number], batch.place(number).routing) for number in sorted(chosen) if number < count]

@@ -186,6 +186,7 @@ class BodyWriter(Protocol):
         """
         Write one body, and return when the outcome of every document in it is known.
 
+        :param body: Its memory is used again for another one as soon as this returns.
         :param ends: Where each document (with its frame) ends in the body.
         :param ids: The id of each document; all different.
         :raises StoppedError: the load is ending.

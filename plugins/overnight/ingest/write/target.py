@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from types import TracebackType
 from typing import Any, Self
 
@@ -33,15 +35,28 @@ class _Pieces:
     An httpx response and its stream refer to each other, and to the request: whatever the request holds stays in
     memory until Python's cycle collector comes by, long after many more bodies. Small pieces would be slow: a thread
     waits for the interpreter after each, while another one decodes lines.
+
+    A call that took too long is left to its own thread. It gets no further piece after :meth:`close`, for the body's
+    memory may have another one by then.
     """
 
     def __init__(self, body: Body) -> None:
-        self._body = body
+        self._body: Body | None = body
+        self._size = len(body)
+        self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[bytes]:
-        body, self._body = self._body, b""
-        for start in range(0, len(body), _PIECE_BYTES):
-            yield bytes(body[start : start + _PIECE_BYTES])
+        for start in range(0, self._size, _PIECE_BYTES):
+            with self._lock:
+                if self._body is None:
+                    raise httpx.WriteError("the call was given up")
+                piece = bytes(self._body[start : start + _PIECE_BYTES])
+            yield piece
+
+    def close(self) -> None:
+        """Let go of the body."""
+        with self._lock:
+            self._body = None
 
 
 class OpenSearchTarget:
@@ -112,20 +127,21 @@ class OpenSearchTarget:
 
         :param index: Its name as a segment of a path (:func:`~overnight.ingest.write.names.quote_index_name`).
         """
-        return self.transport.send(
-            HttpCall(
-                "POST",
-                f"{index}/_bulk",
-                params=params,
-                content=_Pieces(body),
-                headers={
-                    "Content-Type": "application/x-ndjson",
-                    "Content-Length": str(len(body)),
-                    **(digest_header(body) if self._is_signed else {}),
-                },
-                retry=Retry.NEVER,
+        with closing(_Pieces(body)) as pieces:
+            return self.transport.send(
+                HttpCall(
+                    "POST",
+                    f"{index}/_bulk",
+                    params=params,
+                    content=pieces,
+                    headers={
+                        "Content-Type": "application/x-ndjson",
+                        "Content-Length": str(len(body)),
+                        **(digest_header(body) if self._is_signed else {}),
+                    },
+                    retry=Retry.NEVER,
+                )
             )
-        )
 
     def close(self) -> None:
         """Close the connections."""

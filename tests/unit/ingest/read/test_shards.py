@@ -233,13 +233,13 @@ def test_ids_made_from_the_line_do_not_depend_on_the_cutting(size: int) -> None:
 
 
 def keys_of(uri: str) -> list[str]:
-    from overnight.ingest.map.documents import SingleSource
+    from overnight.ingest.map.documents import Documents, SingleSource
     from overnight.ingest.map.field_map import compile_field_map
     from overnight.ingest.map.rows import RowReader, Splicer
 
     reader, maps = SourceReader(), compile_field_map({"text": "$.t"}, [], 1)
     items = SingleSource(reader.resolve(0, [uri]), reader, RowReader(maps[0]), Splicer(maps), None).items(None)
-    return [item.document.place.id for item in items if item.document is not None]
+    return [key for item in items if isinstance(item, Documents) for key in item.places.ids]
 
 
 def test_a_dead_letter_names_the_part_its_line_and_the_files_offset(

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from mmap import mmap
 from typing import Any
 
+import httpx
 import pytest
 from botocore.auth import SigV4Auth as Signer
 from botocore.awsrequest import AWSRequest
@@ -17,6 +18,7 @@ from botocore.credentials import Credentials
 from overnight.errors import SpecError, UnavailableError
 from overnight.ingest import OpenSearchTarget
 from overnight.ingest.write.index import create_index
+from overnight.ingest.write.target import _Pieces
 from overnight.transport.sigv4 import SigV4Auth
 from unit.ingest.fake_opensearch import Answer, FakeOpenSearch
 
@@ -149,3 +151,13 @@ def test_a_node_that_dies_of_a_mapping_without_an_engine_is_told_with_the_engine
     with pytest.raises(UnavailableError, match="gave no whole answer") as error:
         create_index(target, "vectors", {"mappings": mappings})
     assert ('give its method "engine": "lucene"' in str(error.value)) is is_explained
+
+
+def test_a_call_that_was_given_up_gets_no_more_of_a_body_whose_memory_is_used_again() -> None:
+    body = mmap(-1, BODY_BYTES)
+    pieces = _Pieces(memoryview(body))
+    sent = iter(pieces)
+    assert len(next(sent)) < BODY_BYTES
+    pieces.close()
+    with pytest.raises(httpx.WriteError, match="given up"):
+        next(sent)
