@@ -7,6 +7,7 @@ Airflow looks for DAGs only in files that have the words "airflow" and "dag" in 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from overnight.templates.s3_sagemaker_to_index import S3SageMakerToIndexConfig, s3_sagemaker_to_index
@@ -20,6 +21,8 @@ dag = s3_sagemaker_to_index(
         work_uri="s3://overnight/work",
         index_name="predicted",
         model_name="sandbox-embedding",
+        # AWS's own variable for an address that is not the region's, such as the sandbox's.
+        sagemaker_url=os.environ.get("AWS_ENDPOINT_URL_SAGEMAKER"),
         dimension=384,
         create_index=True,
         index_body=json.loads((INCLUDE / "mappings" / "documents.json").read_text()),

@@ -25,6 +25,7 @@ from overnight.sandbox.process import LOCALHOST, Launch, free_port, start, wait_
 
 READY_SECONDS = 300.0
 KEYS = "keys.json"
+CONNECTION = "AIRFLOW_CONN_"
 
 
 class TaskRun(msgspec.Struct, frozen=True):
@@ -79,6 +80,7 @@ class Airflow:
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(self.plugins or self.home / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
             # A scheduler that waits longer than this for another writer ends; SQLite's own 5 s pass on a busy machine.
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}?timeout=20",
             "AIRFLOW__CORE__FERNET_KEY": keys["fernet"],
@@ -97,6 +99,28 @@ class Airflow:
         done = self._run("-m", "airflow", "db", "migrate")
         if done.returncode:
             raise SandboxError(f"airflow db migrate failed:\n{done.stdout[-4000:]}")
+
+    def import_connections(self, connections: Mapping[str, Mapping[str, Any]]) -> None:
+        """
+        Write connections into the database, in place of those of the same id, so that its UI shows them.
+
+        :param connections: By id, the fields of each; ``extra`` is an object.
+        :raises SandboxError: it failed; the text is Airflow's own.
+        """
+        self.home.mkdir(parents=True, exist_ok=True)
+        file = self.home / "connections.json"
+        file.touch(mode=0o600)
+        texts = {
+            conn_id: {**fields, "extra": json.dumps(fields["extra"])} if "extra" in fields else dict(fields)
+            for conn_id, fields in connections.items()
+        }
+        file.write_text(json.dumps(texts))
+        try:
+            done = self._run("-m", "airflow", "connections", "import", str(file), "--overwrite")
+        finally:
+            file.unlink()
+        if done.returncode:
+            raise SandboxError(f"airflow connections import failed:\n{done.stdout[-4000:]}")
 
     def copy(self, home: Path) -> Airflow:
         """Return an installation with a copy of this one's database: DAG runs side by side need one each on SQLite."""
@@ -203,6 +227,17 @@ class Airflow:
         return stored
 
 
+def split_connections(variables: Mapping[str, str]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Return the connections among environment variables, by id, and the other variables."""
+    connections, others = {}, {}
+    for name, value in variables.items():
+        if name.startswith(CONNECTION):
+            connections[name.removeprefix(CONNECTION).lower()] = json.loads(value)
+        else:
+            others[name] = value
+    return connections, others
+
+
 def read_airflow_settings(path: Path) -> dict[str, str]:
     """
     Return the connections and variables of an ``airflow_settings.yaml`` as environment variables.
@@ -217,7 +252,7 @@ def read_airflow_settings(path: Path) -> dict[str, str]:
             for name, value in connection.items()
             if name != "conn_id" and value not in (None, "")
         }
-        environment[f"AIRFLOW_CONN_{connection['conn_id'].upper()}"] = json.dumps(fields)
+        environment[f"{CONNECTION}{connection['conn_id'].upper()}"] = json.dumps(fields)
     for variable in settings.get("variables") or ():
         environment[f"AIRFLOW_VAR_{variable['variable_name'].upper()}"] = str(variable["variable_value"])
     return environment

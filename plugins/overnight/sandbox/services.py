@@ -29,6 +29,7 @@ class Plan:
 
     :param folder: Where services keep their files.
     :param ports: By service name. A service that is started here can look up where the others listen.
+    :param keep: Take up again what lies in the folder, also of services that live in memory.
     :param console: Where progress goes.
     """
 
@@ -36,6 +37,7 @@ class Plan:
     ports: Mapping[str, int]
     ml_commons: bool = False
     opensearch_version: str = DEFAULT_OPENSEARCH
+    keep: bool = False
     console: Console | None = None
 
 
@@ -128,7 +130,7 @@ def _opensearch(plan: Plan) -> Launch:
 def _s3(plan: Plan) -> Launch:
     from overnight.sandbox import s3  # noqa: PLC0415 - needs the sandbox extra
 
-    return s3.launch(plan.folder / "s3", plan.ports["s3"])
+    return s3.launch(plan.folder / "s3", plan.ports["s3"], keep=plan.keep)
 
 
 def _emulator(name: str) -> Callable[[Plan], Launch]:

@@ -89,7 +89,12 @@ class Sandbox:
         """
         chosen = tuple(services)
         ports = {service.name: free_port(service.port) for service in chosen}
-        plan = Plan(self.folder, ports, ml_commons, opensearch_version, self._console)
+        for service in chosen:
+            if ports[service.name] != (service.port or ports[service.name]):
+                self._console.print(
+                    f"Port {service.port} is taken: {service.name} takes {ports[service.name]}.", highlight=False
+                )
+        plan = Plan(self.folder, ports, ml_commons, opensearch_version, keep=True, console=self._console)
         with ExitStack() as lock:
             lock.enter_context(exclusive(self.folder / ".lock"))
             self._refuse_second()

@@ -6,16 +6,21 @@ import argparse
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from overnight.sandbox.airflow import Airflow, read_airflow_settings
+from overnight.sandbox.airflow import Airflow, read_airflow_settings, split_connections
 from overnight.sandbox.errors import SandboxError
+from overnight.sandbox.seed import seed
 from overnight.sandbox.services import SERVICES, select
+from overnight.sandbox.store import BUCKET
 from overnight.sandbox.supervisor import Sandbox
 
 AIRFLOW_PORT = 8080
+TEST_BUTTONS = "AIRFLOW__CORE__TEST_CONNECTION"
 
 
 def main() -> int:
@@ -29,15 +34,35 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
+    services = arguments.only.split(",")
     sandbox = Sandbox(project / ".sandbox", console=console)
+    airflow = Airflow(
+        project / ".airflow", dags=project / "dags", plugins=project / "plugins", variables={TEST_BUTTONS: "Enabled"}
+    )
     try:
-        sandbox.up(select(arguments.only.split(",")))
+        with ThreadPoolExecutor(1) as beside:
+            migrated = beside.submit(airflow.migrate)
+            sandbox.up(select(services), ml_commons=True)
+            environment = sandbox.environment()
+            seed(environment)
+            migrated.result()
         # Where a port was taken, the sandbox knows better than the file.
-        variables = {**read_airflow_settings(project / "airflow_settings.yaml"), **sandbox.environment()}
-        airflow = Airflow(project / ".airflow", dags=project / "dags", plugins=project / "plugins", variables=variables)
+        settings = {**read_airflow_settings(project / "airflow_settings.yaml"), **environment}
+        connections, others = split_connections(settings)
+        airflow = replace(airflow, variables={**(airflow.variables or {}), **others})
+        airflow.import_connections(connections)
         console.print("Airflow starts; this takes about half a minute.")
         with airflow.standalone(AIRFLOW_PORT) as url:
-            console.print(f"Airflow: {url} (log: {airflow.home / 'standalone.log'}). Ctrl-C stops everything.")
+            if url.rpartition(":")[2] != str(AIRFLOW_PORT):
+                console.print(f"Port {AIRFLOW_PORT} is taken: Airflow takes another.")
+            console.print(f"Airflow: {url}, without a login (log: {airflow.home / 'standalone.log'}).")
+            if "openai" in services and "s3" in services:
+                faulty = f"s3://{BUCKET}/documents"
+                console.print(
+                    "Trigger a DAG as its form is: there are documents for the last seven days. For a failure worth "
+                    f"seeing, give openai_batch_to_index  {faulty}/bad-lines/  or  {faulty}/too-long/"
+                )
+            console.print("Ctrl-C stops everything; documents, index and history are kept.")
             stop.wait()
     except SandboxError as error:
         console.print(str(error), markup=False)

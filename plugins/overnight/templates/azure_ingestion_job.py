@@ -25,7 +25,10 @@ class AzureIngestionJobConfig(TemplateConfig):
         default=None, title="Container", description="Of the documents; the connection's own when empty."
     )
     chunk_size: int | None = Field(
-        default=None, ge=1, title="Tokens in a chunk", description="At most; the service's own 1,024 when empty."
+        default=None,
+        ge=1,
+        title="Chunk size",
+        description="Tokens of a chunk at most; the service's own 1,024 when empty.",
     )
     completion_action: CompletionAction = Field(
         default="cleanUpAssets", title="At the end", description="What becomes of the intermediate assets."
@@ -33,8 +36,8 @@ class AzureIngestionJobConfig(TemplateConfig):
     data_refresh_interval_minutes: int = Field(
         default=0,
         ge=0,
-        title="Refresh every … minutes",
-        description="0 ingests once. More goes on for ever, and this API cannot stop it.",
+        title="Refresh interval",
+        description="Minutes. 0 ingests once. More goes on for ever, and this API cannot stop it.",
     )
     embedding_deployment_name: str | None = Field(
         default=None, title="Embedding deployment", description="For the vectors; the connection's own when empty."
@@ -44,8 +47,10 @@ class AzureIngestionJobConfig(TemplateConfig):
         title="Allowed failures",
         description="How many chunks may fail: a count (10), a ratio (0.05) or a percentage ('5%').",
     )
-    poll_seconds: float = Field(default=60.0, ge=0.1, title="Poll every … seconds")
-    deadline_hours: float = Field(default=24.0, ge=0.01, title="Deadline in hours")
+    poll_seconds: float = Field(default=60.0, ge=0.1, title="Poll interval", description="Seconds between two polls.")
+    deadline_hours: float = Field(
+        default=24.0, ge=0.01, title="Deadline", description="Hours the job may take at most."
+    )
     budget: Annotated[dict[str, int] | None, counted_by(AzureIngestionService)] = Field(
         default=None,
         title="Budget",
@@ -57,7 +62,9 @@ class AzureIngestionJobConfig(TemplateConfig):
     queue_hours: float = Field(
         default=24.0, ge=0.01, title="Queue deadline", description="Hours a job may wait for room in the queue."
     )
-    azure_conn_id: str = Field(default="azure_openai_default", title="Azure OpenAI connection")
+    azure_conn_id: str = Field(
+        default="azure_openai_default", title="Azure OpenAI connection", description="The id of the connection."
+    )
 
 
 def azure_ingestion_job(

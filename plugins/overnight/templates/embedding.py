@@ -42,8 +42,8 @@ class BatchConfig(SyncConfig):
     index_name: str = Field(title="Index", description="The index or alias that is loaded into.")
     id_path: str = Field(default="$.id", title="Path of the id", description="JSONPath of a document's id.")
     text_path: str = Field(default="$.text", title="Path of the text", description="JSONPath of what the model gets.")
-    model: str = Field(title="Model")
-    endpoint: str = Field(title="Endpoint")
+    model: str = Field(title="Model", description="A name that the server knows, or a deployment of Azure's.")
+    endpoint: str = Field(title="Endpoint", description="Of the Batch API, such as /v1/embeddings.")
     field_map: dict[str, Any] | None = Field(
         default=None,
         title="Field map",
@@ -150,9 +150,15 @@ class BatchConfig(SyncConfig):
     deadline_hours: float = Field(
         default=25.0, ge=0.01, title="Deadline", description="Hours a batch may take at most."
     )
-    openai_conn_id: str = Field(default="openai_default", title="OpenAI connection")
-    opensearch_conn_id: str = Field(default="opensearch_default", title="OpenSearch connection")
-    aws_conn_id: str | None = Field(default="aws_default", title="AWS connection")
+    openai_conn_id: str = Field(
+        default="openai_default", title="OpenAI connection", description="The id of the connection that pays."
+    )
+    opensearch_conn_id: str = Field(
+        default="opensearch_default", title="OpenSearch connection", description="The id of the index's connection."
+    )
+    aws_conn_id: str | None = Field(
+        default="aws_default", title="AWS connection", description="For s3:// URIs; the environment's own when empty."
+    )
 
     def request_template(self) -> dict[str, Any]:
         """Return how a document becomes a request."""
@@ -226,7 +232,11 @@ class BatchConfig(SyncConfig):
 class EmbeddingConfig(BatchConfig):
     """How documents become requests and then documents of an index. Every field is a Param of the DAG."""
 
-    model: str = Field(default="text-embedding-3-small", title="Model")
+    model: str = Field(
+        default="text-embedding-3-small",
+        title="Model",
+        description="A name that the server knows, such as text-embedding-3-large, or a deployment of Azure's.",
+    )
     dimension: int | None = Field(
         default=None,
         ge=1,
@@ -239,7 +249,9 @@ class EmbeddingConfig(BatchConfig):
         title="Request body",
         description="Instead of an embedding: each request's body, with ${path} placeholders, for the endpoint below.",
     )
-    endpoint: str = Field(default="/v1/embeddings", title="Endpoint")
+    endpoint: str = Field(
+        default="/v1/embeddings", title="Endpoint", description="Another one, of the Batch API, needs a request body."
+    )
     probe: bool = Field(
         default=True,
         title="Probe the model",

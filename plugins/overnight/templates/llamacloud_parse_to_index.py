@@ -41,7 +41,9 @@ class LlamaCloudParseToIndexConfig(EmbeddingConfig):
             "their turn, up to the queue deadline. Empty: what the service takes."
         ),
     )
-    llamacloud_conn_id: str = Field(default="llamacloud_default", title="LlamaCloud connection")
+    llamacloud_conn_id: str = Field(
+        default="llamacloud_default", title="LlamaCloud connection", description="The id of the connection that pays."
+    )
 
     def settings(self, context: Context) -> dict[str, Any]:
         """Return what the steps of a run are given."""

@@ -66,7 +66,11 @@ class OpenAIBatchExtractToIndexConfig(BatchConfig):
             "wrong. Otherwise their requests go out as they were."
         ),
     )
-    model: str = Field(default="gpt-4.1-mini", title="Model")
+    model: str = Field(
+        default="gpt-4.1-mini",
+        title="Model",
+        description="A name that the server knows, such as gpt-4.1-nano, or a deployment of Azure's.",
+    )
     endpoint: str = Field(
         default=CHAT, title="Endpoint", description="/v1/chat/completions, or /v1/responses where the server has it."
     )
@@ -97,7 +101,10 @@ class OpenAIBatchExtractToIndexConfig(BatchConfig):
     def params(self) -> dict[str, Param]:
         """Return the trigger form; ``output_type`` is not in it, since a run would import whatever it names."""
         params = super().params()
-        params["output_type"] = Param(self.output_type, **params["output_type"].schema, const=self.output_type)
+        shown = params["output_type"]
+        params["output_type"] = Param(
+            self.output_type, description=shown.description, **shown.schema, const=self.output_type
+        )
         return params
 
     def render(self, context: Context) -> Self:

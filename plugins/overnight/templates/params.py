@@ -21,6 +21,7 @@ from overnight.jobs.allowance import Allowance
 from overnight.jobs.queue import Budget
 from overnight.jobs.service import Service
 from overnight.operators.parameters import check_texts
+from overnight.templates.form import lay_out
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -75,13 +76,9 @@ class TemplateConfig(BaseModel):
         schema = self.model_json_schema()
         values = self.model_dump(mode="json")
         definitions = schema.get("$defs", {})
-        # What is a template's own, its input above all, comes before what it shares with others.
+        fields = {name: _form_field(_resolved(field, definitions)) for name, field in schema["properties"].items()}
         own = [name for kind in type(self).__mro__ for name in get_annotations(kind)]
-        return {
-            name: Param(values[name], **_form_field(_resolved(schema["properties"][name], definitions)))
-            for name in own
-            if name in schema["properties"]
-        }
+        return {name: Param(values[name], **field) for name, field in lay_out(fields, own).items()}
 
     def render(self, context: Context) -> Self:
         """

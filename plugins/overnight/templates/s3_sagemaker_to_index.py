@@ -42,8 +42,12 @@ class S3SageMakerToIndexConfig(SyncConfig):
     sagemaker_url: str | None = Field(
         default=None, title="SageMaker's address", description="For ML Commons' connector; the region's own when empty."
     )
-    instance_type: str = Field(default="ml.m5.large", title="Instance type")
-    instance_count: int = Field(default=1, ge=1, title="Instances")
+    instance_type: str = Field(
+        default="ml.m5.large", title="Instance type", description="What the model runs on, such as ml.g5.xlarge."
+    )
+    instance_count: int = Field(
+        default=1, ge=1, title="Instances", description="Of the type; input files are spread over them."
+    )
     environment: dict[str, str] = Field(
         default_factory=dict, title="Environment", description="Variables of the model's container; no secrets."
     )
@@ -98,8 +102,12 @@ class S3SageMakerToIndexConfig(SyncConfig):
     queue_hours: float = Field(
         default=24.0, ge=0.01, title="Queue deadline", description="Hours a job may wait for room in the queue."
     )
-    opensearch_conn_id: str = Field(default="opensearch_default", title="OpenSearch connection")
-    aws_conn_id: str = Field(default="aws_default", title="AWS connection")
+    opensearch_conn_id: str = Field(
+        default="opensearch_default", title="OpenSearch connection", description="The id of the index's connection."
+    )
+    aws_conn_id: str = Field(
+        default="aws_default", title="AWS connection", description="Of S3 and SageMaker: the id of the connection."
+    )
 
     @model_validator(mode="after")
     def _check_sync(self) -> Self:

@@ -10,7 +10,7 @@ import pytest
 from airflow.sdk import Connection
 from cryptography.fernet import Fernet
 
-from overnight.sandbox.airflow import Airflow, DagRun, TaskRun, read_airflow_settings
+from overnight.sandbox.airflow import Airflow, DagRun, TaskRun, read_airflow_settings, split_connections
 from overnight.sandbox.errors import SandboxError
 
 SETTINGS = """\
@@ -57,6 +57,21 @@ def test_settings_become_variables_that_airflow_reads_as_connections(tmp_path: P
         "AIRFLOW_VAR_BUCKET": "overnight",
         "AIRFLOW_VAR_LIMIT": "5",
     }
+
+
+def test_connections_are_told_from_other_variables() -> None:
+    connections, others = split_connections(
+        {"AIRFLOW_CONN_OPENAI_DEFAULT": '{"conn_type": "overnight_openai"}', "AIRFLOW_VAR_BUCKET": "overnight"}
+    )
+    assert connections == {"openai_default": {"conn_type": "overnight_openai"}}
+    assert others == {"AIRFLOW_VAR_BUCKET": "overnight"}
+
+
+def test_an_import_of_connections_that_fails_leaves_no_file_with_them(tmp_path: Path) -> None:
+    airflow = Airflow(tmp_path / "home", dags=tmp_path, python=failing_python(tmp_path))
+    with pytest.raises(SandboxError, match="connections import failed"):
+        airflow.import_connections({"openai_default": {"conn_type": "overnight_openai", "password": "sk-secret"}})
+    assert not list((tmp_path / "home").glob("connections*"))
 
 
 def test_settings_may_be_empty(tmp_path: Path) -> None:

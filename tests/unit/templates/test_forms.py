@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import groupby
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
+
+from overnight.templates.form import SECTIONS
 
 from .dags import CONFIGS, DAGS, project_config, project_dag
 
@@ -50,8 +53,30 @@ def test_every_field_has_a_title_a_type_and_a_default_that_it_accepts(name: str,
     assert "anyOf" not in param.schema
     assert "$ref" not in param.schema
     assert param.resolve() == param.value
-    # What the title alone does not say is said below it.
-    assert param.description or len(param.schema["title"].split()) <= 4
+    assert param.description
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_few_fields_are_in_front_and_every_other_one_is_in_a_section(name: str) -> None:
+    sections = {
+        field: project_dag(name).params.get_param(field).schema.get("section") for field in CONFIGS[name].model_fields
+    }
+    assert 3 <= list(sections.values()).count(None) <= 6
+    assert {section for section in sections.values() if section} <= SECTIONS.keys()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_fields_of_a_section_are_beside_each_other(name: str) -> None:
+    sections = [param.schema.get("section") for param in CONFIGS[name].params(project_config(name)).values()]
+    assert sections[0] is None
+    assert len(list(groupby(sections))) == len(set(sections))
+
+
+def test_a_field_has_the_same_title_in_every_form_but_where_it_is_something_else() -> None:
+    titles: dict[str, set[str]] = {}
+    for name, field in FIELDS:
+        titles.setdefault(field, set()).add(project_dag(name).params.get_param(field).schema["title"])
+    assert {field for field, different in titles.items() if len(different) > 1} == {"input_uri", "allow_empty"}
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)

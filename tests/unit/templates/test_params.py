@@ -65,11 +65,17 @@ def test_every_field_is_a_param_with_its_value_as_the_default() -> None:
     ("name", "schema"),
     [
         ("uri", {"type": "string", "title": "Documents"}),
-        ("engine", {"type": "string", "title": "Engine", "enum": ["auto", "server"]}),
-        ("dimension", {"type": ["integer", "null"], "title": "Dimension", "minimum": 1, "maximum": 16}),
+        ("engine", {"type": "string", "title": "Engine", "enum": ["auto", "server"], "section": "Index"}),
+        (
+            "dimension",
+            {"type": ["integer", "null"], "title": "Dimension", "minimum": 1, "maximum": 16, "section": "Request"},
+        ),
         ("allowed", {"type": ["integer", "number", "string"], "title": "Allowed"}),
         ("fields", {"type": "array", "title": "Fields", "items": {"type": "string"}}),
-        ("field_map", {"type": ["object", "null"], "title": "Field map", "additionalProperties": True}),
+        (
+            "field_map",
+            {"type": ["object", "null"], "title": "Field map", "additionalProperties": True, "section": "Index"},
+        ),
         ("create", {"type": "boolean", "title": "Create"}),
     ],
 )

@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from overnight.sandbox.airflow import Airflow, DagRun
-from overnight.sandbox.demo.pipelines import PIPELINES, SERVICES, Counts, Pipeline, Store
+from overnight.sandbox.demo.pipelines import PIPELINES, SERVICES, Counts, Pipeline
 from overnight.sandbox.errors import SandboxError
 from overnight.sandbox.services import select
+from overnight.sandbox.store import Store
 from overnight.sandbox.supervisor import Sandbox
 
 DIMENSION = 384

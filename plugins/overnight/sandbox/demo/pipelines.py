@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import boto3
 import httpx
 import msgspec
-import orjson
 
 from overnight.sandbox.airflow import Airflow, DagRun
 from overnight.sandbox.corpus import documents, files
 from overnight.sandbox.services import KEY
+from overnight.sandbox.store import BUCKET, Store
 
-BUCKET = "overnight"
 MIN_DOCUMENTS = 6_000
 
 
@@ -69,36 +66,12 @@ class Pipeline:
         return self.read(run.xcoms["report"])
 
 
-@dataclass
-class Store:
-    """The sandbox's object store, as the one who has the documents sees it."""
-
-    environment: Mapping[str, str]
-    _client: Any = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._client = boto3.client(
-            "s3",
-            endpoint_url=self.environment["AWS_ENDPOINT_URL_S3"],
-            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
-            region_name=self.environment["AWS_DEFAULT_REGION"],
-        )
-        self._client.create_bucket(Bucket=BUCKET)
-
-    def put_corpus(self, prefix: str, *, objects: int = 1) -> str:
-        """Write the corpus as JSON Lines in several objects and return the prefix as a URI."""
-        lines = [orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE) for document in documents()]
-        for number in range(objects):
-            body = b"".join(lines[number::objects])
-            self._client.put_object(Bucket=BUCKET, Key=f"{prefix}/corpus-{number:02d}.jsonl", Body=body)
-        return f"s3://{BUCKET}/{prefix}/"
-
-    def put_files(self, prefix: str, named: Mapping[str, Path]) -> str:
-        """Write files under their names and return the prefix as a URI."""
-        for name, path in named.items():
-            self._client.put_object(Bucket=BUCKET, Key=f"{prefix}/{name}", Body=path.read_bytes())
-        return f"s3://{BUCKET}/{prefix}/"
+def _put_corpus(store: Store, prefix: str, *, objects: int) -> str:
+    """Write the corpus as JSON Lines in several objects and return the prefix as a URI."""
+    all_documents = list(documents())
+    for number in range(objects):
+        store.put_lines(f"{prefix}/corpus-{number:02d}.jsonl", all_documents[number::objects])
+    return f"s3://{BUCKET}/{prefix}/"
 
 
 FIELDS = ["$.kind", "$.module", "$.name", "$.signature"]
@@ -114,7 +87,7 @@ def openai_batch_to_index(store: Store) -> Pipeline:
 
     def run(airflow: Airflow) -> DagRun:
         conf = {
-            "input_uri": store.put_corpus("documents/openai", objects=2),
+            "input_uri": _put_corpus(store, "documents/openai", objects=2),
             "work_uri": f"s3://{BUCKET}/work",
             "index_name": "openai-batch-to-index",
             "ingest_fields": FIELDS,
@@ -148,7 +121,7 @@ def _transformed(store: Store, name: str) -> Pipeline:
 
     def run(airflow: Airflow) -> DagRun:
         conf = {
-            "input_uri": store.put_corpus(f"transform/{name}", objects=3),
+            "input_uri": _put_corpus(store, f"transform/{name}", objects=3),
             "work_uri": f"s3://{BUCKET}/work",
             "index_name": index,
             "ingest_fields": FIELDS,
