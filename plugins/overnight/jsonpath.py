@@ -210,7 +210,9 @@ def get_value(document: Any, segments: tuple[Segment, ...]) -> Any:
     value = document
     for segment in segments:
         if isinstance(segment, str):
-            value = value.get(segment, MISSING) if isinstance(value, Mapping) else MISSING
+            # Most are plain dictionaries, and asking an abstract class is slow.
+            is_object = type(value) is dict or isinstance(value, Mapping)
+            value = value.get(segment, MISSING) if is_object else MISSING
         else:
             is_there = isinstance(value, list) and -len(value) <= segment < len(value)
             value = value[segment] if is_there else MISSING

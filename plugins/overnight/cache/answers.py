@@ -10,9 +10,11 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 import pyarrow as arrow
-from pyarrow import parquet
+from pyarrow import compute, parquet
 
+from overnight.cache.digests import DIGEST_BYTES
 from overnight.cache.files import DIGEST, FORMAT, DamagedCacheError, Files, make_name, open_writer
+from overnight.cache.places import Place, Places, build_digests, read_digests
 from overnight.cache.sorted_index import SortedIndex
 from overnight.storage import Storage
 from overnight.storage_errors import MissingFileError
@@ -25,18 +27,6 @@ GROUP_BYTES: Final = 1 << 20
 _ANSWERS: Final = arrow.schema({"key": DIGEST, "answer": arrow.large_binary()})
 
 
-class Place(NamedTuple):
-    """
-    Where an answer is.
-
-    :param file: The name of its file.
-    :param row: In the file, counted from 0.
-    """
-
-    file: str
-    row: int
-
-
 class Rendered(NamedTuple):
     """
     What a line of documents was rendered to.
@@ -47,6 +37,30 @@ class Rendered(NamedTuple):
 
     id: bytes
     key: bytes
+
+
+class RenderedLines(NamedTuple):
+    """
+    What several lines were rendered to.
+
+    :param ids: Digests of the documents' ids, one behind the other; zeros for a line that is not known.
+    :param keys: Of their answers, in the same way.
+    :param unknown: The places of the lines that are not known.
+    """
+
+    ids: bytearray
+    keys: bytearray
+    unknown: list[int]
+
+    def set(self, at: int, rendered: Rendered) -> None:
+        """Set what a line is rendered to."""
+        where = slice(at * DIGEST_BYTES, (at + 1) * DIGEST_BYTES)
+        self.ids[where], self.keys[where] = rendered
+
+    def get(self, at: int) -> Rendered:
+        """Return what a line is rendered to."""
+        where = slice(at * DIGEST_BYTES, (at + 1) * DIGEST_BYTES)
+        return Rendered(bytes(self.ids[where]), bytes(self.keys[where]))
 
 
 class AnswerCache:
@@ -70,10 +84,23 @@ class AnswerCache:
         :param keys: Each once.
         :raises DamagedCacheError: a file of the cache is not what was written.
         """
-        found = {key: Place(*row) for key, row in self.keys.find(keys).items()}
-        if not {place.file for place in found.values()} <= self._names:
+        asked = list(keys)
+        places = self.look_up(b"".join(asked))
+        return {key: place for key, place in zip(asked, places, strict=True) if place is not None}
+
+    def look_up(self, keys: bytes | bytearray) -> Places:
+        """
+        Return where the answers of keys are, in the order of the keys.
+
+        :param keys: One behind the other; one may be there several times.
+        :raises DamagedCacheError: a file of the cache is not what was written.
+        """
+        digests = build_digests(keys)
+        rows = self.keys.look_up(digests)
+        names, rows_of_files = rows.column("file").combine_chunks().dictionary_encode(), rows.column("row")
+        if not set(names.dictionary.to_pylist()) <= self._names:
             self._names = frozenset(self.answers.list_names())
-        return {key: place for key, place in found.items() if place.file in self._names}
+        return Places(digests, names, rows_of_files.combine_chunks(), self._names)
 
     def open_writer(self) -> AnswerWriter:
         """Return a writer. What it is given can be found when it is closed without an error, and not before."""
@@ -111,13 +138,16 @@ class RenderedIndex:
     def __init__(self, index: SortedIndex) -> None:
         self.index = index
 
-    def find(self, lines: Collection[bytes]) -> dict[bytes, Rendered]:
+    def look_up(self, lines: bytes | bytearray) -> RenderedLines:
         """
-        Return what is known of lines, by their digests.
+        Return what is known of lines.
 
-        :param lines: Digests, each once.
+        :param lines: Their digests, one behind the other.
         """
-        return {line: Rendered(*row) for line, row in self.index.find(lines).items()}
+        rows = self.index.look_up(build_digests(lines))
+        ids, keys = (rows.column(name).combine_chunks() for name in ("id", "key"))
+        unknown = compute.indices_nonzero(ids.is_null()).to_pylist()
+        return RenderedLines(read_digests(ids), read_digests(keys), unknown)
 
     def add(self, rendered: dict[bytes, Rendered]) -> None:
         """Note what lines, by their digests, were rendered to."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections.abc import Iterable
 from typing import Final
 
 DIGEST_BYTES: Final = 16
 """Two of 10^12 random digests are equal with a probability of 10^-15."""
 
-_FILLED: Final = 2 / 3
 _FIRST_SLOTS: Final = 1 << 10
+_SLOTS_PER_DIGEST: Final = 2
 
 
 def compute_digest(data: bytes) -> bytes:
@@ -18,55 +19,69 @@ def compute_digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
+def compute_digests(lines: Iterable[bytes]) -> bytes:
+    """Return the digests of lines, one behind the other."""
+    return b"".join([hashlib.blake2b(line, digest_size=DIGEST_BYTES).digest() for line in lines])
+
+
 class DigestTable:
     """
-    Digests, each with a number: a ``dict[bytes, int]`` in a fifth of its memory.
+    All digests that were added, in their order, and which of them came again: exactly, and in blocks.
 
-    A hash table with linear probing in three arrays; 20 bytes a slot, of which up to two thirds are filled.
+    A hash table with linear probing, whose slots lead to the digests; 24 to 32 bytes each, and a third of a
+    microsecond.
     """
 
     def __init__(self) -> None:
-        self._count = 0
-        self._make(_FIRST_SLOTS)
+        self._highs, self._lows = array("Q"), array("Q")
+        # Of each slot the number of its digest plus one, 0 where it is free.
+        self._slots = array("I", bytes(4 * _FIRST_SLOTS))
 
     def __len__(self) -> int:
-        return self._count
+        """Return how many were added, those that came again included."""
+        return len(self._highs)
 
-    def setdefault(self, digest: bytes, number: int) -> int:
+    def add(self, digests: bytes | bytearray | memoryview) -> dict[int, int]:
         """
-        Return the number that a digest has; a new one gets ``number``.
+        Add some.
 
-        :param number: From 0 to 2^32 - 2.
+        :param digests: One behind the other.
+        :return: Those that were there already, before or earlier among these: by their places among these the numbers
+            they had, counted from 0 in the order in which all were added.
         """
-        high, low = int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
-        slot = self._find(high, low)
-        if self._numbers[slot]:
-            return self._numbers[slot] - 1
-        self._fill(slot, high, low, number + 1)
-        self._count += 1
-        if self._count > len(self._numbers) * _FILLED:
-            self._grow()
-        return number
+        halves = array("Q")
+        halves.frombytes(digests)
+        first = len(self)
+        highs, lows = self._highs, self._lows
+        highs.extend(halves[::2])
+        lows.extend(halves[1::2])
+        self._make_room(first)
+        slots, mask = self._slots, len(self._slots) - 1
+        repeated: dict[int, int] = {}
+        for number, high in enumerate(halves[::2], first):
+            slot = high & mask
+            while taken := slots[slot]:
+                if highs[taken - 1] == high and lows[taken - 1] == lows[number]:
+                    repeated[number - first] = taken - 1
+                    break
+                slot = (slot + 1) & mask
+            else:
+                slots[slot] = number + 1
+        return repeated
 
-    def _make(self, slots: int) -> None:
-        self._mask = slots - 1
-        self._highs, self._lows = (array("Q", bytes(8 * slots)) for _ in range(2))
-        self._numbers = array("I", bytes(4 * slots))
-
-    def _find(self, high: int, low: int) -> int:
-        """Return the slot of a digest, or the empty one where it belongs."""
-        numbers, highs, lows, mask = self._numbers, self._highs, self._lows, self._mask
-        slot = high & mask
-        while numbers[slot] and (highs[slot] != high or lows[slot] != low):
-            slot = (slot + 1) & mask
-        return slot
-
-    def _fill(self, slot: int, high: int, low: int, number: int) -> None:
-        self._highs[slot], self._lows[slot], self._numbers[slot] = high, low, number
-
-    def _grow(self) -> None:
-        highs, lows, numbers = self._highs, self._lows, self._numbers
-        self._make(2 * len(numbers))
-        for high, low, number in zip(highs, lows, numbers, strict=True):
-            if number:
-                self._fill(self._find(high, low), high, low, number)
+    def _make_room(self, filled: int) -> None:
+        """Take more slots for all digests, of which so many have theirs."""
+        size = len(self._slots)
+        while size < _SLOTS_PER_DIGEST * len(self):
+            size *= 4
+        if size == len(self._slots):
+            return
+        former, self._slots = self._slots, array("I", bytes(4 * size))
+        if not filled:
+            return
+        slots, highs, mask = self._slots, self._highs, size - 1
+        for taken in filter(None, former):
+            slot = highs[taken - 1] & mask
+            while slots[slot]:
+                slot = (slot + 1) & mask
+            slots[slot] = taken

@@ -58,24 +58,35 @@ class SortedIndex:
         """
         Return the rows of those digests that are there, as tuples of the columns.
 
-        Memory is bounded by the digests asked for and one row group.
-
         :param digests: Each once.
         :raises DamagedCacheError: a file is not what was written.
         """
-        if not digests:
-            return {}
-        wanted = arrow.array(sorted(digests), DIGEST)
-        found: dict[bytes, tuple[Any, ...]] = {}
-        created: dict[bytes, int] = {}
-        for table in self._search_all(wanted):
-            digests_there, times, *columns = (
-                table.column(name).to_pylist() for name in ("digest", "created", *self._columns)
-            )
-            for digest, time, row in zip(digests_there, times, zip(*columns, strict=True), strict=True):
-                if time >= created.get(digest, 0):
-                    found[digest], created[digest] = row, time
-        return found
+        asked = list(digests)
+        rows = self.look_up(arrow.array(asked, DIGEST))
+        there = rows.column(0).is_valid().to_pylist()
+        values = zip(*(column.to_pylist() for column in rows.columns), strict=True)
+        return {digest: row for digest, row, is_there in zip(asked, values, there, strict=True) if is_there}
+
+    def look_up(self, digests: arrow.FixedSizeBinaryArray) -> arrow.Table:
+        """
+        Return a row for each of some digests, in their order: the columns, all null where a digest is not there.
+
+        Memory is bounded by the digests asked for and two row groups.
+
+        :param digests: One may be there several times.
+        :raises DamagedCacheError: a file is not what was written.
+        """
+        found = self.schema.empty_table()
+        if len(digests):
+            pieces: list[arrow.Table] = []
+            for table in self._search_all(digests.take(compute.sort_indices(digests))):
+                pieces.append(table)
+                if sum(map(len, pieces)) > max(2 * len(digests), ROW_GROUP):
+                    pieces = [_keep_last(pieces)]
+            if pieces:
+                found = _order(pieces)
+        rows = compute.index_in(digests, value_set=found.column("digest").combine_chunks())
+        return found.select(self._columns).take(rows)
 
     def _search_all(self, wanted: arrow.FixedSizeBinaryArray) -> Iterator[arrow.Table]:
         searched: set[str] = set()
@@ -94,6 +105,24 @@ class SortedIndex:
                     is_complete = False
                     continue
                 searched.add(name)
+
+
+def _order(pieces: Sequence[arrow.Table]) -> arrow.Table:
+    """Return all rows, those that were created last first; of the same time, those of the last piece."""
+    rows = arrow.concat_tables(reversed(pieces)).combine_chunks()
+    created = rows.column("created")
+    if compute.all(compute.less_equal(created.slice(1), created.slice(0, max(len(rows) - 1, 0)))).as_py() is False:
+        # A stable sort.
+        rows = rows.sort_by([("created", "descending")])
+    return rows
+
+
+def _keep_last(pieces: Sequence[arrow.Table]) -> arrow.Table:
+    """Return the row of each digest that was created last."""
+    rows = _order(pieces)
+    digests = rows.column("digest").combine_chunks()
+    first = compute.equal(compute.index_in(digests, value_set=digests), arrow.array(range(len(rows)), arrow.int32()))
+    return rows.filter(first)
 
 
 def serialize(table: arrow.Table) -> arrow.Buffer:

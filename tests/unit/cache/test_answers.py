@@ -11,9 +11,10 @@ import pytest
 
 from overnight.cache import answers as answers_module
 from overnight.cache import open_cache, sorted_index
-from overnight.cache.answers import AnswerCache, AnswerWriter, Place, Rendered
+from overnight.cache.answers import AnswerCache, AnswerWriter, Rendered
 from overnight.cache.digests import DigestTable, compute_digest
 from overnight.cache.files import DamagedCacheError
+from overnight.cache.places import Place, decode_place
 from overnight.errors import SpecError
 from overnight.storage import Storage
 
@@ -72,6 +73,19 @@ def test_a_later_answer_replaces_an_earlier_one(cache: AnswerCache) -> None:
         with AnswerWriter(cache.answers, cache.keys, now=lambda time=time: time) as writer:  # type: ignore[misc]
             writer.add(key, answer)
     assert read(cache, [key]) == {key: b"second"}
+
+
+def test_of_many_answers_of_one_key_the_last_counts_in_bounded_memory(
+    cache: AnswerCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sorted_index, "ROW_GROUP", 2)
+    keys = make_keys(3)
+    # The index of nights that paid again each time, one of them with a clock that was behind.
+    for time in (1, 2, 9, 3, 4, 5, 5):
+        with AnswerWriter(cache.answers, cache.keys, now=lambda time=time: time) as writer:  # type: ignore[misc]
+            for key in keys:
+                writer.add(key, b"%d" % time)
+    assert read(cache, keys) == dict.fromkeys(keys, b"9")
 
 
 def test_what_a_failed_writer_was_given_is_not_there(cache: AnswerCache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,19 +169,33 @@ def test_what_lines_were_rendered_to_is_kept_by_template(cache: AnswerCache) -> 
     known = {line: Rendered(compute_digest(line), compute_digest(b"key")) for line in lines[:2]}
     first.add(known)
     first.add({})
-    assert first.find(lines) == known
-    assert second.find(lines) == {}
+    found = first.look_up(b"".join([*lines, lines[0]]))
+    assert found.unknown == [2]
+    assert [found.get(at) for at in (0, 1, 3)] == [known[lines[0]], known[lines[1]], known[lines[0]]]
+    assert second.look_up(b"".join(lines)).unknown == [0, 1, 2]
+    found.set(2, known[lines[1]])
+    assert found.get(2) == known[lines[1]]
 
 
 def test_a_digest_table_is_a_dictionary() -> None:
-    table, right = DigestTable(), {}
+    table = DigestTable()
+    numbers: dict[bytes, int] = {}
     chance = random.Random(5)
     digests = [chance.randbytes(16) for _ in range(3_000)]
     # Digests that differ in one half only, and all zeros.
     digests += [bytes(16), *(digest[:8] + bytes(8) for digest in digests[:50])]
-    for number, digest in enumerate([*digests, *chance.sample(digests, 500)]):
-        assert table.setdefault(digest, number) == right.setdefault(digest, number)
-    assert len(table) == len(right)
+    digests += chance.sample(digests, 500)
+    start = 0
+    while start < len(digests):
+        block = digests[start : start + chance.randrange(700)]
+        right = {}
+        for at, digest in enumerate(block):
+            first = numbers.setdefault(digest, start + at)
+            if first != start + at:
+                right[at] = first
+        assert table.add(b"".join(block)) == right
+        start += len(block)
+        assert len(table) == start
 
 
 def test_without_pyarrow_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,3 +206,16 @@ def test_without_pyarrow_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(SpecError, match=r"airflow-provider-overnight\[tables\]"):
         open_cache("/nowhere", Storage())
+
+
+def test_places_are_written_as_lines(cache: AnswerCache) -> None:
+    keys = make_keys(3)
+    add(cache, dict.fromkeys(keys[:2], b"answer"))
+    places = cache.look_up(b"".join([keys[1], keys[2], keys[0], keys[1]]))
+    found = list(places)
+    assert places.list_missing() == [1]
+    assert found[1] is None
+    lines = bytes(places.encode([0, 2, 3])).splitlines(keepends=True)
+    assert lines[0] == b'{"key":"%b","file":"%b","row":1}\n' % (keys[1].hex().encode(), found[0].file.encode())  # type: ignore[union-attr]
+    assert [decode_place(line) for line in lines] == [(keys[1], found[0]), (keys[0], found[2]), (keys[1], found[3])]
+    assert bytes(places.encode([])) == b""

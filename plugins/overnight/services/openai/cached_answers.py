@@ -20,7 +20,8 @@ from overnight.services.openai.template import RequestTemplate
 from overnight.storage import Storage
 
 if TYPE_CHECKING:
-    from overnight.cache.answers import AnswerCache, Place
+    from overnight.cache.answers import AnswerCache
+    from overnight.cache.places import Place
 
 CacheMode: TypeAlias = Literal["off", "read", "write", "refresh"]
 """
@@ -64,14 +65,6 @@ class CachedService(NamedTuple):
         return compute_digest(b"\0".join((b"openai", self.base_url.encode(), endpoint.encode(), decisive)))
 
 
-class _Place(msgspec.Struct):
-    """A line of a reused part: where the answer of one document is."""
-
-    key: str
-    file: str
-    row: int
-
-
 class _Answered(msgspec.Struct):
     response: msgspec.Raw
 
@@ -83,15 +76,9 @@ class _Repetition(msgspec.Struct):
     first: str
 
 
-_decode_place = msgspec.json.Decoder(_Place).decode
 _decode_repetition = msgspec.json.Decoder(_Repetition).decode
 _decode_answered = msgspec.json.Decoder(_Answered).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
-def encode_place(key: bytes, place: Place) -> bytes:
-    """Return a line of a reused part."""
-    return msgspec.json.encode(_Place(key.hex(), place.file, place.row)) + b"\n"
 
 
 def encode_repetition(custom_id: str, first: bytes) -> bytes:
@@ -156,15 +143,14 @@ def read_reused(part: ReusedPart, template: RequestTemplate, cache: AnswerCache,
 
     :raises DamagedCacheError: an answer is not there any more.
     """
-    from overnight.cache.answers import Place  # noqa: PLC0415 - an extra
+    from overnight.cache.places import decode_place  # noqa: PLC0415 - an extra
 
     found: dict[bytes, Place] = {}
     ids: dict[bytes, list[bytes]] = {}
     with storage.open(part.uri) as places, storage.open(part.documents_uri) as documents:
         for line, document in zip(places, documents, strict=True):
-            one = _decode_place(line)
-            key = bytes.fromhex(one.key)
-            found.setdefault(key, Place(one.file, one.row))
+            key, place = decode_place(line)
+            found.setdefault(key, place)
             ids.setdefault(key, []).append(msgspec.json.encode(template.custom_id(orjson.loads(document))))
     for key, answer in cache.read((place, key) for key, place in found.items()):
         for custom_id in ids[key]:

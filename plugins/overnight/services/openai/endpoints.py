@@ -8,6 +8,7 @@ A compatible server may have others; their requests are sent as they are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from overnight.rejection import Rejection
@@ -52,6 +53,7 @@ ENDPOINTS: Final = (
 _EMPTY: Final[tuple[object, ...]] = (None, "", [], {})
 
 
+@lru_cache(maxsize=64)
 def find_endpoint(path: str) -> Endpoint | None:
     """Return what is known of an endpoint, by the end of its path; ``None`` of another server's own."""
     return next((known for known in ENDPOINTS if path.endswith(known.path.removeprefix("/v1"))), None)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
+from array import array
 from bisect import bisect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 from typing import IO, Any, Literal, NamedTuple, Self, TypeAlias
 
 import orjson
 from pydantic import BaseModel, ConfigDict
 
 from overnight.cache.digests import DigestTable
-from overnight.compression import ChunkReader
 from overnight.costs.estimate import Workload
-from overnight.file_formats import read_json_lines
 from overnight.rejection import RejectedError, Rejection
+from overnight.services.openai.documents import DocumentLine, LineBlock, read_documents, take_blocks
 from overnight.services.openai.endpoints import check_body
 from overnight.services.openai.limits import Limits
 from overnight.services.openai.scan import (
@@ -30,12 +29,11 @@ from overnight.services.openai.scan import (
     count_embedding_inputs,
     estimate_tokens,
     id_digest,
-    read_lines,
     scan,
 )
 from overnight.services.openai.template import RequestTemplate
 from overnight.services.openai.tokens import ESTIMATE, TokenCounter, limit_output
-from overnight.storage import READ_BYTES, Storage, redact
+from overnight.storage import Storage
 
 __all__ = [
     "BuiltInput",
@@ -54,26 +52,8 @@ __all__ = [
 OnBadDocument: TypeAlias = Literal["fail", "reject"]
 """Fail for the whole input, naming every bad line, or write the rejected documents to a file of their own."""
 
-LONGEST_DOCUMENT = 64 << 20
-"""Bytes of one line; a longer one is no document but a file that is not JSONL."""
 LONGEST_TEXT = 64 << 10
 """Bytes of a rejected document that its record repeats."""
-
-
-class DocumentLine(NamedTuple):
-    """
-    One line of a file of documents.
-
-    :param data: With its end.
-    :param uri: The file.
-    :param number: In the file, counted from 1.
-    :param offset: Of its first byte in the uncompressed file.
-    """
-
-    data: bytes
-    uri: str
-    number: int
-    offset: int
 
 
 class InputPart(BaseModel):
@@ -213,26 +193,6 @@ def build(
     ).build(documents)
 
 
-def read_documents(uris: Iterable[str], storage: Storage | None = None) -> Iterator[DocumentLine]:
-    """
-    Yield the lines of JSONL files and the rows of tables (CSV, Parquet), one file after the other, also compressed.
-
-    :raises InputError: a line is longer than :data:`LONGEST_DOCUMENT`.
-    :raises SpecError: a file is something else that is recognised (a JSON array, UTF-16, a PDF …).
-    """
-    for uri in uris:
-        with (storage or Storage()).open_plain(uri) as file:
-            offset = 0
-            chunks = iter(partial(file.read, READ_BYTES), b"")
-            lines = io.BufferedReader(ChunkReader(read_json_lines(chunks, redact(uri))))
-            for number, line in enumerate(read_lines(lines, LONGEST_DOCUMENT), 1):
-                if len(line) > LONGEST_DOCUMENT:
-                    text = f"the line is longer than {LONGEST_DOCUMENT:,} bytes; is this JSONL?"
-                    raise InputError(uri, [Rejection("too_long", text, number)])
-                yield DocumentLine(line, uri, number, offset)
-                offset += len(line)
-
-
 class Request(NamedTuple):
     """One line of a part, what it takes of a batch's limits, and what is billed for it."""
 
@@ -254,16 +214,37 @@ class _Part:
         self.requests = self.bytes = self.embedding_inputs = self.tokens = self.billed_input = 0
         self.billed_output: int | None = 0
 
-    def write(self, request: Request, document: bytes) -> None:
-        self.requests_file.write(request.line)
-        self.documents_file.write(document + b"\n")
-        self.digest.update(request.line)
-        self.requests += 1
-        self.bytes += len(request.line)
-        self.embedding_inputs += request.inputs
-        self.tokens += request.tokens
-        self.billed_input += request.billed_input
-        self.billed_output = add_bounds(self.billed_output, request.billed_output)
+    def count_fitting(self, requests: Sequence[Request], start: int, limits: Limits) -> int:
+        """Return how many of some requests, from a first one on, still go into this part."""
+        count, size, inputs, tokens = self.requests, self.bytes, self.embedding_inputs, self.tokens
+        for at, request in enumerate(islice(requests, start, None)):
+            size += len(request.line)
+            inputs += request.inputs
+            tokens += request.tokens
+            if (
+                count + at >= limits.requests
+                or size > limits.bytes
+                or inputs > limits.embedding_inputs
+                # A request that is over it alone has a part of its own.
+                or (limits.tokens is not None and tokens > limits.tokens and count + at > 0)
+            ):
+                return at
+        return len(requests) - start
+
+    def write(self, requests: Sequence[Request], documents: Sequence[bytes]) -> None:
+        """Take requests, and the documents that they are of."""
+        lines, inputs, tokens, billed_input, billed_output = zip(*requests, strict=True)
+        data = b"".join(lines)
+        self.requests_file.write(data)
+        self.digest.update(data)
+        write_lines(self.documents_file, documents)
+        self.requests += len(requests)
+        self.bytes += len(data)
+        self.embedding_inputs += sum(inputs)
+        self.tokens += sum(tokens)
+        self.billed_input += sum(billed_input)
+        bound = None if None in billed_output else sum(billed_output)
+        self.billed_output = add_bounds(self.billed_output, bound)
 
     def done(self) -> InputPart:
         return InputPart(
@@ -297,12 +278,17 @@ class InputBuilder:
     ) -> None:
         self._counter = counter
         self._template = template
+        self._render_document = template.compile()
         self._target = target
         self._storage = storage
         self._limits = limits
         self._on_bad = on_bad
         self._embeds = template.endpoint.endswith("/embeddings")
-        self._seen = DigestTable()
+        self._lines = 0
+        self._first = 1
+        self._ids = DigestTable()
+        # Of each id that was taken, in the order of the table: the number of its line.
+        self._id_lines = array("I")
         self._part: _Part | None = None
         self._files = ExitStack()
         self._rejected_file: IO[bytes] | None = None
@@ -324,35 +310,40 @@ class InputBuilder:
         """Take all documents, and return what was written; see :func:`build`."""
         try:
             with self:
-                for number, document in enumerate(documents, 1):
-                    self.add(number, document)
+                for block in take_blocks(documents):
+                    self.add(block)
             self.refused.raise_for("The documents")
         except BaseException:
             self.discard()
             raise
         return self.finish()
 
-    def add(self, number: int, document: DocumentLine | bytes | Mapping[str, Any]) -> None:
-        """
-        Take a document.
-
-        :param number: Of the document in the stream, counted from 1 and blank lines included.
-        """
-        line = self._begin(number, document)
-        if line is None:
-            return
-        data = line.data.rstrip(b"\r\n")
-        try:
-            custom_id, body = self._render(data)
-            request = self._measure(custom_id, body)
-            # Last, so that an id is taken by a document that is used.
-            self._take_id(id_digest(custom_id), number)
-        except RejectedError as error:
-            self._reject(line, error.rejection)
-            return
+    def add(self, block: LineBlock) -> None:
+        """Take a block of documents."""
+        self._begin(block)
+        rejections: dict[int, Rejection] = {}
+        places: list[int] = []
+        requests: list[Request] = []
+        digests: list[bytes] = []
+        for at, data in enumerate(block.lines):
+            try:
+                custom_id, request = self._make(data)
+            except RejectedError as error:
+                rejections[at] = error.rejection
+                continue
+            places.append(at)
+            requests.append(request)
+            digests.append(id_digest(custom_id))
+        repeated = self._take_ids(places, b"".join(digests))
+        self._reject_all(block, {**rejections, **repeated})
         # Once the input is refused, only what else is wrong is still of interest.
-        if not self.refused.total:
-            self._room_for(request).write(request, data)
+        if self.refused.total:
+            return
+        lines = block.lines
+        if repeated:
+            requests = [one for at, one in zip(places, requests, strict=True) if at not in repeated]
+            places = [at for at in places if at not in repeated]
+        self._write(requests, lines if len(places) == len(lines) else [lines[at] for at in places])
 
     def discard(self) -> None:
         """Delete what was written."""
@@ -374,17 +365,20 @@ class InputBuilder:
     def _rejected_uri(self) -> str:
         return f"{self._target}/rejected.jsonl"
 
-    def _begin(self, number: int, document: DocumentLine | bytes | Mapping[str, Any]) -> DocumentLine | None:
-        """Count a document and return its line; ``None`` for a line that is none."""
-        raw = orjson.dumps(document) if isinstance(document, Mapping) else document
-        line = raw if isinstance(raw, DocumentLine) else DocumentLine(raw, "", number, 0)
-        if line.number == 1 and line.uri:
-            self._files_begun.append((number, line.uri))
-        if line.data.isspace() or not line.data:
-            self._blank_lines += 1
-            return None
-        self._documents += 1
-        return line
+    def _begin(self, block: LineBlock) -> None:
+        """Give the lines of a block their numbers, which go on through all files."""
+        self._first = self._lines + 1
+        self._files_begun += [(self._first + at, uri) for at, uri in block.begun]
+        self._lines += len(block.lines)
+
+    def _make(self, data: bytes) -> tuple[str, Request]:
+        """
+        Return the id and the request of a document.
+
+        :raises RejectedError: it cannot become one.
+        """
+        custom_id, request = self._render(data)
+        return custom_id, self._measure(custom_id, request)
 
     def _render(self, raw: bytes) -> tuple[str, dict[str, Any]]:
         """
@@ -398,7 +392,7 @@ class InputBuilder:
             raise RejectedError("not_json", f"the line is not JSON: {error}") from None
         if not isinstance(document, dict):
             raise RejectedError("not_an_object", "the line is JSON, but not an object")
-        return self._template.render(document)
+        return self._render_document(document)
 
     def _measure(self, custom_id: str, request: dict[str, Any]) -> Request:
         """
@@ -409,7 +403,7 @@ class InputBuilder:
         limits = self._limits
         if len(custom_id) > limits.custom_id_chars:
             raise RejectedError("id_too_long", f"the id is longer than {limits.custom_id_chars} characters")
-        line = orjson.dumps(request) + b"\n"
+        line = orjson.dumps(request, option=orjson.OPT_APPEND_NEWLINE)
         inputs = count_embedding_inputs(request["body"]) if self._embeds else 0
         if len(line) > limits.bytes or inputs > limits.embedding_inputs:
             raise RejectedError(
@@ -423,24 +417,44 @@ class InputBuilder:
         billed = tokens if self._counter.count is estimate_tokens else self._counter.count(body)
         return Request(line, inputs, tokens, billed, limit_output(body, self._template.endpoint))
 
-    def _take_id(self, digest: bytes, number: int) -> None:
+    def _take_ids(self, places: Sequence[int], digests: bytes | bytearray) -> dict[int, Rejection]:
         """
-        Take the id of a document, by its digest.
+        Take the ids of documents of a block; return why some were not: an earlier document has the id.
 
-        :raises RejectedError: an earlier one has it.
+        :param places: Of the documents in the block.
+        :param digests: Of their ids.
         """
-        first = self._seen.setdefault(digest, number)
-        if first != number:
-            raise RejectedError("duplicate", f"its id was used in {self._describe_place(first)} already")
+        self._id_lines.extend(map(self._first.__add__, places))
+        return {
+            places[at]: Rejection(
+                "duplicate",
+                f"its id was used in {self._describe_place(self._id_lines[number], self._first + places[at])} already",
+            )
+            for at, number in self._ids.add(digests).items()
+        }
 
-    def _describe_place(self, number: int) -> str:
-        """Return where in the files the document of a number was."""
-        at = bisect(self._files_begun, (number, "\U0010ffff")) - 1
+    def _describe_place(self, number: int, other: int) -> str:
+        """
+        Return where in the files the document of a number was.
+
+        :param other: Of a later document: its file needs no name.
+        """
+        at, last = (bisect(self._files_begun, (one, "\U0010ffff")) - 1 for one in (number, other))
         if at < 0:
             return f"line {number}"
         first, uri = self._files_begun[at]
         line = f"line {number - first + 1}"
-        return line if at == len(self._files_begun) - 1 else f"{line} of {uri}"
+        return line if at == last else f"{line} of {uri}"
+
+    def _reject_all(self, block: LineBlock, rejections: Mapping[int, Rejection]) -> None:
+        """Write down which lines of a block cannot be sent, and count the documents in it: blank lines are none."""
+        self._documents += len(block.lines)
+        for at in sorted(rejections):
+            if block.lines[at] and not block.lines[at].isspace():
+                self._reject(block.get(at), rejections[at])
+            else:
+                self._documents -= 1
+                self._blank_lines += 1
 
     def _reject(self, line: DocumentLine, rejection: Rejection) -> None:
         if self._on_bad == "fail":
@@ -463,19 +477,27 @@ class InputBuilder:
             record["text"] = text
         self._rejected_file.write(orjson.dumps(record) + b"\n")
 
-    def _room_for(self, request: Request) -> _Part:
-        part, limits = self._part, self._limits
-        if part is not None and (
-            part.requests >= limits.requests
-            or part.bytes + len(request.line) > limits.bytes
-            or part.embedding_inputs + request.inputs > limits.embedding_inputs
-            or (limits.tokens is not None and part.tokens + request.tokens > limits.tokens)
-        ):
-            self._close_part()
-        if self._part is None:
-            stem = f"{self._target}/part-{len(self._parts):05d}"
-            files = [self._open(f"{stem}.{kind}.jsonl", self._files) for kind in ("requests", "documents")]
-            self._part = _Part(stem, files[0], files[1])
+    def _write(self, requests: Sequence[Request], documents: Sequence[bytes]) -> None:
+        """Write requests, and the documents that they are of, into as many parts as it takes."""
+        start = 0
+        while start < len(requests):
+            part = self._part or self._begin_part()
+            count = part.count_fitting(requests, start, self._limits)
+            if count:
+                part.write(requests[start : start + count], documents[start : start + count])
+                start += count
+            if start < len(requests):
+                self._close_part()
+
+    @property
+    def _written_requests(self) -> int:
+        """How many requests were written, in all parts."""
+        return sum(part.requests for part in self._parts) + (self._part.requests if self._part is not None else 0)
+
+    def _begin_part(self) -> _Part:
+        stem = f"{self._target}/part-{len(self._parts):05d}"
+        files = [self._open(f"{stem}.{kind}.jsonl", self._files) for kind in ("requests", "documents")]
+        self._part = _Part(stem, files[0], files[1])
         return self._part
 
     def _open(self, uri: str, files: ExitStack) -> IO[bytes]:
@@ -494,6 +516,12 @@ class InputBuilder:
             name = uri.rpartition("/")[2]
             if name not in written and _OURS.fullmatch(name):
                 self._storage.delete(uri)
+
+
+def write_lines(file: IO[bytes], lines: Sequence[bytes]) -> None:
+    """Write lines, which have no ends."""
+    file.write(b"\n".join(lines))
+    file.write(b"\n")
 
 
 def add_bounds(first: int | None, second: int | None) -> int | None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from array import array
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
+from itertools import accumulate, compress, islice
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import orjson
 
-from overnight.cache.digests import DIGEST_BYTES, DigestTable, compute_digest
+from overnight.cache.digests import DIGEST_BYTES, DigestTable, compute_digest, compute_digests
 from overnight.rejection import RejectedError, Rejection
-from overnight.services.openai.cached_answers import CachedService, CacheMode, encode_place, encode_repetition
+from overnight.services.openai.cached_answers import CachedService, CacheMode, encode_repetition
+from overnight.services.openai.documents import DocumentLine, JoinedBlock, LineBlock
 from overnight.services.openai.input import (
     BuiltInput,
-    DocumentLine,
     InputBuilder,
     InputPart,
     Limits,
@@ -24,15 +25,17 @@ from overnight.services.openai.input import (
     Request,
     RequestTemplate,
     ReusedPart,
+    write_lines,
 )
 from overnight.services.openai.scan import MAX_REJECTIONS, id_digest
 from overnight.services.openai.tokens import ESTIMATE, TokenCounter
 from overnight.storage import Storage
 
 if TYPE_CHECKING:
-    from overnight.cache.answers import Place, Rendered
+    from overnight.cache.answers import Rendered, RenderedLines
+    from overnight.cache.places import Places
 
-BLOCK_DOCUMENTS: Final = 1 << 15
+BLOCK_DOCUMENTS: Final = 1 << 16
 BLOCK_BYTES: Final = 32 << 20
 """Of the documents that are looked up together."""
 _RENDERING: Final = b"1"
@@ -72,14 +75,6 @@ def build_reusing(
     ).build(documents)
 
 
-class _Taken(NamedTuple):
-    """One document of a block."""
-
-    number: int
-    line: DocumentLine
-    data: bytes
-
-
 class ReusingBuilder(InputBuilder):
     """
     Builds batch input of the documents whose answers are not in the cache.
@@ -101,32 +96,29 @@ class ReusingBuilder(InputBuilder):
         decisive = [service.base_url, template.endpoint, template.body, template.id_path]
         self._rendered = service.cache.rendered(compute_digest(_RENDERING + orjson.dumps(decisive)))
         self._new: dict[bytes, Rendered] = {}
-        self._block: list[_Taken] = []
-        self._block_bytes = 0
-        # Of each request that is sent: its key, the digest of its id, and the part it is in.
+        self._blocks: list[LineBlock] = []
+        self._waiting = self._waiting_bytes = 0
+        # Of each document that is sent or whose request is: its key, the digest of its id, and which request it is.
         self._sent = DigestTable()
         self._sent_ids = bytearray()
-        self._part_starts = array("Q")
+        self._sent_requests = array("I")
         self._repeats = _Repeats()
         self._reused: list[ReusedPart] = []
         self._reused_part: _ReusedFiles | None = None
         self._reused_files = ExitStack()
 
-    def add(self, number: int, document: DocumentLine | bytes | Mapping[str, Any]) -> None:
-        """Take a document; see :meth:`InputBuilder.add`."""
-        line = self._begin(number, document)
-        if line is None:
-            return
-        data = line.data.rstrip(b"\r\n")
-        self._block.append(_Taken(number, line, data))
-        self._block_bytes += len(data)
-        if len(self._block) >= BLOCK_DOCUMENTS or self._block_bytes >= BLOCK_BYTES:
-            self._take_block()
+    def add(self, block: LineBlock) -> None:
+        """Take a block of documents; see :meth:`InputBuilder.add`."""
+        self._blocks.append(block)
+        self._waiting += len(block.lines)
+        self._waiting_bytes += sum(map(len, block.lines))
+        if self._waiting >= BLOCK_DOCUMENTS or self._waiting_bytes >= BLOCK_BYTES:
+            self._take_waiting()
 
     def __exit__(self, *error: object) -> None:
         try:
             if error[0] is None:
-                self._take_block()
+                self._take_waiting()
                 self._note_rendered()
         finally:
             self._close_reused()
@@ -143,30 +135,58 @@ class ReusingBuilder(InputBuilder):
         self._repeats.close()
         super().discard()
 
-    def _take_block(self) -> None:
-        block, self._block, self._block_bytes = self._block, [], 0
-        lines = [compute_digest(one.data) for one in block]
-        known = self._rendered.find(set(lines))
-        requests: dict[int, Request] = {}
-        rejections: dict[int, Rejection] = {}
-        for at, digest in enumerate(lines):
-            if digest not in known:
-                try:
-                    known[digest], requests[at] = self._render_new(block[at].data)
-                except RejectedError as error:
-                    rejections[at] = error.rejection
-                else:
-                    self._new[digest] = known[digest]
-        keys = {one.key for one in known.values()}
-        places: dict[bytes, Place] = {} if self._mode == "refresh" else self._service.cache.find(keys)
-        for at, one in enumerate(block):
-            rejection = rejections.get(at)
-            if rejection is None:
-                rejection = self._place(one, known[lines[at]], places, requests.pop(at, None))
-            if rejection is not None:
-                self._reject(one.line, rejection)
+    def _take_waiting(self) -> None:
+        block, self._blocks = JoinedBlock(self._blocks), []
+        self._waiting = self._waiting_bytes = 0
+        if block.lines:
+            self._begin(block)
+            self._take(block)
         if len(self._new) >= BLOCK_DOCUMENTS:
             self._note_rendered()
+
+    def _take(self, block: LineBlock) -> None:
+        """Write each document to where its answer comes from: the cache, a request of its own, or that of another."""
+        rendered, requests, rejections = self._render_all(block)
+        places = self._service.cache.look_up(b"" if self._mode == "refresh" else rendered.keys)
+        without = list(range(len(block.lines))) if self._mode == "refresh" else places.list_missing()
+        for at in without:
+            if at not in requests and at not in rejections:
+                try:
+                    requests[at] = self._make(block.lines[at])[1]
+                except RejectedError as error:
+                    rejections[at] = error.rejection
+        taken = [at for at in range(len(block.lines)) if at not in rejections]
+        ids = rendered.ids if not rejections else b"".join(rendered.get(at).id for at in taken)
+        rejections |= self._take_ids(taken, ids)
+        self._reject_all(block, rejections)
+        # Once the input is refused, only what else is wrong is still of interest.
+        if self.refused.total:
+            return
+        sent = [at for at in without if at not in rejections]
+        self._send(block, sent, rendered, requests)
+        answered = bytearray(b"\x01") * len(block.lines)
+        for at in (*without, *rejections):
+            answered[at] = 0
+        self._reuse(list(compress(range(len(answered)), answered)), list(compress(block.lines, answered)), places)
+
+    def _render_all(self, block: LineBlock) -> tuple[RenderedLines, dict[int, Request], dict[int, Rejection]]:
+        """
+        Return what the lines of a block are rendered to, and, of those that were not known, the requests or what is
+        wrong with them.
+        """
+        digests = compute_digests(block.lines)
+        rendered = self._rendered.look_up(digests)
+        requests: dict[int, Request] = {}
+        rejections: dict[int, Rejection] = {}
+        for at in rendered.unknown:
+            try:
+                new, requests[at] = self._render_new(block.lines[at])
+            except RejectedError as error:
+                rejections[at] = error.rejection
+            else:
+                rendered.set(at, new)
+                self._new[digests[at * DIGEST_BYTES : (at + 1) * DIGEST_BYTES]] = new
+        return rendered, requests, rejections
 
     def _render_new(self, data: bytes) -> tuple[Rendered, Request]:
         from overnight.cache.answers import Rendered  # noqa: PLC0415 - an extra
@@ -175,53 +195,61 @@ class ReusingBuilder(InputBuilder):
         key = self._service.compute_key(self._template.endpoint, request["body"])
         return Rendered(id_digest(custom_id), key), self._measure(custom_id, request)
 
-    def _place(
-        self, one: _Taken, rendered: Rendered, places: Mapping[bytes, Place], request: Request | None
-    ) -> Rejection | None:
+    def _send(
+        self, block: LineBlock, sent: Sequence[int], rendered: RenderedLines, requests: Mapping[int, Request]
+    ) -> None:
         """
-        Write a document to where its answer comes from: the cache, a request of its own, or that of another one.
+        Write the requests of documents, each request once.
 
-        :param request: Its request, where it was rendered.
-        :return: Why it was not: its id was used already, or no batch takes it.
+        :param sent: The documents' places in the block.
         """
-        place = places.get(rendered.key)
-        try:
-            if place is None and request is None:
-                request = self._measure(*self._render(one.data))
-            self._take_id(rendered.id, one.number)
-        except RejectedError as error:
-            return error.rejection
-        # Once the input is refused, only what else is wrong is still of interest.
-        if self.refused.total:
-            return None
-        if place is not None:
-            self._reuse(rendered.key, place, one.data)
-        elif request is not None:
-            self._send(rendered, request, one.data)
-        return None
-
-    def _send(self, rendered: Rendered, request: Request, data: bytes) -> None:
-        number = len(self._sent)
-        first = self._sent.setdefault(rendered.key, number)
-        if first != number:
-            start = first * DIGEST_BYTES
+        documents = [rendered.get(at) for at in sent]
+        first = len(self._sent)
+        repeated = self._sent.add(b"".join([one.key for one in documents]))
+        self._sent_ids += b"".join([one.id for one in documents])
+        new = [at for number, at in enumerate(sent) if number not in repeated]
+        number = self._written_requests
+        for place in range(len(sent)):
+            if place in repeated:
+                self._sent_requests.append(self._sent_requests[repeated[place]])
+            else:
+                self._sent_requests.append(number)
+                number += 1
+        self._write([requests[at] for at in new], [block.lines[at] for at in new])
+        starts = self._list_part_starts() if repeated else []
+        for place in repeated:
+            data = block.lines[sent[place]]
+            start = repeated[place] * DIGEST_BYTES
             line = encode_repetition(self._render(data)[0], bytes(self._sent_ids[start : start + DIGEST_BYTES]))
-            self._repeats.add(bisect_right(self._part_starts, first) - 1, line, data + b"\n")
-            return
-        self._room_for(request).write(request, data)
-        if len(self._parts) == len(self._part_starts):
-            self._part_starts.append(number)
-        self._sent_ids += rendered.id
+            part = bisect_right(starts, self._sent_requests[first + place]) - 1
+            self._repeats.add(part, line, data + b"\n")
 
-    def _reuse(self, key: bytes, place: Place, data: bytes) -> None:
-        part, limits = self._reused_part, self._limits
-        if part is not None and (part.documents >= limits.requests or part.bytes >= limits.bytes):
-            self._close_reused()
-        if self._reused_part is None:
-            stem = f"{self._target}/reused-{len(self._reused):05d}"
-            files = [self._open(f"{stem}.{kind}.jsonl", self._reused_files) for kind in ("answers", "documents")]
-            self._reused_part = _ReusedFiles(stem, files[0], files[1])
-        self._reused_part.write(encode_place(key, place), data + b"\n")
+    def _list_part_starts(self) -> list[int]:
+        """Return the number of each part's first request."""
+        return [0, *accumulate(part.requests for part in self._parts)]
+
+    def _reuse(self, found: Sequence[int], lines: Sequence[bytes], places: Places) -> None:
+        """
+        Write documents whose answers are in the cache.
+
+        :param found: The places of their keys among those that were looked up.
+        :param lines: The documents.
+        """
+        start = 0
+        while start < len(found):
+            part = self._reused_part or self._begin_reused()
+            end = start + part.count_fitting(lines, start, self._limits)
+            if end > start:
+                part.write(places.encode(found[start:end]), lines[start:end])
+            if end < len(found):
+                self._close_reused()
+            start = end
+
+    def _begin_reused(self) -> _ReusedFiles:
+        stem = f"{self._target}/reused-{len(self._reused):05d}"
+        files = [self._open(f"{stem}.{kind}.jsonl", self._reused_files) for kind in ("answers", "documents")]
+        self._reused_part = _ReusedFiles(stem, files[0], files[1])
+        return self._reused_part
 
     def _close_reused(self) -> None:
         self._reused_files.close()
@@ -257,11 +285,19 @@ class _ReusedFiles:
         self._documents_file = lines
         self.documents = self.bytes = 0
 
-    def write(self, place: bytes, document: bytes) -> None:
-        self._places_file.write(place)
-        self._documents_file.write(document)
-        self.documents += 1
-        self.bytes += len(document)
+    def count_fitting(self, lines: Sequence[bytes], start: int, limits: Limits) -> int:
+        """Return how many of some documents, from a first one on, still go into this part."""
+        count = max(0, min(len(lines) - start, limits.requests - self.documents))
+        # A part is full with the document that reaches the limit.
+        before = list(accumulate((len(line) + 1 for line in islice(lines, start, start + count)), initial=self.bytes))
+        return min(count, bisect_left(before, limits.bytes))
+
+    def write(self, places: memoryview, lines: Sequence[bytes]) -> None:
+        """Take documents, and the lines about where their answers are."""
+        self._places_file.write(places)
+        write_lines(self._documents_file, lines)
+        self.documents += len(lines)
+        self.bytes += sum(map(len, lines)) + len(lines)
 
     def done(self) -> ReusedPart:
         return ReusedPart(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -147,9 +146,6 @@ def read_lines(file: IO[bytes], longest: int) -> Iterator[bytes]:
             return
 
 
-_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
-
-
 def id_digest(custom_id: str) -> bytes:
     """Return 16 bytes that stand for an id, so that a set of ids has a bounded size per id."""
     # Ids come from JSON, which can hold lone surrogates in other decoders than ours.
@@ -172,14 +168,20 @@ def estimate_tokens(body: Mapping[str, Any]) -> int:
     take more tokens.
     """
     # A response has instructions beside its input.
-    given = next((body[name] for name in ("input", "messages", "prompt") if body.get(name)), None)
-    return _estimate(body.get("instructions")) + _estimate(given)
+    instructions = body.get("instructions")
+    tokens = 0 if instructions is None else _estimate(instructions)
+    for name in ("input", "messages", "prompt"):
+        if body.get(name):
+            return tokens + _estimate(body[name])
+    return tokens
 
 
 def _estimate(value: Any) -> int:
     if isinstance(value, str):
+        if value.isascii():
+            return max(1, (len(value) + 3) // 4)
+        plain = len(value.encode("ascii", "ignore"))
         size = len(value.encode("utf-8", "surrogatepass"))
-        plain = len(value) - sum(map(len, _NOT_ASCII.findall(value)))
         return max(1, math.ceil(plain / 4 + (size - plain) / 2.5))
     if isinstance(value, list):
         return sum(1 if isinstance(item, int) else _estimate(item) for item in value)

@@ -9,7 +9,7 @@ from typing import Any, Final, Self, TypeAlias
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr
 
-from overnight.jsonpath import MISSING, Segment, get_value, parse_plain
+from overnight.jsonpath import MISSING, get_value, parse_plain
 from overnight.rejection import RejectedError
 
 EMBEDDINGS: Final = "/v1/embeddings"
@@ -50,14 +50,14 @@ class RequestTemplate(BaseModel):
     body: dict[str, JsonValue] = Field(min_length=1)
     id_path: str = "$.id"
 
-    _id_segments: tuple[Segment, ...] = PrivateAttr()
-    _fill: Fill = PrivateAttr()
+    _read_id: Callable[[Any], str] = PrivateAttr()
+    _render: Callable[[Any], tuple[str, dict[str, Any]]] = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
         """Compile the paths, so that a wrong one is refused here and not at the first document."""
         del context
-        self._id_segments = parse_plain(self.id_path)
-        self._fill = _compile(self.body)
+        self._read_id = _compile_id(self.id_path)
+        self._render = _compile_request(self.endpoint, self._read_id, _compile(self.body))
 
     @classmethod
     def embeddings(
@@ -114,12 +114,7 @@ class RequestTemplate(BaseModel):
 
         :raises RejectedError: it has none, or one that is neither text nor a whole number.
         """
-        value = get_value(document, self._id_segments)
-        if value is MISSING or value is None or value == "":
-            raise RejectedError("no_id", f"the document has no id at {self.id_path}")
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise RejectedError("bad_id", f"the id at {self.id_path} is neither a text nor a whole number")
-        return str(value)
+        return self._read_id(document)
 
     def render(self, document: Any) -> tuple[str, dict[str, Any]]:
         """
@@ -127,11 +122,11 @@ class RequestTemplate(BaseModel):
 
         :raises RejectedError: it lacks something that the template asks for.
         """
-        custom_id = self.custom_id(document)
-        body = self._fill(document)
-        if self.endpoint.endswith("/embeddings"):
-            _check_embedding_input(body.get("input"))
-        return custom_id, {"custom_id": custom_id, "method": "POST", "url": self.endpoint, "body": body}
+        return self._render(document)
+
+    def compile(self) -> Callable[[Any], tuple[str, dict[str, Any]]]:
+        """Return :meth:`render` as a plain function, for calling it very often."""
+        return self._render
 
 
 def escape(value: Any) -> Any:
@@ -143,10 +138,49 @@ def escape(value: Any) -> Any:
     return value.replace("${", "$${") if isinstance(value, str) else value
 
 
+def _compile_id(path: str) -> Callable[[Any], str]:
+    get = _compile_path(path)
+
+    def read(document: Any) -> str:
+        value = get(document)
+        if type(value) is str and value:
+            return value
+        if value is MISSING or value is None or value == "":
+            raise RejectedError("no_id", f"the document has no id at {path}")
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise RejectedError("bad_id", f"the id at {path} is neither a text nor a whole number")
+        return str(value)
+
+    return read
+
+
+def _compile_request(
+    endpoint: str, read_id: Callable[[Any], str], fill: Fill
+) -> Callable[[Any], tuple[str, dict[str, Any]]]:
+    embeds = endpoint.endswith("/embeddings")
+
+    def render(document: Any) -> tuple[str, dict[str, Any]]:
+        custom_id = read_id(document)
+        body = fill(document)
+        if embeds:
+            _check_embedding_input(body.get("input"))
+        return custom_id, {"custom_id": custom_id, "method": "POST", "url": endpoint, "body": body}
+
+    return render
+
+
+def _compile_path(path: str) -> Fill:
+    """Return what finds the value at a path in a document, or :data:`~overnight.jsonpath.MISSING`."""
+    segments = parse_plain(path)
+    name = segments[0] if len(segments) == 1 else None
+    if not isinstance(name, str):
+        return lambda document: get_value(document, segments)
+    return lambda document: document.get(name, MISSING) if type(document) is dict else get_value(document, segments)
+
+
 def _compile(template: JsonValue) -> Fill:
     if isinstance(template, dict):
-        fields = {name: _compile(value) for name, value in template.items()}
-        return lambda document: {name: fill(document) for name, fill in fields.items()}
+        return _compile_object(template)
     if isinstance(template, list):
         items = [_compile(value) for value in template]
         return lambda document: [fill(document) for fill in items]
@@ -155,34 +189,58 @@ def _compile(template: JsonValue) -> Fill:
     return lambda document: template  # noqa: ARG005 - a Fill
 
 
-def _compile_text(template: str) -> Fill:
-    whole = _HOLE.fullmatch(template)
-    if whole is not None and whole[1] is not None:
-        path, segments = whole[1], parse_plain(whole[1])
-        return lambda document: _required(document, segments, path)
-    pieces: list[str | tuple[str, tuple[Segment, ...]]] = []
-    end = 0
-    for placeholder in _HOLE.finditer(template):
-        pieces.append(template[end : placeholder.start()])
-        pieces.append((placeholder[1], parse_plain(placeholder[1])) if placeholder[1] is not None else "${")
-        end = placeholder.end()
-    pieces.append(template[end:])
+def _compile_object(template: dict[str, JsonValue]) -> Fill:
+    # What no document changes is copied as it is; the others have their place among it.
+    holes = [(name, _compile(value)) for name, value in template.items() if not _is_fixed(value)]
 
-    def fill(document: Any) -> str:
-        return "".join(
-            piece if isinstance(piece, str) else _as_text(_required(document, piece[1], piece[0])) for piece in pieces
-        )
+    def fill(document: Any) -> dict[str, Any]:
+        filled: dict[str, Any] = template.copy()
+        for name, fill_one in holes:
+            filled[name] = fill_one(document)
+        return filled
 
     return fill
 
 
-def _required(document: Any, segments: tuple[Segment, ...], path: str) -> Any:
-    value = get_value(document, segments)
-    if value is MISSING or value is None:
-        raise RejectedError("missing", f"the document has nothing at {path}")
-    if value in ("", [], {}) or (isinstance(value, str) and not value.strip()):
-        raise RejectedError("empty", f"the document's value at {path} is empty")
-    return value
+def _is_fixed(template: JsonValue) -> bool:
+    if isinstance(template, dict):
+        return all(map(_is_fixed, template.values()))
+    if isinstance(template, list):
+        return all(map(_is_fixed, template))
+    return not isinstance(template, str) or _HOLE.search(template) is None
+
+
+def _compile_text(template: str) -> Fill:
+    whole = _HOLE.fullmatch(template)
+    if whole is not None and whole[1] is not None:
+        return _compile_required(whole[1])
+    pieces: list[str | Fill] = []
+    end = 0
+    for placeholder in _HOLE.finditer(template):
+        pieces.append(template[end : placeholder.start()])
+        pieces.append(_compile_required(placeholder[1]) if placeholder[1] is not None else "${")
+        end = placeholder.end()
+    pieces.append(template[end:])
+
+    def fill(document: Any) -> str:
+        return "".join(piece if isinstance(piece, str) else _as_text(piece(document)) for piece in pieces)
+
+    return fill
+
+
+def _compile_required(path: str) -> Fill:
+    """Return what finds the value at a path in a document, and rejects a document that has none there."""
+    get = _compile_path(path)
+
+    def find(document: Any) -> Any:
+        value = get(document)
+        if value is MISSING or value is None:
+            raise RejectedError("missing", f"the document has nothing at {path}")
+        if value in ([], {}) or (isinstance(value, str) and (not value or value.isspace())):
+            raise RejectedError("empty", f"the document's value at {path} is empty")
+        return value
+
+    return find
 
 
 def _as_text(value: Any) -> str:
@@ -191,7 +249,7 @@ def _as_text(value: Any) -> str:
 
 def _check_embedding_input(value: Any) -> None:
     texts = value if isinstance(value, list) else [value]
-    if all(isinstance(text, str) and text.strip() for text in texts):
+    if all(isinstance(text, str) and text and not text.isspace() for text in texts):
         return
     # Token numbers are fine, too.
     if isinstance(value, list) and all(isinstance(token, int) for token in value):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from overnight.cache import open_cache
 from overnight.errors import SpecError
 from overnight.jobs import JobRef, ResultFile, ResultManifest
+from overnight.services.openai import documents as documents_module
 from overnight.services.openai import reuse
 from overnight.services.openai.cached_answers import (
     CachedService,
@@ -21,7 +22,7 @@ from overnight.services.openai.cached_answers import (
     read_repeated,
     read_reused,
 )
-from overnight.services.openai.input import BuiltInput, InputError, Limits, RequestTemplate, build
+from overnight.services.openai.input import BuiltInput, InputError, Limits, RequestTemplate, build, read_documents
 from overnight.services.openai.reuse import build_reusing
 from overnight.storage import Storage
 
@@ -41,7 +42,7 @@ class Night:
         return CachedService(open_cache(f"{self.folder}/cache", Storage()), self.base_url)
 
     def prepare(
-        self, documents: list[Any], mode: CacheMode = "write", template: RequestTemplate = TEMPLATE, **others: Any
+        self, documents: Iterable[Any], mode: CacheMode = "write", template: RequestTemplate = TEMPLATE, **others: Any
     ) -> BuiltInput:
         return build_reusing(documents, template, f"{self.folder}/out", service=self.service, mode=mode, **others)
 
@@ -108,6 +109,7 @@ def make_documents(count: int, **changed: str) -> list[dict[str, str]]:
 
 def test_what_was_paid_for_is_not_sent_again(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reuse, "BLOCK_DOCUMENTS", 7)
+    monkeypatch.setattr(documents_module, "BLOCK_DOCUMENTS", 5)
     documents = make_documents(30)
     first = night.run(documents)
     assert len(night.paid) == 30
@@ -192,6 +194,15 @@ def test_bad_documents_are_rejected_as_without_a_cache(tmp_path: Path, night: Ni
     assert not list((tmp_path / "out").glob("reused-*"))
     with pytest.raises(InputError) as without:
         build(documents, TEMPLATE, f"{tmp_path}/plain")
+    assert str(with_cache.value) == str(without.value)
+    uris = [f"{tmp_path}/{name}.jsonl" for name in "ab"]
+    for uri in uris:
+        Path(uri).write_bytes(b"\n".join(documents))
+    # What is wrong is told in the same words, however many files are looked up together.
+    with pytest.raises(InputError) as with_cache:
+        night.prepare(read_documents(uris))
+    with pytest.raises(InputError) as without:
+        build(read_documents(uris), TEMPLATE, f"{tmp_path}/plain")
     assert str(with_cache.value) == str(without.value)
     rejecting = night.prepare(documents, on_bad="reject")
     assert (rejecting.documents, rejecting.rejected, rejecting.blank_lines) == (4, 3, 1)
