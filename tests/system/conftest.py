@@ -27,6 +27,7 @@ from overnight.sandbox.services import SERVICES, running
 
 from .accounts import WRONG_KEY, Account, make_accounts
 from .console import Console, Run
+from .metrics import StatsD
 from .other_services import World
 from .pipeline import PIPELINE, Documents, Nights, start_nights
 from .sagemaker_runs import Pipeline, start_pipelines
@@ -169,7 +170,15 @@ def services(folder: Path) -> Iterator[Services]:
 
 
 @pytest.fixture(scope="session")
-def airflow(services: Services, folder: Path) -> Iterator[Standalone]:
+def statsd() -> Iterator[StatsD]:
+    """What Airflow's processes report."""
+    server = StatsD()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def airflow(services: Services, folder: Path, statsd: StatsD) -> Iterator[Standalone]:
     """``airflow standalone`` with the DAGs of these tests and those of the project."""
     bundles = [
         {
@@ -186,6 +195,7 @@ def airflow(services: Services, folder: Path) -> Iterator[Standalone]:
         variables={
             **services.environment,
             **QUICK,
+            **statsd.environment(),
             "PYTHONPATH": str(DAGS),
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
         },

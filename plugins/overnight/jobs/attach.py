@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from overnight.errors import NotFoundError, OvernightError, QueueDeadlineError, RequestRefusedError, ServiceError
 from overnight.jobs.client import JobClient
@@ -66,6 +66,10 @@ class Connect(Protocol):
     def __call__(self, ref: JobRef, /) -> JobClient[Any]: ...  # noqa: D102
 
 
+Event: TypeAlias = Literal["submitted", "attached", "queued"]
+"""What a try did about its job, for metrics."""
+
+
 @dataclass(frozen=True)
 class Conclusion:
     """
@@ -94,6 +98,7 @@ class Attempt(Generic[SpecT]):
         present one. The ``client`` is used for references of its own connection when it is left out.
     :param settings: How the try attaches and waits.
     :param log: Gets a line for every decision.
+    :param on_event: Is called when the job was submitted, attached to, or has to wait for room in the service's queue.
     """
 
     def __init__(
@@ -105,6 +110,7 @@ class Attempt(Generic[SpecT]):
         settings: WaitSettings,
         log: Logger,
         connect: Connect | None = None,
+        on_event: Callable[[Event], None] = lambda _: None,
     ) -> None:
         self.owner = owner
         self.client = client
@@ -112,6 +118,7 @@ class Attempt(Generic[SpecT]):
         self.settings = settings
         self.log = log
         self.connect = connect
+        self.on_event = on_event
 
     def attach_or_submit(
         self, spec: SpecT, prepare: Callable[[SpecT], SpecT] | None = None, admitted: QueueRequest | None = None
@@ -161,6 +168,7 @@ class Attempt(Generic[SpecT]):
                 intent = JobRecord.intent(self.owner.key(step.generation, fingerprint), record)
                 return self._submit_or_queue(ready, self._remember(intent), admitted)
         self.log.info("Attaching: %s.", step.why)
+        self.on_event("attached")
         attached = JobRecord.attached(step.ref, self.owner.key(step.generation, fingerprint), step.submitted_at)
         if record is not None and record.generation == attached.generation:
             # How long it waited for room stays known.
@@ -307,6 +315,7 @@ class Attempt(Generic[SpecT]):
         if refusal is not None:
             request = request.with_refusal(refusal, time.time())
         self.log.info("Queued here: %s waits until there is room. %s", request.name, request.why)
+        self.on_event("queued")
         return self._remember(intent.queued_as(request, self.owner.max_tries))
 
     def find_refusal(self, outcome: PollOutcome) -> QueueFull | None:
@@ -325,6 +334,7 @@ class Attempt(Generic[SpecT]):
         self._remember(record)
         again = f", generation {record.generation} of this task's jobs" if record.generation else ""
         self.log.info("Submitted %s%s.", record.job, again)
+        self.on_event("submitted")
         return record
 
     def _poll_recorded(self, record: JobRecord | None) -> JobStatus | None:

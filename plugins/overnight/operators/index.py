@@ -13,6 +13,7 @@ from airflow.sdk import BaseOperator
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from overnight.errors import SpecError
+from overnight.hooks.assets import add_index_event
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.ingest.mirror import read_sync_baseline
@@ -193,7 +194,11 @@ class OpenSearchVerifyIndexOperator(BaseOperator):
                 dimensions=given.dimensions,
                 query=self.query,
             )
+            url = target.url
         self.log.info("%s holds %d documents.", self.index_name, found)
+        if given.at_least:
+            # Nothing was loaded otherwise, and who waits for the index has nothing to do.
+            add_index_event(context, self.outlets, url, self.index_name, {"documents": found})
         return found
 
 

@@ -15,6 +15,7 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from overnight.errors import QueueDeadlineError
 from overnight.hooks.job import JobHook, hook_for
+from overnight.hooks.metrics import count_end, count_event
 from overnight.hooks.outcome import QUEUED_KEY, build_outcome, build_queued, failing_for_good
 from overnight.hooks.record_store import RECORD, TaskStateRecordStore
 from overnight.jobs import JobRecord, JobRef, JobState, JobStatus, RecordStore, ResultManifest
@@ -27,11 +28,13 @@ from overnight.jobs.service import JobSpec
 from overnight.jobs.wait import request_cancellation
 from overnight.jobs.wait_settings import WaitSettings
 from overnight.links.job import CONSOLE_URL_KEY, JobLink
+from overnight.operators.lineage import describe_job
 from overnight.operators.parameters import check_parameters
 from overnight.triggers.job import JobTrigger, get_context, parse_event
 from overnight.triggers.room import ROOM, RoomTrigger, parse_admission
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
 __all__ = ["RECORD", "JobOperator"]
@@ -124,6 +127,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         self.budget = budget
         self.queue_deadline = queue_deadline
         self._rounds: tuple[JobRecord, ...] = ()
+        self._outcome: dict[str, Any] | None = None
         self._waiting_for: tuple[JobClient[Any], JobRef, bool] | None = None
 
     @abstractmethod
@@ -232,6 +236,19 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
             with client:
                 self.log.info("%s", client.run(request_cancellation(client.service, ref)))
 
+    def list_inputs(self) -> Sequence[str]:
+        """Return the URIs of the job's input, for lineage; none where the service has it by another way."""
+        return ()
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
+        """Return the job's inputs and its id at the service."""
+        del task_instance
+        return describe_job(self._outcome, self.list_inputs())
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any]:
+        """Return the same."""
+        return self.get_openlineage_facets_on_complete(task_instance)
+
     def begin_attempt(self, context: Context, client: JobClient[Any], settings: WaitSettings) -> Attempt[SpecT]:
         """Return this try of the task at its job."""
         ti = context["ti"]
@@ -250,6 +267,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
             settings=settings,
             log=self.log,
             connect=lambda ref: hook_for(ref).client(),
+            on_event=lambda event: count_event(event, client.service.name),
         )
 
     def _go_on(self, context: Context, attempt: Attempt[SpecT], spec: SpecT, record: JobRecord) -> dict[str, Any]:
@@ -270,7 +288,8 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         context["ti"].xcom_push(key=CONSOLE_URL_KEY, value=console_url or "")
         if not settings.wait_for_completion:
             attempt.hand_over(record)
-            return build_outcome(record.job)
+            self._outcome = build_outcome(record.job)
+            return self._outcome
         self.log.info("Waiting for %s. Allowed failures: %s.", record.job, settings.allowed_failures)
         if settings.deferrable:
             self._defer(attempt.defer(attempt.poll_first(record)), settings)
@@ -284,6 +303,9 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         self, context: Context, attempt: Attempt[SpecT], record: JobRecord, outcome: PollOutcome
     ) -> dict[str, Any]:
         """Go on after the end of the wait: with another round, with waiting for room, or with the task's end."""
+        began = record.submitted_at
+        took = (datetime.now(UTC) - began).total_seconds() if began is not None else None
+        count_end(record.job, outcome.status, took)
         if outcome.status is not None and attempt.find_refusal(outcome) is None:
             following = self.plan_round(attempt.client, record, outcome.status, len(self._rounds))
             if following is not None:
@@ -382,7 +404,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         )
 
     def _finish(self, context: Context, conclusion: Conclusion) -> dict[str, Any]:
-        outcome = build_outcome(conclusion.ref, conclusion.status, conclusion.results)
+        self._outcome = outcome = build_outcome(conclusion.ref, conclusion.status, conclusion.results)
         if conclusion.error is not None:
             # A failed task leaves its reference, too: what its job finished is paid for, and can be fetched with it.
             context["ti"].xcom_push(key=XCOM_RETURN_KEY, value=outcome)

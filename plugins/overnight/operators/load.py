@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
 from overnight.errors import JobFailedError, SpecError
+from overnight.hooks.metrics import count_load
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import DeletesRefusedError, IngestRequest, LoadOptions, LoadReport, VerificationError, load
+from overnight.operators.lineage import LoadLineage
 from overnight.operators.parameters import check_parameters, require_mapping
 from overnight.operators.result_cache import REUSED_KEY
 from overnight.operators.sources import (
@@ -34,7 +36,7 @@ REPORT_KEY = "report"
 """The XCom of a report that is there even when its task fails."""
 
 
-class OpenSearchLoadOperator(BaseOperator):
+class OpenSearchLoadOperator(LoadLineage, BaseOperator):
     """
     Load JSON Lines into an OpenSearch index, on every OpenSearch there is.
 
@@ -110,6 +112,7 @@ class OpenSearchLoadOperator(BaseOperator):
                     aws_conn_id=self.aws_conn_id,
                     openai_conn_id=openai_conn_id,
                     answers=answers,
+                    on_report=self.note_load,
                 )
             finally:
                 # Also of a load that rejected too much: nothing of it was paid for.
@@ -126,11 +129,13 @@ def load_and_evaluate(
     conn_id: str | None,
     aws_conn_id: str | None,
     openai_conn_id: str | None,
+    on_report: Callable[[str, LoadReport], None],
     answers: StoredAnswers | None = None,
 ) -> dict[str, Any]:
     """
     Carry out a request through Airflow's connections, and return the report.
 
+    :param on_report: Gets the cluster's URL and the report, also of a load that fails after it.
     :param answers: Reads the sources that are in no file.
     :raises JobFailedError: more failed than ``options.allowed_failures``; the report is the XCom :data:`REPORT_KEY`.
     :raises VerificationError: the index does not hold what it has acknowledged; the report is that XCom, too.
@@ -149,9 +154,12 @@ def load_and_evaluate(
             )
         except (VerificationError, DeletesRefusedError) as error:
             if error.report is not None:
-                _log_report(LoadReport.model_validate(error.report))
+                report = LoadReport.model_validate(error.report)
+                on_report(target.url, report)
+                _log_report(report)
                 context["ti"].xcom_push(key=REPORT_KEY, value=error.report)
             raise
+    on_report(target.url, report)
     _log_report(report)
     found = report.model_dump(mode="json")
     excess = report.excess(options.allowed_failures)
@@ -163,6 +171,7 @@ def load_and_evaluate(
 
 
 def _log_report(report: LoadReport) -> None:
+    count_load(report)
     for line in report.describe():
         log.info("%s", line)
 

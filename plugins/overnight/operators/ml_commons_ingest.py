@@ -20,6 +20,7 @@ from overnight.ingest.read.byte_range import split_range
 from overnight.ingest.read.sources import SourceReader
 from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator
+from overnight.operators.lineage import LoadLineage
 from overnight.operators.load import (
     load_and_evaluate,
     parse_options,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 _MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
+class MLCommonsBatchIngestOperator(LoadLineage, JobOperator[MLCommonsIngestSpec]):
     """
     Ingest JSON Lines into an index, by ``_batch_ingestion`` or by our own load, whichever is right.
 
@@ -213,6 +214,7 @@ class MLCommonsBatchIngestOperator(JobOperator[MLCommonsIngestSpec]):
             conn_id=self.conn_id,
             aws_conn_id=self.aws_conn_id,
             openai_conn_id=self.openai_conn_id,
+            on_report=self.note_load,
         )
 
 

@@ -296,6 +296,10 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         )
         return hook.client()
 
+    def list_inputs(self) -> Sequence[str]:
+        """Return the file of requests, if it is not at the service."""
+        return [self.input_uri] if self.input_uri is not None else []
+
     def build_spec(self, context: Context) -> OpenAIBatchSpec:
         """Validate the parameters and, when its digest is not known, the whole input file."""
         self._parse_cache()

@@ -131,6 +131,10 @@ class SageMakerBatchTransformOperator(JobOperator[SageMakerTransformSpec]):
         self.tags = tags
         self.options = options
 
+    def list_inputs(self) -> Sequence[str]:
+        """Return the listed objects, or the prefix that they are below."""
+        return [self.input_uri] if self.input_uri is not None else list(self.input_uris or ())
+
     def build_spec(self, context: Context) -> SageMakerTransformSpec:
         """Validate the parameters, and write the manifest of listed inputs."""
         fields: dict[str, Any] = {

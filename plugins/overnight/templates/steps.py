@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, BaseOperator, TriggerRule, XComArg
+from airflow.sdk import DAG, AssetAlias, BaseOperator, TriggerRule, XComArg
 
+from overnight.hooks.assets import LOADED_INDICES
 from overnight.operators.index import OpenSearchCreateIndexOperator, OpenSearchVerifyIndexOperator
 from overnight.operators.mirror import OpenSearchMirrorOperator
 from overnight.templates.params import TemplateConfig
@@ -108,6 +109,7 @@ def report_and_verify(settings: Any, *, parts: XComArg, loads: XComArg, **others
         index_name=settings["index_name"],
         at_least=indexed,
         conn_id=settings["opensearch_conn_id"],
+        outlets=[AssetAlias(LOADED_INDICES)],
     )
     report >> verify
     return report

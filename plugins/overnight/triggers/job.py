@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from overnight.errors import MAX_TEXT, OvernightError, TransientError, shorten
 from overnight.hooks.job import hook_for
+from overnight.hooks.metrics import count_cancel_request
 from overnight.jobs import JobRecord, JobRef, JobStatus
 from overnight.jobs.model import VERSION
 from overnight.jobs.poller import PollEnd, Poller, PollOutcome
@@ -121,8 +122,12 @@ class JobTrigger(BaseTrigger):
             if outcome.end is not PollEnd.DEADLINE:
                 return outcome
             client = await shared.client()
-            ended = finish(client.service, self.ref, outcome, cancel_on_deadline=self.cancel_on_deadline)
-            return await client.arun(ended)
+            ended: PollOutcome = await client.arun(
+                finish(client.service, self.ref, outcome, cancel_on_deadline=self.cancel_on_deadline)
+            )
+        if ended.cancelled:
+            count_cancel_request(self.ref)
+        return ended
 
     async def on_kill(self) -> None:
         """Cancel the job. Airflow calls this for a user's action only, never for a restart."""
@@ -143,6 +148,7 @@ class JobTrigger(BaseTrigger):
         try:
             async with asyncio.timeout(CANCEL_SECONDS), await hook_for(self.ref).aclient() as client:
                 self.log.info(await client.arun(request_cancellation(client.service, self.ref)))
+            count_cancel_request(self.ref)
         except TimeoutError:
             self.log.warning("%s could not be cancelled in %.0f s and may still be running.", self.ref, CANCEL_SECONDS)
         except Exception as error:

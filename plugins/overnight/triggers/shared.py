@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 from overnight.hooks.job import hook_for
+from overnight.hooks.metrics import set_waiting
 from overnight.jobs import JobRef
 from overnight.jobs.shared_poller import SharedPoller
 
@@ -39,10 +40,12 @@ async def shared_poller(ref: JobRef) -> AsyncIterator[SharedPoller]:
         uses[key] = _Use(SharedPoller(hook_for(ref).aclient))
     use = uses[key]
     use.users += 1
+    set_waiting(*key, use.users)
     try:
         yield use.poller
     finally:
         use.users -= 1
+        set_waiting(*key, use.users)
         if not use.users:
             # Out of the table first: who comes while it closes gets a new one.
             del uses[key]
