@@ -12,6 +12,7 @@ import httpx
 import llama_cloud
 import pytest
 from llama_cloud import LlamaCloud
+from llama_cloud.types import ExtractV2Job
 from pypdf import PdfWriter
 
 from overnight.sandbox.services import KEY
@@ -345,6 +346,26 @@ def test_an_extract_batch_refers_to_extract_jobs(sdk: LlamaCloud) -> None:
     assert result.job_reference.type == "extract_v2"
     done = until(lambda: sdk.extract.get(result.job_reference.id), ended)
     assert done.extract_result["invoice_number"] == 4711
+
+
+@pytest.mark.parametrize("target", ["per_doc", "per_page"])
+def test_citations_and_confidence_come_with_what_was_asked_to_have_them(sdk: LlamaCloud, target: str) -> None:
+    directory = a_directory(sdk, {"invoice.txt": INVOICE})
+    (file,) = sdk.beta.directories.files.list(directory)
+    inline: Any = {
+        "data_schema": SCHEMA, "cite_sources": True, "confidence_scores": True, "extraction_target": target,
+    }  # fmt: skip
+    job = sdk.extract.create(file_input=file.id, configuration=inline)
+    done = until(lambda: sdk.extract.get(job.id), ended)
+    ExtractV2Job.model_validate_json(done.model_dump_json(), strict=True, extra="forbid")
+    assert done.extract_metadata is not None
+    forms = done.extract_metadata.field_metadata
+    fields = forms.document_metadata if target == "per_doc" else forms.page_metadata[0]
+    assert fields.keys() == {"invoice_number", "paid"}
+    (citation,) = fields["invoice_number"]["citation"]
+    assert citation["page"] == 1
+    assert "4711" in citation["matching_text"]
+    assert 0 < fields["invoice_number"]["confidence"] <= 1
 
 
 def test_schemas_are_validated(sdk: LlamaCloud) -> None:

@@ -321,7 +321,7 @@ def test_fields_are_extracted_by_a_configuration_that_is_made_once(bench: Bench,
     spec = LlamaCloudBatchSpec(
         job_type="extract_v2",
         configuration_name=name,
-        parameters={"data_schema": SCHEMA},
+        parameters={"data_schema": SCHEMA, "cite_sources": True, "confidence_scores": True},
         sources=(f"{bench.folder}/invoice-*.txt",),
     )
     with bench.client(results_uri=str(bench.folder / "results")) as client:
@@ -331,6 +331,11 @@ def test_fields_are_extracted_by_a_configuration_that_is_made_once(bench: Bench,
         assert {line["name"]: line["extracted"] for line in lines} == {
             f"invoice-{n}.txt": {"invoice_number": n} for n in range(3)
         }
+        for line in lines:
+            field = line["field_metadata"]["invoice_number"]
+            number = line["extracted"]["invoice_number"]
+            assert field["citation"] == [{"page": 1, "matching_text": f"Invoice number: {number}"}]
+            assert 0 < field["confidence"] <= 1
         again = key.model_copy(update={"generation": 1})
         client.run(client.service.submit(spec.model_copy(update={"parameters": None}), again))
         changed = {"data_schema": {"type": "object", "properties": {"other": {"type": "string"}}}}

@@ -12,13 +12,17 @@ case does not matter. What follows is read as the schema's type says:
 
 A string property called ``title`` that is not named in the text is its first heading or line. Whatever is not found is
 ``null``. The result of a text and a schema is always the same.
+
+A citation is the line that names the field, with its page; a confidence is drawn from field and line.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from overnight.sandbox.emulator.draws import unit
 
 _NUMBER = re.compile(r"-?\d[\d,_ ]*(?:\.\d+)?")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -30,6 +34,46 @@ def extract(text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     """Return an object with every property of an object schema."""
     properties: Mapping[str, Any] = schema.get("properties") or {}
     return {name: _field(text, name, part if isinstance(part, dict) else {}) for name, part in properties.items()}
+
+
+def describe_fields(
+    pages: Sequence[tuple[int, str]], found: Mapping[str, Any], schema: Mapping[str, Any], *, cite: bool, score: bool
+) -> dict[str, Any]:
+    """
+    Return where each value was found, in the form of the values: of an object its members, of a list its items.
+
+    What was not found has nothing.
+
+    :param pages: Number and text.
+    :param found: What :func:`extract` found in all of them.
+    :param cite: Whether to say on which page, in which line.
+    :param score: Whether to say how certain it is.
+    """
+    described: dict[str, Any] = {}
+    for name, part in (schema.get("properties") or {}).items():
+        part = part if isinstance(part, dict) else {}  # noqa: PLW2901
+        value = found.get(name)
+        if isinstance(value, dict):
+            described[name] = describe_fields(pages, value, part, cite=cite, score=score)
+        elif value is not None:
+            entry = _describe(pages, name, str(part.get("title") or name), cite=cite, score=score)
+            described[name] = [entry] * len(value) if isinstance(value, list) else entry
+    return described
+
+
+def _describe(pages: Sequence[tuple[int, str]], name: str, title: str, *, cite: bool, score: bool) -> dict[str, Any]:
+    places = ((number, _find_label(text, label)) for number, text in pages for label in (title, name))
+    # A title that no line names is the heading of the first page.
+    number, line = next(
+        ((number, match[0].strip()) for number, match in places if match), (pages[0][0], _heading(pages[0][1]) or "")
+    )
+    entry: dict[str, Any] = {}
+    if cite:
+        entry["citation"] = [{"page": number, "matching_text": line}]
+    if score:
+        confidence = round(0.8 + 0.2 * unit(0, name, line), 4)
+        entry |= {"confidence": confidence, "extraction_confidence": confidence, "parsing_confidence": 1.0}
+    return entry
 
 
 def _field(text: str, name: str, schema: Mapping[str, Any]) -> Any:
@@ -55,10 +99,14 @@ def _kind(schema: Mapping[str, Any]) -> str:
 
 
 def _labelled(text: str, name: str) -> tuple[str, str] | None:
+    match = _find_label(text, name)
+    return (match["rest"].strip().strip('"'), text[match.end() + 1 :]) if match else None
+
+
+def _find_label(text: str, name: str) -> re.Match[str] | None:
     words = r"[\s_-]+".join(re.escape(word) for word in re.split(r"[\s_-]+", name) if word)
     label = rf"^[ \t]*(?:#+[ \t]+|[-*+][ \t]+)?\**{words}\**[ \t]*[:=][ \t]*\**(?P<rest>[^\n]*)$"
-    match = re.search(label, text, re.IGNORECASE | re.MULTILINE)
-    return (match["rest"].strip().strip('"'), text[match.end() + 1 :]) if match else None
+    return re.search(label, text, re.IGNORECASE | re.MULTILINE)
 
 
 def _heading(text: str) -> str | None:

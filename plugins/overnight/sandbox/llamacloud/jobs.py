@@ -212,12 +212,14 @@ def get_extract_job(job_id: str, state: Emulator, project: Project, expand: Expa
             raise invalid(("query", "expand"), f"the supported values are {', '.join(sorted(_EXTRACT_EXPANDS))}", name)
     record = _job(state, project, job_id, "extract_v2")
     answer = _extract_public(record)
+    fields: Record | None = None
     if record["status"] == "COMPLETED":
-        answer["extract_result"] = orjson.loads(state.store.content(f"{job_id}.json").read_bytes())
+        found = orjson.loads(state.store.content(f"{job_id}.json").read_bytes())
+        answer["extract_result"], fields = found["result"], found["fields"]
     if "configuration" in (expand or ()):
         answer["configuration"] = {key: value for key, value in record["parameters"].items() if key != "product_type"}
-    if "extract_metadata" in (expand or ()):
-        answer["extract_metadata"] = {"parse_job_id": record["parse_job_id"], "field_metadata": None}
+    if fields is not None or "extract_metadata" in (expand or ()):
+        answer["extract_metadata"] = {"parse_job_id": record["parse_job_id"], "field_metadata": fields}
     return answer
 
 

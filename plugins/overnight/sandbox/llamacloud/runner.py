@@ -12,7 +12,7 @@ import orjson
 from overnight.sandbox.documents import Page, UnreadableError, parse
 from overnight.sandbox.emulator.worker import Worker
 from overnight.sandbox.llamacloud.directories import discard
-from overnight.sandbox.llamacloud.extractor import extract
+from overnight.sandbox.llamacloud.extractor import describe_fields, extract
 from overnight.sandbox.llamacloud.faults import hits
 from overnight.sandbox.llamacloud.jobs import job_record
 from overnight.sandbox.llamacloud.page_ranges import chosen
@@ -206,10 +206,18 @@ class Runner(Worker):
             raise UnreadableError(f"The file is larger than the {limit} bytes that can be extracted from")
         ranges = {name: parameters.get(name) for name in ("target_pages", "max_pages")}
         pages = chosen(parse(job["name"], content), ranges)
+        texts = [(number, page.markdown) for number, page in pages]
         schema = parameters["data_schema"]
+        asked = {"cite": bool(parameters.get("cite_sources")), "score": bool(parameters.get("confidence_scores"))}
         if parameters.get("extraction_target") == "per_page":
-            return [extract(page.markdown, schema) for _, page in pages]
-        return extract("\n".join(page.markdown for _, page in pages), schema)
+            results = [extract(text, schema) for _, text in texts]
+            fields = [
+                describe_fields([page], result, schema, **asked) for page, result in zip(texts, results, strict=True)
+            ]
+            return {"result": results, "fields": {"page_metadata": fields} if any(asked.values()) else None}
+        result = extract("\n".join(text for _, text in texts), schema)
+        described = describe_fields(texts, result, schema, **asked) if texts and any(asked.values()) else None
+        return {"result": result, "fields": {"document_metadata": described} if described is not None else None}
 
     def _end(self, job_id: str, status: str, error: str | None = None) -> None:
         with self._store.change("job", job_id) as record:

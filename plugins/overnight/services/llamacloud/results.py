@@ -27,6 +27,7 @@ FETCHED_AT_ONCE: Final = 32
 RESULT_TIMEOUT: Final = 300.0
 RESULT_WAITS: Final = (1.0, 3.0, 8.0)
 """Seconds before asking again for the result of a COMPLETED job that is not there, or cannot be read."""
+_FIELD_FORMS: Final = ("document_metadata", "page_metadata", "row_metadata")
 PAGE_BREAK: Final = "\n\n"
 """Between the pages of a document."""
 
@@ -44,8 +45,9 @@ def collect(
 
     Succeeded files are lines of the ``output`` file: ``file_id``, ``name``, ``source_uri``, ``source_file_id``,
     ``metadata``, ``job_id``, and ``pages`` with ``markdown`` or ``text`` (``failed_pages`` names those without), or
-    ``extracted``. Failed and missing files are lines of the ``error`` file, with ``state`` and ``error``. The names of
-    both follow from the job, so that collecting again replaces them. Memory is bounded by 32 files' contents.
+    ``extracted`` with ``field_metadata`` (citations and confidence, where the configuration asks for them). Failed and
+    missing files are lines of the ``error`` file, with ``state`` and ``error``. The names of both follow from the job,
+    so that collecting again replaces them. Memory is bounded by 32 files' contents.
 
     :param results_uri: A folder.
     :param content: What to fetch of a parse job.
@@ -91,7 +93,7 @@ def _fetch(files: Sequence[FileOutcome], job_type: str, content: Sequence[Conten
     A result that is not there, or cannot be read, of a job that the service calls COMPLETED is asked for again.
     """
     left = [file for file in files if file.state is FileState.SUCCEEDED]
-    params = {"expand": list(content)} if job_type == "parse_v2" else None
+    params = {"expand": list(content) if job_type == "parse_v2" else ["extract_metadata"]}
     read: dict[str, Any] = {}
     for wait in (0.0, *RESULT_WAITS):
         if wait:
@@ -173,4 +175,16 @@ def _extracted(body: Mapping[str, Any]) -> dict[str, Any] | str:
     result = body.get("extract_result")
     if result is None:
         return "the service says COMPLETED and gives no extract_result"
-    return {"extracted": result}
+    fields = _find_field_metadata(body)
+    return {"extracted": result} | ({"field_metadata": fields} if fields else {})
+
+
+def _find_field_metadata(body: Mapping[str, Any]) -> Any:
+    """Return what the service says of each field, in the form of the result: an object, or a list of them."""
+    metadata = body.get("extract_metadata")
+    fields = metadata.get("field_metadata") if isinstance(metadata, dict) else None
+    if not isinstance(fields, dict):
+        return None
+    forms = [fields.get(name) for name in _FIELD_FORMS]
+    # Earlier versions of the API have the fields without a level of forms above them.
+    return next((form for form in forms if form), None if fields.keys() & set(_FIELD_FORMS) else fields)

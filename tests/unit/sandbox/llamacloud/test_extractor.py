@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from overnight.sandbox.llamacloud.extractor import extract
+from overnight.sandbox.llamacloud.extractor import describe_fields, extract
 
 TEXT = """# Invoice of the month
 
@@ -58,3 +58,28 @@ def test_a_field_is_read_where_the_text_names_it(name: str, schema: dict[str, An
 
 def test_a_word_in_the_middle_of_a_line_is_no_label() -> None:
     assert extract("the number of it: 5", {"properties": {"number": {"type": "integer"}}}) == {"number": None}
+
+
+def test_a_citation_is_the_line_and_a_confidence_is_the_same_every_time() -> None:
+    schema = {
+        "properties": {
+            "total_amount": {"type": "number"},
+            "title": {"type": "string"},
+            "tags": {"type": "array", "items": {"type": "string"}},
+            "seller": {"type": "object", "properties": {"seller_name": {"type": "string"}}},
+            "absent": {"type": "string"},
+        }
+    }
+    pages = [(1, "# A letter"), (3, TEXT)]
+    found = extract("\n".join(text for _, text in pages), schema)
+    described = describe_fields(pages, found, schema, cite=True, score=True)
+    assert described.keys() == found.keys() - {"absent"}
+    assert described["total_amount"]["citation"] == [{"page": 3, "matching_text": "**Total amount:** 1,234.50 EUR"}]
+    assert 0.8 <= described["total_amount"]["confidence"] <= 1
+    assert described["title"]["citation"] == [{"page": 1, "matching_text": "A letter"}]
+    assert [entry["citation"][0]["page"] for entry in described["tags"]] == [3, 3, 3]
+    assert described["seller"]["seller_name"]["citation"][0]["matching_text"] == "Seller name: The Seller"
+    assert described == describe_fields(pages, found, schema, cite=True, score=True)
+    assert describe_fields(pages, found, schema, cite=False, score=True)["title"].keys() == {
+        "confidence", "extraction_confidence", "parsing_confidence",
+    }  # fmt: skip
