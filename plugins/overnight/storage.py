@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit, urlunsplit
 
@@ -26,7 +27,7 @@ from fsspec.spec import AbstractBufferedFile
 
 from overnight.compression import open_plain
 from overnight.errors import SpecError
-from overnight.storage_errors import to_storage_error
+from overnight.storage_errors import ChangedFileError, to_storage_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -232,6 +233,28 @@ class Storage:
                     filesystem.rm_file(temporary)
                 raise
 
+    def create(self, uri: str, data: bytes) -> bool:
+        """
+        Write a whole file unless one of that name is there, also when others try the same at once.
+
+        :return: Whether it was written. Stores that know no condition on a write look first, which others may do, too.
+        """
+        filesystem, path = self.resolve(uri)
+        is_local = parse_location(uri).scheme == "file"
+        try:
+            with self._errors(uri):
+                try:
+                    if is_local:
+                        _create_local(Path(path), data)
+                    else:
+                        filesystem.pipe_file(path, data, mode="create")
+                except FileExistsError:
+                    return False
+        except ChangedFileError:
+            # What S3 says of a condition that does not hold.
+            return False
+        return True
+
     def exists(self, uri: str) -> bool:
         """Whether a file or folder is there."""
         filesystem, path = self.resolve(uri)
@@ -420,6 +443,20 @@ def get_version(info: Mapping[str, Any]) -> str:
             return str(info[name]).strip('"')
     others = sorted((name, repr(value)) for name, value in info.items() if name not in _SAYS_NOTHING and value)
     return hashlib.sha256(repr(others).encode()).hexdigest() if others else ""
+
+
+def _create_local(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # Unlike a rename, it fails where there is a file; unlike an open, the file is there with all its bytes.
+        os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _find_info(filesystem: AbstractFileSystem, path: str) -> Mapping[str, Any] | None:

@@ -429,3 +429,11 @@ def test_a_file_that_was_not_put_to_its_end_is_not_there(
 
 def _fail(*_: object) -> None:
     raise OSError(28, "No space left on device")
+
+
+def test_a_file_is_created_once_and_whole(tmp_path: Path) -> None:
+    uri = str(tmp_path / "new" / "a.json")
+    assert Storage().create(uri, b"first")
+    assert not Storage().create(uri, b"second")
+    assert Path(uri).read_bytes() == b"first"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.json"]

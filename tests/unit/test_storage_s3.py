@@ -106,6 +106,13 @@ def test_a_missing_bucket_is_named_with_the_connection_and_never_made(storage: S
     assert [bucket["Name"] for bucket in client.list_buckets()["Buckets"]] == ["things"]
 
 
+def test_an_object_is_created_once(storage: Storage, client: Any) -> None:
+    client.create_bucket(Bucket="created")
+    assert storage.create("s3://created/spending/1.json", b"first")
+    assert not storage.create("s3://created/spending/1.json", b"second")
+    assert client.get_object(Bucket="created", Key="spending/1.json")["Body"].read() == b"first"
+
+
 def write(storage: Storage, uri: str) -> None:
     with storage.open(uri, "wb") as file:
         file.write(b"{}")

@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 from pydantic import BaseModel, ConfigDict
 
 from overnight.cache import open_cache
-from overnight.costs.savings import AnswerUsage
+from overnight.costs.usage_cost import AnswerUsage
 from overnight.errors import SpecError, shorten
 from overnight.hooks.openai import OpenAIHook
 from overnight.ingest.read.lines import skip

@@ -6,14 +6,15 @@ import re
 from typing import Annotated, Any, Final, Self, cast
 
 from airflow.sdk import BaseOperator, Context, XComArg, task, task_group
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from overnight.costs.spending import CostBudget
 from overnight.errors import SpecError
 from overnight.hooks.executor import require_shared
 from overnight.hooks.openai import OpenAIHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.ingest.map.field_map import compile_field_map
-from overnight.operators.approval import REFUSED_KEY, CostApprovalOperator
+from overnight.operators.approval import CostApprovalOperator
 from overnight.operators.load import OpenSearchLoadOperator
 from overnight.operators.openai import ESTIMATE_KEY, OpenAIBatchInputOperator, OpenAIBatchOperator
 from overnight.operators.result_cache import REUSED_KEY
@@ -30,6 +31,12 @@ _EMBEDDING: Final = re.compile(r"source\[1\].*\.data\[\d+\]\.embedding$")
 
 BATCHES_IN_BUDGET: Final = 4
 """So many batches fit a budget of tokens at once: the queue stays filled while one of them ends and the next begins."""
+
+
+def _check_cost_budget(value: str | None) -> str | None:
+    if value:
+        CostBudget.parse(value)
+    return value
 
 
 class BatchConfig(SyncConfig):
@@ -114,6 +121,22 @@ class BatchConfig(SyncConfig):
         ge=0.01,
         title="Time to approve",
         description="Hours after which a run that nobody approved fails. Empty: it waits until there is an answer.",
+    )
+    cost_budget: Annotated[str | None, AfterValidator(_check_cost_budget)] = Field(
+        default=None,
+        title="Budget of cost",
+        description=(
+            "What all runs may cost together in a day, week or month of UTC: '50 USD/month', '20000000 tokens/day'. A "
+            "run that would go over it is refused before anything is uploaded."
+        ),
+    )
+    cost_budget_uri: str | None = Field(
+        default=None,
+        title="Folder of the budget",
+        description=(
+            "Where runs put down what they cost. The folder _spending of this DAG in the work folder when empty, which "
+            "must be the same for all runs then. Pipelines that share it share the budget."
+        ),
     )
     prices: dict[str, Any] | str | None = Field(
         default=None,
@@ -201,6 +224,19 @@ class BatchConfig(SyncConfig):
         require_shared(uri, context["task"].executor, name="cache_uri")
         return uri
 
+    def _find_spending(self, run_uri: str, context: Context) -> str | None:
+        """
+        Return the folder of the budget's records; ``None`` without a budget.
+
+        :raises SpecError: it is on this machine's disk and other machines run the run's other tasks.
+        """
+        if not self.cost_budget:
+            return None
+        # Beside the folders of the runs; no id of a run begins like this.
+        uri = self.cost_budget_uri or f"{run_uri.rpartition('/')[0]}/_spending"
+        require_shared(uri, context["task"].executor, name="cost_budget_uri")
+        return uri
+
     def _get_document_id_path(self) -> str:
         """Return the JSONPath of the id that a document has in the index."""
         joined = self.joined_fields()
@@ -224,6 +260,7 @@ class BatchConfig(SyncConfig):
             "deletes_uri": f"{run_uri}/deletes.jsonl",
             "document_id_path": self._get_document_id_path(),
             "cache_uri": self._find_cache(context),
+            "cost_budget_uri": self._find_spending(run_uri, context),
             # What a batch has finished is in the cache: cleared steps send the rest, which is another spec.
             "on_changed_spec": "restart_ended" if self.cache in ("write", "refresh") else "fail",
         }
@@ -396,6 +433,9 @@ def embed_and_load(
         estimate=_pull(prepare, ESTIMATE_KEY),
         approve_above=settings["approve_above"],
         approval_hours=settings["approval_hours"],
+        cost_budget=settings["cost_budget"],
+        cost_budget_uri=settings["cost_budget_uri"],
+        aws_conn_id=settings["aws_conn_id"],
     )
     embeds: list[BaseOperator] = []
     loads: list[BaseOperator] = []
@@ -465,7 +505,8 @@ def embed_and_load(
         loads=loads[0].output,
         jobs=embeds[0].output,
         not_sent=_pull(prepare, "rejected"),
-        refused=_pull(approve, REFUSED_KEY),
+        approval=approve.output,
+        estimate=_pull(prepare, ESTIMATE_KEY),
         reused=cached,
         reused_loads=reused_loads[0].output,
         prices=settings["prices"],

@@ -8,7 +8,8 @@ from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
-from overnight.costs.savings import AnswerUsage, Savings
+from overnight.costs.estimate import CostEstimate
+from overnight.costs.usage_cost import AnswerUsage, UsageCost
 from overnight.errors import shorten
 from overnight.ingest.report.load_report import LoadReport
 from overnight.ingest.report.mirror_report import MirrorReport
@@ -164,6 +165,8 @@ class PipelineReport(BaseModel):
     :param reused: Documents that were not, since their answer was in the cache, or came for another one's request.
     :param repeated: Of ``reused``, those that got the answer of another document of this run.
     :param saved: What the answers of ``reused`` would have cost; ``None`` when there are none.
+    :param estimate: What the jobs would cost at most, as it was said before they were submitted.
+    :param cost: What they did cost, by the usage that the service says; ``None`` when nothing was submitted.
     :param refused: Why nothing was submitted, when the run's cost was not approved.
     :param not_sent: Of ``rejected``, those that were not sent to the service.
     :param without_result: Of ``missing``, those of inputs that the service gave no output for.
@@ -188,7 +191,9 @@ class PipelineReport(BaseModel):
     rejected: int
     missing: int
     repeated: int = 0
-    saved: Savings | None = None
+    saved: UsageCost | None = None
+    estimate: CostEstimate | None = None
+    cost: UsageCost | None = None
     refused: str = ""
     not_sent: int = 0
     without_result: int = 0
@@ -212,9 +217,11 @@ class PipelineReport(BaseModel):
         not_sent: Excluded | None = None,
         without_result: Excluded | None = None,
         job: JobReport | None = None,
-        saved: Savings | None = None,
+        saved: UsageCost | None = None,
         mirror: MirrorReport | None = None,
         refused: str = "",
+        estimate: CostEstimate | None = None,
+        cost: UsageCost | None = None,
     ) -> Self:
         """
         Add up the parts.
@@ -247,6 +254,8 @@ class PipelineReport(BaseModel):
             repeated=sum(part.reused for part in parts if part.submitted),
             saved=saved,
             refused=refused,
+            estimate=estimate,
+            cost=cost,
             not_sent=unsent.count,
             without_result=absent.count,
             bytes=sum(load.bytes for load in loads),
@@ -267,6 +276,13 @@ class PipelineReport(BaseModel):
         """Documents that the source no longer has and that were deleted; none of ``submitted``."""
         return self.mirror.deleted if self.mirror is not None else 0
 
+    def _describe_costs(self) -> Iterator[str]:
+        if self.estimate is not None:
+            yield f"cost, estimated: {self.estimate.price}"
+        for name in ("cost", "saved"):
+            if (found := getattr(self, name)) is not None:
+                yield f"{name}: {found}"
+
     def describe(self) -> Iterator[str]:
         """Yield the report in words, one number a line."""
         if self.index:
@@ -277,8 +293,7 @@ class PipelineReport(BaseModel):
             yield f"{name}: {getattr(self, name):,}"
         if self.repeated:
             yield f"reused, from another document of this run: {self.repeated:,}"
-        if self.saved is not None:
-            yield f"saved: {self.saved}"
+        yield from self._describe_costs()
         for reason, count in sorted(self.reasons.items(), key=lambda item: -item[1]):
             yield f"  {reason}: {count:,}"
         if self.mirror is not None:

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from airflow.sdk import BaseOperator, XComArg
 from airflow.sdk.exceptions import AirflowFailException
 
+from overnight.costs.estimate import CostEstimate
 from overnight.costs.prices import PriceTable
-from overnight.costs.savings import AnswerUsage, Savings
+from overnight.costs.spending import settle
+from overnight.costs.usage_cost import AnswerUsage, UsageCost
 from overnight.errors import JobFailedError, SpecError, shorten
 from overnight.hooks.outcome import QUEUED_KEY, failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import LoadReport, MirrorReport
+from overnight.operators.approval import REFUSED_KEY
 from overnight.operators.load import REPORT_KEY
 from overnight.operators.parameters import check_parameters, require_mapping
 from overnight.operators.result_cache import REUSED_KEY
 from overnight.storage import Storage
+from overnight.templates.job_costs import JobCosts
 from overnight.templates.report import Excluded, JobReport, PartReport, PipelineReport
 from overnight.templates.report_page import render
 from overnight.validation import parse_parameter
@@ -63,9 +67,10 @@ class PipelineReportOperator(BaseOperator):
     :param jobs: The output of the task whose job made the results: mapped over the parts, or one for all.
     :param reused: The XCom with the parts whose answers are in the cache; they are counted behind the others.
     :param reused_loads: The output of the mapped task that loads these.
-    :param refused: The XCom with the sentence that says why nothing was submitted, as
-        :class:`~overnight.operators.approval.CostApprovalOperator` leaves it; none when something was.
-    :param prices: What the answers would have cost that were reused: as
+    :param approval: The output of the :class:`~overnight.operators.approval.CostApprovalOperator`. It says why nothing
+        was submitted, and where the run's record of a budget is, which gets what the jobs cost.
+    :param estimate: The XCom ``estimate`` of the step that made the parts, to be shown beside what they cost.
+    :param prices: What the jobs' answers cost, and would have cost that were reused: as
         :class:`~overnight.operators.openai.OpenAIBatchInputOperator` has it.
     :param index_name: The index or alias that is loaded into.
     :param target: The folder, as a URI, for ``report.json`` and ``report.html``.
@@ -85,7 +90,8 @@ class PipelineReportOperator(BaseOperator):
         jobs: XComArg | None = None,
         reused: XComArg | None = None,
         reused_loads: XComArg | None = None,
-        refused: XComArg | None = None,
+        approval: XComArg | None = None,
+        estimate: XComArg | None = None,
         prices: Mapping[str, Any] | str | None = None,
         mirror: XComArg | None = None,
         index_name: str = "",
@@ -100,7 +106,8 @@ class PipelineReportOperator(BaseOperator):
         self.jobs = _Reference.of(jobs) if jobs is not None else None
         self.reused = _Reference.of(reused) if reused is not None else None
         self.reused_loads = _Reference.of(reused_loads) if reused_loads is not None else None
-        self.refused = _Reference.of(refused) if refused is not None else None
+        self.approval = _Reference.of(approval) if approval is not None else None
+        self.estimate = _Reference.of(estimate) if estimate is not None else None
         self.prices = prices
         self.mirror = _Reference.of(mirror) if mirror is not None else None
         self.index_name = index_name
@@ -117,7 +124,8 @@ class PipelineReportOperator(BaseOperator):
         parts = self._pull_parts(context)
         storage = connected_storage(self.aws_conn_id)
         has_ended, mirrored = self._get_mirror(context)
-        refused = str((self.refused.pull(context) if self.refused is not None else None) or "")
+        refused = self._get_refusal(context)
+        cost = self._get_cost(context, parts, storage)
         report = PipelineReport.of(
             parts,
             index=self.index_name,
@@ -127,6 +135,8 @@ class PipelineReportOperator(BaseOperator):
             saved=self._get_savings(parts, storage),
             mirror=mirrored,
             refused=refused,
+            estimate=cost.estimate,
+            cost=cost.total,
         )
         target = self.target.rstrip("/")
         title = f"{context['dag'].dag_id}, {context['run_id']}"
@@ -139,6 +149,7 @@ class PipelineReportOperator(BaseOperator):
         for line in report.describe():
             self.log.info("%s", line)
         self.log.info("The report is %s, and for people %s.", places["uri"], places["page"])
+        self._settle(context, cost, storage)
         if refused:
             raise AirflowFailException(f"Nothing was submitted. {refused}")
         if report.failed_parts:
@@ -177,10 +188,34 @@ class PipelineReportOperator(BaseOperator):
             for number, part in enumerate(_pull_list(context, self.reused) or ())
         ]
 
-    def _get_savings(self, parts: Sequence[PartReport], storage: Storage) -> Savings | None:
+    def _get_refusal(self, context: Context) -> str:
+        found = self.approval._replace(key=REFUSED_KEY).pull(context) if self.approval is not None else None
+        return str(found or "")
+
+    def _get_cost(self, context: Context, parts: Sequence[PartReport], storage: Storage) -> JobCosts:
+        """Price what the jobs used; nothing where no step said what they would cost."""
+        found = self.estimate.pull(context) if self.estimate is not None else None
+        if found is None:
+            return JobCosts()
+        estimate = parse_parameter(CostEstimate, found, "the XCom of an estimate")
+        return JobCosts.of([part for part in parts if part.submitted], estimate, PriceTable.of(self.prices, storage))
+
+    def _settle(self, context: Context, cost: JobCosts, storage: Storage) -> None:
+        """Replace what the run had reserved of a budget by what its jobs cost, once that is known of all of them."""
+        found = self.approval.pull(context) if self.approval is not None else None
+        uri = found.get("spending_uri") if isinstance(found, Mapping) else None
+        if not uri:
+            return
+        if not cost.is_final:
+            self.log.info("What the jobs cost is not known of all, so the budget counts the estimate. %s", uri)
+            return
+        settled = settle(str(uri), cost.jobs, storage)
+        self.log.info("The budget counts %s for this run. %s", settled.describe(), uri)
+
+    def _get_savings(self, parts: Sequence[PartReport], storage: Storage) -> UsageCost | None:
         """Price the answers that were loaded and not paid for; ``None`` when there are none."""
         usage = [one for part in parts for one in part.reused_usage]
-        return Savings.of(usage, PriceTable.of(self.prices, storage)) if usage else None
+        return UsageCost.of(usage, PriceTable.of(self.prices, storage)) if usage else None
 
     def _get_mirror(self, context: Context) -> tuple[bool, MirrorReport | None]:
         """Return whether the deletes came to their end, and what was found."""

@@ -34,6 +34,12 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
   {% if report.repeated %}
   <tr><th>reused, from another document<td class="number">{{ "{:,}".format(report.repeated) }}
   {% endif %}
+  {% if report.estimate is not none %}
+  <tr><th>cost, estimated<td class="number">{{ report.estimate.price }}
+  {% endif %}
+  {% if report.cost is not none %}
+  <tr><th>cost<td class="number">{{ report.cost }}
+  {% endif %}
   {% if report.saved is not none %}
   <tr><th>saved<td class="number">{{ report.saved }}
   {% endif %}

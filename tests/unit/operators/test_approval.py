@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -12,9 +13,11 @@ from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
 
 from overnight.costs.estimate import CostEstimate, Workload
 from overnight.costs.prices import PriceTable
+from overnight.costs.spending import read_record
 from overnight.operators.approval import REFUSED_KEY, CostApprovalOperator
+from overnight.storage import Storage
 
-PASSED = {"asked": False, "by": None}
+PASSED = {"asked": False, "by": None, "spending_uri": None}
 
 
 def estimate(**fields: Any) -> dict[str, Any]:
@@ -26,7 +29,9 @@ def estimate(**fields: Any) -> dict[str, Any]:
 class Step:
     """The operator, and what it asked of Airflow."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, given: Any = None, **arguments: Any) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, given: Any = None, *, run_id: str = "manual__1", **arguments: Any
+    ) -> None:
         self.asked: list[dict[str, Any]] = []
         monkeypatch.setattr(
             "airflow.providers.standard.operators.hitl.upsert_hitl_detail", lambda **detail: self.asked.append(detail)
@@ -38,7 +43,7 @@ class Step:
             "ti": self.ti,
             "task_instance": self.ti,
             "dag": self.operator.dag,
-            "run_id": "manual__1",
+            "run_id": run_id,
             "task": self.operator,
         }
 
@@ -97,7 +102,7 @@ def test_nothing_to_send_needs_no_approval(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_an_approved_run_goes_on_and_says_who_approved(monkeypatch: pytest.MonkeyPatch) -> None:
     step = Step(monkeypatch, approve_above=1)
-    assert step.answer("Approve") == {"asked": True, "by": "ada"}
+    assert step.answer("Approve") == {"asked": True, "by": "ada", "spending_uri": None}
     assert step.pushed == {}
 
 
@@ -125,7 +130,7 @@ def test_an_answer_that_does_not_come_is_a_no(monkeypatch: pytest.MonkeyPatch) -
 
 def test_who_answered_may_be_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     step = Step(monkeypatch, approve_above=1)
-    assert step.answer("Approve", responded_by_user=None) == {"asked": True, "by": "somebody"}
+    assert step.answer("Approve", responded_by_user=None)["by"] == "somebody"
 
 
 @pytest.mark.parametrize(
@@ -136,6 +141,8 @@ def test_who_answered_may_be_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"approve_above": 1, "approval_hours": 0}, "approval_hours=0 is no number of hours"),
         ({"approve_above": 1, "approval_hours": "soon"}, "approval_hours='soon'"),
         ({"approve_above": 1, "approval_hours": "1e14"}, "approval_hours='1e14'"),
+        ({"cost_budget": "5 USD/month"}, "cost_budget needs cost_budget_uri"),
+        ({"cost_budget": "5 USD", "cost_budget_uri": "/s"}, "cost_budget='5 USD' is no budget"),
         ({"given": "None"}, "estimate does not fit"),
         ({"given": {"cost": 1}}, "estimate does not fit"),
     ],
@@ -154,3 +161,45 @@ def test_who_is_asked_and_how_they_hear_of_it_can_be_said_for_a_whole_dag() -> N
         operator = CostApprovalOperator(task_id="approve", estimate=estimate(), approve_above=1)
     assert operator.assigned_users == [{"id": "7", "name": "ada"}]
     assert operator.notifiers == [notifier]
+
+
+# --- A budget ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_within_the_budget_puts_its_cost_down_and_one_that_is_not_fails_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = {"cost_budget": "5 USD/month", "cost_budget_uri": str(tmp_path), "aws_conn_id": None}
+    passed = Step(monkeypatch, **budget).execute()
+    assert read_record(passed["spending_uri"], Storage()).total.cost == 3
+    # The same run again.
+    assert Step(monkeypatch, **budget).execute() == passed
+
+    other = Step(monkeypatch, run_id="manual__2", **budget)
+    with pytest.raises(
+        AirflowFailException, match=r"1 other runs of .* reserved 3\.00 USD, and 2\.00 USD are left"
+    ) as no:
+        other.execute()
+    assert other.pushed == {REFUSED_KEY: str(no.value)}
+
+
+def test_nobody_is_asked_about_what_the_budget_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Step(monkeypatch, approve_above=1, cost_budget="2 USD/day", cost_budget_uri=str(tmp_path), aws_conn_id=None)
+    with pytest.raises(AirflowFailException, match="cost_budget=2"):
+        step.execute()
+    assert step.asked == []
+
+
+def test_a_run_that_waits_has_put_nothing_down_and_one_that_is_rejected_takes_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Step(monkeypatch, approve_above=1, cost_budget="5 USD/day", cost_budget_uri=str(tmp_path), aws_conn_id=None)
+    with pytest.raises(TaskAwaitingInput):
+        step.execute()
+    assert list(tmp_path.rglob("*.json")) == []
+    uri = step.answer("Approve")["spending_uri"]
+    assert read_record(uri, Storage()).total.cost == 3
+    # It was cleared, and is asked again.
+    with pytest.raises(AirflowFailException, match="ada rejected"):
+        step.answer("Reject")
+    assert read_record(uri, Storage()).total.cost == 0

@@ -11,7 +11,12 @@ from airflow.sdk.exceptions import AirflowFailException
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overnight.costs.estimate import CostEstimate, Workload
+from overnight.costs.prices import PriceTable
+from overnight.costs.spending import CostBudget, Spending, read_record
 from overnight.ingest import LoadReport, MirrorReport
+from overnight.jobs import JobState
+from overnight.storage import Storage
 from overnight.templates.report import Excluded, PartReport, PipelineReport
 from overnight.templates.report_operator import PipelineReportOperator
 
@@ -418,7 +423,7 @@ def test_a_run_that_was_not_approved_fails_with_that_reason_alone(tmp_path: Path
     with DAG("asking"):
         approve = BaseOperator(task_id="approve")
     with pytest.raises(AirflowFailException, match=r"^Nothing was submitted\. ada rejected it\.$"):
-        run(xcoms, tmp_path, refused=XComArg(approve, key="refused"))
+        run(xcoms, tmp_path, approval=approve.output)
     report = xcoms.pushed["report"]
     assert (report["refused"], report["missing"], report["reasons"]) == ("ada rejected it.", 7, {"not_approved": 7})
     assert "ada rejected it." in (tmp_path / "run" / "report.html").read_text()
@@ -429,4 +434,73 @@ def test_a_run_that_was_approved_is_reported_as_any_other(tmp_path: Path) -> Non
     xcoms.load(0, 3)
     with DAG("asking"):
         approve = BaseOperator(task_id="approve")
-    assert run(xcoms, tmp_path, refused=XComArg(approve, key="refused"))["refused"] == ""
+    assert run(xcoms, tmp_path, approval=approve.output)["refused"] == ""
+
+
+# --- Costs ---------------------------------------------------------------------------------------------------------
+
+
+def put_job(xcoms: Pulled, number: int, usage: dict[str, int] | None, state: str = "SUCCEEDED") -> None:
+    outcome = {
+        "ref": {"service": "openai", "id": f"batch_{number}", "conn_id": "c"},
+        "status": {"state": JobState[state].value, "raw": "x"},
+        "results": {
+            "ref": {"service": "openai", "id": f"batch_{number}", "conn_id": "c"},
+            "files": [],
+            "detail": {"model": "gpt-4o-mini", **({"usage": usage} if usage else {})},
+        },
+    }
+    xcoms.put("embed", outcome, number=number)
+
+
+def run_priced(xcoms: Pulled, folder: Path) -> dict[str, Any]:
+    estimated = Workload(requests=7, bytes=1, parts=2, model="mine", input=9_000_000, output=0, counted="by hand")
+    prices = {"models": {"mine": {"input": "2", "output": "4"}}}
+    found = CostEstimate.of(estimated, PriceTable.of(prices))
+    xcoms.put("plan", found.model_dump(mode="json"), key="estimate")
+    spending = Spending(str(folder / "spending"), CostBudget.parse("10 USD/month"))
+    uri = spending.reserve(("nightly", "manual__1"), found)
+    xcoms.put("approve", {"asked": False, "by": None, "spending_uri": uri})
+    with DAG("priced"):
+        approve = BaseOperator(task_id="approve")
+    given = {"jobs": EMBED.output, "approval": approve.output, "estimate": XComArg(PLAN, key="estimate")}
+    report = run(xcoms, folder, prices=prices, aws_conn_id=None, **given)
+    return {**report, "record": read_record(uri, Storage())}
+
+
+def test_the_cost_of_the_jobs_is_beside_the_estimate_and_replaces_it_in_the_budget(tmp_path: Path) -> None:
+    xcoms = Pulled([3, 4])
+    for number, count in enumerate((3, 4)):
+        xcoms.load(number, count)
+        put_job(xcoms, number, {"input": 1_000_000, "output": 500_000, "total": 1_500_000})
+    report = run_priced(xcoms, tmp_path)
+    # The model that answered has a price of its own in the package's table.
+    assert [float(report[name]["cost"]) for name in ("estimate", "cost")] == [9, 0.45]
+    assert {name: float(job.cost) for name, job in report["record"].jobs.items()} == {
+        "batch_0": 0.225,
+        "batch_1": 0.225,
+    }
+    assert float(report["record"].total.cost) == 0.45
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "9.00 USD" in page
+    assert "0.45 USD" in page
+
+
+def test_a_budget_keeps_the_estimate_until_the_cost_of_every_job_is_known(tmp_path: Path) -> None:
+    xcoms = Pulled([3, 4])
+    for number, count in enumerate((3, 4)):
+        xcoms.load(number, count)
+        put_job(xcoms, number, {"input": 1_000_000} if number else None)
+    report = run_priced(xcoms, tmp_path)
+    assert report["cost"]["cost"] is None
+    assert report["cost"]["unknown"] == "the answers do not say what was used for them"
+    assert report["record"].total.cost == 9
+
+
+def test_a_batch_that_was_refused_as_a_whole_costs_nothing(tmp_path: Path) -> None:
+    xcoms = Pulled([3])
+    put_job(xcoms, 0, None, "FAILED")
+    with pytest.raises(AirflowFailException):
+        run_priced(xcoms, tmp_path)
+    (path,) = (tmp_path / "spending").rglob("*.json")
+    assert read_record(str(path), Storage()).total.cost == 0

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from overnight.costs.savings import AnswerUsage
+from overnight.costs.usage_cost import AnswerUsage
 from overnight.services.openai.status import read_usage
 
 

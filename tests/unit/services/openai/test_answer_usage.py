@@ -6,7 +6,7 @@ from itertools import islice
 
 import orjson
 
-from overnight.costs.savings import AnswerUsage
+from overnight.costs.usage_cost import AnswerUsage
 from overnight.services.openai.answer_usage import UsageMeter
 
 

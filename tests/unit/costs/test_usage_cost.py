@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from overnight.costs.prices import PriceTable
-from overnight.costs.savings import AnswerUsage, Savings
+from overnight.costs.usage_cost import AnswerUsage, UsageCost
 
 PRICES = PriceTable.of({"models": {"mine": {"input": 2, "output": 10}, "vectors": {"input": 1}}})
 
@@ -17,7 +17,7 @@ def used(model: str | None = "mine", **counts: int) -> AnswerUsage:
 
 
 def test_models_are_priced_each_by_its_own_price_and_with_the_batch_discount() -> None:
-    saved = Savings.of([used(input=1_000_000, output=100_000), used("vectors", input=500_000)], PRICES)
+    saved = UsageCost.of([used(input=1_000_000, output=100_000), used("vectors", input=500_000)], PRICES)
     assert (saved.cost, saved.input, saved.output) == (Decimal("1.75"), 1_500_000, 100_000)
     assert str(saved) == "1.75 USD"
 
@@ -32,7 +32,7 @@ def test_models_are_priced_each_by_its_own_price_and_with_the_batch_discount() -
     ],
 )
 def test_what_has_no_price_makes_the_whole_unknown(usage: AnswerUsage, why: str) -> None:
-    saved = Savings.of([used(input=1_000), usage], PRICES)
+    saved = UsageCost.of([used(input=1_000), usage], PRICES)
     assert saved.cost is None
     assert why in saved.unknown
     assert str(saved).startswith("unknown: ")

@@ -1,4 +1,4 @@
-"""What answers that were not paid for again would have cost."""
+"""What answers cost, by what the service says was used for them."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class AnswerUsage(BaseModel):
     output: int = 0
 
 
-class Savings(BaseModel):
+class UsageCost(BaseModel):
     """
-    What the answers would have cost in a batch, had they been paid for.
+    What answers cost in a batch; those that were not paid for again, what they would have cost.
 
     :param cost: In ``currency``; ``None`` when it is not known.
     :param unknown: Why there is no ``cost``.
