@@ -20,7 +20,7 @@ from overnight.jobs.allowance import Allowance
 from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator, has_item_outcomes
 from overnight.operators.parameters import check_parameters, require_truth
-from overnight.operators.result_cache import REUSED_KEY, ResultCache, keep_rounds
+from overnight.operators.result_cache import REUSED_KEY, ResultCache, keep_rounds, warn_unless_kept
 from overnight.services.openai.cached_answers import CacheMode
 from overnight.services.openai.input import BuiltInput, Limits, OnBadDocument, RequestTemplate, build, read_documents
 from overnight.services.openai.results import chunks_from, join_results
@@ -395,7 +395,7 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         if not cache.adds or self.input_uri is None:
             return
         # An answer that is not what was asked for is no answer to anybody.
-        with self._find_invalid(self._find_schema()) as answers:
+        with warn_unless_kept(ref), self._find_invalid(self._find_schema()) as answers:
             keep_rounds(
                 client,
                 cache,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, Self, cast
 
 from overnight.cache import open_cache
@@ -82,7 +83,7 @@ def keep_rounds(
     examine: Callable[[Result], Result] | None = None,
 ) -> None:
     """
-    Add the usable answers of a batch that is over to the cache, or log why they could not be added.
+    Add the usable answers of a batch that is over to the cache.
 
     :param ref: The batch, of several rounds the first or the last.
     :param results: Of the last round, or of all; ``None`` where it has none.
@@ -95,24 +96,28 @@ def keep_rounds(
     files += [uri for number in range(former_rounds) if (uri := Round(input_uri, number).succeeded_uri) not in files]
     if not files:
         return
+    added = keep_answers(
+        ResultManifest(ref=ref, files=tuple(ResultFile(kind="output", uri=uri) for uri in files)),
+        chunks_from(cast("HttpTransport", client.transport), storage),
+        cache.open(client, storage),
+        requests_uri=input_uri,
+        endpoint=endpoint,
+        storage=storage,
+        replace=cache.mode == "refresh",
+        examine=examine,
+    )
+    log.info("Answers of %s that were added to the cache: %d.", ref, added)
+
+
+@contextmanager
+def warn_unless_kept(ref: JobRef) -> Iterator[None]:
+    """Make a warning of what goes wrong when answers are kept: the batch is paid for, and its results are there."""
     try:
-        added = keep_answers(
-            ResultManifest(ref=ref, files=tuple(ResultFile(kind="output", uri=uri) for uri in files)),
-            chunks_from(cast("HttpTransport", client.transport), storage),
-            cache.open(client, storage),
-            requests_uri=input_uri,
-            endpoint=endpoint,
-            storage=storage,
-            replace=cache.mode == "refresh",
-            examine=examine,
-        )
+        yield
     except Exception as error:
-        # Whatever it is, the batch is paid for and its results are there.
         text = str(error) if isinstance(error, OvernightError) else f"{type(error).__name__}: {error}"
         log.warning(
             "The answers of %s were not added to the cache; those that are not there will be paid for again. %s",
             ref,
             shorten(text),
         )
-    else:
-        log.info("Answers of %s that were added to the cache: %d.", ref, added)

@@ -292,6 +292,14 @@ def test_the_sdk_of_a_store_may_fail_in_any_way(
     assert "KeyError: " in caplog.text
 
 
+def test_a_schema_that_is_no_more_is_a_warning_too(night: Night, caplog: pytest.LogCaptureFixture) -> None:
+    night.write(document("a", "one"))
+    (part,) = night.prepare()
+    with caplog.at_level(logging.WARNING):
+        night.keep(part, night.answer(part), output_schema="gone.Model")
+    assert "not added to the cache" in caplog.text
+
+
 @pytest.mark.parametrize(
     "changes", [{"wait_for_completion": False}, {"input_uri": None, "input_file_id": "file-1"}, {"cache": "ever"}]
 )
