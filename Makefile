@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 STAMP := $(VENV)/.installed
 DISTRIBUTED := $(VENV)/.installed-distributed
+SITE := $(VENV)/site
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test in-order beside unit integration system distributed soak coverage mutants lint format wheel lock clean
+.PHONY: help setup demo up test in-order beside unit integration system distributed soak docs coverage mutants lint format wheel lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -78,6 +79,15 @@ SEED := 1
 soak: $(DISTRIBUTED)  ## Kill processes at random under faults for SECONDS, and judge the end; SEED decides the rest
 	PYTHONPATH=tests $(BIN)/python -m soak --seconds $(SECONDS) --seed $(SEED)
 
+# mkdocs has an environment of its own: it reads the package and does not import it.
+$(SITE)/.installed: docs/requirements.txt | $(UV)
+	$(UV) venv --quiet --clear $(SITE)
+	$(UV) pip sync --quiet --python $(SITE)/bin/python --require-hashes $<
+	@touch $@
+
+docs: $(SITE)/.installed  ## Build the pages in docs/ into site/, and check their links
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict
+
 lint: $(STAMP)  ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -99,6 +109,9 @@ lock: | $(UV)  ## Renew requirements.txt from pyproject.toml
 		--no-annotate --upgrade --custom-compile-command 'make lock' --constraint requirements.txt \
 		$$(sed -nE 's/^([a-z0-9][a-z0-9._-]*)==.*/--no-emit-package \1/p' requirements.txt) \
 		--output-file tests/distributed/requirements.txt tests/distributed/requirements.in
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-annotate --upgrade --custom-compile-command 'make lock' \
+		--output-file docs/requirements.txt docs/requirements.in
 
 clean:  ## Remove everything that was made here
-	rm -rf $(VENV) .demo .sandbox .airflow .mutants .coverage .coverage-html dist
+	rm -rf $(VENV) site .demo .sandbox .airflow .mutants .coverage .coverage-html dist
