@@ -28,7 +28,10 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {"integration-name": "Azure OpenAI", "python-modules": ["overnight.operators.azure_ingestion"]},
             {"integration-name": "LlamaCloud", "python-modules": ["overnight.operators.llamacloud"]},
-            {"integration-name": "OpenAI", "python-modules": ["overnight.operators.openai"]},
+            {
+                "integration-name": "OpenAI",
+                "python-modules": ["overnight.operators.openai", "overnight.operators.openai_decorator"],
+            },
             {"integration-name": "Amazon SageMaker", "python-modules": ["overnight.operators.sagemaker"]},
             {
                 "integration-name": "Overnight",
@@ -56,6 +59,9 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": [{"integration-name": "Overnight", "python-modules": ["overnight.sensors.job"]}],
         "triggers": [
             {"integration-name": "Overnight", "python-modules": ["overnight.triggers.job", "overnight.triggers.room"]}
+        ],
+        "task-decorators": [
+            {"class-name": "overnight.operators.openai_decorator.openai_batch_input", "name": "openai_batch_input"}
         ],
         "extra-links": ["overnight.links.job.JobLink"],
         "connection-types": [

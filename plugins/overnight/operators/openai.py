@@ -23,6 +23,7 @@ from overnight.operators.parameters import check_parameters, require_truth
 from overnight.operators.result_cache import REUSED_KEY, ResultCache, keep_rounds, warn_unless_kept
 from overnight.services.openai.cached_answers import CacheMode
 from overnight.services.openai.input import BuiltInput, Limits, OnBadDocument, RequestTemplate, build, read_documents
+from overnight.services.openai.request_function import RequestFunction
 from overnight.services.openai.results import chunks_from, join_results
 from overnight.services.openai.reuse import build_reusing
 from overnight.services.openai.rounds import Round, merge_rounds
@@ -135,7 +136,7 @@ class OpenAIBatchInputOperator(BaseOperator):
                     f"No file matches {self.documents!r}; check the address and the connection's rights. Where there "
                     f"may be no documents, set allow_empty. {listing.remark}".rstrip()
                 )
-            template = parse_parameter(RequestTemplate, self.template, "template")
+            template = self.build_template()
             prices = PriceTable.of(self.prices, storage)
             counter = find_counter(template.model)
             how: dict[str, Any] = {
@@ -145,7 +146,7 @@ class OpenAIBatchInputOperator(BaseOperator):
                 "counter": counter,
             }
             documents = read_documents(uris, storage)
-            if service is not None:
+            if service is not None and isinstance(template, RequestTemplate):
                 built = build_reusing(documents, template, self.target, service=service, mode=cache.mode, **how)
             else:
                 built = build(documents, template, self.target, **how)
@@ -181,6 +182,14 @@ class OpenAIBatchInputOperator(BaseOperator):
         with failing_for_good():
             estimate.check(max_cost=self.max_cost, max_tokens=self.max_tokens)
         return [part.model_dump(mode="json") for part in built.parts]
+
+    def build_template(self) -> RequestTemplate | RequestFunction:
+        """
+        Return how a document becomes a request.
+
+        :raises SpecError: it is none.
+        """
+        return parse_parameter(RequestTemplate, self.template, "template")
 
     def _show_reused(self, built: BuiltInput) -> None:
         self.log.info(

@@ -21,6 +21,7 @@ from overnight.rejection import RejectedError, Rejection
 from overnight.services.openai.documents import DocumentLine, LineBlock, read_documents, take_blocks
 from overnight.services.openai.endpoints import check_body
 from overnight.services.openai.limits import Limits
+from overnight.services.openai.request_function import RequestFunction
 from overnight.services.openai.scan import (
     MAX_REJECTIONS,
     InputError,
@@ -157,7 +158,7 @@ class BuiltInput(BaseModel):
 
 def build(
     documents: Iterable[DocumentLine | bytes | Mapping[str, Any]],
-    template: RequestTemplate,
+    template: RequestTemplate | RequestFunction,
     target: str,
     *,
     storage: Storage | None = None,
@@ -267,7 +268,7 @@ class InputBuilder:
 
     def __init__(
         self,
-        template: RequestTemplate,
+        template: RequestTemplate | RequestFunction,
         target: str,
         *,
         storage: Storage,
