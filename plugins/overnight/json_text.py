@@ -37,10 +37,7 @@ def read_json_text(value: JsonBytes) -> bytes:
     raw = bytes(value)
     if raw[:1] != b'"':
         return raw
-    try:
-        text = _text.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidJsonTextError(f"no text: {error}") from None
+    text = _decode(raw)
     whole = text.strip().encode()
     fault = _find_fault(whole)
     if fault is None:
@@ -49,6 +46,26 @@ def read_json_text(value: JsonBytes) -> bytes:
         if _find_fault(candidate) is None:
             return _on_one_line(candidate)
     raise InvalidJsonTextError(f"no JSON ({fault}): {shorten(text.strip(), MAX_QUOTED)!r}")
+
+
+def read_plain_text(raw: bytes) -> bytes | None:
+    """
+    Return the content of a JSON string where it is one line, which most models' answers are: JSON and nothing else.
+
+    Whoever parses it finds out whether it is, and asks :func:`read_json_text` where it is not.
+
+    :return: ``None`` for a text of several lines.
+    :raises InvalidJsonTextError: it is no string in UTF-8.
+    """
+    text = _decode(raw).strip().encode()
+    return None if b"\n" in text or b"\r" in text else text
+
+
+def _decode(raw: bytes) -> str:
+    try:
+        return _text.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidJsonTextError(f"no text: {error}") from None
 
 
 def _find_fenced(text: str) -> Iterator[bytes]:

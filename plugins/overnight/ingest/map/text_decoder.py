@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from overnight.ingest.map.decoder import LineDecoder, MalformedLineError
-from overnight.json_text import InvalidJsonTextError, JsonBytes, read_json_text
+from overnight.json_text import InvalidJsonTextError, JsonBytes, read_json_text, read_plain_text
 from overnight.jsonpath import JsonPath
 
 Check: TypeAlias = Callable[[bytes], str | None]
@@ -94,6 +94,7 @@ class _Text:
 
     def __init__(self, path: JsonPath, numbers: Sequence[int], paths: Sequence[JsonPath], check: Check | None) -> None:
         self.path = path
+        self._is_definite = path.is_definite
         self._check = check
         self._paths = tuple(zip(numbers, paths, strict=True))
         self._whole = [number for number, path in self._paths if path.in_text is None]
@@ -103,10 +104,24 @@ class _Text:
 
     def read(self, value: JsonBytes | None, values: list[JsonBytes | None]) -> None:
         """Put what the paths select into ``values``."""
-        first = self.path.get_first(value) if value is not None else None
+        if value is None:
+            return
+        first = value if self._is_definite else self.path.get_first(value)
         if first is None:
             return
-        text = read_json_text(first)
+        raw = bytes(first)
+        if raw == b"null":
+            return
+        found: list[JsonBytes | None] | None = None
+        text = read_plain_text(raw) if raw.startswith(b'"') else raw
+        if text is not None and text.startswith(b"{"):
+            # It is parsed here once; a check of its own before would be a second time.
+            try:
+                found = self._decoder.decode(text)
+            except MalformedLineError:
+                text = None
+        if text is None or found is None:
+            text = read_json_text(raw)
         if self._check is not None and (fault := self._check(text)) is not None:
             raise InvalidJsonTextError(f"not what was asked for: {fault}")
         if not text.startswith(b"{"):
@@ -115,5 +130,5 @@ class _Text:
             return
         for number in self._whole:
             values[number] = text
-        for number, inner in zip(self._numbers, self._decoder.decode(text), strict=True):
+        for number, inner in zip(self._numbers, found or self._decoder.decode(text), strict=True):
             values[number] = inner
