@@ -35,7 +35,7 @@ from overnight.sandbox.demo.docstring import Docstring
 
 ANSWER = "$.response.body.choices[0].message.content"
 FIELDS = list(Docstring.model_fields)
-TOPICS = ["files and directories", "text and strings", "dates and times"]
+TOPICS = ["file", "text", "time"]
 COUNTS = (1_000, 20_000, 200_000)
 WORDS = re.findall(r"\w+", str(__doc__))
 
@@ -56,7 +56,6 @@ def answers(count: int) -> Iterator[bytes]:
             keywords=[say(1) for _ in range(5)],
             names=names,
             returns=say(8),
-            is_deprecated=False,
         )
         message: dict[str, Any] = {
             "role": "assistant",

@@ -6,8 +6,10 @@ import argparse
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -110,27 +112,32 @@ def _table(rows: list[tuple[Pipeline, DagRun, Counts | None]]) -> Table:
 
 
 def _search(console: Console, pipeline: Pipeline, environment: dict[str, str]) -> list[str]:
-    failures = []
     with httpx.Client(timeout=30.0) as client:
-        for search in pipeline.searches:
-            embedded = client.post(
-                f"{environment['OPENAI_BASE_URL']}/embeddings",
-                headers={"Authorization": f"Bearer {environment['OPENAI_API_KEY']}"},
-                json={"model": MODEL, "input": search.question, "dimensions": DIMENSION},
-            ).raise_for_status()
-            vector = embedded.json()["data"][0]["embedding"]
-            near = {"vector": vector, "k": CANDIDATES}
+        searches = [
+            (f"“{one.question}”", _near(client, one.question, environment), one.expected) for one in pipeline.searches
+        ]
+        searches += [(one.words, one.query, one.expected) for one in pipeline.field_searches]
+        failures = []
+        for words, query, expected in searches:
             answered = client.post(
                 f"{environment['OPENSEARCH_URL']}/{pipeline.index}/_search",
-                json={"size": 5, "_source": False, "query": {"knn": {"embedding": near}}},
+                json={"size": 5, "_source": False, "query": query},
             ).raise_for_status()
             hits = [hit["_id"] for hit in answered.json()["hits"]["hits"]]
-            console.print(f"“{search.question}” → {', '.join(hits)}", highlight=False)
-            if search.expected not in hits:
-                failures.append(
-                    f"{pipeline.name}: {search.expected} is not among the first five for “{search.question}”"
-                )
+            console.print(f"{words} → {', '.join(hits)}", highlight=False)
+            if expected not in hits:
+                failures.append(f"{pipeline.name}: {expected} is not among the first five for {words}")
     return failures
+
+
+def _near(client: httpx.Client, question: str, environment: dict[str, str]) -> Mapping[str, Any]:
+    """Return the query for what is nearest to a question."""
+    embedded = client.post(
+        f"{environment['OPENAI_BASE_URL']}/embeddings",
+        headers={"Authorization": f"Bearer {environment['OPENAI_API_KEY']}"},
+        json={"model": MODEL, "input": question, "dimensions": DIMENSION},
+    ).raise_for_status()
+    return {"knn": {"embedding": {"vector": embedded.json()["data"][0]["embedding"], "k": CANDIDATES}}}
 
 
 if __name__ == "__main__":

@@ -18,19 +18,25 @@ class Docstring(BaseModel):
     """What a docstring says."""
 
     topic: Literal[
-        "files and directories",
-        "archives and compression",
-        "network and internet",
-        "text and strings",
-        "numbers and mathematics",
-        "dates and times",
-        "processes and threads",
-        "tests and debugging",
-        "data formats and parsing",
-        "objects and types",
+        "archive",
+        "calendar",
+        "class",
+        "directory",
+        "file",
+        "iterator",
+        "mapping",
+        "number",
+        "process",
+        "random",
+        "sequence",
+        "socket",
+        "statistics",
+        "string",
+        "text",
+        "thread",
+        "time",
     ] = Field(description="What the docstring is about, above all.")
     summary: str = Field(description="One sentence.")
     keywords: list[str] = Field(description="At most five.")
     names: list[Name]
     returns: str | None = Field(description="What it returns, where it says so.")
-    is_deprecated: bool = Field(description="Whether it says that something is deprecated.")

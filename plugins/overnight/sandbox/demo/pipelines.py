@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import msgspec
 
 from overnight.sandbox.airflow import Airflow, DagRun
 from overnight.sandbox.corpus import documents, files
+from overnight.sandbox.demo.docstring import Docstring
 from overnight.sandbox.services import KEY
 from overnight.sandbox.store import BUCKET, Store
 
@@ -40,6 +41,20 @@ class Search:
 
 
 @dataclass(frozen=True)
+class FieldSearch:
+    """
+    A search by extracted fields and the document that must be among the first five answers.
+
+    :param words: The search in words.
+    :param query: In OpenSearch's own.
+    """
+
+    words: str
+    query: Mapping[str, Any]
+    expected: str
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """
     One pipeline of the demo.
@@ -49,6 +64,7 @@ class Pipeline:
     :param steps: The tasks whose seconds the table shows.
     :param index: Where to search.
     :param searches: What to search for.
+    :param field_searches: What to search for by other fields than the embedding.
     :param at_least: Fewer documents than this are a failure.
     :param read: Makes the counts of the run's report.
     """
@@ -58,6 +74,7 @@ class Pipeline:
     steps: tuple[str, ...]
     index: str = ""
     searches: tuple[Search, ...] = ()
+    field_searches: tuple[FieldSearch, ...] = ()
     at_least: int = 1
     read: Callable[[Mapping[str, Any]], Counts] = lambda report: msgspec.convert(report, Counts)
 
@@ -66,11 +83,15 @@ class Pipeline:
         return self.read(run.xcoms["report"])
 
 
-def _put_corpus(store: Store, prefix: str, *, objects: int) -> str:
-    """Write the corpus as JSON Lines in several objects and return the prefix as a URI."""
-    all_documents = list(documents())
+def _put_corpus(store: Store, prefix: str, *, objects: int, modules: Collection[str] = ()) -> str:
+    """
+    Write the corpus as JSON Lines in several objects and return the prefix as a URI.
+
+    :param modules: Only what is in these; all when left out.
+    """
+    chosen = [one for one in documents() if not modules or one["module"].partition(".")[0] in modules]
     for number in range(objects):
-        store.put_lines(f"{prefix}/corpus-{number:02d}.jsonl", all_documents[number::objects])
+        store.put_lines(f"{prefix}/corpus-{number:02d}.jsonl", chosen[number::objects])
     return f"s3://{BUCKET}/{prefix}/"
 
 
@@ -103,6 +124,58 @@ def openai_batch_to_index(store: Store) -> Pipeline:
         index="openai-batch-to-index",
         searches=SEARCHES,
         at_least=MIN_DOCUMENTS,
+    )
+
+
+CLASSIFIED = frozenset(
+    {
+        *("bz2", "calendar", "csv", "datetime", "difflib", "fractions", "gzip", "heapq", "lzma", "pathlib", "random"),
+        *("shutil", "socket", "statistics", "string", "subprocess", "tarfile", "tempfile", "textwrap", "threading"),
+        *("zipapp", "zipfile"),
+    }
+)
+"""The modules whose docstrings are classified: a chat takes longer than an embedding."""
+FIELD_SEARCHES = (
+    FieldSearch(
+        "topic is directory, text matches “delete a directory tree”",
+        {"bool": {"filter": {"term": {"topic": "directory"}}, "must": {"match": {"text": "delete a directory tree"}}}},
+        "shutil.rmtree",
+    ),
+    FieldSearch(
+        "topic is statistics, a keyword is mean",
+        {"bool": {"filter": [{"term": {"topic": "statistics"}}, {"term": {"keywords.keyword": "mean"}}]}},
+        "statistics.mean",
+    ),
+)
+
+
+def openai_batch_extract_to_index(store: Store) -> Pipeline:
+    """Return the pipeline of structured answers: some of them are spoilt, and are repaired in further rounds."""
+
+    def run(airflow: Airflow) -> DagRun:
+        faults = f"{store.environment['OPENAI_BASE_URL'].removesuffix('/v1')}/_sandbox/faults"
+        httpx.put(faults, json={"answers_invalid": 0.03}).raise_for_status()
+        conf = {
+            "input_uri": _put_corpus(store, "documents/extract", objects=1, modules=CLASSIFIED),
+            "work_uri": f"s3://{BUCKET}/work",
+            "index_name": "openai-batch-extract-to-index",
+            "instruction": "Say what the docstring of ${id} is about.",
+            "output_schema": Docstring.model_json_schema(),
+            "output_limit": 2_000,
+            "ingest_fields": FIELDS,
+            "resubmit": 3,
+            "repair": True,
+            "poll_seconds": 1.0,
+        }
+        return airflow.run_dag("openai_batch_extract_to_index", conf, xcoms={"report": "return_value"})
+
+    return Pipeline(
+        name="openai_batch_extract_to_index",
+        run=run,
+        steps=("prepare", "batch.extract", "batch.load", "verify"),
+        index="openai-batch-extract-to-index",
+        field_searches=FIELD_SEARCHES,
+        at_least=700,
     )
 
 
@@ -182,6 +255,7 @@ def azure_ingestion_job(store: Store) -> Pipeline:
 
 PIPELINES: tuple[Callable[[Store], Pipeline], ...] = (
     openai_batch_to_index,
+    openai_batch_extract_to_index,
     s3_sagemaker_to_index,
     mlcommons_batch_predict_to_index,
     llamacloud_parse_to_index,
