@@ -28,7 +28,7 @@ from overnight.errors import (
     UnknownHostError,
     shorten,
 )
-from overnight.ingest.load import load as run_load
+from overnight.ingest.loading import load as run_load
 from overnight.ingest.read.openers import OPENAI_URL, openai_opener
 from overnight.ingest.report.load_report import Progress
 from overnight.ingest.report.mirror_report import DeletesRefusedError

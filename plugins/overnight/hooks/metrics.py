@@ -7,10 +7,12 @@ the core's. Where no metrics are configured, nothing is sent. The names are in `
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from overnight.ingest import LoadReport
 from overnight.jobs import JobRef, JobStatus
+
+if TYPE_CHECKING:
+    from overnight.ingest import LoadReport
 
 PREFIX: Final = "overnight."
 LOADED: Final = ("submitted", "indexed", "dropped", "rejected", "missing")

@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.sdk import BaseHook
 from airflow.sdk.log import mask_secret
 
@@ -123,6 +122,8 @@ def s3_credential(aws_conn_id: str | None) -> S3Credential:
     :raises SpecError: it has none, or no region.
     """
     with naming_aws(aws_conn_id):
+        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook  # noqa: PLC0415 - boto3 takes its time
+
         session = AwsBaseHook(aws_conn_id=aws_conn_id).get_session()
         found = session.get_credentials()
     if found is None:

@@ -12,13 +12,14 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
 from overnight.errors import OvernightError, SpecError
 from overnight.hooks.connection import Timeout, check_extra, read_address, read_extra
-from overnight.ingest.write.target import OpenSearchTarget
 from overnight.transport.http import HttpTransport
 from overnight.transport.opensearch import OpenSearchConnection, ServerVersion
 from overnight.transport.sigv4 import AwsService, SigV4Auth
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
+
+    from overnight.ingest.write.target import OpenSearchTarget
 
 DEFAULT_PORT = 9200
 """Where a host that is neither a URL nor Amazon's listens, as opensearch-py has it."""
@@ -126,6 +127,8 @@ class OpenSearchHook(BaseHook):
 
     def target(self) -> OpenSearchTarget:
         """Look the connection up, blocking, and return the cluster as :func:`overnight.ingest.load` takes it."""
+        from overnight.ingest.write.target import OpenSearchTarget  # noqa: PLC0415 - nothing of the load at parse time
+
         config = self.get_config()
         return OpenSearchTarget(
             config.url, auth=config.auth, verify=config.verify, headers=config.headers, timeout=config.timeout

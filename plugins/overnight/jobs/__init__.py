@@ -4,6 +4,11 @@ The lifecycle of a remote batch job, without Airflow: model, identity, decisions
 Only :mod:`~overnight.jobs.record_store` does I/O of its own; calls to a service are flows, carried out by a transport.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 from overnight.jobs.identity import JobKey, JobName, compute_fingerprint
 from overnight.jobs.model import (
     FailureCause,
@@ -18,8 +23,10 @@ from overnight.jobs.model import (
     choose_found,
 )
 from overnight.jobs.record import JobRecord
-from overnight.jobs.record_store import FileRecordStore, RecordStore
-from overnight.jobs.runner import run
+
+if TYPE_CHECKING:
+    from overnight.jobs.record_store import FileRecordStore, RecordStore
+    from overnight.jobs.runner import run
 
 __all__ = [
     "FailureCause",
@@ -40,3 +47,18 @@ __all__ = [
     "compute_fingerprint",
     "run",
 ]
+
+_HOMES: Final = {"FileRecordStore": "record_store", "RecordStore": "record_store", "run": "runner"}
+
+
+def __getattr__(name: str) -> Any:
+    # A DAG that is parsed carries out no job.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

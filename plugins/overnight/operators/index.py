@@ -16,17 +16,14 @@ from overnight.errors import SpecError
 from overnight.hooks.assets import add_index_event
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
-from overnight.ingest.mirror import read_sync_baseline
 from overnight.ingest.request import Sync
-from overnight.ingest.write import index
-from overnight.ingest.write.opensearch_sink import OpenSearchSink
-from overnight.ingest.write.preflight import Preflight
-from overnight.ingest.write.sink import IndexInfo, IndexMissingError
-from overnight.ingest.write.target import OpenSearchTarget
 from overnight.operators.parameters import check_parameters, require_mapping
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from overnight.ingest.write.sink import IndexInfo
+    from overnight.ingest.write.target import OpenSearchTarget
 
 
 def _parse_none(value: Any) -> Any:
@@ -109,6 +106,10 @@ class OpenSearchCreateIndexOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Create the index if asked to, and return its name and vector dimensions."""
+        from overnight.ingest.mirror import read_sync_baseline  # noqa: PLC0415 - not at parse
+        from overnight.ingest.write import index  # noqa: PLC0415 - not at parse
+        from overnight.ingest.write.opensearch_sink import OpenSearchSink  # noqa: PLC0415 - not at parse
+
         with failing_for_good():
             check_parameters(self)
             given = CreateArguments.model_validate(
@@ -180,6 +181,8 @@ class OpenSearchVerifyIndexOperator(BaseOperator):
 
     def execute(self, context: Context) -> int:
         """Verify, and return how many documents the index holds."""
+        from overnight.ingest.write import index  # noqa: PLC0415 - not at parse
+
         with failing_for_good():
             check_parameters(self)
             given = VerifyArguments.model_validate(
@@ -231,6 +234,8 @@ class OpenSearchSwapAliasOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Swap, and return the indices that the alias stood for."""
+        from overnight.ingest.write import index  # noqa: PLC0415 - not at parse
+
         with failing_for_good():
             check_parameters(self)
             given = SwapArguments.model_validate({"drop_old": self.drop_old})
@@ -246,6 +251,8 @@ def check_vectors(found: IndexInfo, vectors: Mapping[str, int]) -> None:
 
     :raises SpecError: one has another length, or its field is none that the index knows.
     """
+    from overnight.ingest.write.preflight import Preflight  # noqa: PLC0415 - not at parse
+
     for name, length in vectors.items():
         preflight = Preflight(found)
         sample = {name: [0.0] * length, "@timestamp": "1970-01-01T00:00:00Z"}
@@ -277,6 +284,9 @@ def with_vectors(body: Mapping[str, Any], vectors: Mapping[str, int]) -> tuple[d
 
 
 def _exists(target: OpenSearchTarget, name: str) -> bool:
+    from overnight.ingest.write import index  # noqa: PLC0415 - not at parse
+    from overnight.ingest.write.sink import IndexMissingError  # noqa: PLC0415 - not at parse
+
     try:
         index.inspect_index(target, name)
     except IndexMissingError:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from overnight.hooks.assets import name_cluster
-from overnight.ingest import LoadReport
 from overnight.jobs import JobRef
 from overnight.storage import get_scheme, redact
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from overnight.ingest import LoadReport
 
 _LOCAL: Final = ("", "file")
 

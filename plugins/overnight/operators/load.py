@@ -14,21 +14,14 @@ from overnight.hooks.metrics import count_load
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
-from overnight.ingest import DeletesRefusedError, IngestRequest, LoadOptions, LoadReport, VerificationError, load
 from overnight.operators.lineage import LoadLineage
 from overnight.operators.parameters import check_parameters, require_mapping
-from overnight.operators.result_cache import REUSED_KEY
-from overnight.operators.sources import (
-    StoredAnswers,
-    count_items,
-    find_conn_id,
-    find_service,
-    openai_opener,
-    to_uris,
-)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from overnight.ingest import IngestRequest, LoadOptions, LoadReport
+    from overnight.operators.sources import StoredAnswers
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +87,9 @@ class OpenSearchLoadOperator(LoadLineage, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Load, and fail for good when more was rejected or is missing than was allowed."""
+        from overnight.operators.result_cache import REUSED_KEY  # noqa: PLC0415 - not at parse
+        from overnight.operators.sources import StoredAnswers, find_conn_id  # noqa: PLC0415 - not at parse
+
         with failing_for_good():
             check_parameters(self)
             own = {"dead_letter_uri": self.dead_letter_uri, "checkpoint_uri": self.checkpoint_uri}
@@ -141,6 +137,9 @@ def load_and_evaluate(
     :raises VerificationError: the index does not hold what it has acknowledged; the report is that XCom, too.
     :raises DeletesRefusedError: the sources lack more documents of the index than may be deleted; so is it there.
     """
+    from overnight.ingest import DeletesRefusedError, LoadReport, VerificationError, load  # noqa: PLC0415 - not at parse
+    from overnight.operators.sources import openai_opener  # noqa: PLC0415 - not at parse
+
     with closing(OpenSearchHook(conn_id).target()) as target:
         try:
             report = load(
@@ -182,6 +181,8 @@ def parse_options(given: Mapping[str, Any] | None, **own: Any) -> LoadOptions:
 
     :raises SpecError: they do not fit, or one is given twice.
     """
+    from overnight.ingest import LoadOptions  # noqa: PLC0415 - not at parse
+
     given = require_mapping(given or {}, "options")
     twice = sorted(own.keys() & given.keys())
     if twice:
@@ -196,6 +197,8 @@ def with_formats(options: Mapping[str, Any] | None, request: Mapping[str, Any]) 
     That is the service that wrote them, before which a ``format`` that the user gives goes, and how many results it
     counts in those that are at OpenAI.
     """
+    from overnight.operators.sources import count_items, find_service  # noqa: PLC0415 - not at parse
+
     given = require_mapping(options or {}, "options")
     items = get_items(request)
     formats = [find_service(item) for item in items]
@@ -220,6 +223,9 @@ def parse_request(given: Mapping[str, Any]) -> IngestRequest:
 
     :raises SpecError: it does not fit, or holds credentials.
     """
+    from overnight.ingest import IngestRequest  # noqa: PLC0415 - not at parse
+    from overnight.operators.sources import to_uris  # noqa: PLC0415 - not at parse
+
     given = require_mapping(given, "request")
     if given.get("credential"):
         raise SpecError(

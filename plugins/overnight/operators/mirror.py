@@ -16,15 +16,7 @@ from overnight.errors import SpecError
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
-from overnight.ingest import DeletesRefusedError, MirrorReport
-from overnight.ingest.map.field_map import SourceMap
-from overnight.ingest.map.rows import RowReader
-from overnight.ingest.mirror import MirrorOptions, mirror
-from overnight.ingest.read.sources import Source, SourceReader
 from overnight.ingest.request import Sync
-from overnight.ingest.write.index import inspect_index
-from overnight.ingest.write.opensearch_sink import OpenSearchSink
-from overnight.ingest.write.stored import Baseline
 from overnight.jobs import ResultManifest
 from overnight.jobs.allowance import Allowance
 from overnight.jsonpath import JsonPath
@@ -35,6 +27,12 @@ from overnight.validation import parse_parameter
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from overnight.ingest import MirrorReport
+    from overnight.ingest.map.rows import RowReader
+    from overnight.ingest.mirror import MirrorOptions
+    from overnight.ingest.read.sources import Source
+    from overnight.ingest.write.stored import Baseline
 
 BASELINE_KEY = "baseline"
 """In the XCom of ``OpenSearchCreateIndexOperator``: what the index had when the run began."""
@@ -121,6 +119,9 @@ class OpenSearchMirrorOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Compare, and delete what is allowed; fail for good when that is less than what there is."""
+        from overnight.ingest import DeletesRefusedError  # noqa: PLC0415 - not at parse
+        from overnight.ingest.mirror import MirrorOptions  # noqa: PLC0415 - not at parse
+
         with failing_for_good():
             check_parameters(self)
             given = parse_parameter(_Arguments, {"sync": self.sync, "sync_filter": self.sync_filter}, "sync")
@@ -149,6 +150,13 @@ class OpenSearchMirrorOperator(BaseOperator):
         return {"sync": given.sync, **found.model_dump(mode="json")}
 
     def _mirror(self, storage: Storage, options: MirrorOptions) -> MirrorReport:
+        from overnight.ingest.map.field_map import SourceMap  # noqa: PLC0415 - not at parse
+        from overnight.ingest.map.rows import RowReader  # noqa: PLC0415 - not at parse
+        from overnight.ingest.mirror import mirror  # noqa: PLC0415 - not at parse
+        from overnight.ingest.read.sources import SourceReader  # noqa: PLC0415 - not at parse
+        from overnight.ingest.write.index import inspect_index  # noqa: PLC0415 - not at parse
+        from overnight.ingest.write.opensearch_sink import OpenSearchSink  # noqa: PLC0415 - not at parse
+
         reader = SourceReader(storage)
         rows = RowReader(SourceMap(JsonPath.parse(self.id_path), {}))
         patterns = [self.documents] if isinstance(self.documents, str) else list(self.documents)
@@ -166,6 +174,8 @@ class OpenSearchMirrorOperator(BaseOperator):
             return mirror(index, sources, sink=OpenSearchSink(target), reader=reader, options=options)
 
     def _parse_baseline(self) -> Baseline | None:
+        from overnight.ingest.write.stored import Baseline  # noqa: PLC0415 - not at parse
+
         if self.baseline is None:
             return None
         found = require_mapping(self.baseline, "baseline").get(BASELINE_KEY)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -11,8 +11,6 @@ from overnight.cache import open_cache
 from overnight.costs.usage_cost import AnswerUsage
 from overnight.errors import SpecError, shorten
 from overnight.hooks.openai import OpenAIHook
-from overnight.ingest.read.lines import skip
-from overnight.ingest.read.sources import Look, Opener
 from overnight.jobs import ResultManifest
 from overnight.services.openai.answer_usage import UsageMeter
 from overnight.services.openai.cached_answers import read_repeated, read_reused
@@ -24,6 +22,9 @@ from overnight.services.result_formats import load_result_formats
 from overnight.storage import Storage, get_scheme
 from overnight.transport.http import HttpTransport
 from overnight.validation import parse_parameter
+
+if TYPE_CHECKING:
+    from overnight.ingest.read.sources import Look, Opener
 
 RESULT_KINDS = ("output", "error")
 """The files of a job that have a line for each item; an error line becomes a rejected document with its reason."""
@@ -170,6 +171,8 @@ class StoredAnswers:
     def _open_reused(self, uri: str, start: int) -> Iterator[bytes]:
         source = self._reused[_get_path(uri)]
         lines = read_reused(source.reused, source.template, self._caches[source.cache_uri], self._storage)
+        from overnight.ingest.read.lines import skip  # noqa: PLC0415 - not at parse
+
         yield from skip(_join(self._meter.measure(uri, lines)), start)
 
     def _open_repeated(self, uri: str, start: int) -> Iterator[bytes]:
@@ -178,7 +181,9 @@ class StoredAnswers:
             chunks = chunks_from(cast("HttpTransport", client.transport), self._storage)
             results = read_result_lines(chunks, to_uris(self._repeated[path].job))
             lines = read_repeated(path, results, self._storage)
-            yield from skip(_join(self._meter.measure(uri, lines)), start)
+            from overnight.ingest.read.lines import skip  # noqa: PLC0415 - not at parse
+
+        yield from skip(_join(self._meter.measure(uri, lines)), start)
 
     def _look(self, uri: str) -> tuple[None, str]:
         """Return what changes when the file does that says which answers these are."""

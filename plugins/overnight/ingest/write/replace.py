@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from overnight.ingest.load import load
+from overnight.ingest.loading import load
 from overnight.ingest.read.sources import Opener
 from overnight.ingest.report.load_report import LoadReport, Progress
 from overnight.ingest.request import IngestRequest, LoadOptions
