@@ -13,7 +13,7 @@ import pyarrow as arrow
 from pyarrow import compute, parquet
 
 from overnight.cache.digests import DIGEST_BYTES
-from overnight.cache.files import DIGEST, FORMAT, DamagedCacheError, Files, make_name, open_writer
+from overnight.cache.files import DIGEST, FORMAT, SUFFIX, DamagedCacheError, Files, make_name, open_writer
 from overnight.cache.places import Place, Places, build_digests, read_digests
 from overnight.cache.sorted_index import SortedIndex
 from overnight.storage import Storage
@@ -128,8 +128,24 @@ class AnswerCache:
 
         :param template: Digest of everything that decides what a line is rendered to.
         """
-        index = SortedIndex(self._storage, f"{self._uri}/documents/{template.hex()}", {"id": DIGEST, "key": DIGEST})
-        return RenderedIndex(index)
+        return RenderedIndex(self._open_documents(template.hex()))
+
+    def merge(self) -> int:
+        """
+        Merge small files of keys, and of documents; readers and writers may go on meanwhile.
+
+        :return: How many files were merged.
+        :raises DamagedCacheError: a file is not what was written.
+        """
+        try:
+            files = self._storage.list_files(f"{self._uri}/documents/*/*{SUFFIX}").files
+        except MissingFileError:
+            files = ()
+        templates = sorted({file.uri.rsplit("/", 2)[1] for file in files})
+        return self.keys.merge() + sum(self._open_documents(template).merge() for template in templates)
+
+    def _open_documents(self, template: str) -> SortedIndex:
+        return SortedIndex(self._storage, f"{self._uri}/documents/{template}", {"id": DIGEST, "key": DIGEST})
 
 
 class RenderedIndex:

@@ -19,6 +19,10 @@ log = logging.getLogger(__name__)
 
 ROW_GROUP: Final = 1 << 16
 """Rows that are read at once."""
+MERGE_FILES: Final = 32
+"""With more small files than this in a folder, they are merged."""
+MERGED_ROWS: Final = 1 << 19
+"""Rows of a merged file; merging them takes some 100 MB."""
 _FENCES: Final = b"fences"
 """In a file's metadata: the first digest of each row group, in hex."""
 
@@ -87,6 +91,40 @@ class SortedIndex:
                 found = _order(pieces)
         rows = compute.index_in(digests, value_set=found.column("digest").combine_chunks())
         return found.select(self._columns).take(rows)
+
+    def merge(self) -> int:
+        """
+        Merge small files into one, when there are many: each costs a look-up some calls.
+
+        The merged file is there before the others go, and their rows are in both for that time. A reader that finds one
+        gone lists the folder again. Somebody else who merges at the same time writes some rows once more.
+
+        :return: How many files were merged.
+        :raises DamagedCacheError: a file is not what was written.
+        """
+        names = self.files.list_names()
+        if len(names) <= MERGE_FILES:
+            return 0
+        merged: list[str] = []
+        tables: list[arrow.Table] = []
+        for name in names:
+            try:
+                with self.files.open(name) as file:
+                    _read_fences(file, self.files.build_uri(name))
+                    count = file.metadata.num_rows
+                    if count < ROW_GROUP and count + sum(map(len, tables)) <= MERGED_ROWS:
+                        tables.append(file.read())
+                        merged.append(name)
+            except MissingFileError:
+                log.debug("%s is gone: somebody else is merging", name)
+                return 0
+        if len(merged) <= MERGE_FILES // 2:
+            return 0
+        rows = _keep_last([table.replace_schema_metadata(None) for table in tables])
+        self.files.put(make_name(), serialize(rows.sort_by("digest")))
+        for name in merged:
+            self.files.delete(name)
+        return len(merged)
 
     def _search_all(self, wanted: arrow.FixedSizeBinaryArray) -> Iterator[arrow.Table]:
         searched: set[str] = set()

@@ -20,7 +20,7 @@ from overnight.jobs.allowance import Allowance
 from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator, has_item_outcomes
 from overnight.operators.parameters import check_parameters, require_truth
-from overnight.operators.result_cache import REUSED_KEY, ResultCache, keep_rounds, warn_unless_kept
+from overnight.operators.result_cache import REUSED_KEY, ResultCache, keep_rounds, warn_instead
 from overnight.services.openai.cached_answers import CacheMode
 from overnight.services.openai.input import BuiltInput, Limits, OnBadDocument, RequestTemplate, build, read_documents
 from overnight.services.openai.request_function import RequestFunction
@@ -404,7 +404,8 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         if not cache.adds or self.input_uri is None:
             return
         # An answer that is not what was asked for is no answer to anybody.
-        with warn_unless_kept(ref), self._find_invalid(self._find_schema()) as answers:
+        lost = f"The answers of {ref} were not added to the cache; those that are not there will be paid for again."
+        with warn_instead(lost), self._find_invalid(self._find_schema()) as answers:
             keep_rounds(
                 client,
                 cache,

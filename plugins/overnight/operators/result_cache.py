@@ -96,10 +96,11 @@ def keep_rounds(
     files += [uri for number in range(former_rounds) if (uri := Round(input_uri, number).succeeded_uri) not in files]
     if not files:
         return
+    service = cache.open(client, storage)
     added = keep_answers(
         ResultManifest(ref=ref, files=tuple(ResultFile(kind="output", uri=uri) for uri in files)),
         chunks_from(cast("HttpTransport", client.transport), storage),
-        cache.open(client, storage),
+        service,
         requests_uri=input_uri,
         endpoint=endpoint,
         storage=storage,
@@ -107,17 +108,21 @@ def keep_rounds(
         examine=examine,
     )
     log.info("Answers of %s that were added to the cache: %d.", ref, added)
+    with warn_instead("The small files of the cache were not merged, so that looking up takes longer."):
+        merged = service.cache.merge()
+        if merged:
+            log.info("Small files of the cache that were merged: %d.", merged)
 
 
 @contextmanager
-def warn_unless_kept(ref: JobRef) -> Iterator[None]:
-    """Make a warning of what goes wrong when answers are kept: the batch is paid for, and its results are there."""
+def warn_instead(what: str) -> Iterator[None]:
+    """
+    Make a warning of whatever goes wrong: the batch is paid for, and its results are there.
+
+    :param what: What it means, in a sentence.
+    """
     try:
         yield
     except Exception as error:
         text = str(error) if isinstance(error, OvernightError) else f"{type(error).__name__}: {error}"
-        log.warning(
-            "The answers of %s were not added to the cache; those that are not there will be paid for again. %s",
-            ref,
-            shorten(text),
-        )
+        log.warning("%s %s", what, shorten(text))

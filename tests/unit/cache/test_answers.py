@@ -163,6 +163,95 @@ def test_a_file_that_vanishes_while_it_is_searched_is_looked_for_in_its_successo
     assert cache.find(list(entries)).keys() == entries.keys()
 
 
+@pytest.fixture
+def merging(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sorted_index, "MERGE_FILES", 4)
+
+
+def fill(cache: AnswerCache, nights: int) -> dict[bytes, bytes]:
+    """Add some answers each night, one of them anew, and note what the lines of one template were rendered to."""
+    expected: dict[bytes, bytes] = {}
+    again = make_keys(1, seed=99)[0]
+    for night in range(nights):
+        entries = {key: b"%d of night %d" % (number, night) for number, key in enumerate(make_keys(9, seed=night))}
+        entries[again] = b"night %d" % night
+        with cache.open_writer() as writer:
+            writer._now = lambda night=night: night + 1
+            for key, answer in entries.items():
+                writer.add(key, answer)
+        expected |= entries
+        cache.rendered(b"t").add({key: Rendered(key, key) for key in make_keys(9, seed=night)})
+    return expected
+
+
+def test_many_small_files_become_one_and_hold_what_they_held(cache: AnswerCache, merging: None) -> None:
+    expected = fill(cache, 4)
+    assert cache.merge() == 0
+    expected = fill(cache, 6)
+    assert len(cache.keys.files.list_names()) == 10
+    assert cache.merge() == 20
+    assert len(cache.keys.files.list_names()) == len(cache.rendered(b"t").index.files.list_names()) == 1
+    assert read(cache, list(expected)) == expected
+    lines = make_keys(9, seed=5)
+    found = cache.rendered(b"t").look_up(b"".join(lines))
+    assert [found.get(at) for at in range(9)] == [Rendered(key, key) for key in lines]
+    assert cache.merge() == 0
+
+
+def test_an_empty_cache_has_nothing_to_merge(cache: AnswerCache, tmp_path: Path) -> None:
+    assert cache.merge() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_large_files_are_left_as_they_are(cache: AnswerCache, merging: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = fill(cache, 6)
+    monkeypatch.setattr(sorted_index, "MERGED_ROWS", 35)
+    # Three files of keys have 30 rows, and three of documents 27: too few to be worth it.
+    assert cache.merge() == 6
+    monkeypatch.setattr(sorted_index, "ROW_GROUP", 9)
+    assert cache.merge() == 0
+    assert read(cache, list(expected)) == expected
+
+
+def test_a_merge_beside_another_one_and_beside_a_reader_loses_nothing(
+    cache: AnswerCache, merging: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = fill(cache, 6)
+    put, merged = cache.keys.files.put, []
+
+    def put_late(name: str, data: object) -> None:
+        # Another one has read the same files, and is done first.
+        if not merged:
+            merged.append(0)
+            merged[0] = open_cache(cache._uri.removesuffix("/v1"), Storage()).keys.merge()
+        put(name, data)
+
+    monkeypatch.setattr(cache.keys.files, "put", put_late)
+    search, searched = sorted_index._search, []
+
+    def search_late(*arguments: object) -> object:
+        if not searched:
+            searched.append(1)
+            cache.keys.merge()
+        return search(*arguments)
+
+    monkeypatch.setattr(sorted_index, "_search", search_late)
+    assert read(cache, list(expected)) == expected
+    assert merged == [6]
+    # Both wrote all rows.
+    assert len(cache.keys.files.list_names()) == 2
+    assert read(cache, list(expected)) == expected
+
+
+def test_a_file_that_goes_while_files_are_merged_stops_it(
+    cache: AnswerCache, merging: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(cache, 6)
+    names = cache.keys.files.list_names()
+    monkeypatch.setattr(cache.keys.files, "list_names", lambda: [*names, "0-gone"])
+    assert cache.keys.merge() == 0
+
+
 def test_what_lines_were_rendered_to_is_kept_by_template(cache: AnswerCache) -> None:
     first, second = (cache.rendered(compute_digest(name)) for name in (b"one", b"two"))
     lines = make_keys(3)
