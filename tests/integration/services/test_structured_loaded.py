@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import orjson
@@ -25,12 +26,20 @@ from overnight.sandbox.demo.docstring import Docstring
 from overnight.sandbox.emulator.launch import launch
 from overnight.sandbox.process import free_port, start, wait_ready
 from overnight.services.openai.rounds import Round
-from overnight.templates.embedding import configure_run
+from overnight.templates.embedding import BatchConfig, configure_run
 from overnight.templates.openai_batch_extract_to_index import OpenAIBatchExtractToIndexConfig
+from overnight.templates.openai_batch_to_index import OpenAIBatchToIndexConfig
 
 COUNT = 2_000
 FAULTS = {"answers_invalid": 0.03, "answers_truncated": 0.01, "answers_refused": 0.01}
-CODES = {"invalid_output", "truncated", "refused"}
+DIMENSION = 8
+VECTOR = {"type": "knn_vector", "dimension": DIMENSION, "method": {"name": "hnsw", "engine": "lucene"}}
+INDEX = {
+    "settings": {"number_of_replicas": 0, "index.knn": True},
+    "mappings": {"properties": {"embedding": VECTOR}},
+}
+EMBEDDED = 100
+"""So many of the documents are embedded, too."""
 
 
 @pytest.fixture
@@ -45,7 +54,7 @@ def emulator(tmp_path: Path) -> Iterator[str]:
         process.stop()
 
 
-def configure(config: OpenAIBatchExtractToIndexConfig) -> dict[str, Any]:
+def configure(config: BatchConfig) -> dict[str, Any]:
     with DAG("d", params=config.params()) as dag:
         task = BaseOperator(task_id="configure")
     params = {name: param.resolve() for name, param in dag.params.items()}
@@ -94,7 +103,7 @@ def test_each_docstring_ends_in_the_index_or_with_the_code_of_what_is_wrong(
             output_limit=2_000,
             ingest_fields=["$.module"],
             create_index=True,
-            index_body={"settings": {"number_of_replicas": 0}},
+            index_body=INDEX,
             resubmit=2,
             repair=True,
             allowed_failures="5%",
@@ -102,8 +111,8 @@ def test_each_docstring_ends_in_the_index_or_with_the_code_of_what_is_wrong(
         )
     )
 
-    def carry_out(operator: type[BaseOperator], **arguments: Any) -> Any:
-        return run_all([Task(lambda: operator(task_id="t", **arguments), str(tmp_path))])[0]
+    def carry_out(operator: type[BaseOperator], run: str = "extract", **arguments: Any) -> Any:
+        return run_all([Task(lambda: operator(task_id="t", **arguments), f"{tmp_path} {run}")])[0]
 
     carry_out(OpenSearchCreateIndexOperator, index_name=index_name, body=settings["index_body"], dimension=None)
     (part,) = carry_out(
@@ -183,3 +192,46 @@ def test_each_docstring_ends_in_the_index_or_with_the_code_of_what_is_wrong(
     topic = "archive"
     count = httpx.post(f"{opensearch_url}/{index_name}/_count", json={"query": {"term": {"topic": topic}}}, timeout=60)
     assert count.json()["count"] == sum(source["topic"] == topic for source in indexed.values()) > 0
+
+    # An embedding joins them by a pipeline of its own, which keeps what is there.
+    some = list(given.values())[:EMBEDDED]
+    (tmp_path / "some.jsonl").write_bytes(b"".join(orjson.dumps(one) + b"\n" for one in some))
+    settings = configure(
+        OpenAIBatchToIndexConfig(
+            input_uri=str(tmp_path / "some.jsonl"),
+            work_uri=str(tmp_path / "embedding"),
+            index_name=index_name,
+            dimension=DIMENSION,
+            aws_conn_id=None,
+        )
+    )
+    (part,) = carry_out(
+        OpenAIBatchInputOperator,
+        documents=settings["input_uri"],
+        target=settings["run_uri"],
+        template=settings["template"],
+        aws_conn_id=None,
+    )
+    job = carry_out(
+        OpenAIBatchOperator,
+        run="embed",
+        input_uri=part["uri"],
+        endpoint=settings["endpoint"],
+        poll_interval=0.2,
+        aws_conn_id=None,
+    )
+    carry_out(
+        OpenSearchLoadOperator,
+        request={
+            "index_name": index_name,
+            "field_map": settings["field_map"],
+            "ingest_fields": settings["ingest_fields"],
+            "data_source": {"source": [part["documents_uri"], job]},
+        },
+        aws_conn_id=None,
+    )
+    for document in some:
+        found = httpx.get(f"{opensearch_url}/{index_name}/_doc/{quote(document['id'], safe='')}", timeout=60).json()
+        embedding = found["_source"].pop("embedding")
+        assert len(embedding) == DIMENSION
+        assert found["_source"] == indexed.get(document["id"], {"text": document["text"]})
