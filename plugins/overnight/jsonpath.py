@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 from jsonpath_ng import Child, Fields, Index, JSONPath, Root
@@ -36,12 +36,26 @@ _PLAIN_SEGMENT = re.compile(
     """,
     re.VERBOSE,
 )
+_SELECTING_SEGMENT = re.compile(
+    r"""
+      \. (?P<name> [^\s.\[\]'"*?@()$,:]+ )
+    | \[ \? \( @ \. (?P<member> \w+ ) \s* == \s* (?P<quote> ['"] ) (?P<value> [^'"\\]* ) (?P=quote) \) \]
+    """,
+    re.VERBOSE,
+)
 _ESCAPED = re.compile(r"\\(.)")
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _READ_TEXT: Final = ".json()"
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _elements = msgspec.json.Decoder(list[msgspec.Raw])
 _text = msgspec.json.Decoder(str)
+
+
+class Selection(NamedTuple):
+    """``[?(@.member=='value')]``: the elements of an array whose member is this text."""
+
+    member: str
+    value: str
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,7 @@ class JsonPath:
     :param text: As the user wrote it, from the ``$`` on.
     :param segments: The way from the root, when the path is plain (names and indices only). ``None`` for a path with
         filters, wildcards, slices or ``..``, which jsonpath-ng evaluates, and for one with ``.json()``.
+    :param selecting: The way of a path of names and selections, which is followed without jsonpath-ng.
     :param to_text: Of a path with ``.json()``: the way to the string. Of many matches it is the first.
     :param in_text: Of such a path: what is selected in the string's JSON; ``None`` for all of it.
     """
@@ -59,6 +74,7 @@ class JsonPath:
     text: str
     segments: tuple[Segment, ...] | None
     expression: JSONPath | None = field(default=None, compare=False, repr=False)
+    selecting: tuple[str | Selection, ...] | None = None
     to_text: JsonPath | None = None
     in_text: JsonPath | None = None
 
@@ -84,7 +100,7 @@ class JsonPath:
             )
         if segments is not None:
             return cls(text, segments)
-        return cls(text, None, _compile(text))
+        return cls(text, None, _compile(text), _parse_selecting(text))
 
     def find(self, line: JsonBytes) -> JsonBytes | None:
         """
@@ -133,7 +149,9 @@ class JsonPath:
         return self.text.rpartition(".")[2]
 
     def evaluate(self, line: JsonBytes) -> JsonBytes | None:
-        """Let jsonpath-ng find the matches, and return them as they are written in the line."""
+        """Return the matches of any path as they are written in the line."""
+        if self.selecting is not None and (selected := _select(line, self.selecting)) is not None:
+            return b"[" + b",".join(selected) + b"]"
         expression = self.expression or _compile(self.text)
         document = _unwrap_body(json.loads(bytes(line)))
         found: list[JsonBytes] = []
@@ -236,6 +254,48 @@ def _parse_segments(text: str) -> tuple[Segment, ...] | None:
             quoted = match["single"] or match["double"]
             segments.append(_ESCAPED.sub(r"\1", quoted) if quoted else match["name"])
     return tuple(segments)
+
+
+def _parse_selecting(text: str) -> tuple[str | Selection, ...] | None:
+    """Return the way of a path that has nothing but names and selections by a text, ``None`` for any other."""
+    way: list[str | Selection] = []
+    position = 1
+    while position < len(text):
+        match = _SELECTING_SEGMENT.match(text, position)
+        if match is None:
+            return None
+        position = match.end()
+        way.append(match["name"] if match["name"] is not None else Selection(match["member"], match["value"]))
+    return tuple(way)
+
+
+def _select(line: JsonBytes, way: tuple[str | Selection, ...]) -> list[JsonBytes] | None:
+    """Follow a way with selections; ``None`` where it comes upon what only jsonpath-ng knows what to do with."""
+    found: list[JsonBytes] = [line]
+    for depth, segment in enumerate(way):
+        following: list[JsonBytes] = []
+        for value in found:
+            first = _first_byte(value)
+            if isinstance(segment, str):
+                if first == b"{":
+                    members = _members.decode(value)
+                    if segment in members:
+                        following.append(members[segment])
+                elif first == b'"' and way[:depth] == _BODY:
+                    return None
+            elif first == b"[":
+                following += [element for element in _elements.decode(value) if _is_selected(element, segment)]
+            elif first == b"{":
+                return None
+        found = following
+    return found
+
+
+def _is_selected(element: JsonBytes, selection: Selection) -> bool:
+    if _first_byte(element) != b"{":
+        return False
+    value = _members.decode(element).get(selection.member)
+    return value is not None and _first_byte(value) == b'"' and _text.decode(value) == selection.value
 
 
 def _compile(text: str) -> JSONPath:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -80,3 +81,33 @@ def test_any_text_is_a_path_or_a_refusal(text: str) -> None:
             parse(text)
         except SpecError:
             continue
+
+
+KINDS = st.sampled_from(["message", "ü", "", 1, None])
+elements = values | st.fixed_dictionaries({"type": KINDS}, optional={"a": values, "b": values})
+selectable = st.dictionaries(
+    st.sampled_from("ab"), values | st.lists(elements, max_size=4) | st.dictionaries(st.sampled_from("ab"), elements)
+)
+selecting = st.lists(
+    st.sampled_from([".a", ".b", "[?(@.type=='message')]", '[?(@.type == "ü")]', "[?(@.type=='')]"]),
+    min_size=1,
+    max_size=4,
+).filter(lambda parts: any("?" in part for part in parts))
+
+
+@given(selectable | st.builds(lambda body: {"response": {"body": body}}, selectable), selecting)
+def test_what_a_text_selects_is_what_jsonpath_ng_finds(document: dict[str, Any], parts: list[str]) -> None:
+    path = JsonPath.parse("".join(["$", ".response.body" if "response" in document else "", *parts]))
+    line = json.dumps(document, ensure_ascii=False).encode()
+    assert path.selecting is not None
+    found, expected = path.find(line), replace(path, selecting=None).find(line)
+    assert json.loads(bytes(found or b"null")) == json.loads(bytes(expected or b"null"))
+
+
+def test_a_body_that_is_text_is_selected_in_too() -> None:
+    path = JsonPath.parse("$.response.body.output[?(@.type=='message')].id")
+    body = {"output": [{"type": "reasoning"}, {"type": "message", "id": 7}]}
+    for given_body in (body, json.dumps(body)):
+        found = path.find(json.dumps({"response": {"body": given_body}}).encode())
+        assert found is not None
+        assert bytes(found) == b"[7]"
