@@ -2,17 +2,11 @@
 What Airflow's plugin scanner sees of Overnight when this folder is its plugins folder.
 
 The scanner puts the folder on ``sys.path``, which is all that DAGs need to import ``overnight``; it must not load the
-package's modules by itself (see ``.airflowignore``). The link is registered here because a plugins folder, unlike an
-installed wheel, has no provider entry point.
+package's modules by itself (see ``.airflowignore``). A package that is installed has an entry point for the plugin, and
+Airflow refuses the same plugin a second time.
 """
 
-from airflow.plugins_manager import AirflowPlugin
+from importlib.metadata import entry_points
 
-from overnight.links.job import JobLink
-
-
-class OvernightPlugin(AirflowPlugin):
-    """Registers the link from a task to its remote job."""
-
-    name = "overnight"
-    operator_extra_links = [JobLink()]
+if not entry_points(group="airflow.plugins", name="overnight"):
+    from overnight.plugin import OvernightPlugin  # noqa: F401 - the scanner looks for it

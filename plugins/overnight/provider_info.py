@@ -63,7 +63,7 @@ def get_provider_info() -> dict[str, Any]:
         "task-decorators": [
             {"class-name": "overnight.operators.openai_decorator.openai_batch_input", "name": "openai_batch_input"}
         ],
-        "extra-links": ["overnight.links.job.JobLink"],
+        "extra-links": ["overnight.links.job.JobLink", "overnight.links.page.PageLink"],
         "connection-types": [
             {
                 "hook-class-name": "overnight.hooks.openai.OpenAIHook",

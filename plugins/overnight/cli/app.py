@@ -1,10 +1,11 @@
-"""The ``overnight`` command: a load from a shell, and the sandbox."""
+"""The ``overnight`` command: a load and a search from a shell, and the sandbox."""
 
 from __future__ import annotations
 
 import typer
 
 from overnight.cli.load import load
+from overnight.cli.search import search
 from overnight.sandbox.cli import app as sandbox
 
 app = typer.Typer(
@@ -14,4 +15,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(load)
+app.command()(search)
 app.add_typer(sandbox, name="sandbox")

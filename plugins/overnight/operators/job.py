@@ -28,6 +28,7 @@ from overnight.jobs.service import JobSpec
 from overnight.jobs.wait import request_cancellation
 from overnight.jobs.wait_settings import WaitSettings
 from overnight.links.job import CONSOLE_URL_KEY, JobLink
+from overnight.links.page import PageLink
 from overnight.operators.lineage import describe_job
 from overnight.operators.parameters import check_parameters
 from overnight.triggers.job import JobTrigger, get_context, parse_event
@@ -91,7 +92,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         "budget",
         "queue_deadline",
     )
-    operator_extra_links = (JobLink(),)
+    operator_extra_links = (JobLink(), PageLink())
     hook_class: ClassVar[type[JobHook[Any]]]
 
     def __init__(

@@ -16,6 +16,7 @@ from overnight.errors import JobFailedError, SpecError, shorten
 from overnight.hooks.outcome import QUEUED_KEY, failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.ingest import LoadReport, MirrorReport
+from overnight.links.page import PageLink
 from overnight.operators.approval import REFUSED_KEY
 from overnight.operators.load import REPORT_KEY
 from overnight.operators.parameters import check_parameters, require_mapping
@@ -77,6 +78,7 @@ class PipelineReportOperator(BaseOperator):
     :param aws_conn_id: The connection for ``s3://`` URIs.
     """
 
+    operator_extra_links = (PageLink(),)
     template_fields: Sequence[str] = ("target", "index_name", "prices", "aws_conn_id")
 
     def __init__(

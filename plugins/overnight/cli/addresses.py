@@ -1,0 +1,65 @@
+"""Where a command finds its servers: what it is given, the environment, or a sandbox that runs here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from overnight.errors import SpecError
+from overnight.services.openai.connection import DEFAULT_BASE_URL, OpenAIConnection
+from overnight.transport.flow import Flow
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """
+    The servers of one command.
+
+    :param environment: The variables that name OpenAI's address and key.
+    """
+
+    opensearch_url: str
+    environment: Mapping[str, str]
+
+    def run_openai(self, flow: Flow[T]) -> T:
+        """
+        Carry out calls to OpenAI, or to the server that is named instead.
+
+        :raises SpecError: there is no key.
+        """
+        base_url = self.environment.get("OPENAI_BASE_URL")
+        key = self.environment.get("OPENAI_API_KEY")
+        if not key and not base_url:
+            raise SpecError("Set OPENAI_API_KEY (and OPENAI_BASE_URL for another server), or search with --words.")
+        connection = OpenAIConnection(
+            api_key=key, base_url=base_url or DEFAULT_BASE_URL, auth_style="bearer" if key else "none"
+        )
+        with closing(connection.transport()) as transport:
+            return transport.run(flow)
+
+
+def find_addresses(opensearch_url: str | None, sandbox: Path) -> Addresses:
+    """
+    Return the servers that a command was given; those of the sandbox in a folder when it was given none.
+
+    :param sandbox: The folder of a sandbox, which need not run.
+    :raises SpecError: no address is known.
+    """
+    if opensearch_url:
+        return Addresses(opensearch_url, os.environ)
+    from overnight.sandbox.errors import SandboxError  # noqa: PLC0415 - only where nothing else is given
+    from overnight.sandbox.supervisor import Sandbox  # noqa: PLC0415
+
+    try:
+        environment = Sandbox(sandbox).environment()
+    except SandboxError:
+        environment = {}
+    if "OPENSEARCH_URL" not in environment:
+        raise SpecError(f"Give --url, or set OPENSEARCH_URL: no sandbox with an OpenSearch runs in {sandbox}.")
+    return Addresses(environment["OPENSEARCH_URL"], environment)
