@@ -23,7 +23,7 @@ import yaml
 from overnight.sandbox.errors import SandboxError
 from overnight.sandbox.process import LOCALHOST, Launch, free_port, start, wait_ready
 
-READY_SECONDS = 300.0
+READY_SECONDS = 600.0
 KEYS = "keys.json"
 CONNECTION = "AIRFLOW_CONN_"
 
