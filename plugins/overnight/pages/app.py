@@ -109,8 +109,8 @@ def show_jobs(  # noqa: PLR0917 - FastAPI passes them by name
         count=len(rows),
         filters={"dag_id": dag_id, "service": service, "state": state, "text": text},
         dag_ids=sorted(readable),
-        services=sorted({row.service for row in rows}),
-        states=["queued here", "unknown", *(str(each) for each in JobState)],
+        services=sorted({row.service for row in rows if row.service}),
+        states=["submitting", "queued here", "unknown", *(str(each) for each in JobState)],
     )
 
 

@@ -85,7 +85,9 @@ class JobRow(BaseModel):
     @property
     def label(self) -> str:
         """The state in a word."""
-        return "queued here" if self.waiting and self.job_id is None else (self.state or "unknown")
+        if self.job_id is None:
+            return "queued here" if self.waiting else "submitting"
+        return self.state or "unknown"
 
     @property
     def age(self) -> str:

