@@ -20,6 +20,8 @@ from overnight.sandbox.store import BUCKET
 from overnight.sandbox.supervisor import Sandbox
 
 AIRFLOW_PORT = 8080
+ALL_ADMINS = "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"
+USERS = "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"
 TEST_BUTTONS = "AIRFLOW__CORE__TEST_CONNECTION"
 
 
@@ -28,17 +30,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make up", description=__doc__)
     parser.add_argument("--project", type=Path, default=Path.cwd(), help="Where dags/ and plugins/ are.")
     parser.add_argument("--only", default=",".join(SERVICES), help="Services of the sandbox, separated by commas.")
+    parser.add_argument("--folder", type=Path, help="Where .sandbox/ and .airflow/ go; the project when left out.")
+    parser.add_argument("--users", help="Logins, such as admin:admin,viewer:viewer; everybody is admin when left out.")
     arguments = parser.parse_args()
     project: Path = arguments.project.absolute()
+    folder: Path = (arguments.folder or project).absolute()
     console = Console(soft_wrap=True, highlight=False)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     services = arguments.only.split(",")
-    sandbox = Sandbox(project / ".sandbox", console=console)
-    airflow = Airflow(
-        project / ".airflow", dags=project / "dags", plugins=project / "plugins", variables={TEST_BUTTONS: "Enabled"}
-    )
+    sandbox = Sandbox(folder / ".sandbox", console=console)
+    variables = {TEST_BUTTONS: "Enabled"}
+    if arguments.users:
+        variables |= {ALL_ADMINS: "False", USERS: arguments.users}
+    airflow = Airflow(folder / ".airflow", dags=project / "dags", plugins=project / "plugins", variables=variables)
     try:
         with ThreadPoolExecutor(1) as beside:
             migrated = beside.submit(airflow.migrate)
@@ -55,7 +61,8 @@ def main() -> int:
         with airflow.standalone(AIRFLOW_PORT) as url:
             if url.rpartition(":")[2] != str(AIRFLOW_PORT):
                 console.print(f"Port {AIRFLOW_PORT} is taken: Airflow takes another.")
-            console.print(f"Airflow: {url}, without a login (log: {airflow.home / 'standalone.log'}).")
+            login = "with a password, which is in the log" if arguments.users else "without a login"
+            console.print(f"Airflow: {url}, {login} (log: {airflow.home / 'standalone.log'}).")
             if "openai" in services and "s3" in services:
                 faulty = f"s3://{BUCKET}/documents"
                 console.print(

@@ -63,12 +63,17 @@ refreshAll();
 const send = (method, address, body) =>
   fetch(address, { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
 
-// Of a job that a task waits for, the task is marked failed: its trigger cancels the job, and no retry submits it again.
-function requestCancellation(job, kind) {
-  if (kind === "job") return send("POST", "./cancel", job);
-  const parts = ["dags", job.dag_id, "dagRuns", job.run_id, "taskInstances", job.task_id];
-  if (job.map_index >= 0) parts.push(job.map_index);
-  return send("PATCH", "../api/v2/" + parts.map(encodeURIComponent).join("/"), { new_state: "failed" });
+// A task that waits for the job is marked failed first, or a retry would submit the job again. Its trigger cancels the job,
+// but not when it had not started yet; to cancel twice does no harm.
+async function requestCancellation(job, kind) {
+  if (kind !== "job") {
+    const parts = ["dags", job.dag_id, "dagRuns", job.run_id, "taskInstances", job.task_id];
+    if (job.map_index >= 0) parts.push(job.map_index);
+    const address = "../api/v2/" + parts.map(encodeURIComponent).join("/");
+    await read(await send("PATCH", address, { new_state: "failed" }));
+    if (kind === "task") return { text: "The task is marked failed; no job was submitted." };
+  }
+  return read(await send("POST", "./cancel", job));
 }
 
 document.addEventListener("click", async (event) => {
@@ -83,8 +88,8 @@ document.addEventListener("click", async (event) => {
   const row = button.closest("tr");
   button.disabled = true;
   try {
-    const answer = await read(await requestCancellation(readJob(row), button.dataset.cancel));
-    say(answer.text || "The task is marked failed, and its trigger cancels the job.");
+    const answer = await requestCancellation(readJob(row), button.dataset.cancel);
+    say(answer.text);
     setTimeout(() => location.reload(), 3000);
   } catch (error) {
     say(error.message);
