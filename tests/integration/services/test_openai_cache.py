@@ -15,6 +15,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from integration.task_instances import Task, run_all
+from overnight.cache import sorted_index
 from overnight.operators.openai import OpenAIBatchInputOperator, OpenAIBatchOperator
 from overnight.operators.result_cache import REUSED_KEY
 from overnight.operators.sources import StoredAnswers, to_uris
@@ -185,5 +186,11 @@ def test_a_cache_in_an_object_store(bench: Bench, pipeline: Pipeline, s3_endpoin
     assert all(len(line["response"]["body"]["data"][0]["embedding"]) == 8 for line in lines)
     (used,) = answers.usage
     assert used.answers == COUNT - 1
+    monkeypatch.setattr(sorted_index, "MERGE_FILES", 1)
+    pipeline.embed(part, "second")
+    files = Storage().list_files(f"{pipeline.work}/cache/v1/keys/*.parquet").files
+    folders = Storage().list_files(f"{pipeline.work}/cache/v1/documents/*/*.parquet").files
+    assert (len(files), len(folders)) == (1, 1)
+    assert pipeline.prepare("third")[0] == []
     whole = b"".join(answers.openers["reused"](uri, 0))
     assert b"".join(answers.openers["reused"](uri, 1_000)) == whole[1_000:]
