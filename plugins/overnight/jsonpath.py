@@ -353,3 +353,14 @@ def _first_byte(value: JsonBytes) -> bytes:
 def decode_text(value: JsonBytes) -> str:
     """Return the text of a JSON string."""
     return _text.decode(value)
+
+
+def to_segment(name: str) -> str:
+    """Return the segment of a path that goes to a member, whatever its name."""
+    if _PLAIN_NAME.fullmatch(name):
+        return f".{name}"
+    quoted = name.replace("\\", "\\\\").replace("'", "\\'")
+    return f"['{quoted}']"
+
+
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

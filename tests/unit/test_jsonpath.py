@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overnight.errors import SpecError
-from overnight.jsonpath import MISSING, JsonPath, Segment, get_value, parse_plain
+from overnight.jsonpath import MISSING, JsonPath, Segment, get_value, parse_plain, to_segment
 
 NAMES = st.sampled_from(["a", "b", "a b", "ü", "x-y", "0", "it's", 'say "x"', "back\\slash"])
 values = st.recursive(
@@ -111,3 +111,11 @@ def test_a_body_that_is_text_is_selected_in_too() -> None:
         found = path.find(json.dumps({"response": {"body": given_body}}).encode())
         assert found is not None
         assert bytes(found) == b"[7]"
+
+
+@pytest.mark.parametrize("name", ["plain", "a b", "it's", "a.b", "back\\slash", "ü", "1"])
+def test_a_segment_goes_to_a_member_of_any_name(name: str) -> None:
+    path = JsonPath.parse(f"$.part{to_segment(name)}")
+    found = path.find_first(json.dumps({"part": {name: 5}}).encode())
+    assert found is not None
+    assert bytes(found) == b"5"

@@ -33,6 +33,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "Request": (
         "dimension",
         "output_schema",
+        "extract_options",
         "output_type",
         "output_limit",
         "repair",
@@ -50,7 +51,16 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "environment",
     ),
     "Index": ("create_index", "index_body", "field_map", "ingest_fields", "nested_lists", "engine", "files_per_load"),
-    "Prices and cache": ("cache", "cache_uri", "prices"),
+    "Documents that are gone": ("sync", "max_deletes", "sync_filter"),
+    "Prices and cache": (
+        "cache",
+        "cache_uri",
+        "prices",
+        "approve_above",
+        "approval_hours",
+        "cost_budget",
+        "cost_budget_uri",
+    ),
     "Waiting": (
         "poll_seconds",
         "deadline_hours",

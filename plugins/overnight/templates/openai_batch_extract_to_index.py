@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from airflow.sdk import DAG, Param, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
@@ -14,7 +13,7 @@ from pydantic import Field, model_validator
 from overnight.errors import SpecError
 from overnight.ingest.map.field_map import compile_field_map
 from overnight.ingest.write.schema_mapping import build_field_mappings
-from overnight.jsonpath import JsonPath
+from overnight.jsonpath import JsonPath, to_segment
 from overnight.output_schema import OutputSchema
 from overnight.services.openai.structured import CHAT, build_request_template, get_answer_path
 from overnight.services.openai.template import RequestTemplate
@@ -23,8 +22,6 @@ from overnight.templates.steps import TAGS, create_index, pipeline_dag
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-_PLAIN_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class OpenAIBatchExtractToIndexConfig(BatchConfig):
@@ -150,7 +147,7 @@ class OpenAIBatchExtractToIndexConfig(BatchConfig):
                 "answer. Give the member another name, or say with field_map which field of the index each is."
             )
         answer = f"source[1].{get_answer_path(self.endpoint)}.json()"
-        return {name: f"{answer}{_to_segment(name)}" for name in names}
+        return {name: f"{answer}{to_segment(name)}" for name in names}
 
     def load_options(self) -> dict[str, Any]:
         """Return the options of the load: each answer is validated while it streams by."""
@@ -184,13 +181,6 @@ class OpenAIBatchExtractToIndexConfig(BatchConfig):
 
     def _list_ingest_fields(self) -> list[str]:
         return [JsonPath.parse(f"${path.partition('$')[2]}").last_segment for path in self.ingest_fields]
-
-
-def _to_segment(name: str) -> str:
-    if _PLAIN_NAME.fullmatch(name):
-        return f".{name}"
-    quoted = name.replace("\\", "\\\\").replace("'", "\\'")
-    return f"['{quoted}']"
 
 
 def openai_batch_extract_to_index(

@@ -9,6 +9,7 @@ from pathlib import Path
 from airflow.sdk import DAG
 
 from overnight.templates.azure_ingestion_job import AzureIngestionJobConfig
+from overnight.templates.llamacloud_extract_to_index import LlamaCloudExtractToIndexConfig
 from overnight.templates.llamacloud_parse_to_index import LlamaCloudParseToIndexConfig
 from overnight.templates.openai_batch_extract_to_index import OpenAIBatchExtractToIndexConfig
 from overnight.templates.openai_batch_to_index import OpenAIBatchToIndexConfig
@@ -18,6 +19,7 @@ from overnight.templates.s3_sagemaker_to_index import S3SageMakerToIndexConfig
 DAGS = Path(__file__).parents[3] / "dags"
 CONFIGS: dict[str, type[TemplateConfig]] = {
     "azure_ingestion_job": AzureIngestionJobConfig,
+    "llamacloud_extract_to_index": LlamaCloudExtractToIndexConfig,
     "llamacloud_parse_to_index": LlamaCloudParseToIndexConfig,
     "mlcommons_batch_predict_to_index": S3SageMakerToIndexConfig,
     "openai_batch_extract_to_index": OpenAIBatchExtractToIndexConfig,

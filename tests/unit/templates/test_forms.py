@@ -76,7 +76,9 @@ def test_a_field_has_the_same_title_in_every_form_but_where_it_is_something_else
     titles: dict[str, set[str]] = {}
     for name, field in FIELDS:
         titles.setdefault(field, set()).add(project_dag(name).params.get_param(field).schema["title"])
-    assert {field for field, different in titles.items() if len(different) > 1} == {"input_uri", "allow_empty"}
+    assert {field for field, different in titles.items() if len(different) > 1} == {
+        "input_uri", "allow_empty", "configuration_id",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
@@ -135,6 +137,7 @@ def test_what_a_run_pays_for_comes_after_what_is_checked(name: str) -> None:
 
 JOBS = {
     "azure_ingestion_job": ("ingest", "budget"),
+    "llamacloud_extract_to_index": ("extract", "budget"),
     "llamacloud_parse_to_index": ("parse", "parse_budget"),
     "mlcommons_batch_predict_to_index": ("transform", "budget"),
     "openai_batch_extract_to_index": ("batch.extract", "budget"),
