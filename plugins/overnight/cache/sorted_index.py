@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, Final, NamedTuple
 
 import pyarrow as arrow
 from pyarrow import compute, parquet
@@ -23,6 +24,12 @@ MERGE_FILES: Final = 32
 """With more small files than this in a folder, they are merged."""
 MERGED_ROWS: Final = 1 << 19
 """Rows of a merged file; merging them takes some 100 MB."""
+BATCH_ROWS: Final = 1 << 20
+"""Rows whose digests are searched together."""
+KEPT_ROWS: Final = 1 << 20
+"""Rows of small files whose digests stay in memory between look-ups: 16 MiB."""
+RANGE_DIGESTS: Final = 1 << 12
+"""Digests that are looked for together."""
 _FENCES: Final = b"fences"
 """In a file's metadata: the first digest of each row group, in hex."""
 
@@ -41,6 +48,7 @@ class SortedIndex:
         self.files = Files(storage, uri)
         self._columns = list(columns)
         self.schema = arrow.schema({"digest": DIGEST, **columns, "created": arrow.int64()})
+        self._kept: dict[str, list[_Group]] = {}
 
     def add(self, digests: Sequence[bytes], columns: Mapping[str, Sequence[Any]], created: int) -> str:
         """
@@ -75,7 +83,7 @@ class SortedIndex:
         """
         Return a row for each of some digests, in their order: the columns, all null where a digest is not there.
 
-        Memory is bounded by the digests asked for and two row groups.
+        Memory is bounded by the digests asked for, :data:`BATCH_ROWS` and :data:`KEPT_ROWS`.
 
         :param digests: One may be there several times.
         :raises DamagedCacheError: a file is not what was written.
@@ -127,22 +135,112 @@ class SortedIndex:
         return len(merged)
 
     def _search_all(self, wanted: arrow.FixedSizeBinaryArray) -> Iterator[arrow.Table]:
+        """Yield the rows of all files whose digests are wanted, those of a later file after those of an earlier one."""
         searched: set[str] = set()
         is_complete = False
         while not is_complete:
-            is_complete = True
-            for name in self.files.list_names():
-                if name in searched:
-                    continue
-                try:
-                    with self.files.open(name) as file:
-                        yield from _search(file, wanted, self.files.build_uri(name))
-                except MissingFileError:
-                    # It was merged into another one since it was listed.
-                    log.debug("%s is gone; the files are listed again", name)
-                    is_complete = False
-                    continue
-                searched.add(name)
+            listed = self.files.list_names()
+            self._kept = {name: self._kept[name] for name in listed if name in self._kept}
+            names = [name for name in listed if name not in searched]
+            gone: set[str] = set()
+            for groups in self._read_batches(names, wanted, gone):
+                yield from self._read_matches(_match(groups, wanted), gone)
+            if gone:
+                # They were merged into others since they were listed.
+                log.debug("%s are gone; the files are listed again", gone)
+            searched.update(set(names) - gone)
+            is_complete = not gone
+
+    def _read_batches(
+        self, names: Sequence[str], wanted: arrow.FixedSizeBinaryArray, gone: set[str]
+    ) -> Iterator[list[_Group]]:
+        """
+        Yield the digests of files, as many as are searched together.
+
+        :param gone: Gets the names of files that are not there any more.
+        """
+        batch: list[_Group] = []
+        for name in names:
+            try:
+                for group in self._read_groups(name, wanted):
+                    batch.append(group)
+                    if sum(len(one.digests) for one in batch) >= BATCH_ROWS:
+                        yield batch
+                        batch = []
+            except MissingFileError:
+                gone.add(name)
+        if batch:
+            yield batch
+
+    def _read_groups(self, name: str, wanted: arrow.FixedSizeBinaryArray) -> Iterator[_Group]:
+        """Yield the digests of a file by its row groups; of a large one those that any digest falls into."""
+        if name in self._kept:
+            yield from self._kept[name]
+            return
+        with self.files.open(name) as file:
+            room = KEPT_ROWS - sum(len(group.digests) for groups in self._kept.values() for group in groups)
+            fences = _read_fences(file, self.files.build_uri(name))
+            if file.metadata.num_rows <= room:
+                self._kept[name] = [_read_group(file, name, number) for number in range(len(fences))]
+                yield from self._kept[name]
+                return
+            ends = [*(_find(wanted, fence) for fence in fences[1:]), len(wanted)]
+            start = _find(wanted, fences[0]) if fences else 0
+            for number, end in enumerate(ends[: len(fences)]):
+                if start < end:
+                    yield _read_group(file, name, number)
+                start = end
+
+    def _read_matches(self, matches: Iterable[tuple[_Group, arrow.Array]], gone: set[str]) -> Iterator[arrow.Table]:
+        """Yield rows of row groups, given which."""
+        for name, groups in groupby(matches, key=lambda match: match[0].name):
+            try:
+                with self.files.open(name) as file:
+                    for group, rows in groups:
+                        table = file.read_row_group(group.number, [*self._columns, "created"]).take(rows)
+                        yield table.add_column(0, self.schema.field("digest"), group.digests.take(rows))
+            except MissingFileError:
+                gone.add(name)
+
+
+class _Group(NamedTuple):
+    """The digests of one row group of a file, which are sorted."""
+
+    name: str
+    number: int
+    digests: arrow.FixedSizeBinaryArray
+
+
+def _read_group(file: parquet.ParquetFile, name: str, number: int) -> _Group:
+    return _Group(name, number, file.read_row_group(number, ["digest"]).column(0).combine_chunks())
+
+
+def _match(groups: Sequence[_Group], wanted: arrow.FixedSizeBinaryArray) -> Iterator[tuple[_Group, arrow.Array]]:
+    """
+    Yield row groups with the rows in them whose digests are wanted, if there are any.
+
+    :param wanted: Sorted. What is wanted is taken range by range, all groups at once: a small table of what is looked
+        for stays in the processor's cache, and is built once.
+    """
+    starts = range(0, len(wanted), RANGE_DIGESTS)
+    fences = [wanted[start].as_py() for start in starts[1:]]
+    cuts = [[0, *(_find(group.digests, fence) for fence in fences), len(group.digests)] for group in groups]
+    found: list[list[arrow.Array]] = [[] for _ in groups]
+    for number, start in enumerate(starts):
+        slices = [
+            group.digests.slice(cut[number], cut[number + 1] - cut[number])
+            for group, cut in zip(groups, cuts, strict=True)
+        ]
+        is_there = compute.is_in(arrow.chunked_array(slices, DIGEST), value_set=wanted.slice(start, RANGE_DIGESTS))
+        first = 0
+        for at, piece in enumerate(slices):
+            rows = compute.indices_nonzero(is_there.slice(first, len(piece)))
+            first += len(piece)
+            if len(rows):
+                found[at].append(compute.add(rows, arrow.scalar(cuts[at][number], arrow.uint64())))
+    for group, pieces in zip(groups, found, strict=True):
+        if pieces:
+            yield group, arrow.concat_arrays(pieces)
 
 
 def _order(pieces: Sequence[arrow.Table]) -> arrow.Table:
@@ -177,26 +275,14 @@ def serialize(table: arrow.Table) -> arrow.Buffer:
     return sink.getvalue()
 
 
-def _search(file: parquet.ParquetFile, wanted: arrow.FixedSizeBinaryArray, uri: str) -> Iterator[arrow.Table]:
-    """Yield the rows of a file whose digests are wanted, row group by row group."""
-    fences = _read_fences(file, uri)
-    raw = wanted.buffers()[1]
-    ends = [bisect_left(range(len(wanted)), fence, key=lambda at: _get_digest(raw, at)) for fence in fences]
-    for group, (start, end) in enumerate(zip(ends, [*ends[1:], len(wanted)], strict=True)):
-        if start == end:
-            continue
-        keys = file.read_row_group(group, ["digest"]).column(0).combine_chunks()
-        asked = wanted.slice(start, end - start)
-        if len(asked) < len(keys):
-            rows = compute.indices_nonzero(compute.is_in(keys, value_set=asked))
-        else:
-            rows = compute.index_in(asked, value_set=keys).drop_null()
-        if len(rows):
-            yield file.read_row_group(group).take(rows)
+def _find(digests: arrow.FixedSizeBinaryArray, digest: bytes) -> int:
+    """Return where a digest is among sorted ones, or would be."""
+    raw, first = memoryview(digests.buffers()[1]), digests.offset
 
+    def get(at: int) -> bytes:
+        return bytes(raw[(first + at) * DIGEST_BYTES : (first + at + 1) * DIGEST_BYTES])
 
-def _get_digest(raw: arrow.Buffer, at: int) -> bytes:
-    return bytes(raw.slice(at * DIGEST_BYTES, DIGEST_BYTES))
+    return bisect_left(range(len(digests)), digest, key=get)
 
 
 def _read_fences(file: parquet.ParquetFile, uri: str) -> list[bytes]:

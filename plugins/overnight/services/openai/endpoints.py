@@ -71,7 +71,10 @@ def check_body(path: str, body: Mapping[str, Any], limits: Limits) -> Iterator[R
     if known is None:
         return
     for names in known.needs:
-        if all(body.get(name) in _EMPTY for name in names):
+        for name in names:
+            if body.get(name) not in _EMPTY:
+                break
+        else:
             yield Rejection(names[0], f"body.{' or body.'.join(names)} is missing or empty; {path} needs it")
     if "/images/" in known.path:
         yield from _check_image(body, limits)

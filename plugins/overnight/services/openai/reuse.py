@@ -288,6 +288,8 @@ class _ReusedFiles:
     def count_fitting(self, lines: Sequence[bytes], start: int, limits: Limits) -> int:
         """Return how many of some documents, from a first one on, still go into this part."""
         count = max(0, min(len(lines) - start, limits.requests - self.documents))
+        if self.bytes + sum(map(len, lines)) + len(lines) <= limits.bytes:
+            return count
         # A part is full with the document that reaches the limit.
         before = list(accumulate((len(line) + 1 for line in islice(lines, start, start + count)), initial=self.bytes))
         return min(count, bisect_left(before, limits.bytes))
