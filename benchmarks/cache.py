@@ -1,16 +1,17 @@
 """
 What the result cache saves in `prepare`: a million short documents of which 99 % have an answer in it.
 
-    python benchmarks/cache.py                         # 1,000,000 documents, three times off and on in turn
-    python benchmarks/cache.py --documents 100000 --runs 1
+    python -m benchmarks.cache                         # 1,000,000 documents, three times off and on in turn
+    python -m benchmarks.cache --documents 100000 --runs 1 --json
 
-Each run is a process of its own, which reports its time and its highest memory above what it had when it began; what
-is compared are the medians. Everything lies in a folder for temporary files, which is removed.
+Each run is a process of its own, which reports its processor time and its highest memory above what it had when it
+began; what is compared are the medians. Everything lies in a folder for temporary files, which is removed. Beside the
+cache are `prepare` without one, and reading the same lines and taking the digest of each: what every look-up by lines
+needs at least.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import statistics
@@ -18,11 +19,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import orjson
+from benchmarks.record import OURS, make_parser, make_record, print_record
 
 from overnight.cache import open_cache
+from overnight.cache.digests import compute_digests
 from overnight.services.openai.cached_answers import CachedService
 from overnight.services.openai.input import BuiltInput, RequestTemplate, build, read_documents
 from overnight.services.openai.reuse import build_reusing
@@ -33,6 +38,8 @@ BASE_URL = "https://api.openai.com/v1"
 CHANGED = 100
 """One document of so many has no answer."""
 FILL = 100_000
+DOCUMENTS = 1_000_000
+RUNS = 3
 
 
 def make_document(number: int, edition: int) -> dict[str, str]:
@@ -74,58 +81,76 @@ def fill(folder: Path, documents: int) -> None:
                 writer.add(service.compute_key(TEMPLATE.endpoint, body), orjson.dumps(answer))
 
 
-def measure(folder: Path, *, is_cached: bool) -> None:
+def measure(folder: Path, kind: str) -> None:
     """Print one run's numbers."""
     # What is loaded when it is first used belongs to what is idle.
     open_service(folder).cache.find([bytes(16)])
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
-    built = prepare(folder, 1, is_cached=is_cached)
-    seconds = time.perf_counter() - start
+    start, clock = time.process_time(), time.perf_counter()
+    reused = requests = 0
+    if kind == "digests":
+        for block in read_documents([f"{folder}/1.jsonl"]).read_blocks():
+            compute_digests(block.lines)
+    else:
+        built = prepare(folder, 1, is_cached=kind == OURS)
+        reused, requests = sum(part.documents for part in built.reused), built.requests
+    seconds, wall = time.process_time() - start, time.perf_counter() - clock
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    reused = sum(part.documents for part in built.reused)
-    print(json.dumps({"seconds": seconds, "mb": (peak - idle) / 1024, "requests": built.requests, "reused": reused}))
+    numbers = {"seconds": seconds, "wall": wall, "mb": (peak - idle) / 1024, "requests": requests, "reused": reused}
+    print(json.dumps(numbers))
 
 
-def run(folder: Path, kind: str, *arguments: str) -> dict[str, float]:
+def start(folder: Path, kind: str, *arguments: str) -> dict[str, float]:
     """Run a part of this file in a process of its own; return what it printed last."""
-    command = [sys.executable, __file__, "--folder", str(folder), "--only", kind, *arguments]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command = [sys.executable, "-m", "benchmarks.cache", "--folder", str(folder), "--only", kind, *arguments]
+    root = Path(__file__).parent.parent
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root).stdout
     found: dict[str, float] = json.loads(printed) if printed else {}
     return found
 
 
-def main() -> None:
-    """Measure, and print the medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=1_000_000)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--only", choices=("fill", "off", "on"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.only == "fill":
-        fill(given.folder, given.documents)
-        return
-    if given.only is not None:
-        measure(given.folder, is_cached=given.only == "on")
-        return
+def run(documents: int = DOCUMENTS, runs: int = RUNS) -> dict[str, Any]:
+    """Return the record."""
     with tempfile.TemporaryDirectory(prefix="overnight-benchmark-") as name:
         folder = Path(name)
         for edition in (0, 1):
-            write_documents(folder / f"{edition}.jsonl", given.documents, edition)
-        run(folder, "fill", "--documents", str(given.documents))
-        size = sum(path.stat().st_size for path in (folder / "cache").rglob("*.parquet"))
-        print(f"{given.documents:,} documents; the cache has {size / 1e6:,.0f} MB")
-        found: dict[str, list[dict[str, float]]] = {"off": [], "on": []}
-        for _ in range(given.runs):
+            write_documents(folder / f"{edition}.jsonl", documents, edition)
+        start(folder, "fill", "--documents", str(documents))
+        found: dict[str, list[dict[str, float]]] = {"off": [], OURS: [], "digests": []}
+        for _ in range(runs):
             for kind, numbers in found.items():
-                numbers.append(run(folder, kind))
-                print(kind, numbers[-1])
-        for kind, numbers in found.items():
-            seconds, mb = (statistics.median(one[name] for one in numbers) for name in ("seconds", "mb"))
-            print(f"{kind}: {seconds:.1f} s, {mb:.0f} MB above idle")
-        medians = [statistics.median(one["seconds"] for one in numbers) for numbers in found.values()]
-        print(f"{medians[0] / medians[1]:.1f} times as fast")
+                numbers.append(start(folder, kind))
+    seconds = {kind: get_median(numbers, "seconds") for kind, numbers in found.items()}
+    record = make_record(
+        seconds, documents, f"documents/s per core, of {documents:,}, {CHANGED - 1} of {CHANGED} cached"
+    )
+    record["mb"] = {kind: round(get_median(numbers, "mb")) for kind, numbers in found.items()}
+    record["seconds"] = {kind: round(one, 2) for kind, one in seconds.items()}
+    return record
+
+
+def get_median(numbers: list[dict[str, float]], name: str) -> float:
+    """Return the median of one number of all runs."""
+    return statistics.median(one[name] for one in numbers)
+
+
+def main() -> None:
+    """Measure, and print the record."""
+    parser = make_parser(__doc__)
+    parser.set_defaults(runs=RUNS)
+    parser.add_argument("--documents", type=int, default=DOCUMENTS)
+    parser.add_argument("--folder", type=Path, help="of a run that this file starts")
+    parser.add_argument("--only", choices=("fill", "off", OURS, "digests"), help="the same")
+    given = parser.parse_args()
+    if given.only == "fill":
+        fill(given.folder, given.documents)
+    elif given.only is not None:
+        measure(given.folder, given.only)
+    else:
+        record: Mapping[str, Any] = run(given.documents, given.runs)
+        print_record(record, as_json=given.json)
+        if not given.json:
+            print(f"processor seconds {record['seconds']}, MB above idle {record['mb']}")
 
 
 if __name__ == "__main__":

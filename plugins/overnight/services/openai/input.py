@@ -284,6 +284,7 @@ class InputBuilder:
         self._storage = storage
         self._limits = limits
         self._on_bad = on_bad
+        self._endpoint = template.endpoint
         self._embeds = template.endpoint.endswith("/embeddings")
         self._lines = 0
         self._first = 1
@@ -412,11 +413,11 @@ class InputBuilder:
                 f"its request alone ({len(line):,} bytes, {inputs} embedding inputs) is over a batch's limit",
             )
         body = request["body"]
-        for rejection in check_body(self._template.endpoint, body, limits):
+        for rejection in check_body(self._endpoint, body, limits):
             raise RejectedError(rejection.code, rejection.reason)
         tokens = estimate_tokens(body)
         billed = tokens if self._counter.count is estimate_tokens else self._counter.count(body)
-        return Request(line, inputs, tokens, billed, limit_output(body, self._template.endpoint))
+        return Request(line, inputs, tokens, billed, limit_output(body, self._endpoint))
 
     def _take_ids(self, places: Sequence[int], digests: bytes | bytearray) -> dict[int, Rejection]:
         """

@@ -132,11 +132,11 @@ def read_result(line: bytes, source: str, number: int) -> Result:
         return broken(f"not a JSON object: {error}")
     if isinstance(parsed.custom_id, bool) or not isinstance(parsed.custom_id, str | int):
         return broken("no custom_id")
-    status, body, body_text = _read_response(parsed.response)
+    status, body, body_text, raw = _read_response(parsed.response)
     code, message = _first_error(parsed.error, body, body_text)
     # A server can say 200 about a request that it then finds an error for.
     good = source == "output" and code is None and message is None and _is_success(status) and body is not None
-    if good and body is not None and (missing := _explain_empty(parsed.response, body, body_text)) is not None:
+    if good and body is not None and (missing := _explain_empty(raw, body)) is not None:
         good, code, message = False, "empty_result", missing
     usable = (line if body_text is None else _unpacked(line, body_text)) if good else None
     outcome = LineOutcome(
@@ -151,24 +151,26 @@ def read_result(line: bytes, source: str, number: int) -> Result:
     return Result(outcome, b"" if usable is None else usable + b"\n")
 
 
-def _read_response(raw: msgspec.Raw) -> tuple[int | None, _Body | None, str | None]:
-    """Return the status, the body, and the body's text where a server sent the body as a string."""
+def _read_response(raw: msgspec.Raw) -> tuple[int | None, _Body | None, str | None, bytes | msgspec.Raw]:
+    """Return the status, the body, the body's text where a server sent the body as a string, and the body's bytes."""
     if not _holds(raw):
-        return None, None, None
+        return None, None, None, b""
     try:
         response = _decode_response(raw)
     except msgspec.DecodeError:
-        return None, None, None
+        return None, None, None, b""
     status = response.status_code
-    status = int(status) if isinstance(status, int | float | str) and str(status).isdecimal() else None
-    body, text = bytes(response.body), None
+    if type(status) is not int or status < 0:
+        status = int(status) if isinstance(status, int | float | str) and str(status).isdecimal() else None
+    body: bytes | msgspec.Raw = response.body
+    text = None
     try:
-        if body.startswith(b'"'):
+        if bytes(memoryview(body)[:1]) == b'"':
             text = msgspec.json.decode(body, type=str)
             body = text.encode()
-        return status, _decode_body(body), text
+        return status, _decode_body(body), text, body
     except (msgspec.DecodeError, UnicodeError):
-        return status, None, text
+        return status, None, text, body
 
 
 def _first_error(raw: msgspec.Raw, body: _Body | None, body_text: str | None) -> tuple[str | None, str | None]:
@@ -201,13 +203,21 @@ def is_result(line: bytes) -> bool:
     return bytes(parsed.response) != b"" or bytes(parsed.error) != b""
 
 
-def _explain_empty(response: msgspec.Raw, body: _Body, body_text: str | None) -> str | None:
-    """Say why a body without an error is no result, either; ``None`` for one that is."""
-    text = body_text.encode() if body_text is not None else bytes(_decode_response(response).body)
-    if not text.strip()[1:-1].strip():
+def _explain_empty(text: bytes | msgspec.Raw, body: _Body) -> str | None:
+    """
+    Say why a body without an error is no result, either; ``None`` for one that is.
+
+    :param text: The body's bytes.
+    """
+    # Views: a result may be large, and is copied by no question.
+    results = {
+        name: view
+        for name in ("data", "choices", "output", "results")
+        if (view := memoryview(getattr(body, name))).nbytes
+    }
+    if not results and not bytes(text).strip()[1:-1].strip():
         return "the response is an empty object"
-    results = {name: raw for name in ("data", "choices", "output", "results") if bytes(raw := getattr(body, name))}
-    if results and all(_is_nothing(raw) for raw in results.values()):
+    if results and all(_is_nothing(view) for view in results.values()):
         return f"the response has no result: {', '.join(results)} is empty"
     # A video has its prompt beside it.
     if not results and body.object is None and any(_holds(raw) for raw in (body.input, body.messages, body.prompt)):
@@ -215,13 +225,13 @@ def _explain_empty(response: msgspec.Raw, body: _Body, body_text: str | None) ->
     return None
 
 
-def _is_nothing(raw: msgspec.Raw) -> bool:
-    text = bytes(raw)
-    return len(text) < 64 and b"".join(text.split()) in (b"[]", b"null", b"{}", b'""')
+def _is_nothing(view: memoryview) -> bool:
+    return view.nbytes < 64 and b"".join(bytes(view).split()) in (b"[]", b"null", b"{}", b'""')
 
 
 def _holds(raw: msgspec.Raw) -> bool:
-    return bytes(raw) not in (b"", b"null")
+    view = memoryview(raw)
+    return view.nbytes > 0 and (view.nbytes != 4 or bytes(view) != b"null")
 
 
 def _is_success(status: int | None) -> bool:

@@ -156,9 +156,8 @@ def join_results(
         for number, line in enumerate(lines(), 1):
             if not line:
                 continue
-            outcome = ledger.close(number, input_id(line), ended)
-            if outcome is not None:
-                outcomes.write(_encode(outcome))
+            if ledger.is_open(number):
+                outcomes.write(_encode(ledger.close(number, input_id(line), ended)))
             if ledger.can_be_retried(number):
                 retry.write(line + b"\n")
     return ledger.counts().model_copy(update={"usage": dict(manifest.detail.get("usage") or {})})
@@ -273,10 +272,12 @@ class _Ledger:
         self._strays[Outcome.REPEATED] += 1
         return replace(outcome, outcome=Outcome.REPEATED, line=None)
 
-    def close(self, number: int, custom_id: str | None, ended: JobState) -> LineOutcome | None:
+    def is_open(self, number: int) -> bool:
+        """Whether an input line got no result."""
+        return self._states[number - 1] == _State.OPEN
+
+    def close(self, number: int, custom_id: str | None, ended: JobState) -> LineOutcome:
         """Decide about an input line that got no result."""
-        if self._states[number - 1] != _State.OPEN:
-            return None
         outcome = Outcome.EXPIRED if ended is JobState.EXPIRED else Outcome.MISSING
         self._states[number - 1] = _STATE_OF[outcome]
         return LineOutcome(outcome, custom_id, number)

@@ -234,9 +234,12 @@ def _compile_required(path: str) -> Fill:
 
     def find(document: Any) -> Any:
         value = get(document)
+        # Most are texts with something in them.
+        if type(value) is str and value and not value.isspace():
+            return value
         if value is MISSING or value is None:
             raise RejectedError("missing", f"the document has nothing at {path}")
-        if value in ([], {}) or (isinstance(value, str) and (not value or value.isspace())):
+        if value in ([], {}) or isinstance(value, str):
             raise RejectedError("empty", f"the document's value at {path} is empty")
         return value
 
@@ -248,6 +251,8 @@ def _as_text(value: Any) -> str:
 
 
 def _check_embedding_input(value: Any) -> None:
+    if type(value) is str and value and not value.isspace():
+        return
     texts = value if isinstance(value, list) else [value]
     if all(isinstance(text, str) and text and not text.isspace() for text in texts):
         return
