@@ -1,8 +1,8 @@
 """
 Documents to batch input on one core, beside the same lines written by hand.
 
-    python -m benchmarks.batch_input                  # documents of about 1 KB
-    python -m benchmarks.batch_input --size 5000 --json
+    python benchmarks/batch_input.py                  # documents of about 1 KB
+    python benchmarks/batch_input.py --size 5000 --json
 
 What is by hand checks nothing: no ids that occur twice, no limits, no digest, no estimate of tokens, and no copy of the
 documents for the load. Processor time counts, and the bytes of the documents.
@@ -19,9 +19,9 @@ from typing import Any
 
 import msgspec
 import orjson
-from benchmarks.record import OURS, alternate, make_parser, make_record, print_record
 
 from overnight.services.openai.input import RequestTemplate, build, read_documents
+from record import OURS, alternate, make_parser, make_record, print_record
 
 MODEL = "text-embedding-3-small"
 TEMPLATE = RequestTemplate.embeddings(MODEL)

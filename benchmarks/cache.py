@@ -1,8 +1,8 @@
 """
 What the result cache saves in `prepare`: a million short documents of which 99 % have an answer in it.
 
-    python -m benchmarks.cache                         # 1,000,000 documents, three times off and on in turn
-    python -m benchmarks.cache --documents 100000 --runs 1 --json
+    python benchmarks/cache.py                         # 1,000,000 documents, three times off and on in turn
+    python benchmarks/cache.py --documents 100000 --runs 1 --json
 
 Each run is a process of its own, which reports its processor time and its highest memory above what it had when it
 began; what is compared are the medians. Everything lies in a folder for temporary files, which is removed. Beside the
@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from benchmarks.record import OURS, make_parser, make_record, print_record
 
 from overnight.cache import open_cache
 from overnight.cache.digests import compute_digests
@@ -32,6 +31,7 @@ from overnight.services.openai.cached_answers import CachedService
 from overnight.services.openai.input import BuiltInput, RequestTemplate, build, read_documents
 from overnight.services.openai.reuse import build_reusing
 from overnight.storage import Storage
+from record import OURS, make_parser, make_record, print_record
 
 TEMPLATE = RequestTemplate.embeddings("text-embedding-3-small")
 BASE_URL = "https://api.openai.com/v1"
@@ -102,9 +102,8 @@ def measure(folder: Path, kind: str) -> None:
 
 def start(folder: Path, kind: str, *arguments: str) -> dict[str, float]:
     """Run a part of this file in a process of its own; return what it printed last."""
-    command = [sys.executable, "-m", "benchmarks.cache", "--folder", str(folder), "--only", kind, *arguments]
-    root = Path(__file__).parent.parent
-    printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root).stdout
+    command = [sys.executable, __file__, "--folder", str(folder), "--only", kind, *arguments]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found: dict[str, float] = json.loads(printed) if printed else {}
     return found
 

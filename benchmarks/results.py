@@ -1,8 +1,8 @@
 """
 A batch's input joined with its results on one core, beside the same join written by hand.
 
-    python -m benchmarks.results                  # 20,000 vectors of 384 dimensions
-    python -m benchmarks.results --json
+    python benchmarks/results.py                  # 20,000 vectors of 384 dimensions
+    python benchmarks/results.py --json
 
 Each line of the output is read, the input line it belongs to is found by its id, and what has a usable result is
 written. By hand nothing is checked: no count of the service's, no answer that is empty or sent twice, no retry file;
@@ -22,10 +22,10 @@ from typing import Any
 import msgspec
 import orjson
 import pyarrow.json
-from benchmarks.record import OURS, alternate, make_parser, make_record, print_record
 
 from overnight.jobs import JobRef, ResultFile, ResultManifest
 from overnight.services.openai.results import join_results
+from record import OURS, alternate, make_parser, make_record, print_record
 
 REQUESTS = 20_000
 DIMENSIONS = 384

@@ -227,15 +227,16 @@ def test_a_merge_beside_another_one_and_beside_a_reader_loses_nothing(
         put(name, data)
 
     monkeypatch.setattr(cache.keys.files, "put", put_late)
-    search, searched = sorted_index._search, []
+    match, searched = sorted_index._match, []
 
-    def search_late(*arguments: object) -> object:
+    def match_late(*arguments: object) -> object:
+        # The digests were read, and the rows are not there any more.
         if not searched:
             searched.append(1)
             cache.keys.merge()
-        return search(*arguments)
+        return match(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(sorted_index, "_search", search_late)
+    monkeypatch.setattr(sorted_index, "_match", match_late)
     assert read(cache, list(expected)) == expected
     assert merged == [6]
     # Both wrote all rows.
