@@ -8,7 +8,7 @@ DISTRIBUTED := $(VENV)/.installed-distributed
 SITE := $(VENV)/site
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test in-order beside unit integration system distributed soak docs coverage mutants lint format wheel lock clean
+.PHONY: help setup demo up bench test in-order beside unit integration system distributed soak docs coverage mutants lint format wheel lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -87,6 +87,9 @@ $(SITE)/.installed: docs/requirements.txt | $(UV)
 
 docs: $(SITE)/.installed  ## Build the pages in docs/ into site/, and check their links
 	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict
+
+bench: $(STAMP)  ## Measure speed and memory beside what one would otherwise run; BENCH names modules of benchmarks/
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 lint: $(STAMP)  ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -3,10 +3,10 @@ How fast the load is, and how much memory it takes.
 
 .. code-block:: shell
 
-    python benchmarks/load.py decode                       # MB/s of one core, no server
-    python benchmarks/load.py index --url http://localhost:9200  # documents/s against a node, beside other loaders
     python benchmarks/load.py memory                       # peak memory by file size, into a sink
     python benchmarks/load.py join                         # memory and time of a join by number of rows, into a sink
+
+How fast it is beside other loaders is in ``benchmarks/ingest.py``, which ``make bench`` carries out.
 """
 
 from __future__ import annotations
@@ -19,20 +19,16 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-import httpx
 import orjson
-from jsonpath_ng.parser import parse
 
 from overnight.ingest import LoadOptions, OpenSearchTarget, load
-from overnight.ingest.map.decoder import LineDecoder
-from overnight.jsonpath import JsonPath
 
 DIMENSION = 384
 FIELDS = {"_id": "$.id", "text": "$.text", "embedding": "$.embedding"}
@@ -58,107 +54,10 @@ def write(path: Path, content: Iterator[bytes]) -> Path:
     return path
 
 
-def per_second(name: str, unit: str, amount: float, work: Callable[[], object]) -> None:
-    """Print how fast a piece of work is, the best of three runs."""
-    best = min(timed(work) for _ in range(3))
-    print(f"{name:<44} {amount / best:>10,.0f} {unit}")
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Return the seconds a piece of work takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def decode() -> None:
-    """Compare ways from a line to the JSON of a document."""
-    sample = [line.rstrip() for line in lines(5_000)]
-    megabytes = sum(map(len, sample)) / 1e6
-    paths = {name: parse(path) for name, path in FIELDS.items()}
-
-    def library() -> None:
-        for line in sample[:500]:
-            document = json.loads(line)
-            json.dumps({name: path.find(document)[0].value for name, path in paths.items()})
-
-    def by_hand() -> None:
-        for line in sample:
-            document = orjson.loads(line)
-            orjson.dumps({"text": document["text"], "embedding": document["embedding"]})
-
-    decoder = LineDecoder([JsonPath.parse(path) for path in FIELDS.values()])
-
-    def splice() -> None:
-        for line in sample:
-            _, text, vector = decoder.decode(line)
-            b"".join((b'{"text":', text or b"", b',"embedding":', vector or b"", b"}"))
-
-    def copy() -> None:
-        for line in sample:
-            bytes(bytearray(line))
-
-    per_second("json + jsonpath-ng", "MB/s", megabytes / 10, library)
-    per_second("orjson, fields by hand", "MB/s", megabytes, by_hand)
-    per_second("overnight: LineDecoder and splice", "MB/s", megabytes, splice)
-    per_second("copying the line twice", "MB/s", megabytes, copy)
-    with Sink() as sink, tempfile.TemporaryDirectory() as folder:
-        path = write(Path(folder, "lines.jsonl"), lines(40_000))
-        request = request_for(path)
-        size = path.stat().st_size / 1e6
-        per_second("overnight: a whole load into a sink", "MB/s", size, lambda: run(request, sink.url))
-
-
-def index(url: str, count: int, *, is_vector: bool) -> None:
-    """Compare loaders against one node, each with an index of its own."""
+def build_index_body(*, is_vector: bool) -> dict[str, Any]:
+    """Return settings and mappings for the documents."""
     properties = {"text": {"type": "text"}, "embedding": VECTOR if is_vector else PLAIN}
-    body = {"settings": {**SETTINGS, "index.knn": is_vector}, "mappings": {"properties": properties}}
-    bodies = list(bulk_bodies(count, 5_000_000))
-
-    def replay() -> None:
-        with httpx.Client(base_url=url, timeout=120) as client, ThreadPoolExecutor(2) as pool:
-            headers = {"Content-Type": "application/x-ndjson"}
-            path = f"/{INDEX}/_bulk?filter_path=errors"
-            for answer in pool.map(lambda content: client.post(path, content=content, headers=headers), bodies):
-                if answer.raise_for_status().json()["errors"]:
-                    raise SystemExit("the node refuses documents")
-
-    def opensearch_py(method: str) -> Callable[[], None]:
-        from opensearchpy import OpenSearch, helpers  # noqa: PLC0415 - comes with Airflow's provider
-
-        def work() -> None:
-            client = OpenSearch(url, timeout=120)
-            actions = (
-                {"_index": INDEX, "_id": document.pop("id"), "_source": document}
-                for document in map(json.loads, lines(count))
-            )
-            if method == "bulk":
-                helpers.bulk(client, actions, chunk_size=1_000)
-            else:
-                for _ in helpers.parallel_bulk(client, actions, thread_count=2, chunk_size=1_000):
-                    pass
-
-        return work
-
-    with tempfile.TemporaryDirectory() as folder, httpx.Client(base_url=url, timeout=120) as client:
-        request = request_for(write(Path(folder, "lines.jsonl"), lines(count)))
-        loaders: dict[str, Callable[[], object]] = {
-            "replay of ready bodies, 5 MB x 2": replay,
-            "overnight load, write=index": lambda: run(request, url, write="index"),
-            "overnight load, write=update": lambda: run(request, url, write="update"),
-            "overnight load, 1 MB x 2": lambda: run(request, url, write="index", bulk_bytes=1_000_000),
-            "opensearch-py bulk": opensearch_py("bulk"),
-            "opensearch-py parallel_bulk": opensearch_py("parallel_bulk"),
-        }
-        best = dict.fromkeys(loaders, float("inf"))
-        for _ in range(3):  # in turns, as the machine's mood changes
-            for name, work in loaders.items():
-                client.delete(f"/{INDEX}", params={"ignore_unavailable": "true"})
-                client.put(f"/{INDEX}", json=body).raise_for_status()
-                best[name] = min(best[name], timed(work))
-        client.delete(f"/{INDEX}")
-    for name, seconds in best.items():
-        print(f"{name + (', k-NN' if is_vector else ''):<44} {count / seconds:>10,.0f} documents/s")
+    return {"settings": {**SETTINGS, "index.knn": is_vector}, "mappings": {"properties": properties}}
 
 
 def bulk_bodies(count: int, size: int) -> Iterator[bytes]:
@@ -206,7 +105,7 @@ def in_a_process(what: str, path: str, url: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def once(path: str, url: str) -> None:
+def once(path: str, url: str, checkpoint: str = "") -> None:
     """Carry out one load and print what it took."""
     start = time.perf_counter()
     if Path(path).is_dir():
@@ -215,7 +114,7 @@ def once(path: str, url: str) -> None:
         request["field_map"] = {"_id": ids, "text": "source[0].$.text", "v": "source[1].$.v"}
     else:
         request = request_for(Path(path))
-    report = run(request, url)
+    report = carry_out(request, url, checkpoint_uri=checkpoint or None)
     seconds = time.perf_counter() - start
     used = resource.getrusage(resource.RUSAGE_SELF)
     print(
@@ -239,7 +138,7 @@ def request_for(*paths: Path) -> dict[str, Any]:
     return {"index_name": INDEX, "field_map": FIELDS, "data_source": {"source": [str(path) for path in paths]}}
 
 
-def run(request: dict[str, Any], url: str, **options: Any) -> Any:
+def carry_out(request: dict[str, Any], url: str, **options: Any) -> Any:
     """Carry out one load, and stop when anything is missing."""
     with OpenSearchTarget(url) as target:
         report = load(request, target=target, options=LoadOptions(**options))
@@ -249,10 +148,18 @@ def run(request: dict[str, Any], url: str, **options: Any) -> Any:
 
 
 class Sink:
-    """Takes bodies as fast as they come, and answers as OpenSearch does; a process of its own."""
+    """
+    Takes bodies as fast as they come, and answers as OpenSearch does; a process of its own.
+
+    :param rate: Documents a second, at most.
+    """
+
+    def __init__(self, rate: int | None = None) -> None:
+        self._rate = rate or 0
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen([sys.executable, __file__, "sink"], stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, __file__, "sink", "--rate", str(self._rate)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         if self._process.stdout is None:
             raise RuntimeError("no pipe")
         self.url = self._process.stdout.readline().strip()
@@ -273,11 +180,18 @@ WHOLE_ITEM = (
 FILTERED_ITEM = b'{"%b":{"_id":%b,"_version":1,"result":"created","status":201}}'
 
 
-def answer_sink(path: str, body: bytes) -> bytes:
+def answer_sink(path: str, body: bytes, rate: int) -> bytes:
     """Return what OpenSearch answers when all is well."""
+    if path == "/seen":
+        return b"%d" % counts["seen"]
     if "_bulk" in path:
         item = FILTERED_ITEM if "filter_path" in path else WHOLE_ITEM
-        return b'{"took":1,"errors":false,"items":[%b]}' % b",".join(item % found for found in ACTION.findall(body))
+        items = [item % found for found in ACTION.findall(body)]
+        with taking:
+            counts["seen"] += len(items)
+            if rate:
+                time.sleep(len(items) / rate)
+        return b'{"took":1,"errors":false,"items":[%b]}' % b",".join(items)
     if "_mget" in path:
         wanted = json.loads(body)["docs"]
         return json.dumps({"docs": [{"_id": one["_id"], "found": True} for one in wanted]}).encode()
@@ -288,17 +202,18 @@ def answer_sink(path: str, body: bytes) -> bytes:
     return json.dumps({INDEX: {"aliases": {}, "mappings": {}, "settings": {"index": {"uuid": "sink"}}}}).encode()
 
 
-counts = {"asked": 0}
+counts = {"asked": 0, "seen": 0}
+taking = threading.Lock()
 
 
-def sink() -> None:
+def sink(rate: int) -> None:
     """Serve the sink."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
-            content = answer_sink(self.path, self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+            content = answer_sink(self.path, self.rfile.read(int(self.headers.get("Content-Length") or 0)), rate)
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
@@ -318,18 +233,18 @@ def sink() -> None:
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["decode", "index", "memory", "join", "once", "join-once", "sink"])
+    parser.add_argument("what", choices=["memory", "join", "once", "join-once", "sink"])
     parser.add_argument("--url", default="http://localhost:9200")
-    parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--path", default="")
+    parser.add_argument("--checkpoint", default="")
+    parser.add_argument("--rate", type=int, default=0)
     arguments = parser.parse_args()
-    if arguments.what == "index":
-        index(arguments.url, arguments.count, is_vector=False)
-        index(arguments.url, arguments.count, is_vector=True)
-    elif arguments.what in ("once", "join-once"):
-        once(arguments.path, arguments.url)
+    if arguments.what in ("once", "join-once"):
+        once(arguments.path, arguments.url, arguments.checkpoint)
+    elif arguments.what == "sink":
+        sink(arguments.rate)
     else:
-        {"decode": decode, "memory": memory, "join": join, "sink": sink}[arguments.what]()
+        {"memory": memory, "join": join}[arguments.what]()
 
 
 if __name__ == "__main__":

@@ -175,7 +175,8 @@ class LoadOptions(_Strict):
     :param dead_letter_uri: JSON Lines file with every rejected and every missing document and the reason.
     :param checkpoint_uri: Where the progress is kept. A load that was killed goes on there when it is started again
         with the same request; the file goes when the load is complete.
-    :param checkpoint_seconds: Time between two checkpoints.
+    :param checkpoint_seconds: Time between two checkpoints, at least; longer where one takes long to write. 0 writes
+        one after each body.
     :param unmatched: What becomes of a row that another source has no partner for: reported as ``missing`` and not
         written, or written with the fields that are there (``index``), as ML Commons does.
     :param missing_path: What becomes of a line without one of the mapped values: rejected, or written without it
@@ -222,7 +223,7 @@ class LoadOptions(_Strict):
     allowed_failures: Allowed = 0
     dead_letter_uri: str | None = None
     checkpoint_uri: str | None = None
-    checkpoint_seconds: float = Field(default=5.0, ge=0)
+    checkpoint_seconds: float = Field(default=1.0, ge=0)
     unmatched: Literal["missing", "index"] = "missing"
     missing_path: Literal["reject", "omit"] = "reject"
     duplicates: Literal["reject", "overwrite"] = "reject"

@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Iterable, Iterator
 from mmap import mmap
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from overnight.errors import CredentialsError, SpecError, UnavailableError
 from overnight.ingest import LoadOptions, LoadReport, OpenSearchTarget, Progress, SourceError, load, read_dead_letters
+from overnight.ingest.write.checkpoint import Checkpoint, CheckpointFile
 from unit.ingest.fake_opensearch import Answer, FakeOpenSearch
 
 VECTOR = {"v": {"type": "knn_vector", "dimension": 2}}
@@ -734,3 +736,33 @@ def test_a_line_of_the_services_own_that_cannot_be_read_is_no_cut_file(
     openers = open_batch([result("a"), b"{broken", result("b")], [ERROR])
     options = LoadOptions(result_counts=(4,))
     assert counts(load(wanted, target=target, openers=openers, options=options)) == (4, 2, 2, 0)
+
+
+@pytest.mark.parametrize(("every", "fewest", "most"), [(1.0, 1, 4), (0.0, 8, 200)])
+def test_checkpoints_that_take_long_to_write_are_few_unless_each_is_asked_for(
+    every: float,
+    fewest: int,
+    most: int,
+    opensearch: FakeOpenSearch,
+    target: OpenSearchTarget,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, saved = 0.0, 0
+
+    def tick() -> float:
+        nonlocal now
+        now += 0.1
+        return now
+
+    def save(_file: CheckpointFile, _checkpoint: Checkpoint) -> None:
+        nonlocal now, saved
+        saved += 1
+        now += 1.0
+
+    monkeypatch.setattr("overnight.ingest.write.delivery.time", SimpleNamespace(monotonic=tick))
+    monkeypatch.setattr(CheckpointFile, "save", save)
+    path = write(tmp_path / "a.jsonl", [{"id": n, "t": "x" * 900} for n in range(60)])
+    options = LoadOptions(bulk_bytes=1_000, checkpoint_uri=str(tmp_path / "c"), checkpoint_seconds=every)
+    assert load(request(path), target=target, options=options).indexed == 60
+    assert fewest <= saved <= most

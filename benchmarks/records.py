@@ -1,0 +1,88 @@
+"""What a benchmark comes to, in one form: ours beside what a user would otherwise run, taken in turns."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Literal, TypedDict
+
+
+class Record(TypedDict):
+    """
+    One line of the table.
+
+    :ivar ours: The median of what ours takes or gives.
+    :ivar peers: The same of each peer.
+    :ivar ratio: By peer, how many times ours is as good; above 1 ours is better.
+    """
+
+    ours: float
+    peers: dict[str, float]
+    ratio: dict[str, float]
+    unit: str
+    machine: str
+
+
+Better = Literal["less", "more"]
+
+
+@cache
+def describe_machine() -> str:
+    """Return processors, memory, Python, and how busy the machine is now."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    load = os.getloadavg()[0]
+    return (
+        f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}, "
+        f"Python {platform.python_version()}, load average {load:.1f} at the start"
+    )
+
+
+def make_record(unit: str, ours: float, peers: Mapping[str, float], better: Better) -> Record:
+    """Return a record of numbers that were measured."""
+    ratio = {name: (ours / value if better == "more" else value / ours) for name, value in peers.items()}
+    return {
+        "ours": round(ours, 2),
+        "peers": {name: round(value, 2) for name, value in peers.items()},
+        "ratio": {name: round(value, 2) for name, value in ratio.items()},
+        "unit": unit,
+        "machine": describe_machine(),
+    }
+
+
+def compare(
+    unit: str,
+    measure: Mapping[str, Callable[[], float]],
+    *,
+    better: Better,
+    rounds: int = 3,
+) -> Record:
+    """
+    Measure in turns, for the machine is not always the same, and return the medians.
+
+    :param measure: What returns one number; the first is ours.
+    """
+    found: dict[str, list[float]] = {name: [] for name in measure}
+    for _ in range(rounds):
+        for name, take in measure.items():
+            found[name].append(take())
+    medians = {name: statistics.median(values) for name, values in found.items()}
+    ours = medians.pop(next(iter(measure)))
+    return make_record(unit, ours, medians, better)
+
+
+def take_cpu(work: Callable[[], object]) -> float:
+    """Return the seconds of processor time that this process spends on a piece of work, in all of its threads."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def take_time(work: Callable[[], object]) -> float:
+    """Return the seconds that a piece of work takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
