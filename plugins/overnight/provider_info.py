@@ -30,7 +30,11 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "LlamaCloud", "python-modules": ["overnight.operators.llamacloud"]},
             {
                 "integration-name": "OpenAI",
-                "python-modules": ["overnight.operators.openai", "overnight.operators.openai_decorator"],
+                "python-modules": [
+                    "overnight.operators.openai",
+                    "overnight.operators.openai_decorator",
+                    "overnight.operators.cleanup",
+                ],
             },
             {"integration-name": "Amazon SageMaker", "python-modules": ["overnight.operators.sagemaker"]},
             {

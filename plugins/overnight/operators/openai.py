@@ -19,7 +19,7 @@ from overnight.jobs import JobRecord, JobRef, JobState, JobStatus, ResultManifes
 from overnight.jobs.allowance import Allowance
 from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator, has_item_outcomes
-from overnight.operators.parameters import check_parameters, require_truth
+from overnight.operators.parameters import check_parameters, require_count, require_truth
 from overnight.operators.result_cache import REUSED_KEY, ResultCache, keep_rounds, warn_instead
 from overnight.services.openai.cached_answers import CacheMode
 from overnight.services.openai.input import BuiltInput, Limits, OnBadDocument, RequestTemplate, build, read_documents
@@ -244,6 +244,8 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         "input_requests",
         "endpoint",
         "metadata",
+        "input_expires_after",
+        "output_expires_after",
         "limits",
         "resubmit",
         "output_schema",
@@ -266,8 +268,8 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         endpoint: str,
         completion_window: str = "24h",
         metadata: Mapping[str, str] | None = None,
-        input_expires_after: int | None = None,
-        output_expires_after: int | None = None,
+        input_expires_after: int | str | None = None,
+        output_expires_after: int | str | None = None,
         limits: Mapping[str, int] | None = None,
         resubmit: int | str | None = None,
         output_schema: str | Mapping[str, Any] | None = None,
@@ -328,8 +330,8 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
             endpoint=self.endpoint,
             completion_window=self.completion_window,
             metadata=self.metadata or {},
-            input_expires_after=self.input_expires_after,
-            output_expires_after=self.output_expires_after,
+            input_expires_after=_parse_seconds(self.input_expires_after, "input_expires_after"),
+            output_expires_after=_parse_seconds(self.output_expires_after, "output_expires_after"),
         )
         return spec if spec.input_sha256 is not None else self._measure(spec)
 
@@ -389,8 +391,8 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
                 endpoint=self.endpoint,
                 completion_window=self.completion_window,
                 metadata=self.metadata or {},
-                input_expires_after=self.input_expires_after,
-                output_expires_after=self.output_expires_after,
+                input_expires_after=_parse_seconds(self.input_expires_after, "input_expires_after"),
+                output_expires_after=_parse_seconds(self.output_expires_after, "output_expires_after"),
             )
         )
 
@@ -477,6 +479,10 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
 
     def _measure(self, spec: OpenAIBatchSpec) -> OpenAIBatchSpec:
         return spec.measured(connected_storage(self.aws_conn_id), parse_parameter(Limits, self.limits or {}, "limits"))
+
+
+def _parse_seconds(value: int | str | None, name: str) -> int | None:
+    return None if value in (None, "", "None") else require_count(value, name)
 
 
 class OpenAIBatchResultsOperator(BaseOperator):

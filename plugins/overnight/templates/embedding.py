@@ -15,6 +15,7 @@ from overnight.hooks.openai import OpenAIHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.ingest.map.field_map import compile_field_map
 from overnight.operators.approval import CostApprovalOperator
+from overnight.operators.cleanup import Cleanup, OpenAICleanupOperator
 from overnight.operators.load import OpenSearchLoadOperator
 from overnight.operators.openai import ESTIMATE_KEY, OpenAIBatchInputOperator, OpenAIBatchOperator
 from overnight.operators.result_cache import REUSED_KEY
@@ -169,6 +170,24 @@ class BatchConfig(SyncConfig):
             "once, and only what is left of a batch that expired."
         ),
     )
+    cleanup: Cleanup = Field(
+        default="keep",
+        title="Files at the service",
+        description=(
+            "delete: the uploaded documents and the results are deleted there once the index was verified; a load "
+            "that is cleared after that cannot read them again. keep: they stay, or expire."
+        ),
+    )
+    file_hours: float | None = Field(
+        default=None,
+        ge=1,
+        le=720,
+        title="Expiry of the files",
+        description=(
+            "Hours after which the service deletes uploaded documents, and after which it deletes results, by itself. "
+            "Empty: as it does for all (OpenAI: 30 days)."
+        ),
+    )
     poll_seconds: float = Field(default=60.0, ge=0.1, title="Poll interval", description="Seconds between two polls.")
     deadline_hours: float = Field(
         default=25.0, ge=0.01, title="Deadline", description="Hours a batch may take at most."
@@ -251,6 +270,7 @@ class BatchConfig(SyncConfig):
             **self.joined_fields(),
             "template": self.request_template(),
             "deadline_seconds": self.deadline_hours * 3600,
+            "file_seconds": int(self.file_hours * 3600) if self.file_hours is not None else None,
             "queue_deadline_seconds": self.queue_hours * 3600,
             "limits": {"requests": self.batch_requests, **self._limit_tokens()},
             "load_options": self.load_options(),
@@ -400,7 +420,7 @@ def embed_and_load(
     job_task: str = "embed",
 ) -> BaseOperator:
     """
-    Add ``prepare → approve → (batch[embed → load], reused[load]) → mirror → report → verify``.
+    Add ``prepare → approve → (batch[embed → load], reused[load]) → mirror → report → verify → cleanup``.
 
     The documents are cut into as many batches as the limits ask for, and each batch is a mapped task of its own, so
     that an executor spreads them over machines. Those whose answers are in the cache are loaded beside the batches.
@@ -469,6 +489,8 @@ def embed_and_load(
             budget=settings["budget"],
             queue_deadline=settings["queue_deadline_seconds"],
             resubmit=settings["resubmit"],
+            input_expires_after=settings["file_seconds"],
+            output_expires_after=settings["file_seconds"],
             output_schema=settings["answer_schema"],
             repair=settings["repair"],
             cache_uri=settings["cache_uri"],
@@ -500,6 +522,7 @@ def embed_and_load(
     mirrored = mirror(settings, documents, index=index, id_path=settings["document_id_path"], files=files)
     report = report_and_verify(
         settings,
+        last=OpenAICleanupOperator(task_id="cleanup", job=embeds[0].output, cleanup=settings["cleanup"]),
         mirror=mirrored.output,
         parts=prepare.output,
         loads=loads[0].output,

@@ -71,7 +71,7 @@ def llamacloud_parse_to_index(
     Return a DAG that parses files in LlamaCloud, cuts them into chunks, embeds these, and loads them.
 
     ``configure → create_index → parse → chunk → prepare → approve → (batch[embed → load], reused[load]) → mirror →
-    report → verify``. The report counts chunks; what became of each file is in the XCom of ``parse``.
+    report → verify → cleanup``. The report counts chunks; what became of each file is in the XCom of ``parse``.
 
     :param dag_id: The DAG's id.
     :param config: The defaults of the trigger form.

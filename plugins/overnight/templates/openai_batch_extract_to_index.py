@@ -195,8 +195,8 @@ def openai_batch_extract_to_index(
     """
     Return a DAG that asks a model for structured answers about documents, and loads both together.
 
-    ``configure → create_index → prepare → approve → (batch[extract → load], reused[load]) → mirror → report →
-    verify``. The schema of the answers is part of each request, and each answer is validated by it before it is
+    ``configure → create_index → prepare → approve → (batch[extract → load], reused[load]) → mirror → report → verify
+    → cleanup``. The schema of the answers is part of each request, and each answer is validated by it before it is
     indexed. Ids are the documents' own: running a day twice changes nothing.
 
     :param dag_id: The DAG's id.

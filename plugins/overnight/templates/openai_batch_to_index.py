@@ -33,9 +33,10 @@ def openai_batch_to_index(
     """
     Return a DAG that embeds (or otherwise sends) documents in OpenAI batches and loads them with their results.
 
-    ``configure → create_index → prepare → approve → (batch[embed → load], reused[load]) → mirror → report → verify``:
-    the documents are cut into as many batches as the limits ask for, and each batch is a mapped task of its own, so
-    that an executor spreads them over machines. Ids are the documents' own: running a day twice changes nothing.
+    ``configure → create_index → prepare → approve → (batch[embed → load], reused[load]) → mirror → report → verify →
+    cleanup``: the documents are cut into as many batches as the limits ask for, and each batch is a mapped task of its
+    own, so that an executor spreads them over machines. Ids are the documents' own: running a day twice changes
+    nothing.
 
     :param dag_id: The DAG's id.
     :param config: The defaults of the trigger form.

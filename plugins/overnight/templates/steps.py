@@ -85,10 +85,13 @@ def mirror(
     )
 
 
-def report_and_verify(settings: Any, *, parts: XComArg, loads: XComArg, **others: Any) -> BaseOperator:
+def report_and_verify(
+    settings: Any, *, parts: XComArg, loads: XComArg, last: BaseOperator | None = None, **others: Any
+) -> BaseOperator:
     """
     Add ``report → verify`` and return the first.
 
+    :param last: What is done when the index was verified.
     :param others: Further arguments of :class:`PipelineReportOperator`, such as ``jobs`` and ``not_sent``.
     """
     report = PipelineReportOperator(
@@ -112,4 +115,6 @@ def report_and_verify(settings: Any, *, parts: XComArg, loads: XComArg, **others
         outlets=[AssetAlias(LOADED_INDICES)],
     )
     report >> verify
+    if last is not None:
+        verify >> last
     return report

@@ -1,0 +1,76 @@
+"""The step behind a pipeline's load: deletes what its batches left at the service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from overnight.errors import OvernightError, SpecError, shorten
+from overnight.hooks.job import hook_for
+from overnight.hooks.outcome import failing_for_good
+from overnight.jobs import JobRef
+from overnight.operators.parameters import check_parameters
+from overnight.services.openai.cleanup import Deleted, delete_files
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+Cleanup = Literal["keep", "delete"]
+_MODES: Final = get_args(Cleanup)
+
+
+class OpenAICleanupOperator(BaseOperator):
+    """
+    Delete the uploaded inputs and the result files of batches whose results are loaded.
+
+    Put it behind the last task that reads results: clearing such a task later finds none. Files of all rounds are
+    deleted; the batches stay in the service's list. The task never fails for what the service did not delete, and may
+    run again. The XCom is ``{"deleted", "kept"}``, two lists of file ids.
+
+    :param job: The XCom of the task that ran the batch (its ``output``), or of a mapped one's all instances.
+    :param cleanup: ``"delete"``, or ``"keep"`` to leave everything where it is.
+    """
+
+    template_fields: Sequence[str] = ("job", "cleanup")
+
+    def __init__(self, *, job: Any, cleanup: str = "delete", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.job = job
+        self.cleanup = cleanup
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Delete file by file, and log what could not be deleted."""
+        with failing_for_good():
+            check_parameters(self)
+            if self.cleanup not in _MODES:
+                raise SpecError(f"cleanup={shorten(repr(self.cleanup), 200)} is not one of {', '.join(_MODES)}.")
+        found = Deleted()
+        if self.cleanup == "delete":
+            outcomes = [self.job] if isinstance(self.job, dict) else list(self.job or ())
+            for outcome in outcomes:
+                found += self._delete(outcome)
+            self.log.info("Files at the service that were deleted: %d. Kept: %d.", len(found.deleted), len(found.kept))
+        return {"deleted": list(found.deleted), "kept": list(found.kept)}
+
+    def _delete(self, outcome: Any) -> Deleted:
+        found = Deleted()
+        try:
+            ref = JobRef.read(outcome)
+            with hook_for(ref).client() as client:
+                for batch_id in _list_batches(ref, outcome):
+                    found += client.run(delete_files(batch_id))
+        except (OvernightError, AirflowNotFoundException) as error:
+            # The results are loaded and paid for; what is left behind costs nothing, or a little.
+            self.log.warning("Not everything of %s was deleted. %s", shorten(str(outcome), 200), shorten(str(error)))
+        return found
+
+
+def _list_batches(ref: JobRef, outcome: Any) -> Iterator[str]:
+    """Yield the ids of all rounds of a job."""
+    results = (outcome.get("results") if isinstance(outcome, dict) else None) or {}
+    rounds = results.get("detail", {}).get("rounds") or ({"id": ref.id},)
+    for one in rounds:
+        yield str(one["id"])
