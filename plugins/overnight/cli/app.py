@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from overnight.cli.estimate import estimate
 from overnight.cli.load import load
 from overnight.cli.search import search
 from overnight.sandbox.cli import app as sandbox
@@ -16,4 +17,5 @@ app = typer.Typer(
 )
 app.command()(load)
 app.command()(search)
+app.command()(estimate)
 app.add_typer(sandbox, name="sandbox")

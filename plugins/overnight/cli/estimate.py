@@ -1,0 +1,95 @@
+"""``overnight estimate``: what documents would cost, before there is a DAG."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from overnight.cli.load import INTERRUPTED, NOT_COMPLETE, REFUSED
+from overnight.costs.estimate import CostEstimate
+from overnight.costs.prices import PriceTable
+from overnight.errors import OvernightError, SpecError, shorten
+from overnight.services.openai.input import RequestTemplate, build, read_documents
+from overnight.services.openai.tokens import find_counter
+from overnight.storage import Storage
+from overnight.validation import parse_parameter
+
+
+def estimate(  # noqa: PLR0917 - typer calls it by name
+    documents: Annotated[
+        list[str], typer.Argument(help="JSONL, CSV or Parquet files: URIs, globs, or prefixes ending in '/'.")
+    ],
+    model: Annotated[str, typer.Option(help="The model that embeds.")] = "text-embedding-3-small",
+    text_path: Annotated[str, typer.Option(help="JSONPath of the text.")] = "$.text",
+    id_path: Annotated[str, typer.Option(help="JSONPath of the id.")] = "$.id",
+    template: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSON file of a request template, {"endpoint", "body", "id_path"}, in place of an embedding.'
+        ),
+    ] = None,
+    prices: Annotated[
+        str | None, typer.Option(help="Prices beside those of the package: JSON, or the URI of a JSON file.")
+    ] = None,
+    max_cost: Annotated[str | None, typer.Option(help="Exit with 1 above this: '5 USD', or '20000000 tokens'.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """
+    Say what it would cost to send documents in OpenAI batches. Nothing is sent.
+
+    The lines are those that a pipeline's step prepare logs. The requests are written to a temporary folder and deleted.
+    Exit status: 0, 1 when it is above --max-cost (also when the price is not known) or a file could not be read just
+    now, 2 when it was refused: a bad document, no document, a wrong option; 130 after Ctrl-C.
+    """
+    errors = Console(stderr=True, soft_wrap=True)
+    try:
+        embedding = RequestTemplate.embeddings(model, text_path=text_path, id_path=id_path)
+        found = measure(documents, _read_template(template) or embedding, prices)
+        typer.echo(found.model_dump_json(indent=2) if as_json else "\n".join(found.describe()))
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except OvernightError as error:
+        errors.print(f"Refused: {error}" if not error.retryable else str(error), markup=False, highlight=False)
+        raise typer.Exit(NOT_COMPLETE if error.retryable else REFUSED) from None
+    try:
+        found.check(max_cost=max_cost)
+    except SpecError as error:
+        errors.print(str(error), markup=False, highlight=False)
+        raise typer.Exit(NOT_COMPLETE) from None
+
+
+def measure(documents: list[str], template: RequestTemplate, prices: str | None) -> CostEstimate:
+    """
+    Return what documents would cost.
+
+    :raises SpecError: there are none, or one is no document.
+    """
+    storage = Storage()
+    table = PriceTable.of(prices, storage)
+    listing = storage.match_files(documents)
+    if not listing.files:
+        raise SpecError(f"No file matches {shorten(', '.join(documents), 500)}. {listing.remark}".rstrip())
+    counter = find_counter(template.model)
+    with tempfile.TemporaryDirectory(prefix="overnight-estimate-") as folder:
+        uris = [file.uri for file in listing.files]
+        built = build(read_documents(uris, storage), template, folder, storage=storage, counter=counter)
+    if not built.documents:
+        raise SpecError(f"There is no document in {shorten(', '.join(documents), 500)}.")
+    return CostEstimate.of(built.measure(template.model, counter.how), table)
+
+
+def _read_template(path: Path | None) -> RequestTemplate | None:
+    if path is None:
+        return None
+    try:
+        given = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"{path} is not JSON: {error}.") from error
+    return parse_parameter(RequestTemplate, given, "template")
