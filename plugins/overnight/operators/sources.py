@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydantic import BaseModel, ConfigDict
@@ -11,7 +13,7 @@ from overnight.cache import open_cache
 from overnight.costs.usage_cost import AnswerUsage
 from overnight.errors import SpecError, shorten
 from overnight.hooks.openai import OpenAIHook
-from overnight.jobs import ResultManifest
+from overnight.jobs import JobStatus, ResultManifest
 from overnight.services.openai.answer_usage import UsageMeter
 from overnight.services.openai.cached_answers import read_repeated, read_reused
 from overnight.services.openai.input import ReusedPart
@@ -26,11 +28,15 @@ from overnight.validation import parse_parameter
 if TYPE_CHECKING:
     from overnight.ingest.read.sources import Look, Opener
 
+log = logging.getLogger(__name__)
+
 RESULT_KINDS = ("output", "error")
 """The files of a job that have a line for each item; an error line becomes a rejected document with its reason."""
 _REUSED: Final = "reused"
 _REPEATED: Final = "repeated"
 _CHUNK_BYTES: Final = 1 << 20
+_SOON: Final = 3_600.0
+"""Seconds before the results expire from which on a load warns."""
 
 
 class ReusedSource(BaseModel):
@@ -98,7 +104,7 @@ def to_uris(item: Any) -> Any:
 
     :param item: A URI, or a list of them (a ``None`` among them is no URI); the XCom of a job's task; or the fields of
         a :class:`ReusedSource` or a :class:`RepeatedSource`.
-    :raises SpecError: it is something else, or a job without results.
+    :raises SpecError: it is something else, or a job without results, or one whose results have expired.
     """
     if _is_reused(item):
         return [f"{_REUSED}://{_parse_reused(item).reused.uri}"]
@@ -115,6 +121,7 @@ def to_uris(item: Any) -> Any:
         manifest, uris = _read_manifest(results)
         if not uris:
             raise SpecError(f"{manifest.ref} has no result files to load.")
+        _require_kept(manifest, uris, item.get("status"))
         return uris
     if isinstance(item, Sequence) and not isinstance(item, str):
         return [uri for uri in item if uri is not None]
@@ -183,12 +190,37 @@ class StoredAnswers:
             lines = read_repeated(path, results, self._storage)
             from overnight.ingest.read.lines import skip  # noqa: PLC0415 - not at parse
 
-        yield from skip(_join(self._meter.measure(uri, lines)), start)
+            yield from skip(_join(self._meter.measure(uri, lines)), start)
 
     def _look(self, uri: str) -> tuple[None, str]:
         """Return what changes when the file does that says which answers these are."""
         files = self._storage.list_files(_get_path(uri)).files
         return None, ",".join(f"{file.size}:{file.version}" for file in files if file.version)
+
+
+def _require_kept(manifest: ResultManifest, uris: Sequence[str], status: object) -> None:
+    """
+    Refuse results that the service has deleted by now, before anything is written.
+
+    :param status: The job's, which may say until when it has them.
+    :raises SpecError: that time is over.
+    """
+    at_service = [uri for uri in uris if get_scheme(uri) == "openai"]
+    if not at_service or not isinstance(status, Mapping):
+        return
+    expire_at = parse_parameter(JobStatus, status, "the status of a source").results_expire_at
+    if expire_at is None:
+        return
+    seconds = (expire_at - datetime.now(UTC)).total_seconds()
+    if seconds <= 0:
+        raise SpecError(
+            f"The service kept the results of {manifest.ref} until {expire_at:%Y-%m-%d %H:%M} UTC. Clear the job's "
+            "task, too: it submits a new one, which is paid for again. file_hours (output_expires_after) may be longer."
+        )
+    if seconds < _SOON:
+        log.warning(
+            "The service deletes the results of %s in %d s; a load that is longer fails.", manifest.ref, seconds
+        )
 
 
 def _join(lines: Iterable[bytes]) -> Iterator[bytes]:
