@@ -23,6 +23,10 @@ MISSING = "(^doc-3|s)$"
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "quick": {},
+    # Those whose logs are read for what was not sent.
+    "approved": {},
+    "rejected": {},
+    "frugal": {},
     # Batches that nobody ever lets go.
     "stuck": HELD,
     "held": HELD,

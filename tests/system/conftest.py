@@ -29,7 +29,7 @@ from .accounts import WRONG_KEY, Account, make_accounts
 from .console import Console, Run
 from .metrics import StatsD
 from .other_services import World
-from .pipeline import PIPELINE, Documents, Nights, start_nights
+from .pipeline import PIPELINE, Documents, Nights, start_budgeted, start_nights
 from .sagemaker_runs import Pipeline, start_pipelines
 
 PROJECT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ QUICK = {
     "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "2",
 }
 
-EARLY = ("nights", "pipelines", "world")
+EARLY = ("nights", "budgeted", "pipelines", "world")
 """Fixtures that start runs of their own."""
 
 
@@ -221,6 +221,12 @@ def airflow(services: Services, folder: Path, statsd: StatsD) -> Iterator[Standa
 def nights(airflow: Standalone) -> Nights:
     """A scheduled run and a backfill."""
     return start_nights(airflow.console)
+
+
+@pytest.fixture(scope="session")
+def budgeted(airflow: Standalone) -> list[Run]:
+    """A backfill of three days by a DAG with a budget."""
+    return start_budgeted(airflow.console)
 
 
 @pytest.fixture(scope="session")

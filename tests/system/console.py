@@ -132,6 +132,14 @@ class Run:
         cleared = self.console.post(f"/dags/{self.dag_id}/clearTaskInstances", body)
         assert cleared["total_entries"] == 1
 
+    def question(self, task_id: str) -> dict[str, Any]:
+        """Return what a task asks a person, as the page of required actions shows it."""
+        return dict(self.console.get(f"{self.path}/taskInstances/{task_id}/-1/hitlDetails"))
+
+    def answer(self, task_id: str, choice: str) -> None:
+        """Answer that, as the button in the UI does."""
+        self.console.patch(f"{self.path}/taskInstances/{task_id}/-1/hitlDetails", {"chosen_options": [choice]})
+
     def xcom(self, task_id: str = "job", key: str = "return_value", map_index: int = -1) -> Any:
         return self.console.get(
             f"{self.path}/taskInstances/{task_id}/xcomEntries/{key}", deserialize="true", map_index=map_index

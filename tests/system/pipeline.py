@@ -21,6 +21,7 @@ NIGHTLY = "nightly"
 """The same with a schedule."""
 BUCKET = "overnight"
 BACKFILLED = date(2026, 1, 5)
+BUDGETED = [date(2026, 1, day) for day in (6, 7, 8)]
 A_DAY = 40
 """Documents of each scheduled day."""
 
@@ -43,7 +44,7 @@ class Documents:
         self._s3.create_bucket(Bucket=BUCKET)
         today = datetime.now(UTC).date()
         # The day may change while the tests run.
-        for day in (BACKFILLED, *(today + timedelta(days=shift) for shift in (-1, 0, 1))):
+        for day in (BACKFILLED, *BUDGETED, *(today + timedelta(days=shift) for shift in (-1, 0, 1))):
             self.put(f"documents/{day}", A_DAY)
 
     def put(self, prefix: str, count: int) -> str:
@@ -52,7 +53,9 @@ class Documents:
         self._s3.put_object(Bucket=BUCKET, Key=f"{prefix}/corpus.jsonl", Body=body)
         return f"s3://{BUCKET}/{prefix}/"
 
-    def conf(self, *, account: str, index: str, count: int, parts: int = 1, allowed: str = "0") -> dict[str, Any]:
+    def conf(
+        self, *, account: str, index: str, count: int, parts: int = 1, allowed: str = "0", **others: Any
+    ) -> dict[str, Any]:
         """Return the conf of a run over the first documents of the corpus."""
         return {
             "input_uri": self.put(f"corpus/{count}", count),
@@ -62,6 +65,7 @@ class Documents:
             "poll_seconds": 0.5,
             "allowed_failures": allowed,
             "openai_conn_id": account,
+            **others,
         }
 
     def read(self, uri: str) -> bytes:
@@ -109,3 +113,24 @@ def start_nights(console: Console) -> Nights:
     }
     console.post("/backfills", body)
     return Nights(of_type("scheduled"), of_type("backfill"))
+
+
+def start_budgeted(console: Console) -> list[Run]:
+    """Fill in three days of the DAG with a budget for two, all at once."""
+    console.unpause("budgeted")
+    first_day, last_day = BUDGETED[0], BUDGETED[-1]
+    console.post(
+        "/backfills",
+        {
+            "dag_id": "budgeted",
+            "from_date": f"{first_day}T00:00:00Z",
+            "to_date": f"{last_day}T00:00:00Z",
+            "max_active_runs": len(BUDGETED),
+        },
+    )
+
+    def find() -> list[dict[str, Any]]:
+        found = list(console.get("/dags/budgeted/dagRuns", run_type="backfill")["dag_runs"])
+        return found if len(found) == len(BUDGETED) else []
+
+    return [Run(console, "budgeted", run["dag_run_id"]) for run in eventually(find, why="the runs of the backfill")]
