@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from overnight import __version__
 from overnight.cli.estimate import estimate
 from overnight.cli.load import load
 from overnight.cli.search import search
@@ -15,6 +18,24 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"overnight {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Offline AI batch jobs, landed in an OpenSearch index."""
+    del version
+
+
 app.command()(load)
 app.command()(search)
 app.command()(estimate)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import overnight
 from http_server import Answer, Request, Server, json_answer
 from overnight.cli.app import app
 
@@ -105,3 +106,8 @@ def test_without_a_key_the_remedy_is_named_and_no_key_is_in_it(cluster: Server) 
     found = run(cluster, "docs", "x", OPENAI_API_KEY="", OPENAI_BASE_URL="")
     assert found.exit_code == 2
     assert "OPENAI_API_KEY" in found.stderr
+
+
+def test_the_version_is_the_packages() -> None:
+    found = CliRunner().invoke(app, ["--version"])
+    assert (found.exit_code, found.stdout) == (0, f"overnight {overnight.__version__}\n")
