@@ -8,7 +8,7 @@ DISTRIBUTED := $(VENV)/.installed-distributed
 SITE := $(VENV)/site
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up bench test in-order beside unit integration system distributed soak docs coverage mutants lint format wheel lock clean
+.PHONY: help setup demo up bench test in-order beside unit integration system distributed browser soak docs coverage mutants lint format wheel lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,15 @@ $(DISTRIBUTED): tests/distributed/requirements.txt $(STAMP)
 distributed: $(DISTRIBUTED)  ## Run DAGs on Celery with two workers; needs postgresql and redis-server
 	$(BIN)/python -m pytest tests/distributed
 
+# What only this needs: what drives a Chromium.
+BROWSER := $(VENV)/.installed-browser
+$(BROWSER): tests/browser/requirements.txt $(STAMP)
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes --compile-bytecode --requirement $<
+	@touch $@
+
+browser: $(BROWSER)  ## Click through Airflow as a user; needs chromium. PICTURES=docs/pictures takes the pictures of the docs
+	OVERNIGHT_SCREENSHOTS=$(PICTURES) $(BIN)/python -m pytest tests/browser
+
 SECONDS := 600
 SEED := 1
 soak: $(DISTRIBUTED)  ## Kill processes at random under faults for SECONDS, and judge the end; SEED decides the rest
@@ -112,6 +121,10 @@ lock: | $(UV)  ## Renew requirements.txt from pyproject.toml
 		--no-annotate --upgrade --custom-compile-command 'make lock' --constraint requirements.txt \
 		$$(sed -nE 's/^([a-z0-9][a-z0-9._-]*)==.*/--no-emit-package \1/p' requirements.txt) \
 		--output-file tests/distributed/requirements.txt tests/distributed/requirements.in
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-annotate --upgrade --custom-compile-command 'make lock' --constraint requirements.txt \
+		$$(sed -nE 's/^([a-z0-9][a-z0-9._-]*)==.*/--no-emit-package \1/p' requirements.txt) \
+		--output-file tests/browser/requirements.txt tests/browser/requirements.in
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-annotate --upgrade --custom-compile-command 'make lock' \
 		--output-file docs/requirements.txt docs/requirements.in
