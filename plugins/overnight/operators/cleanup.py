@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from airflow.sdk import BaseOperator
@@ -11,9 +11,10 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from overnight.errors import OvernightError, SpecError, shorten
 from overnight.hooks.job import hook_for
 from overnight.hooks.outcome import failing_for_good
-from overnight.jobs import JobRef
-from overnight.operators.parameters import check_parameters
+from overnight.jobs import JobRef, ResultManifest
+from overnight.operators.parameters import check_parameters, require_mapping
 from overnight.services.openai.cleanup import Deleted, delete_files
+from overnight.validation import parse_parameter
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -49,8 +50,7 @@ class OpenAICleanupOperator(BaseOperator):
                 raise SpecError(f"cleanup={shorten(repr(self.cleanup), 200)} is not one of {', '.join(_MODES)}.")
         found = Deleted()
         if self.cleanup == "delete":
-            outcomes = [self.job] if isinstance(self.job, dict) else list(self.job or ())
-            for outcome in outcomes:
+            for outcome in _list_outcomes(self.job):
                 found += self._delete(outcome)
             self.log.info("Files at the service that were deleted: %d. Kept: %d.", len(found.deleted), len(found.kept))
         return {"deleted": list(found.deleted), "kept": list(found.kept)}
@@ -68,9 +68,17 @@ class OpenAICleanupOperator(BaseOperator):
         return found
 
 
+def _list_outcomes(job: Any) -> Sequence[Any]:
+    """Return the XComs of a mapped task's instances, or the one of another task; none of a task that was skipped."""
+    if job is None:
+        return ()
+    return job if isinstance(job, Sequence) and not isinstance(job, str) else (job,)
+
+
 def _list_batches(ref: JobRef, outcome: Any) -> Iterator[str]:
     """Yield the ids of all rounds of a job."""
-    results = (outcome.get("results") if isinstance(outcome, dict) else None) or {}
-    rounds = results.get("detail", {}).get("rounds") or ({"id": ref.id},)
-    for one in rounds:
-        yield str(one["id"])
+    results = outcome.get("results") if isinstance(outcome, Mapping) else None
+    manifest = parse_parameter(ResultManifest, results, "the results of a job") if results is not None else None
+    rounds = manifest.detail.get("rounds") if manifest is not None else None
+    for one in rounds or ({"id": ref.id},):
+        yield JobRef.read({**ref.model_dump(), "id": require_mapping(one, "a round of a job").get("id")}).id

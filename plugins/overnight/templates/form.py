@@ -52,7 +52,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "Index": ("create_index", "index_body", "field_map", "ingest_fields", "nested_lists", "engine", "files_per_load"),
     "Documents that are gone": ("sync", "max_deletes", "sync_filter"),
-    "Prices and cache": (
+    "Costs and cache": (
         "cache",
         "cache_uri",
         "prices",
@@ -60,6 +60,8 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "approval_hours",
         "cost_budget",
         "cost_budget_uri",
+        "cleanup",
+        "file_hours",
     ),
     "Waiting": (
         "poll_seconds",

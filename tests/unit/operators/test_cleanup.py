@@ -70,7 +70,7 @@ def test_the_files_of_all_batches_are_deleted_and_those_of_others_are_not(servic
 def test_the_files_of_further_rounds_are_deleted_too(service: Files) -> None:
     job = service.add("b1")
     service.add("b2")
-    job["results"] = {"detail": {"rounds": [{"id": "b1"}, {"id": "b2"}]}}
+    job["results"] = {"ref": job["ref"], "detail": {"rounds": [{"id": "b1"}, {"id": "b2"}]}}
     clean(job)
     assert service.files == set()
 
