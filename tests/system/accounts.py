@@ -123,6 +123,10 @@ class Account:
         """Cancel a batch at the service's console."""
         self._call("POST", f"/v1/batches/{batch_id}/cancel")
 
+    def delete_file(self, file_id: str) -> None:
+        """Delete a file at the service's console."""
+        self._call("DELETE", f"/v1/files/{file_id}")
+
     def requests(self) -> list[dict[str, Any]]:
         """Return the requests that the server received, each with the fault that hit it."""
         return list(self._call("GET", "/_sandbox/requests")["data"])

@@ -243,6 +243,27 @@ def test_clearing_a_finished_task_submits_a_new_generation(run: Run, account: Ac
     assert [first, run.xcom()["ref"]["id"]] == [batch["id"] for batch in batches]
 
 
+@pytest.mark.dag_run("cleared_reused")
+def test_clearing_a_finished_task_can_go_on_with_its_results(run: Run, account: Accounts) -> None:
+    assert run.finish() == "success", run.logs()
+    first = run.xcom()
+    run.clear()
+    run.wait("success", beyond=1)
+    assert "on_clear is 'reuse'" in run.logs()
+    assert generations(account("quick").batches(run.dag_id)) == [0]
+    assert run.xcom() == first
+
+
+@pytest.mark.dag_run("cleared_reused_gone")
+def test_clearing_a_finished_task_submits_anew_when_its_results_are_gone(run: Run, account: Accounts) -> None:
+    assert run.finish() == "success", run.logs()
+    (batch,) = account("quick").batches(run.dag_id)
+    account("quick").delete_file(batch["output_file_id"])
+    run.clear()
+    run.wait("success", beyond=1)
+    assert generations(account("quick").batches(run.dag_id)) == [0, 1]
+
+
 # --- The spec changes ----------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from overnight.jobs.poller import PollOutcome
 from overnight.jobs.queue import QueueFull, QueueRequest
 from overnight.jobs.record import Ending, JobRecord
 from overnight.jobs.record_store import RecordStore
-from overnight.jobs.resume import Submit, adopt, resume
+from overnight.jobs.resume import Submit, adopt, is_reusable, resume
 from overnight.jobs.room import wait_for_room
 from overnight.jobs.service import JobSpec
 from overnight.jobs.wait import CANCEL_SECONDS, Logger, poll, request_cancellation, wait_for_end
@@ -145,7 +145,14 @@ class Attempt(Generic[SpecT]):
         record = self.records.get()
         seen = self._poll_recorded(record)
         try:
-            step = resume(record, seen, fingerprint, self.settings.on_changed_spec, max_tries=self.owner.max_tries)
+            step = resume(
+                record,
+                seen,
+                fingerprint,
+                self.settings.on_changed_spec,
+                max_tries=self.owner.max_tries,
+                has_results=self._has_results(record, seen, fingerprint),
+            )
         except RequestRefusedError:
             if record is not None:
                 # Final for this try; clearing the task, which somebody decides on, submits again.
@@ -198,7 +205,15 @@ class Attempt(Generic[SpecT]):
 
     def accept(self, record: JobRecord) -> None:
         """Write down that the task succeeds with the job's results."""
-        self._remember(record.ended(Ending.ACCEPTED, self.owner.max_tries))
+        self._accept(record)
+
+    def _accept(
+        self, record: JobRecord, status: JobStatus | None = None, results: ResultManifest | None = None
+    ) -> None:
+        counts = [found.counts.succeeded for found in (results, status) if found is not None]
+        succeeded = next((count for count in counts if count is not None), None)
+        ended = record.ended(Ending.ACCEPTED, self.owner.max_tries)
+        self._remember(ended.model_copy(update={"succeeded": succeeded}))
 
     def stop_waiting(self, record: JobRecord) -> None:
         """Write down that the job waits no more: the next try of the task begins to wait anew."""
@@ -271,7 +286,7 @@ class Attempt(Generic[SpecT]):
             collected = evaluate_results(record.job, results, self.settings.allowed_failures)
             if collected.error is not None:
                 return Conclusion(record.job, outcome.status, results, collected.error)
-            self._remember(record.ended(Ending.ACCEPTED, self.owner.max_tries))
+            self._accept(record, outcome.status, results)
             return Conclusion(record.job, outcome.status, results)
         ended = record.ended(Ending.FINISHED, self.owner.max_tries)
         self._remember(ended if evaluation.releases_job else record)
@@ -353,6 +368,26 @@ class Attempt(Generic[SpecT]):
             self.log.warning("%s", error)
             return None
         return seen
+
+    def _has_results(self, record: JobRecord | None, seen: JobStatus | None, fingerprint: str) -> bool:
+        """Whether the job is one to be reused, and the service still has its results."""
+        if record is None or seen is None or not is_reusable(record, seen, fingerprint, self.settings.on_clear):
+            return False
+        job, service = record.job, self.client.service
+        if seen.results_expire_at is not None and seen.results_expire_at <= datetime.now(UTC):
+            self.log.warning("The results of %s have expired at %s.", job, seen.results_expire_at)
+            return False
+        try:
+            if (job.service, job.conn_id) == (service.name, service.conn_id):
+                found = self.client.run(service.has_results(job, record.succeeded))
+            else:
+                found = self._run_at(job, lambda present, ref: present.has_results(ref, record.succeeded))
+        except NotFoundError as error:
+            self.log.warning("The results of %s are gone: %s", job, error)
+            return False
+        if not found:
+            self.log.warning("The results of %s are gone, or some of them.", job)
+        return bool(found)
 
     def _await_cancellation(self, record: JobRecord) -> JobStatus | None:
         """Give the trigger of a cleared task the time to cancel the job: an attached one would be cancelled later."""

@@ -47,6 +47,8 @@ class JobRecord(Stored):
     whatever a server has made of its tags."""
     ended_with: int | None = None
     """The same when the job had its ending."""
+    succeeded: int | None = None
+    """How many items had a result when the task succeeded, where the service says so."""
 
     @classmethod
     def intent(cls, key: JobKey, former: JobRecord | None = None) -> JobRecord:

@@ -16,6 +16,11 @@ What happens when a task's job runs, or has results, with another spec: fail, or
 ``restart_ended`` submits anew when that job is over, and fails when it is not.
 """
 
+OnClear = Literal["resubmit", "reuse"]
+"""What a task does that was cleared after its success: submit its work anew, or go on with the results that it has."""
+
+_WITH_RESULTS = frozenset({JobState.SUCCEEDED, JobState.PARTIAL, JobState.EXPIRED})
+
 
 @dataclass(frozen=True)
 class Attach:
@@ -43,6 +48,7 @@ def resume(
     on_changed_spec: OnChangedSpec = "fail",
     *,
     max_tries: int = 0,
+    has_results: bool = False,
 ) -> Attach | Submit:
     """
     Decide what a task's next try does with the job on record.
@@ -52,6 +58,7 @@ def resume(
         record names no job.
     :param fingerprint: Of the spec this try would submit.
     :param max_tries: Airflow's, of the task: it tells a retry from a clearing.
+    :param has_results: Whether the job is one to be reused (:func:`is_reusable`), and its results are still there.
     :raises ChangedSpecError: the job is live or has results, was submitted with another spec, and
         ``on_changed_spec`` is ``"fail"``; for a live job also ``"restart_ended"``.
     :raises RequestRefusedError: the service does not know the job, and never answered a poll of it: the address or the
@@ -65,6 +72,13 @@ def resume(
         return Submit(record.generation, "the last try ended before it recorded a job")
     following = record.generation + 1
     unacknowledged = record.is_unacknowledged(max_tries)
+    if has_results and not unacknowledged:
+        return Attach(
+            record.ref,
+            record.generation,
+            record.submitted_at or record.intent_at,
+            f"{record.ref} was finished with, and its results are still there; on_clear is 'reuse'",
+        )
     if record.ending in (Ending.FINISHED, Ending.ACCEPTED) and not unacknowledged:
         return Submit(following, f"{record.ref} was finished with; this is a new run of the task")
     if seen is None and not record.answered and record.ending is None:
@@ -83,6 +97,24 @@ def resume(
         record.generation,
         record.submitted_at or record.intent_at,
         f"{record.ref} was submitted by an earlier try and is {seen.state}",
+    )
+
+
+def is_reusable(record: JobRecord | None, seen: JobStatus | None, fingerprint: str, on_clear: OnClear) -> bool:
+    """
+    Say whether a task that starts anew may go on with the results of the job that it finished with.
+
+    A job that its task failed for is never one: its next run is to have another.
+
+    :param seen: The job's status at the service just now.
+    """
+    return (
+        on_clear == "reuse"
+        and record is not None
+        and record.ending in (Ending.ACCEPTED, Ending.HANDED_OVER)
+        and record.fingerprint == fingerprint
+        and seen is not None
+        and seen.state in _WITH_RESULTS
     )
 
 

@@ -133,6 +133,17 @@ class Service(ABC, Generic[SpecT]):
     def results(self, ref: JobRef) -> Flow[ResultManifest]:
         """Say where the results of a job are. Called for SUCCEEDED, PARTIAL, EXPIRED and CANCELLED jobs."""
 
+    def has_results(self, ref: JobRef, succeeded: int | None) -> Flow[bool]:
+        """
+        Say whether the results of a job that ended are still there, so that they can be used once more.
+
+        :param succeeded: How many items had a result when the job's task succeeded; ``None`` where that is not known.
+        :raises NotFoundError: there are none.
+        """
+        manifest = yield from self.results(ref)
+        found = manifest.counts.succeeded
+        return succeeded is None or found is None or found >= succeeded
+
     def get_queue(self, spec: SpecT) -> tuple[str, Amount]:
         """
         Return which of the service's queues a job goes through, and what it takes up there.

@@ -11,7 +11,7 @@ from overnight.errors import SpecError, shorten
 from overnight.jobs.allowance import Allowance
 from overnight.jobs.queue import Budget, QueueRequest
 from overnight.jobs.record import JobRecord
-from overnight.jobs.resume import OnChangedSpec
+from overnight.jobs.resume import OnChangedSpec, OnClear
 
 _DURATION = TypeAdapter(timedelta)
 
@@ -72,6 +72,7 @@ class WaitSettings(BaseModel):
     :param budget: What the service's queue may hold, of all jobs that are not over; without it, what the service takes.
     :param queue_deadline: Seconds that a job waits for room in the queue, from its first refusal; ``None`` for ever.
     :param on_changed_spec: What is done with a job of the task that runs with another spec.
+    :param on_clear: What a task does that was cleared after its success.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
@@ -88,6 +89,7 @@ class WaitSettings(BaseModel):
     deferrable: bool = False
     durable: bool = True
     on_changed_spec: OnChangedSpec = "fail"
+    on_clear: OnClear = "resubmit"
     budget: Annotated[Budget, BeforeValidator(_parse_budget)] = Budget()
     queue_deadline: Annotated[
         Annotated[Seconds, Field(gt=0, allow_inf_nan=False)] | None, BeforeValidator(_parse_optional)

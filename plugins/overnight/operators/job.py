@@ -23,7 +23,7 @@ from overnight.jobs.attach import Attempt, Conclusion, JobOwner
 from overnight.jobs.client import JobClient
 from overnight.jobs.evaluate import evaluate
 from overnight.jobs.poller import PollEnd, PollOutcome
-from overnight.jobs.resume import OnChangedSpec
+from overnight.jobs.resume import OnChangedSpec, OnClear
 from overnight.jobs.service import JobSpec
 from overnight.jobs.wait import request_cancellation
 from overnight.jobs.wait_settings import WaitSettings
@@ -78,6 +78,8 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
     :param on_changed_spec: When a try finds the task's job with another spec, running or with results: ``"fail"``;
         ``"restart"``, which cancels it and submits the new one; or ``"restart_ended"``, which does so only when the job
         is over.
+    :param on_clear: When the task is cleared after its success: ``"resubmit"``, or ``"reuse"``, which goes on with the
+        results of the same job and pays nothing, if the spec is the same and the service still has them all.
     """
 
     template_fields: Sequence[str] = (
@@ -89,6 +91,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         "cancel_on_deadline",
         "cancel_on_kill",
         "on_changed_spec",
+        "on_clear",
         "budget",
         "queue_deadline",
     )
@@ -109,6 +112,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         cancel_on_kill: bool | str = True,
         allowed_failures: float | str = 0,
         on_changed_spec: OnChangedSpec | str = "fail",
+        on_clear: OnClear | str = "resubmit",
         budget: Mapping[str, int] | str | None = None,
         queue_deadline: timedelta | float | str | None = timedelta(hours=24),
         **kwargs: Any,
@@ -125,6 +129,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         self.cancel_on_kill = cancel_on_kill
         self.allowed_failures = allowed_failures
         self.on_changed_spec = on_changed_spec
+        self.on_clear = on_clear
         self.budget = budget
         self.queue_deadline = queue_deadline
         self._rounds: tuple[JobRecord, ...] = ()

@@ -12,13 +12,13 @@ from pydantic import Field
 from overnight.operators.azure_ingestion import AzureIngestionJobOperator
 from overnight.services.azure_ingestion.service import AzureIngestionService
 from overnight.services.azure_ingestion.spec import CompletionAction
-from overnight.templates.params import AllowedFailures, TemplateConfig, counted_by
+from overnight.templates.params import AllowedFailures, JobConfig, counted_by
 from overnight.templates.steps import TAGS, pipeline_dag
 
 log = logging.getLogger(__name__)
 
 
-class AzureIngestionJobConfig(TemplateConfig):
+class AzureIngestionJobConfig(JobConfig):
     """The config of :func:`azure_ingestion_job`. Every field is a Param of the DAG; none is a credential."""
 
     storage_container: str | None = Field(
@@ -120,6 +120,7 @@ def azure_ingestion_job(
             deadline=settings["deadline_seconds"],
             budget=settings["budget"],
             queue_deadline=settings["queue_deadline_seconds"],
+            on_clear=settings["on_clear"],
             conn_id=settings["azure_conn_id"],
             deferrable=deferrable,
         )

@@ -24,7 +24,7 @@ from overnight.services.openai.dimension import MODELS, PROBE_TEXT, check_dimens
 from overnight.services.openai.input import OnBadDocument
 from overnight.services.openai.service import OpenAIBatchService
 from overnight.services.openai.template import RequestTemplate
-from overnight.templates.params import AllowedFailures, SyncConfig, counted_by, run_folder
+from overnight.templates.params import AllowedFailures, JobConfig, SyncConfig, counted_by, run_folder
 from overnight.templates.steps import mirror, report_and_verify
 from overnight.transport.http import HttpTransport
 
@@ -40,7 +40,7 @@ def _check_cost_budget(value: str | None) -> str | None:
     return value
 
 
-class BatchConfig(SyncConfig):
+class BatchConfig(SyncConfig, JobConfig):
     """What all pipelines of OpenAI batches have: documents, batches, load. Every field is a Param of the DAG."""
 
     work_uri: str = Field(
@@ -491,6 +491,7 @@ def embed_and_load(
             resubmit=settings["resubmit"],
             input_expires_after=settings["file_seconds"],
             output_expires_after=settings["file_seconds"],
+            on_clear=settings["on_clear"],
             output_schema=settings["answer_schema"],
             repair=settings["repair"],
             cache_uri=settings["cache_uri"],

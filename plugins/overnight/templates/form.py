@@ -71,6 +71,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "parse_budget",
         "batch_requests",
         "resubmit",
+        "on_clear",
     ),
     "Folder and connections": (
         "work_uri",

@@ -18,7 +18,7 @@ from overnight.operators.llamacloud import LlamaCloudBatchOperator
 from overnight.operators.load import OpenSearchLoadOperator
 from overnight.output_schema import OutputSchema
 from overnight.services.llamacloud.service import LlamaCloudService
-from overnight.templates.params import AllowedFailures, TemplateConfig, counted_by, run_folder
+from overnight.templates.params import AllowedFailures, JobConfig, counted_by, run_folder
 from overnight.templates.steps import TAGS, create_index, pipeline_dag, report_and_verify
 
 _FILE: Final = "file"
@@ -27,7 +27,7 @@ _DESCRIBED: Final = ("cite_sources", "confidence_scores")
 """Options by which the service says something of each field beside its value."""
 
 
-class LlamaCloudExtractToIndexConfig(TemplateConfig):
+class LlamaCloudExtractToIndexConfig(JobConfig):
     """The config of :func:`llamacloud_extract_to_index`. Every field is a Param of the DAG."""
 
     sources: str = Field(
@@ -241,6 +241,7 @@ def llamacloud_extract_to_index(
             poll_interval=settings["poll_seconds"],
             deadline=settings["deadline_seconds"],
             budget=settings["budget"],
+            on_clear=settings["on_clear"],
             queue_deadline=settings["queue_deadline_seconds"],
             conn_id=settings["llamacloud_conn_id"],
             allow_empty=settings["allow_empty"],

@@ -99,6 +99,7 @@ def llamacloud_parse_to_index(
             deadline=settings["deadline_seconds"],
             budget=settings["parse_budget"],
             queue_deadline=settings["queue_deadline_seconds"],
+            on_clear=settings["on_clear"],
             conn_id=settings["llamacloud_conn_id"],
             allow_empty=settings["allow_empty"],
             aws_conn_id=settings["aws_conn_id"],

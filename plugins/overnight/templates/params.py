@@ -19,6 +19,7 @@ from overnight.hooks.outcome import failing_for_good
 from overnight.ingest.request import Sync
 from overnight.jobs.allowance import Allowance
 from overnight.jobs.queue import Budget
+from overnight.jobs.resume import OnClear
 from overnight.jobs.service import Service
 from overnight.operators.parameters import check_texts
 from overnight.templates.form import lay_out
@@ -98,6 +99,19 @@ class TemplateConfig(BaseModel):
             for name, value in rendered.items():
                 check_texts(name, value)
             return self.model_validate(rendered)
+
+
+class JobConfig(TemplateConfig):
+    """What a template with jobs does when one of their tasks is cleared."""
+
+    on_clear: OnClear = Field(
+        default="resubmit",
+        title="Cleared tasks",
+        description=(
+            "What a job's task does that is cleared after its success. resubmit: submit the work anew, and pay for it. "
+            "reuse: go on with the results, if the service still has them."
+        ),
+    )
 
 
 class SyncConfig(TemplateConfig):

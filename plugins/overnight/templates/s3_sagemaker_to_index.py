@@ -19,14 +19,14 @@ from overnight.operators.ml_commons_ingest import MLCommonsBatchIngestOperator
 from overnight.operators.sagemaker import SageMakerBatchTransformOperator
 from overnight.operators.transform_plan import ListTransformInputsOperator, PlanTransformLoadsOperator
 from overnight.services.sagemaker.service import SageMakerTransformService
-from overnight.templates.params import AllowedFailures, SyncConfig, counted_by, run_folder
+from overnight.templates.params import AllowedFailures, JobConfig, SyncConfig, counted_by, run_folder
 from overnight.templates.steps import TAGS, create_index, mirror, pipeline_dag, report_and_verify
 
 Via = Literal["sagemaker", "ml_commons"]
 """Who creates the transform job: this DAG, or the cluster by ``_batch_predict``."""
 
 
-class S3SageMakerToIndexConfig(SyncConfig):
+class S3SageMakerToIndexConfig(SyncConfig, JobConfig):
     """The config of :func:`s3_sagemaker_to_index`. Every field is a Param of the DAG."""
 
     input_uri: str = Field(
@@ -237,6 +237,7 @@ def _transform(via: Via, blueprint: Any, settings: Any, manifest: Any, deferrabl
         "budget": settings["budget"],
         "queue_deadline": settings["queue_deadline_seconds"],
         "allowed_failures": settings["allowed_failures"],
+        "on_clear": settings["on_clear"],
         "deferrable": deferrable,
         "pre_execute": skip_without_inputs,
     }

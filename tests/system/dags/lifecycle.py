@@ -137,6 +137,8 @@ job("cleared_deferred", "stuck")
 job("cleared_early", "stuck", CancelsLate)
 job("cleared_on_worker", "stuck", deferrable=False)
 job("cleared_finished", "quick", deferrable=False)
+job("cleared_reused", "quick", on_clear="reuse")
+job("cleared_reused_gone", "quick", deferrable=False, on_clear="reuse")
 job("changed_refused", "stuck", DiesAfterRecord, deferrable=False, metadata={"try": "{{ ti.try_number }}"})
 job(
     "changed_restarted",

@@ -20,17 +20,20 @@ from overnight.errors import (
 )
 from overnight.jobs import (
     FoundJob,
+    JobCounts,
     JobKey,
     JobRecord,
     JobRef,
     JobState,
     JobStatus,
+    ResultManifest,
     choose_found,
 )
 from overnight.jobs.attach import Attempt, JobOwner
 from overnight.jobs.poller import PollEnd, PollOutcome
 from overnight.jobs.record import Ending
 from overnight.jobs.wait_settings import WaitSettings
+from overnight.transport.flow import Flow
 
 THEN = datetime(2026, 11, 1, tzinfo=UTC)
 OWNER = JobOwner(dag_id="d", task_id="t", run_id="r", started_at=THEN, max_tries=2)
@@ -337,6 +340,107 @@ def test_a_retry_of_a_success_attaches_and_clearing_it_submits(max_tries: int, g
     owner = JobOwner(dag_id="d", task_id="t", run_id="r", started_at=THEN, max_tries=max_tries)
     service = FakeService(status(JobState.SUCCEEDED))
     assert attempt(service, store, owner=owner).attach_or_submit(SPEC).generation == generation
+
+
+CLEARED = JobOwner(dag_id="d", task_id="t", run_id="r", started_at=THEN, max_tries=3)
+
+
+class Finished(FakeService):
+    """Has a job that is over, with results of so many items."""
+
+    def __init__(self, seen: JobStatus, results: int | Exception | None) -> None:
+        super().__init__(seen)
+        self.kept = results
+
+    def results(self, ref: JobRef) -> Flow[ResultManifest]:
+        self.events.append(("results", ref))
+        if isinstance(self.kept, Exception):
+            raise self.kept
+        return ResultManifest(ref=ref, counts=JobCounts(total=9, succeeded=self.kept))
+        yield
+
+
+def start_again(
+    service: FakeService, on_clear: str = "reuse", *, owner: JobOwner = CLEARED, **facts: Any
+) -> tuple[JobRecord, MemoryStore]:
+    store = MemoryStore(record(**{"ending": Ending.ACCEPTED, "ended_with": 2, "succeeded": 7, **facts}))
+    return attempt(service, store, owner=owner, on_clear=on_clear).attach_or_submit(SPEC), store
+
+
+@pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.PARTIAL, JobState.EXPIRED])
+@pytest.mark.parametrize("ending", [Ending.ACCEPTED, Ending.HANDED_OVER])
+@pytest.mark.parametrize("kept", [7, 9, None])
+def test_a_cleared_task_can_go_on_with_its_results(state: JobState, ending: Ending, kept: int | None) -> None:
+    service = Finished(status(state), kept)
+    attached, store = start_again(service, ending=ending)
+    assert (attached.job.id, attached.generation, attached.ending) == ("job-0", 0, None)
+    assert store.get() == attached
+    assert service.asked("submit") == service.asked("find") == []
+
+
+@pytest.mark.parametrize("ending", [Ending.ACCEPTED, Ending.HANDED_OVER])
+def test_it_submits_anew_unless_it_is_asked_to_reuse(ending: Ending) -> None:
+    service = Finished(status(JobState.SUCCEEDED), 9)
+    assert start_again(service, "resubmit", ending=ending)[0].generation == 1
+    assert service.asked("results") == []
+
+
+@pytest.mark.parametrize("kept", [6, 0, GONE])
+def test_it_submits_anew_when_results_are_gone(kept: int | Exception, caplog: pytest.LogCaptureFixture) -> None:
+    assert start_again(Finished(status(JobState.SUCCEEDED), kept))[0].generation == 1
+    assert "are gone" in caplog.text
+
+
+def test_it_submits_anew_when_results_have_expired() -> None:
+    past = status(JobState.SUCCEEDED).model_copy(update={"results_expire_at": THEN})
+    assert start_again(Finished(past, 9))[0].generation == 1
+    future = past.model_copy(update={"results_expire_at": datetime.now(UTC) + timedelta(hours=1)})
+    assert start_again(Finished(future, 9))[0].generation == 0
+
+
+@pytest.mark.parametrize(
+    ("seen", "facts"),
+    [
+        (JobState.SUCCEEDED, {"ending": Ending.FINISHED}),  # its task failed for it
+        (JobState.SUCCEEDED, {"fingerprint": "b" * 16}),  # another spec
+        (JobState.FAILED, {}),
+        (JobState.CANCELLED, {}),
+    ],
+)
+def test_only_a_success_with_the_same_spec_is_reused(seen: JobState, facts: dict[str, Any]) -> None:
+    service = Finished(status(seen), 9)
+    assert start_again(service, **facts)[0].generation == 1
+    assert service.asked("results") == []
+
+
+def test_a_job_that_the_service_forgot_is_not_reused() -> None:
+    service = FakeService(GONE)
+    assert start_again(service)[0].generation == 1
+
+
+def test_when_nobody_can_say_whether_results_are_there_nothing_is_submitted() -> None:
+    service = Finished(status(JobState.SUCCEEDED), UnavailableError("busy"))
+    with pytest.raises(UnavailableError):
+        start_again(service)
+    assert service.asked("submit") == []
+
+
+def test_the_connection_that_submitted_is_asked_for_the_results() -> None:
+    before = Finished(status(JobState.SUCCEEDED), 9)
+    now = FakeService()
+    store = MemoryStore(record(ref=OLD, ending=Ending.ACCEPTED, ended_with=2, succeeded=7))
+    asked = attempt(now, store, owner=CLEARED, on_clear="reuse", connect=lambda _: client(before))
+    assert asked.attach_or_submit(SPEC).job == OLD
+    assert len(before.asked("results")) == 1
+
+
+def test_how_many_results_there_were_is_written_down() -> None:
+    store = MemoryStore()
+    done = JobStatus(state=JobState.SUCCEEDED, raw="", counts=JobCounts(total=9, succeeded=8))
+    attempt(FakeService(), store).conclude(record(), PollOutcome(PollEnd.ENDED, done))
+    assert store.get().succeeded == 8  # type: ignore[union-attr]
+    attempt(Finished(done, 9), store).conclude(record(), PollOutcome(PollEnd.ENDED, done))
+    assert store.get().succeeded == 9  # type: ignore[union-attr]
 
 
 def test_a_key_names_its_owner() -> None:

@@ -210,6 +210,15 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
             query = {**query, "after": fresh[-1]["id"]}
         return statuses
 
+    def has_results(self, ref: JobRef, succeeded: int | None) -> Flow[bool]:
+        """Say whether the output file, or of a batch without one the error file, is still at the service."""
+        batch = yield from self._get(ref)
+        file_id = next((batch[name] for name in ("output_file_id", "error_file_id") if is_id(batch.get(name))), None)
+        if file_id is None:
+            return False
+        yield HttpCall("GET", f"files/{quote(file_id, safe='')}")
+        return True
+
     def get_queue(self, spec: OpenAIBatchSpec) -> tuple[str, Amount]:
         """Return the queue of enqueued tokens of the batch's model, and what the batch takes up there."""
         return queue.get_queue(spec)
