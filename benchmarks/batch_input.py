@@ -21,7 +21,7 @@ import msgspec
 import orjson
 
 from overnight.services.openai.input import RequestTemplate, build, read_documents
-from record import OURS, alternate, make_parser, make_record, print_record
+from records import OURS, Record, alternate, make_parser, make_speed_record, print_record
 
 MODEL = "text-embedding-3-small"
 TEMPLATE = RequestTemplate.embeddings(MODEL)
@@ -93,7 +93,7 @@ def by_msgspec(line: bytes) -> bytes:
     return _encode(_Request(document.id, "POST", URL, _Body(MODEL, document.text, "float"))) + b"\n"
 
 
-def run(size: int = SIZE, runs: int = RUNS) -> dict[str, Any]:
+def run(size: int = SIZE, runs: int = RUNS) -> Record:
     """Return the record."""
     with tempfile.TemporaryDirectory(prefix="overnight-benchmark-") as name:
         source, target = Path(name) / "documents.jsonl", Path(name) / "requests.jsonl"
@@ -105,7 +105,7 @@ def run(size: int = SIZE, runs: int = RUNS) -> dict[str, Any]:
             "msgspec": lambda: convert(source, target, by_msgspec),
         }
         unit = f"MB/s per core, documents of {total * size // CORPUS_BYTES:,} bytes"
-        return make_record(alternate(kinds, runs), total / 1e6, unit)
+        return make_speed_record(alternate(kinds, runs), total / 1e6, unit)
 
 
 def main() -> None:

@@ -19,9 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -31,7 +29,7 @@ from overnight.services.openai.cached_answers import CachedService
 from overnight.services.openai.input import BuiltInput, RequestTemplate, build, read_documents
 from overnight.services.openai.reuse import build_reusing
 from overnight.storage import Storage
-from record import OURS, make_parser, make_record, print_record
+from records import OURS, Record, make_parser, make_speed_record, print_record
 
 TEMPLATE = RequestTemplate.embeddings("text-embedding-3-small")
 BASE_URL = "https://api.openai.com/v1"
@@ -108,7 +106,7 @@ def start(folder: Path, kind: str, *arguments: str) -> dict[str, float]:
     return found
 
 
-def run(documents: int = DOCUMENTS, runs: int = RUNS) -> dict[str, Any]:
+def run(documents: int = DOCUMENTS, runs: int = RUNS) -> Record:
     """Return the record."""
     with tempfile.TemporaryDirectory(prefix="overnight-benchmark-") as name:
         folder = Path(name)
@@ -120,11 +118,13 @@ def run(documents: int = DOCUMENTS, runs: int = RUNS) -> dict[str, Any]:
             for kind, numbers in found.items():
                 numbers.append(start(folder, kind))
     seconds = {kind: get_median(numbers, "seconds") for kind, numbers in found.items()}
-    record = make_record(
+    record = make_speed_record(
         seconds, documents, f"documents/s per core, of {documents:,}, {CHANGED - 1} of {CHANGED} cached"
     )
-    record["mb"] = {kind: round(get_median(numbers, "mb")) for kind, numbers in found.items()}
-    record["seconds"] = {kind: round(one, 2) for kind, one in seconds.items()}
+    record["details"] = {
+        "MB above idle": {kind: round(get_median(numbers, "mb")) for kind, numbers in found.items()},
+        "processor seconds": {kind: round(one, 2) for kind, one in seconds.items()},
+    }
     return record
 
 
@@ -146,10 +146,7 @@ def main() -> None:
     elif given.only is not None:
         measure(given.folder, given.only)
     else:
-        record: Mapping[str, Any] = run(given.documents, given.runs)
-        print_record(record, as_json=given.json)
-        if not given.json:
-            print(f"processor seconds {record['seconds']}, MB above idle {record['mb']}")
+        print_record(run(given.documents, given.runs), as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Literal, TypedDict
+from typing import Final, Literal, NotRequired, TypedDict
+
+OURS: Final = "ours"
 
 
 class Record(TypedDict):
@@ -18,6 +22,7 @@ class Record(TypedDict):
     :ivar ours: The median of what ours takes or gives.
     :ivar peers: The same of each peer.
     :ivar ratio: By peer, how many times ours is as good; above 1 ours is better.
+    :ivar details: Further numbers of the same runs.
     """
 
     ours: float
@@ -25,6 +30,7 @@ class Record(TypedDict):
     ratio: dict[str, float]
     unit: str
     machine: str
+    details: NotRequired[dict[str, object]]
 
 
 Better = Literal["less", "more"]
@@ -74,6 +80,29 @@ def compare(
     return make_record(unit, ours, medians, better)
 
 
+def alternate(kinds: Mapping[str, Callable[[], object]], runs: int) -> dict[str, float]:
+    """Run each kind in turn, once to warm up, and return the medians of the seconds of processor time."""
+    taken: dict[str, list[float]] = {name: [] for name in kinds}
+    for number in range(runs + 1):
+        for name, kind in kinds.items():
+            seconds = take_cpu(kind)
+            if number:
+                taken[name].append(seconds)
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def make_speed_record(seconds: Mapping[str, float], amount: float, unit: str) -> Record:
+    """
+    Return the record of speeds.
+
+    :param seconds: Of each kind, one of which is :data:`OURS`.
+    :param amount: What each kind did in that time.
+    :param unit: Of the amount in a second.
+    """
+    speeds = {name: amount / one for name, one in seconds.items()}
+    return make_record(unit, speeds.pop(OURS), speeds, "more")
+
+
 def take_cpu(work: Callable[[], object]) -> float:
     """Return the seconds of processor time that this process spends on a piece of work, in all of its threads."""
     start = time.process_time()
@@ -86,3 +115,23 @@ def take_time(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with what a benchmark takes that is run by itself."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5, help="of each kind, in turn; the medians count")
+    parser.add_argument("--json", action="store_true", help="print the record as one line of JSON")
+    return parser
+
+
+def print_record(record: Record, *, as_json: bool) -> None:
+    """Print a record."""
+    if as_json:
+        print(json.dumps(record))
+        return
+    print(f"ours: {record['ours']:,} {record['unit']}")
+    for name, value in record["peers"].items():
+        print(f"{name}: {value:,}; ours is {record['ratio'][name]:,} times as good")
+    for name, detail in record.get("details", {}).items():
+        print(f"{name}: {detail}")

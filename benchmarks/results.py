@@ -25,7 +25,7 @@ import pyarrow.json
 
 from overnight.jobs import JobRef, ResultFile, ResultManifest
 from overnight.services.openai.results import join_results
-from record import OURS, alternate, make_parser, make_record, print_record
+from records import OURS, Record, alternate, make_parser, make_speed_record, print_record
 
 REQUESTS = 20_000
 DIMENSIONS = 384
@@ -138,7 +138,7 @@ def join_by_pyarrow(folder: Path) -> None:
             writer.write_table(table)
 
 
-def run(requests: int = REQUESTS, runs: int = RUNS) -> dict[str, Any]:
+def run(requests: int = REQUESTS, runs: int = RUNS) -> Record:
     """Return the record."""
     with tempfile.TemporaryDirectory(prefix="overnight-benchmark-") as name:
         folder = Path(name)
@@ -151,7 +151,7 @@ def run(requests: int = REQUESTS, runs: int = RUNS) -> dict[str, Any]:
             "pyarrow": lambda: join_by_pyarrow(folder),
         }
         unit = f"MB/s per core, result lines of {total // requests:,} bytes"
-        return make_record(alternate(kinds, runs), total / 1e6, unit)
+        return make_speed_record(alternate(kinds, runs), total / 1e6, unit)
 
 
 def main() -> None:

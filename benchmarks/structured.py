@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import re
 import subprocess
@@ -32,6 +30,7 @@ from overnight.ingest.map.text_decoder import TextDecoder
 from overnight.jsonpath import JsonPath
 from overnight.output_schema import OutputSchema
 from overnight.sandbox.demo.docstring import Docstring
+from records import Record, make_record, print_record
 
 ANSWER = "$.response.body.choices[0].message.content"
 FIELDS = list(Docstring.model_fields)
@@ -149,22 +148,15 @@ def once(path: str, url: str, *, validates: bool) -> None:
     print(peak_kib() / 1024)
 
 
-def run() -> dict[str, Any]:
+def run() -> Record:
     """Return the record of both measurements."""
     speeds, peaks = decode(), memory()
-    peers = {name: round(speed, 1) for name, speed in speeds.items() if not name.startswith("overnight")}
-    ours = round(speeds["overnight"], 1)
-    return {
-        "ours": ours,
-        "peers": peers,
-        "ratio": round(ours / max(peers.values()), 2),
-        "unit": "MB/s of one core",
-        "machine": {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()},
-        "validated": {
-            name.partition(", ")[2]: round(speed, 1) for name, speed in speeds.items() if ", validated" in name
-        },
-        "peak_mib": {f"{count:,}": {name: round(mib, 1) for name, mib in row.items()} for count, row in peaks.items()},
-    }
+    peers = {name: speed for name, speed in speeds.items() if not name.startswith("overnight")}
+    record = make_record("MB/s of one core", speeds["overnight"], peers, "more")
+    validated = {name.partition(", ")[2]: round(speed, 1) for name, speed in speeds.items() if ", validated" in name}
+    peak = {f"{count:,}": {name: round(mib, 1) for name, mib in row.items()} for count, row in peaks.items()}
+    record["details"] = {**validated, "peak MiB by answers": peak}
+    return record
 
 
 def main() -> None:
@@ -180,7 +172,7 @@ def main() -> None:
         once(arguments.path, arguments.url, validates=arguments.validate)
         return
     if arguments.json:
-        print(json.dumps(run()))
+        print_record(run(), as_json=True)
         return
     if arguments.what in ("all", "decode"):
         for name, speed in decode().items():
