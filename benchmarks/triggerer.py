@@ -46,6 +46,7 @@ from overnight.sandbox.airflow import Airflow
 from overnight.sandbox.emulator.launch import launch
 from overnight.sandbox.process import free_port, start, wait_ready
 from overnight.triggers.job import JobTrigger, to_event
+from records import Record, make_record
 
 DAG: Final = """
 from airflow.sdk import DAG
@@ -64,6 +65,8 @@ CLASS_PATHS: Final = {
     BEFORE: "triggerer.ClientEach",
 }
 FIRST_LOOKS: Final = "BENCHMARK_FIRST_LOOKS"
+FEW: Final = {OURS: 1_000, BASE: 1_000, BEFORE: 200}
+"""Jobs of each way in ``make bench``."""
 EVENTS: Final = 100
 """So many jobs are ended at the service, to see how long their events take."""
 IDLE_SECONDS: Final = 20.0
@@ -430,6 +433,50 @@ def _text(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
+@contextmanager
+def open_setting(interval: float, select_per_loop: int = 1_000, *, has_portal: bool = True) -> Iterator[Setting]:
+    """Run the emulator, and prepare an Airflow for it."""
+    with tempfile.TemporaryDirectory() as name, emulator(Path(name) / "openai") as url:
+        folder = Path(name)
+        (folder / "dags").mkdir()
+        (folder / "dags" / "waiting.py").write_text(DAG)
+        variables = {
+            "AIRFLOW_CONN_OPENAI_DEFAULT": json.dumps(
+                {"conn_type": "overnight_openai", "host": f"{url}/v1", "password": "sandbox"}
+            ),
+            "PYTHONPATH": str(Path(__file__).parent),
+            FIRST_LOOKS: str(folder / "first-looks"),
+            "AIRFLOW__TRIGGERER__MAX_TRIGGER_TO_SELECT_PER_LOOP": str(select_per_loop),
+            **({} if has_portal else {"AIRFLOW_DISABLE_GREENBACK_PORTAL": "true"}),
+        }
+        airflow = Airflow(folder / "home", folder / "dags", variables=variables)
+        airflow.migrate()
+        subprocess.run([sys.executable, "-m", "airflow", "dags", "reserialize"], env=airflow.environment(), check=True,
+                       stdout=subprocess.DEVNULL)  # fmt: skip
+        yield Setting(airflow, url, folder, interval)
+
+
+def measure_way(setting: Setting, way: str, count: int, idle_mb: float) -> Figures:
+    """Create so many jobs, and measure one way of waiting for them."""
+    ids = asyncio.run(create(setting.url, count)) if way != BASE else [""] * count
+    figures = measure(setting, way, ids, idle_mb)
+    print(figures, file=sys.stderr)
+    return figures
+
+
+def run() -> dict[str, Record]:
+    """Return the records of fewer jobs than the table is made of; one run each."""
+    with open_setting(interval=10.0) as setting:
+        idle_mb = measure_idle(setting)
+        found = {way: measure_way(setting, way, count, idle_mb) for way, count in FEW.items()}
+    memory = {way: one.over_idle_mb / one.jobs * 1e3 for way, one in found.items()}
+    calls = {way: one.calls_per_job_and_interval for way, one in found.items() if one.calls_per_job_and_interval}
+    return {
+        "triggerer_memory": make_record("KB a waiting job", memory.pop(OURS), memory, "less"),
+        "triggerer_calls": make_record("calls a job and poll interval", calls.pop(OURS), calls, "less"),
+    }
+
+
 def main() -> None:
     """Measure, and print one table."""
     if sys.argv[1:2] == ["fill"]:
@@ -444,31 +491,10 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=list(CLASS_PATHS), default=list(CLASS_PATHS))
     options = parser.parse_args()
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
-    with tempfile.TemporaryDirectory() as name, emulator(Path(name) / "openai") as url:
-        folder = Path(name)
-        (folder / "dags").mkdir()
-        (folder / "dags" / "waiting.py").write_text(DAG)
-        variables = {
-            "AIRFLOW_CONN_OPENAI_DEFAULT": json.dumps(
-                {"conn_type": "overnight_openai", "host": f"{url}/v1", "password": "sandbox"}
-            ),
-            "PYTHONPATH": str(Path(__file__).parent),
-            FIRST_LOOKS: str(folder / "first-looks"),
-            "AIRFLOW__TRIGGERER__MAX_TRIGGER_TO_SELECT_PER_LOOP": str(options.select_per_loop),
-            **({"AIRFLOW_DISABLE_GREENBACK_PORTAL": "true"} if options.no_portal else {}),
-        }
-        airflow = Airflow(folder / "home", folder / "dags", variables=variables)
-        airflow.migrate()
-        subprocess.run([sys.executable, "-m", "airflow", "dags", "reserialize"], env=airflow.environment(), check=True,
-                       stdout=subprocess.DEVNULL)  # fmt: skip
-        setting = Setting(airflow, url, folder, options.interval)
+    with open_setting(options.interval, options.select_per_loop, has_portal=not options.no_portal) as setting:
         idle_mb = measure_idle(setting)
-        figures = []
-        for way in options.ways:
-            count = options.jobs_before if way == BEFORE else options.jobs
-            ids = asyncio.run(create(url, count)) if way != BASE else [""] * count
-            figures.append(measure(setting, way, ids, idle_mb))
-            print(figures[-1], file=sys.stderr)
+        counts = {way: options.jobs_before if way == BEFORE else options.jobs for way in options.ways}
+        figures = [measure_way(setting, way, count, idle_mb) for way, count in counts.items()]
     print_table(figures, idle_mb, setting, f"{load} before, {', '.join(f'{x:.1f}' for x in os.getloadavg())} after")
 
 
