@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
-from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from overnight.hooks.aws import naming_aws, read_aws_extra
@@ -106,6 +104,10 @@ class _Connector:
     facts: _Facts | None = field(repr=False)
 
     def __call__(self, service: str) -> Any:
+        # boto3 takes longer to load than all the rest of a DAG's file, which makes no client.
+        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook  # noqa: PLC0415
+        from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper  # noqa: PLC0415
+
         with naming_aws(self.conn_id):
             aws = AwsBaseHook(aws_conn_id=self.conn_id, client_type=service)
             # Its own look-up is a blocking one; here it finds the connection looked up.
