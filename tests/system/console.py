@@ -12,6 +12,9 @@ import httpx
 PATIENCE = 420.0
 """Seconds after which something that should have happened has not. It is not asserted; the machine may be busy."""
 
+PAUSES = (0.5, 1.0, 2.0, *[4.0] * 30, None)
+"""Seconds before a request is sent again that SQLite had no turn for: a backfill needs several, while runs start."""
+
 T = TypeVar("T")
 
 
@@ -60,7 +63,7 @@ class Console:
         return Run(self, dag_id, self.post(f"/dags/{dag_id}/dagRuns", body)["dag_run_id"])
 
     def _send(self, method: str, path: str, **arguments: Any) -> Any:
-        for pause in (0.5, 1.0, 2.0, 4.0, None):
+        for pause in PAUSES:
             answer = self._client.request(method, path, **arguments)
             # SQLite has one writer; a busy standalone says "database is locked" now and then.
             if not answer.is_server_error or pause is None:

@@ -12,7 +12,7 @@ from .bench.store import lines
 from .conftest import Services
 from .sagemaker_runs import BAD, EACH, Pipeline
 
-STEPS = {"configure", "create_index", "list_inputs", "transform", "plan", "load", "report", "verify"}
+STEPS = {"configure", "create_index", "list_inputs", "transform", "plan", "load", "mirror", "report", "verify"}
 
 
 @pytest.fixture(scope="module")
