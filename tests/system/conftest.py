@@ -69,7 +69,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(here):
             # The first test also waits for every server to start.
-            item.add_marker(pytest.mark.timeout(1200))
+            item.add_marker(pytest.mark.timeout(2400))
     # What all the others leave behind is looked at behind all the others.
     items.sort(key=lambda item: item.path == here / "test_secrets.py")
 

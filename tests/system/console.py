@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-PATIENCE = 420.0
+PATIENCE = 900.0
 """Seconds after which something that should have happened has not. It is not asserted; the machine may be busy."""
 
 PAUSES = (0.5, 1.0, 2.0, *[4.0] * 30, None)
