@@ -70,8 +70,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.is_relative_to(here):
             # The first test also waits for every server to start.
             item.add_marker(pytest.mark.timeout(2400))
-    # What all the others leave behind is looked at behind all the others.
-    items.sort(key=lambda item: item.path == here / "test_secrets.py")
+    # Runs that hold a job wait for their tests, and not for ever; those that wait for an approval do. What all the
+    # others leave behind is looked at behind all the others.
+    last = [here / name for name in ("test_approval.py", "test_secrets.py")]
+    items.sort(key=lambda item: last.index(item.path) if item.path in last else -1)
 
 
 def part(installation: Airflow, url: str, *arguments: str, port: int = 0) -> Launch:
