@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Self, cast
 
-from airflow.sdk import BaseOperator, Context, XComArg, task, task_group
+from airflow.sdk import BaseOperator, Context, TriggerRule, XComArg, task, task_group
 from pydantic import AfterValidator, Field, model_validator
 
 from overnight.costs.spending import CostBudget
@@ -523,7 +523,13 @@ def embed_and_load(
     mirrored = mirror(settings, documents, index=index, id_path=settings["document_id_path"], files=files)
     report = report_and_verify(
         settings,
-        last=OpenAICleanupOperator(task_id="cleanup", job=embeds[0].output, cleanup=settings["cleanup"]),
+        last=OpenAICleanupOperator(
+            task_id="cleanup",
+            job=embeds[0].output,
+            cleanup=settings["cleanup"],
+            # Skipped with the batches, as the run's last task, it would make a success of a run whose report failed.
+            trigger_rule=TriggerRule.NONE_FAILED,
+        ),
         mirror=mirrored.output,
         parts=prepare.output,
         loads=loads[0].output,

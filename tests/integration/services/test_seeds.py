@@ -20,7 +20,8 @@ PAGE = seed_texts.read_page("003")
 (CREATE,) = seed_texts.curls(PAGE, {"ACCESS_TOKEN": "sandbox"})
 EXAMPLE, CREATED = seed_texts.answers(PAGE)
 PATH = httpx.URL(CREATE.target).path
-LINE = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}
+MESSAGES = [{"role": "user", "content": "x"}]
+LINE = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": MESSAGES}}
 
 
 def test_the_emulator_takes_the_request_and_gives_the_answer(bench: Bench) -> None:
