@@ -18,6 +18,7 @@ from overnight.jobs import JobRecord, JobRef, JobStatus
 from overnight.jobs.model import VERSION
 from overnight.jobs.poller import PollEnd, Poller, PollOutcome
 from overnight.jobs.wait import CANCEL_SECONDS, describe_unexpected, finish, request_cancellation
+from overnight.triggers.hold import hold_event
 from overnight.triggers.shared import shared_poller
 
 _cancelling: Final[set[asyncio.Task[None]]] = set()
@@ -96,6 +97,7 @@ class JobTrigger(BaseTrigger):
         Whatever goes wrong becomes an event, too: a trigger that raises would fail its task without its own decision
         about the job.
         """
+        started = asyncio.get_running_loop().time()
         try:
             outcome = await self._wait()
         except OvernightError as error:
@@ -105,6 +107,7 @@ class JobTrigger(BaseTrigger):
             self.log.exception("The wait for %s broke off.", self.ref)
             text = f"The wait for {self.ref} broke off: {describe_unexpected(error)}. A retry attaches to the job."
             outcome = PollOutcome(PollEnd.SILENT, message=text)
+        await hold_event(started)
         yield TriggerEvent({**to_event(outcome), "context": self.context})
 
     async def _wait(self) -> PollOutcome:

@@ -17,6 +17,7 @@ from overnight.jobs.model import VERSION
 from overnight.jobs.queue import QueueRequest
 from overnight.jobs.room import SharedGovernor
 from overnight.jobs.wait import describe_unexpected
+from overnight.triggers.hold import hold_event
 from overnight.triggers.shared import shared_poller
 
 _Governors: TypeAlias = dict[tuple[str, str, str], SharedGovernor]
@@ -69,6 +70,7 @@ class RoomTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield exactly one event; whatever goes wrong becomes an event, too."""
+        started = asyncio.get_running_loop().time()
         event: dict[str, Any] = {"version": VERSION, "context": self.context, "error": None}
         try:
             governor = _get_governor(self.request)
@@ -81,6 +83,7 @@ class RoomTrigger(BaseTrigger):
             self.log.exception("The wait for room in the %s broke off.", self.request.where)
             text = f"The wait for room in the {self.request.where} broke off: {describe_unexpected(error)}."
             event |= {ROOM: None, "error": "transient", "message": text}
+        await hold_event(started)
         yield TriggerEvent(event)
 
 

@@ -1,0 +1,52 @@
+"""A trigger's event does not come before Airflow has seen the deferring worker end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from unittest.mock import AsyncMock, Mock
+
+import pytest
+from airflow.triggers.base import BaseTrigger
+
+from overnight.jobs import JobRef
+from overnight.jobs.queue import Amount, QueueRequest
+from overnight.triggers import hold, room
+from overnight.triggers.job import JobTrigger
+from overnight.triggers.room import RoomTrigger
+
+
+def job_trigger() -> JobTrigger:
+    ref = JobRef(service="openai", id="batch_1", conn_id="openai_default")
+    return JobTrigger(ref=ref.model_dump(mode="json"), poll_interval=60)
+
+
+def room_trigger() -> RoomTrigger:
+    request = QueueRequest(
+        service="openai", conn_id="openai_default", queue="m", name="n", amount=Amount(), since=datetime.now(UTC)
+    )
+    return RoomTrigger(request=request.model_dump(mode="json"), interval=60)
+
+
+@pytest.mark.parametrize("make", [job_trigger, room_trigger])
+async def test_an_event_that_is_there_at_once_is_held(
+    make: Callable[[], BaseTrigger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(hold, "HOLD_SECONDS", 4.0)
+    monkeypatch.setattr(hold.asyncio, "sleep", sleep)
+    monkeypatch.setattr(JobTrigger, "_wait", AsyncMock(side_effect=KeyError("no connection")))
+    monkeypatch.setattr(room, "_get_governor", Mock(side_effect=KeyError("no connection")))
+    assert len([event async for event in make().run()]) == 1
+    (waited,) = waits
+    assert 0 < waited <= 4.0
+
+
+async def test_an_event_that_comes_late_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hold, "HOLD_SECONDS", 4.0)
+    await asyncio.wait_for(hold.hold_event(asyncio.get_running_loop().time() - 4.0), timeout=1)
