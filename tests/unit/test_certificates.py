@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import s3fs
 from cryptography.hazmat.primitives import serialization
 
 from certificates import make_certificate
-from overnight.certificates import VARIABLES
+from overnight.certificates import VARIABLES, load_certificates
 from overnight.errors import ConnectionConfigError
 from overnight.services.sagemaker.connection import BOTO_CONFIG, transport
 from overnight.storage import Storage
@@ -141,6 +142,16 @@ def test_a_ca_file_that_is_none_is_named_with_what_names_it(
         send(base_url="https://localhost:1", verify=str(path) if variable is None else True)
     assert str(path) in str(refusal.value)
     assert (variable or "the connection") in str(refusal.value)
+
+
+def test_a_ca_file_is_read_once_for_all_clients_until_it_changes(certificate: Path, tmp_path: Path) -> None:
+    assert load_certificates(True, "a") is load_certificates(True, "b")
+    path = tmp_path / "ca.pem"
+    path.write_bytes(certificate.read_bytes())
+    first = load_certificates(str(path), "a")
+    assert load_certificates(str(path), "b") is first
+    os.utime(path, ns=(1, 1))
+    assert load_certificates(str(path), "b") is not first
 
 
 @pytest.mark.parametrize("send", [blocking, on_the_loop])
