@@ -163,8 +163,9 @@ class Run:
 
     def logs(self, task_id: str = "job") -> str:
         """Return what Airflow noted about a task, such as a ``state mismatch``, and the logs of all its tries."""
-        noted = self.console.get("/eventLogs", dag_id=self.dag_id, run_id=self.run_id, task_id=task_id, limit=100)
-        events = [f"{one['when']} try {one['try_number']}: {one['event']} {one['extra']}" for one in noted["event_logs"]]
+        found = self.console.get("/eventLogs", dag_id=self.dag_id, run_id=self.run_id, task_id=task_id, limit=100)
+        noted = found["event_logs"]
+        events = [f"{one['when']} try {one['try_number']}: {one['event']} {one['extra']}" for one in noted]
         # A try that Airflow skipped has no log.
         tries = self.console.get(f"{self.path}/taskInstances/{task_id}/tries")["task_instances"]
         return "\n".join([*events, *(self.log(task_id, one["try_number"]) for one in tries)])
