@@ -31,9 +31,3 @@ def _no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(_PREFIXES) and name not in _KEPT:
             monkeypatch.delenv(name)
-
-
-@pytest.fixture(autouse=True)
-def _no_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No executor of another process reports late about the tasks of a test's own process."""
-    monkeypatch.setattr("overnight.triggers.hold.HOLD_SECONDS", 0.0)

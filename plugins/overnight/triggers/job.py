@@ -107,7 +107,7 @@ class JobTrigger(BaseTrigger):
             self.log.exception("The wait for %s broke off.", self.ref)
             text = f"The wait for {self.ref} broke off: {describe_unexpected(error)}. A retry attaches to the job."
             outcome = PollOutcome(PollEnd.SILENT, message=text)
-        await hold_event(started)
+        await hold_event(self, started)
         yield TriggerEvent({**to_event(outcome), "context": self.context})
 
     async def _wait(self) -> PollOutcome:

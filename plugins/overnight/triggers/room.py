@@ -83,7 +83,7 @@ class RoomTrigger(BaseTrigger):
             self.log.exception("The wait for room in the %s broke off.", self.request.where)
             text = f"The wait for room in the {self.request.where} broke off: {describe_unexpected(error)}."
             event |= {ROOM: None, "error": "transient", "message": text}
-        await hold_event(started)
+        await hold_event(self, started)
         yield TriggerEvent(event)
 
 

@@ -13,6 +13,7 @@ from airflow.triggers.base import BaseTrigger
 from overnight.jobs import JobRef
 from overnight.jobs.queue import Amount, QueueRequest
 from overnight.triggers import hold, room
+from overnight.triggers.hold import HOLD_SECONDS, hold_event
 from overnight.triggers.job import JobTrigger
 from overnight.triggers.room import RoomTrigger
 
@@ -30,23 +31,26 @@ def room_trigger() -> RoomTrigger:
 
 
 @pytest.mark.parametrize("make", [job_trigger, room_trigger])
-async def test_an_event_that_is_there_at_once_is_held(
-    make: Callable[[], BaseTrigger], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("trigger_id", [7, None], ids=["in a triggerer", "in dag.test()"])
+async def test_an_event_that_is_there_at_once_is_held_in_a_triggerer(
+    make: Callable[[], BaseTrigger], trigger_id: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr(hold, "HOLD_SECONDS", 4.0)
     monkeypatch.setattr(hold.asyncio, "sleep", sleep)
     monkeypatch.setattr(JobTrigger, "_wait", AsyncMock(side_effect=KeyError("no connection")))
     monkeypatch.setattr(room, "_get_governor", Mock(side_effect=KeyError("no connection")))
-    assert len([event async for event in make().run()]) == 1
-    (waited,) = waits
-    assert 0 < waited <= 4.0
+    trigger = make()
+    trigger.trigger_id = trigger_id
+    assert len([event async for event in trigger.run()]) == 1
+    assert len(waits) == (trigger_id is not None)
+    assert all(0 < waited <= HOLD_SECONDS for waited in waits)
 
 
-async def test_an_event_that_comes_late_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hold, "HOLD_SECONDS", 4.0)
-    await asyncio.wait_for(hold.hold_event(asyncio.get_running_loop().time() - 4.0), timeout=1)
+async def test_an_event_that_comes_late_is_not_held() -> None:
+    trigger = job_trigger()
+    trigger.trigger_id = 7
+    await asyncio.wait_for(hold_event(trigger, asyncio.get_running_loop().time() - HOLD_SECONDS), timeout=1)
