@@ -38,10 +38,15 @@ class TaskRun(msgspec.Struct, frozen=True):
 
 
 class DagRun(msgspec.Struct, frozen=True):
-    """A finished DAG run: its state, its task instances, and the XComs asked for."""
+    """
+    A finished DAG run: its state, its task instances, and the XComs asked for.
+
+    :param seconds: From the start of its first task to the end of its last.
+    """
 
     run_id: str
     state: str
+    seconds: float
     tasks: tuple[TaskRun, ...]
     xcoms: dict[str, Any]
 

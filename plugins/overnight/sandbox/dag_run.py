@@ -41,13 +41,14 @@ def run(dags: Path, dag_id: str, conf: dict[str, Any], xcoms: dict[str, str]) ->
             for task_id, key in xcoms.items()
             for row in session.scalars(XComModel.get_many(run_id=dag_run.run_id, key=key, task_ids=task_id, limit=1))
         }
+    instances = dag_run.get_task_instances()
+    started = [ti.start_date for ti in instances if ti.start_date is not None]
+    ended = [ti.end_date for ti in instances if ti.end_date is not None]
     return DagRun(
         run_id=dag_run.run_id,
         state=str(dag_run.state),
-        tasks=tuple(
-            TaskRun(ti.task_id, ti.map_index, str(ti.state), float(ti.duration or 0.0))
-            for ti in dag_run.get_task_instances()
-        ),
+        seconds=(max(ended) - min(started)).total_seconds() if started and ended else 0.0,
+        tasks=tuple(TaskRun(ti.task_id, ti.map_index, str(ti.state), float(ti.duration or 0.0)) for ti in instances),
         xcoms=found,
     )
 

@@ -169,6 +169,6 @@ def test_a_command_that_fails_is_told_in_its_own_words(tmp_path: Path) -> None:
 
 def test_a_mapped_tasks_seconds_are_those_of_all_its_instances() -> None:
     tasks = (TaskRun("load", 0, "success", 1.5), TaskRun("load", 1, "success", 2.0), TaskRun("plan", -1, "success", 4))
-    run = DagRun("r", "success", tasks, {})
+    run = DagRun("r", "success", 3.0, tasks, {})
     assert run.get_seconds("load") == 3.5
     assert run.get_seconds("none") == 0
