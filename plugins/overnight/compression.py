@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import IO, BinaryIO, Final, cast
 
+from isal import igzip, igzip_lib
+
 from overnight.errors import OvernightError, SpecError
 
 if sys.version_info >= (3, 14):
@@ -26,7 +28,7 @@ PIECE_BYTES: Final = 1 << 20
 
 # The first bytes as a regular expression, and what reads such a file.
 _FORMATS: Final[dict[str, tuple[bytes, Callable[[BinaryIO], BinaryIO]]]] = {
-    "gzip": (rb"\x1f\x8b\x08", lambda file: cast("BinaryIO", gzip.GzipFile(fileobj=file))),
+    "gzip": (rb"\x1f\x8b\x08", lambda file: cast("BinaryIO", igzip.IGzipFile(fileobj=file))),  # type: ignore[no-untyped-call]
     "zstd": (rb"\(\xb5/\xfd", lambda file: cast("BinaryIO", zstd.ZstdFile(file))),
     "bzip2": (rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)", lambda file: cast("BinaryIO", bz2.BZ2File(file))),
     "xz": (rb"\xfd7zXZ\x00", lambda file: cast("BinaryIO", lzma.LZMAFile(file))),  # noqa: SIM115 - closed by its reader
@@ -143,7 +145,7 @@ class _Uncompressed(io.RawIOBase):
             piece = self._stream.read(len(buffer))
         except EOFError as error:
             raise DamagedStreamError(f"{self._name} is cut: its end mark is missing") from error
-        except (zlib.error, gzip.BadGzipFile, lzma.LZMAError, zstd.ZstdError) as error:
+        except (zlib.error, igzip_lib.IsalError, gzip.BadGzipFile, lzma.LZMAError, zstd.ZstdError) as error:  # type: ignore[misc]
             raise DamagedStreamError(f"{self._name} is damaged: {error}") from error
         except OSError as error:
             if isinstance(self._stream, bz2.BZ2File) and error.errno is None:
