@@ -21,7 +21,8 @@ from overnight.certificates import VARIABLES, load_certificates
 from overnight.errors import ConnectionConfigError
 from overnight.services.sagemaker.connection import BOTO_CONFIG, transport
 from overnight.storage import Storage
-from overnight.transport.aws import AwsCall, AwsTransport
+from overnight.transport.aws import AwsTransport
+from overnight.transport.aws_call import AwsCall
 from overnight.transport.http import HttpCall, HttpTransport
 
 GET = HttpCall("GET", "x")

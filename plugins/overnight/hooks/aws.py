@@ -8,7 +8,6 @@ from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
-from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from overnight.errors import ConnectionConfigError, CredentialsError, OvernightError, shorten
@@ -74,6 +73,8 @@ def naming_aws(conn_id: str | None) -> Iterator[None]:
     :raises CredentialsError: the amazon provider refuses it.
     :raises ConnectionConfigError: the provider or boto broke on it; not quoted, since a value may be a secret.
     """
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - who comes here makes a boto client
+
     try:
         yield
     except (OvernightError, BotoCoreError, ClientError, AirflowNotFoundException, OSError):

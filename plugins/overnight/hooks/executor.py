@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from airflow.sdk.configuration import conf
-from airflow.sdk.execution_time import task_runner
-from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms
 
 from overnight.errors import SpecError
 from overnight.storage import parse_location
@@ -56,4 +54,8 @@ def get_executor_name(executor: str | None = None) -> str:
 
 def runs_in_process() -> bool:
     """Return whether this task runs in the process that runs the whole DAG, as ``dag.test()`` does."""
+    # Every task has loaded these, and no DAG that is parsed needs them.
+    from airflow.sdk.execution_time import task_runner  # noqa: PLC0415
+    from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms  # noqa: PLC0415
+
     return isinstance(getattr(task_runner, "SUPERVISOR_COMMS", None), InProcessSupervisorComms)

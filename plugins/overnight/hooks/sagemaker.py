@@ -12,9 +12,8 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from overnight.hooks.aws import naming_aws, read_aws_extra
 from overnight.hooks.job import JobHook
 from overnight.jobs.client import JobClient
-from overnight.services.sagemaker.connection import BOTO_CONFIG, SAGEMAKER, transport
 from overnight.services.sagemaker.service import SageMakerTransformService
-from overnight.transport.aws import AwsCall
+from overnight.transport.aws_call import SAGEMAKER, AwsCall
 from overnight.transport.flow import Flow
 
 if TYPE_CHECKING:
@@ -75,6 +74,9 @@ class SageMakerHook(JobHook[SageMakerTransformService]):
         return self._client(None, {})
 
     def _client(self, facts: _Facts | None, extra: Mapping[str, Any]) -> JobClient[SageMakerTransformService]:
+        # botocore takes as long to load as all of ours, and a DAG that is parsed makes no client.
+        from overnight.services.sagemaker.connection import transport  # noqa: PLC0415
+
         service = SageMakerTransformService(self.conn_id, console=_console(extra))
         return JobClient(service, transport(_Connector(self.conn_id, facts)))
 
@@ -107,6 +109,8 @@ class _Connector:
         # boto3 takes longer to load than all the rest of a DAG's file, which makes no client.
         from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook  # noqa: PLC0415
         from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper  # noqa: PLC0415
+
+        from overnight.services.sagemaker.connection import BOTO_CONFIG  # noqa: PLC0415
 
         with naming_aws(self.conn_id):
             aws = AwsBaseHook(aws_conn_id=self.conn_id, client_type=service)

@@ -31,8 +31,6 @@ from overnight.links.job import CONSOLE_URL_KEY, JobLink
 from overnight.links.page import PageLink
 from overnight.operators.lineage import describe_job
 from overnight.operators.parameters import check_parameters
-from overnight.triggers.job import JobTrigger, get_context, parse_event
-from overnight.triggers.room import ROOM, RoomTrigger, parse_admission
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -213,6 +211,10 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Go on after the trigger's event, on whichever worker and in a fresh instance of the operator."""
+        # No DAG that is parsed needs a trigger, here and below.
+        from overnight.triggers.job import get_context, parse_event  # noqa: PLC0415
+        from overnight.triggers.room import ROOM  # noqa: PLC0415
+
         with failing_for_good():
             check_parameters(self)
             settings = self.parse_settings()
@@ -365,6 +367,8 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         self, context: Context, attempt: Attempt[SpecT], record: JobRecord, event: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Submit the job now that it was admitted, or fail when there was no room in time."""
+        from overnight.triggers.room import parse_admission  # noqa: PLC0415
+
         try:
             admitted = parse_admission(event)
         except QueueDeadlineError as error:
@@ -381,6 +385,8 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
             context["ti"].xcom_push(key=QUEUED_KEY, value=queued)
 
     def _defer_for_room(self, record: JobRecord, settings: WaitSettings) -> NoReturn:
+        from overnight.triggers.room import RoomTrigger  # noqa: PLC0415
+
         if record.queued is None:
             raise ValueError("this record does not wait for room")
         self.defer(
@@ -394,6 +400,8 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         )
 
     def _defer(self, record: JobRecord, settings: WaitSettings) -> NoReturn:
+        from overnight.triggers.job import JobTrigger  # noqa: PLC0415
+
         timeout = self.execution_timeout
         self.defer(
             trigger=JobTrigger(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment
+from functools import cache
+
+from jinja2 import Environment, Template
 
 from overnight.templates.report import COUNTS, PipelineReport
 
-_PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string("""\
+_PAGE = """\
 <!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -104,7 +106,7 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
   {% endfor %}
 </table>
 {% endif %}
-""")
+"""
 
 
 def render(report: PipelineReport, title: str) -> str:
@@ -113,4 +115,10 @@ def render(report: PipelineReport, title: str) -> str:
 
     :param title: What the page is about; the DAG and its run.
     """
-    return _PAGE.render(report=report, title=title, counts=COUNTS)
+    return _compile().render(report=report, title=title, counts=COUNTS)
+
+
+@cache
+def _compile() -> Template:
+    # A DAG that is parsed renders no report.
+    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_PAGE)

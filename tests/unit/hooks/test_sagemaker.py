@@ -11,7 +11,8 @@ from overnight.hooks.job import hook_for
 from overnight.hooks.sagemaker import SageMakerHook
 from overnight.jobs import JobRef
 from overnight.jobs.client import JobClient
-from overnight.transport.aws import AwsCall, AwsTransport
+from overnight.transport.aws import AwsTransport
+from overnight.transport.aws_call import AwsCall
 
 REF = JobRef(service="sagemaker", id="job-1", conn_id="aws_default")
 SECRET = "very-secret-key"

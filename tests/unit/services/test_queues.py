@@ -20,11 +20,11 @@ from overnight.services.llamacloud.spec import LlamaCloudBatchSpec, part_name
 from overnight.services.ml_commons.queue import find_refusal as find_ml_refusal
 from overnight.services.ml_commons.queue import list_queue as list_ml_queue
 from overnight.services.sagemaker.causes import explain
-from overnight.services.sagemaker.connection import SAGEMAKER
 from overnight.services.sagemaker.queue import find_refusal as find_sagemaker_refusal
 from overnight.services.sagemaker.service import SageMakerTransformService
 from overnight.services.sagemaker.spec import SageMakerTransformSpec
-from overnight.transport.aws import AwsCall, to_service_error
+from overnight.transport.aws import to_service_error
+from overnight.transport.aws_call import SAGEMAKER, AwsCall
 from overnight.transport.flow import Flow, Gather
 
 KEY = JobKey(dag_id="d", task_id="t", run_id="r", fingerprint="0" * 16)

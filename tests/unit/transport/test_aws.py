@@ -29,7 +29,8 @@ from overnight.errors import (
     ServiceError,
     UnavailableError,
 )
-from overnight.transport.aws import AwsCall, AwsRefusal, AwsTransport, to_service_error
+from overnight.transport.aws import AwsTransport, to_service_error
+from overnight.transport.aws_call import AwsCall, AwsRefusal
 
 URL = "https://api.sagemaker.us-east-1.amazonaws.com/"
 

@@ -10,8 +10,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from typing_extensions import TypedDict
 
 from overnight.errors import MAX_TEXT, UnavailableError, shorten
-from overnight.services.sagemaker.connection import S3, SAGEMAKER
-from overnight.transport.aws import AwsCall
+from overnight.transport.aws_call import S3, SAGEMAKER, AwsCall
 from overnight.transport.flow import Flow
 from overnight.validation import describe_faults
 

@@ -14,7 +14,7 @@ from typing import Final
 from overnight.errors import NotFoundError, RateLimitedError, RequestRefusedError, ServiceError
 from overnight.jobs.cause import Cause, find_text_cause, text_cause
 from overnight.jobs.model import FailureCause
-from overnight.transport.aws import AwsRefusal
+from overnight.transport.aws_call import AwsRefusal
 
 NAME_TAKEN: Final = "ResourceInUse"
 """The code of a creation under a name that is, or was, another job's."""

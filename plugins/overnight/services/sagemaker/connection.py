@@ -12,9 +12,6 @@ from overnight.certificates import explain_tls
 from overnight.services.sagemaker.causes import explain
 from overnight.transport.aws import AwsTransport
 
-SAGEMAKER: Final = "sagemaker"
-S3: Final = "s3"
-
 BOTO_CONFIG: Final = Config(
     # boto repeats every call, also a creating one, which is harmless for CreateTransformJob: a second one of the same
     # name is refused, and no job is paid twice. The watch above has hours of patience of its own.

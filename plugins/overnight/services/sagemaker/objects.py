@@ -9,11 +9,10 @@ from typing import Any
 
 from overnight.errors import UnavailableError
 from overnight.services.sagemaker.answers import list_object_pages
-from overnight.services.sagemaker.connection import S3
 from overnight.services.sagemaker.locations import bucket_and_key, to_s3_uri
 from overnight.services.sagemaker.spec import read_manifest
 from overnight.storage import is_ignored
-from overnight.transport.aws import AwsCall
+from overnight.transport.aws_call import S3, AwsCall
 from overnight.transport.flow import Flow
 
 

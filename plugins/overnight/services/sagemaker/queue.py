@@ -18,9 +18,8 @@ from overnight.jobs import JobKey, JobStatus
 from overnight.jobs.governor import SHOWN_SECONDS
 from overnight.jobs.queue import NOTHING, Amount, Budget, ListedJob, QueueFull
 from overnight.services.sagemaker.answers import list_job_pages
-from overnight.services.sagemaker.connection import SAGEMAKER
 from overnight.services.sagemaker.spec import SageMakerTransformSpec
-from overnight.transport.aws import AwsCall
+from overnight.transport.aws_call import SAGEMAKER, AwsCall
 from overnight.transport.flow import Flow, Gather
 
 PAGE: Final = 100

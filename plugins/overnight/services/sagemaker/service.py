@@ -28,7 +28,6 @@ from overnight.jobs.service import Service, get_max_other_pages
 from overnight.services.sagemaker import queue
 from overnight.services.sagemaker.answers import describe_job, list_job_pages
 from overnight.services.sagemaker.causes import NAME_TAKEN
-from overnight.services.sagemaker.connection import S3, SAGEMAKER
 from overnight.services.sagemaker.locations import bucket_and_key
 from overnight.services.sagemaker.objects import Inputs, find_inputs, too_large
 from overnight.services.sagemaker.queue import InstanceQueue
@@ -36,7 +35,7 @@ from overnight.services.sagemaker.results import build_result_manifest, find_out
 from overnight.services.sagemaker.spec import MANIFESTS, SageMakerTransformSpec, build_manifest, tag_text
 from overnight.services.sagemaker.status import read_state, read_status
 from overnight.storage import Listing
-from overnight.transport.aws import AwsCall
+from overnight.transport.aws_call import S3, SAGEMAKER, AwsCall
 from overnight.transport.flow import Flow
 
 log = logging.getLogger(__name__)

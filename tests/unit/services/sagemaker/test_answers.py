@@ -12,7 +12,7 @@ from overnight.errors import NotFoundError, SpecError
 from overnight.jobs import JobKey
 from overnight.services.sagemaker.service import SageMakerTransformService
 from overnight.services.sagemaker.spec import SageMakerTransformSpec
-from overnight.transport.aws import AwsCall
+from overnight.transport.aws_call import AwsCall
 from overnight.transport.flow import Flow
 from unit.services.answers import check
 

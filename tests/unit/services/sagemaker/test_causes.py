@@ -6,7 +6,7 @@ from overnight.errors import NotFoundError, RateLimitedError, RequestRefusedErro
 from overnight.jobs import FailureCause
 from overnight.services.sagemaker.causes import TEXT_CAUSES, explain, get_cause
 from overnight.services.sagemaker.status import read_status
-from overnight.transport.aws import AwsCall, AwsRefusal
+from overnight.transport.aws_call import AwsCall, AwsRefusal
 
 REASONS = [
     ("ClientError: AccessDenied when reading s3://b/k", FailureCause.CREDENTIALS, 0),

@@ -17,7 +17,7 @@ from overnight.services.sagemaker.results import (
     output_names,
     relative,
 )
-from overnight.transport.aws import AwsCall
+from overnight.transport.aws_call import AwsCall
 from unit.services.sagemaker.bucket import Bucket, run
 
 CREATED = datetime(2026, 11, 23, 3, 0, 0, 500_000, tzinfo=UTC)
