@@ -1,4 +1,9 @@
-"""The ``overnight`` command: a load and a search from a shell, and the sandbox."""
+"""
+The ``overnight`` command.
+
+A module of a command imports typer and what is light; whatever imports httpx, pydantic or Airflow is imported within
+the command's function, so that ``--help`` and completion answer at once.
+"""
 
 from __future__ import annotations
 

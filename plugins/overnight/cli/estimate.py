@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from overnight.cli.load import INTERRUPTED, NOT_COMPLETE, REFUSED
-from overnight.costs.estimate import CostEstimate
-from overnight.costs.prices import PriceTable
+from overnight.cli.exit_codes import INTERRUPTED, NOT_COMPLETE, REFUSED
+from overnight.cli.files import read_json
 from overnight.errors import OvernightError, SpecError, shorten
-from overnight.services.openai.input import RequestTemplate, build, read_documents
-from overnight.services.openai.tokens import find_counter
-from overnight.storage import Storage
-from overnight.validation import parse_parameter
+
+if TYPE_CHECKING:
+    from overnight.costs.estimate import CostEstimate
+    from overnight.services.openai.input import RequestTemplate
 
 
 def estimate(  # noqa: PLR0917 - typer calls it by name
@@ -46,6 +44,9 @@ def estimate(  # noqa: PLR0917 - typer calls it by name
     Exit status: 0, 1 when it is above --max-cost (also when the price is not known) or a file could not be read just
     now, 2 when it was refused: a bad document, no document, a wrong option; 130 after Ctrl-C.
     """
+    # Imported here, as in every command: --help must not wait for what it does not need.
+    from overnight.services.openai.input import RequestTemplate  # noqa: PLC0415
+
     errors = Console(stderr=True, soft_wrap=True)
     try:
         embedding = RequestTemplate.embeddings(model, text_path=text_path, id_path=id_path)
@@ -69,6 +70,12 @@ def measure(documents: list[str], template: RequestTemplate, prices: str | None)
 
     :raises SpecError: there are none, or one is no document.
     """
+    from overnight.costs.estimate import CostEstimate  # noqa: PLC0415
+    from overnight.costs.prices import PriceTable  # noqa: PLC0415
+    from overnight.services.openai.input import build, read_documents  # noqa: PLC0415
+    from overnight.services.openai.tokens import find_counter  # noqa: PLC0415
+    from overnight.storage import Storage  # noqa: PLC0415
+
     storage = Storage()
     table = PriceTable.of(prices, storage)
     listing = storage.match_files(documents)
@@ -86,10 +93,7 @@ def measure(documents: list[str], template: RequestTemplate, prices: str | None)
 def _read_template(path: Path | None) -> RequestTemplate | None:
     if path is None:
         return None
-    try:
-        given = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise SpecError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise SpecError(f"{path} is not JSON: {error}.") from error
-    return parse_parameter(RequestTemplate, given, "template")
+    from overnight.services.openai.input import RequestTemplate  # noqa: PLC0415
+    from overnight.validation import parse_parameter  # noqa: PLC0415
+
+    return parse_parameter(RequestTemplate, read_json(path), "template")

@@ -8,43 +8,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import httpx
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
-from overnight.errors import (
-    CredentialsError,
-    NotFoundError,
-    OvernightError,
-    ProxyUnavailableError,
-    ServiceError,
-    SpecError,
-    TransientError,
-    UnavailableError,
-    UnknownHostError,
-    shorten,
-)
-from overnight.ingest.loading import load as run_load
-from overnight.ingest.read.openers import OPENAI_URL, openai_opener
-from overnight.ingest.report.load_report import Progress
-from overnight.ingest.report.mirror_report import DeletesRefusedError
-from overnight.ingest.request import IngestRequest, LoadOptions
-from overnight.ingest.write.bulk import IndexRefusedError
-from overnight.ingest.write.opensearch_sink import OpenSearchSink
-from overnight.ingest.write.sink import VerificationError
-from overnight.ingest.write.target import OpenSearchTarget
-from overnight.transport.http import HttpCall, Retry
+from overnight.cli.exit_codes import INTERRUPTED, NOT_COMPLETE
+from overnight.cli.files import read_json, read_text
+from overnight.errors import SpecError
 
-NOT_COMPLETE = 1
-REFUSED = 2
-INTERRUPTED = 130
-"""As a shell has it for a command that Ctrl-C ended."""
-_ANSWER_WITHIN = 30.0
-"""Seconds that the first call may take: an address where nobody answers is wrong more often than slow."""
+if TYPE_CHECKING:
+    from overnight.ingest.report.load_report import Progress
+    from overnight.ingest.write.opensearch_sink import OpenSearchSink
 
 
 def load(  # noqa: PLR0917 - typer calls it by name
@@ -83,17 +58,27 @@ def load(  # noqa: PLR0917 - typer calls it by name
     progress to stderr. Exit status: 0 when no more was rejected or is missing than is allowed, 1 when more was, or
     the load broke off, 2 when it was refused before anything was written, 130 after Ctrl-C.
     """
+    # Imported here, as in every command: --help must not wait for what it does not need.
+    from overnight.cli.load_errors import check_address, explain  # noqa: PLC0415
+    from overnight.ingest.loading import load as run_load  # noqa: PLC0415
+    from overnight.ingest.read.openers import OPENAI_URL, openai_opener  # noqa: PLC0415
+    from overnight.ingest.report.mirror_report import DeletesRefusedError  # noqa: PLC0415
+    from overnight.ingest.request import IngestRequest, LoadOptions  # noqa: PLC0415
+    from overnight.ingest.write.opensearch_sink import OpenSearchSink  # noqa: PLC0415
+    from overnight.ingest.write.sink import VerificationError  # noqa: PLC0415
+    from overnight.ingest.write.target import OpenSearchTarget  # noqa: PLC0415
+
     errors = Console(stderr=True, soft_wrap=True)
     sinks: list[OpenSearchSink] = []
     kept: str | None = None
     try:
-        wanted = IngestRequest.of(_read(request))
+        wanted = IngestRequest.of(read_text(request))
         options = LoadOptions.of(
             {
                 "allowed_failures": allowed_failures,
                 "dead_letter_uri": dead_letters or f"{request}.dead-letters.jsonl",
                 "checkpoint_uri": None if checkpoint == "none" else checkpoint or f"{request}.checkpoint.json",
-                "create_index": _parse_json(mapping) if mapping is not None else None,
+                "create_index": read_json(mapping) if mapping is not None else None,
                 "progress_seconds": 0.2 if errors.is_terminal else 10.0,
                 **_pairs(option or []),
             }
@@ -133,77 +118,6 @@ def load(  # noqa: PLR0917 - typer calls it by name
         raise typer.Exit(NOT_COMPLETE)
 
 
-def check_address(target: OpenSearchTarget) -> None:
-    """
-    Ask once what is at the address, without the patience that a load has with an OpenSearch.
-
-    :raises SpecError: the proxy or nothing answers there, or something else than OpenSearch does.
-    :raises RequestRefusedError: it cannot be asked (a certificate that is not trusted, say).
-    """
-    what = f"{target.url} (--url, or OPENSEARCH_URL)"
-    try:
-        answer = target.transport.send(HttpCall("GET", "", retry=Retry.NEVER, timeout=_ANSWER_WITHIN))
-    except ProxyUnavailableError as error:
-        raise SpecError(str(error)) from error
-    except UnavailableError as error:
-        if error.status is None:
-            raise SpecError(f"Nothing answers at {what}: {error}") from error
-        if error.status < httpx.codes.INTERNAL_SERVER_ERROR:
-            raise SpecError(f"What answers at {what} is no OpenSearch: {error}") from error
-        return  # busy or starting
-    except (CredentialsError, NotFoundError, TransientError):
-        return  # not allowed to ask that; the load's own calls will say more
-    if not isinstance(answer, dict) or "version" not in answer:
-        raise SpecError(f"What answers at {what} is no OpenSearch.")
-
-
-def explain(error: Exception, *, has_written: bool) -> tuple[int, str]:
-    """
-    Return the exit status for an error and its message.
-
-    :param has_written: Whether a document was written before the error.
-    """
-    if isinstance(error, SpecError):
-        return REFUSED, f"Refused: {error}"
-    if isinstance(error, VerificationError | DeletesRefusedError):
-        return NOT_COMPLETE, str(error)
-    if isinstance(error, IndexRefusedError) and has_written:
-        return NOT_COMPLETE, f"{error} Then start the same load again to go on where it stopped."
-    if isinstance(error, UnknownHostError | ProxyUnavailableError) and not has_written:
-        return REFUSED, f"Refused: {error} Nothing was written."
-    if isinstance(error, OvernightError):
-        if error.retryable:
-            return NOT_COMPLETE, f"{error} Start the same load again to go on where it stopped."
-        if isinstance(error, ServiceError) and not has_written:
-            return REFUSED, f"Refused: {error} Nothing was written."
-        return NOT_COMPLETE, str(error)
-    if isinstance(error, OSError):
-        named = f"{error.filename}: " if error.filename else ""
-        return NOT_COMPLETE, f"{named}{error.strerror or shorten(str(error))}."
-    return NOT_COMPLETE, (
-        f"Something failed that should not: {type(error).__name__}: {shorten(str(error))}. With --debug the load shows "
-        "where; please report it."
-    )
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise SpecError(f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{path} is not UTF-8 (byte {error.start} is not). Save it as UTF-8.") from error
-
-
-def _parse_json(path: Path) -> Any:
-    try:
-        return json.loads(_read(path))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, SpecError):
-            raise
-        raise SpecError(f"{path} is not JSON: {error}.") from error
-
-
 def _pairs(options: list[str]) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for text in options:
@@ -223,6 +137,9 @@ def _progress(console: Console) -> Iterator[Callable[[Progress], None]]:
     if not console.is_terminal:
         yield _line
         return
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bar  # noqa: PLC0415
+
     columns = (
         TextColumn("{task.fields[counts]}"),
         BarColumn(),

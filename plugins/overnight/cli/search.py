@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+
+from overnight.cli.exit_codes import REFUSED
 
 NOT_FOUND = 1
-REFUSED = 2
 _WIDTH = 80
 """Characters of a line where the output is no terminal."""
 
@@ -44,6 +44,8 @@ def search(  # noqa: PLR0917 - typer calls it by name
     found, 1 when nothing was or a server did not answer, 2 when the search was refused.
     """
     # Imported here, as in every command: --help must not wait for what it does not need.
+    from rich.markup import escape  # noqa: PLC0415
+
     from overnight.cli.addresses import find_addresses  # noqa: PLC0415
     from overnight.errors import OvernightError, SpecError  # noqa: PLC0415
     from overnight.ingest.search import search as find  # noqa: PLC0415

@@ -11,7 +11,8 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from overnight.cli.load import explain, load
+from overnight.cli.load import load
+from overnight.cli.load_errors import explain
 from overnight.errors import CredentialsError, UnavailableError
 from overnight.ingest import SourceError
 from overnight.ingest.write.bulk import IndexRefusedError
@@ -128,7 +129,7 @@ def test_what_nobody_expects_is_one_line_unless_the_traceback_is_asked_for(
     def fail(*_: Any, **__: Any) -> None:
         raise KeyError("hits")
 
-    monkeypatch.setattr("overnight.cli.load.run_load", fail)
+    monkeypatch.setattr("overnight.ingest.loading.load", fail)
     found = run(opensearch, request_file)
     assert found.exit_code == 1
     assert "KeyError: 'hits'" in found.stderr
@@ -189,7 +190,7 @@ def test_ctrl_c_says_what_becomes_of_the_load(
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("overnight.cli.load.run_load", stop)
+    monkeypatch.setattr("overnight.ingest.loading.load", stop)
     found = run(opensearch, request_file, *arguments)
     assert found.exit_code == 130
     assert f"Stopped. The same load, started again, {said}" in found.stderr
