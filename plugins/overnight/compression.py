@@ -144,7 +144,9 @@ class _Uncompressed(io.RawIOBase):
         try:
             piece = self._stream.read(len(buffer))
         except EOFError as error:
-            raise DamagedStreamError(f"{self._name} is cut: its end mark is missing") from error
+            # isal takes less than a header behind the end for one that is cut.
+            damaged = ", or damaged by bytes behind its end" if isinstance(self._stream, igzip.IGzipFile) else ""
+            raise DamagedStreamError(f"{self._name} is cut{damaged}: its end mark is missing") from error
         except (zlib.error, igzip_lib.IsalError, gzip.BadGzipFile, lzma.LZMAError, zstd.ZstdError) as error:  # type: ignore[misc]
             raise DamagedStreamError(f"{self._name} is damaged: {error}") from error
         except OSError as error:

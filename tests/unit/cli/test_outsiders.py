@@ -70,7 +70,7 @@ REFUSED_FILES: dict[str, tuple[bytes, str]] = {
     "Parquet, broken": (b"PAR1xxxxPAR1", "cannot be read"),
 }
 DAMAGED_FILES: dict[str, tuple[bytes, str]] = {
-    "gzip and garbage": (gzip.compress(LINES) + b"garbage", "damaged"),
+    "gzip and garbage": (gzip.compress(LINES) + b"garbage", "cut, or damaged by bytes behind its end"),
     "gzip, cut": (gzip.compress(LINES)[:-3], "cut"),
     "gzip, header alone": (gzip.compress(LINES)[:10], "cut"),
     "gzip, another checksum": (gzip.compress(LINES)[:-8] + b"\x01" * 8, "damaged"),
