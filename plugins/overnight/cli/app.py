@@ -13,6 +13,7 @@ import typer
 
 from overnight import __version__
 from overnight.cli.estimate import estimate
+from overnight.cli.jobs import app as jobs
 from overnight.cli.load import load
 from overnight.cli.search import search
 from overnight.sandbox.cli import app as sandbox
@@ -44,4 +45,5 @@ def main(
 app.command()(load)
 app.command()(search)
 app.command()(estimate)
+app.add_typer(jobs, name="jobs")
 app.add_typer(sandbox, name="sandbox")

@@ -95,13 +95,23 @@ def hook_for(ref: JobRef) -> JobHook[Any]:
 
     :raises SpecError: no package that is installed here knows the service.
     """
-    path = _BUILT_IN.get(ref.service)
+    return find_hook(ref.service, ref.conn_id)
+
+
+def find_hook(service: str, conn_id: str | None = None) -> JobHook[Any]:
+    """
+    Return a service's hook.
+
+    :param conn_id: The connection; the hook's default one when left out.
+    :raises SpecError: no package that is installed here knows the service.
+    """
+    path = _BUILT_IN.get(service)
     if path is not None:
         module, _, name = path.rpartition(".")
-        return getattr(import_module(module), name)(ref.conn_id)  # type: ignore[no-any-return]
-    for entry in entry_points(group=ENTRY_POINT_GROUP, name=ref.service):
-        return entry.load()(ref.conn_id)  # type: ignore[no-any-return]
+        return getattr(import_module(module), name)(conn_id)  # type: ignore[no-any-return]
+    for entry in entry_points(group=ENTRY_POINT_GROUP, name=service):
+        return entry.load()(conn_id)  # type: ignore[no-any-return]
     raise SpecError(
-        f"No hook is registered for the service {ref.service!r}. Install the package that provides it (entry point "
-        f"group {ENTRY_POINT_GROUP!r}) on every worker and triggerer."
+        f"No hook is registered for the service {service!r}; known are {', '.join(_BUILT_IN)}. Install the package "
+        f"that provides it (entry point group {ENTRY_POINT_GROUP!r}) on every worker and triggerer."
     )

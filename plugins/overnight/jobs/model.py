@@ -245,6 +245,23 @@ class FoundJob(Stored):
         return not self.state.is_terminal and not self.state.is_stopped
 
 
+class ListedOwnJob(Stored):
+    """
+    A job of ours that a service lists, whichever task instance's it is.
+
+    :param name: Ours, as :attr:`~overnight.jobs.JobKey.name` makes it.
+    :param created_at: ``None`` where the service does not say.
+    :param task: The Dag, task and run, where the list has them in words.
+    :param status: As far as the list says it; what became of the items of a job that is over it may not say.
+    """
+
+    ref: JobRef
+    name: str
+    created_at: datetime | None = None
+    task: Text = ""
+    status: JobStatus
+
+
 def choose_found(jobs: Iterable[FoundJob], key: JobKey) -> FoundJob | None:
     """
     Return the one of a task instance's listed jobs that matters to its next try; ``None`` when there is none.

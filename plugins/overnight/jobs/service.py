@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import ClassVar, Final, Generic, TypeVar
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from overnight.errors import RateLimitedError, ServiceError, UnsupportedError
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultManifest, compute_fingerprint
+from overnight.jobs.model import ListedOwnJob
 from overnight.jobs.queue import Amount, ListedJob, QueueFull
 from overnight.transport.flow import Flow
 
@@ -118,6 +119,17 @@ class Service(ABC, Generic[SpecT]):
         """
         del wanted
         raise UnsupportedError(f"{self.name} cannot list jobs with their states.")
+        yield  # pragma: no cover - makes this a flow
+
+    def list_own(self, since: datetime) -> Flow[Sequence[ListedOwnJob]]:
+        """
+        List the jobs with a name of ours that were created since a time, for people to read.
+
+        :param since: Aware.
+        :raises UnsupportedError: the service cannot tell whose a job is.
+        """
+        del since
+        raise UnsupportedError(f"{self.name} does not tell whose a job is, so Overnight's own cannot be listed.")
         yield  # pragma: no cover - makes this a flow
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:

@@ -23,6 +23,7 @@ from overnight.hooks.outcome import QUEUED_KEY
 from overnight.hooks.record_store import RECORD
 from overnight.jobs import JobRecord, JobRef, JobState, JobStatus, ResultManifest
 from overnight.jobs.record_store import parse_record
+from overnight.jobs.time_span import describe_seconds
 from overnight.links.job import CONSOLE_URL_KEY
 
 NEWEST: Final = 500
@@ -156,16 +157,6 @@ def read_xcom(session: Session, dag_id: str, run_id: str, task_id: str, key: str
     )
     row = session.scalar(query)
     return XComModel.deserialize_value(row) if row is not None else None
-
-
-def describe_seconds(seconds: float) -> str:
-    """Return a time span in its largest two units: ``3 d 4 h``, ``5 min 10 s``."""
-    left, parts = int(max(seconds, 0)), []
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2]) or "0 s"
 
 
 def _build(

@@ -8,12 +8,13 @@ Data", which is being retired; ``docs/azure-ingestion.md`` names the ways out.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
 from overnight.errors import ChangedSpecError, UnsupportedError, shorten
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultManifest, choose_found
+from overnight.jobs.model import ListedOwnJob
 from overnight.jobs.queue import NOTHING, Amount, ListedJob
 from overnight.jobs.service import Service
 from overnight.services.azure_ingestion.answers import (
@@ -124,6 +125,15 @@ class AzureIngestionService(Service[AzureIngestionSpec]):
                 job["id"] if JobKey.parse_name(job["id"]) is not None else None,
             )
             for job in listed
+        ]
+
+    def list_own(self, since: datetime) -> Flow[Sequence[ListedOwnJob]]:
+        """List the ingestion jobs with an id of ours; the service does not say when they were created."""
+        del since
+        return [
+            ListedOwnJob(ref=self.ref(job["id"]), name=job["id"], status=read_status(job, scrub=self.account.scrub))
+            for job in (yield from list_jobs())
+            if JobKey.parse_name(job["id"]) is not None
         ]
 
     def cancel(self, ref: JobRef) -> Flow[JobStatus]:

@@ -17,6 +17,7 @@ from typing import ClassVar, Final, cast
 from overnight.errors import NotFoundError, RequestRefusedError, SpecError
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobState, JobStatus, ResultManifest, choose_found
 from overnight.jobs.identity import JobName
+from overnight.jobs.model import ListedOwnJob
 from overnight.jobs.queue import Amount, ListedJob
 from overnight.jobs.service import Service, get_max_other_pages
 from overnight.services.create import CLOCK_SKEW, create_object_once
@@ -112,14 +113,7 @@ class LlamaCloudService(Service[LlamaCloudBatchSpec]):
         A job whose worker died before its last batch was created is not found when it is the very job that ``key``
         names: submitting it creates what is missing, and nothing twice.
         """
-        after = (since - CLOCK_SKEW).astimezone(UTC).isoformat()
-        batches = yield from list_all(BATCHES, {"created_at_on_or_after": after})
-        names = yield from _directory_names(batches)
-        jobs: dict[tuple[str, int], dict[int, Record]] = defaultdict(dict)
-        for batch in _oldest_first(batches):
-            part = parse_part_name(names.get(str(batch.get("source_directory_id"))))
-            if part is not None:
-                jobs[part.name, part.total].setdefault(part.number, batch)
+        jobs = yield from _list_named(since - CLOCK_SKEW)
         candidates = [(name, total, parts) for (name, total), parts in jobs.items() if name.split("-")[1] == key.tag]
         found: list[FoundJob] = []
         for name, total, parts in candidates:
@@ -196,6 +190,20 @@ class LlamaCloudService(Service[LlamaCloudBatchSpec]):
             if len(batches) == len(ids) and not all(is_over(batch) for batch in batches):
                 seen[job] = _running(batches)
         return seen
+
+    def list_own(self, since: datetime) -> Flow[Sequence[ListedOwnJob]]:
+        """
+        List the jobs whose batches are over directories of ours.
+
+        What became of the files of a batch that is over is in no list; :meth:`status` looks.
+        """
+        own = []
+        for (name, _), parts in (yield from _list_named(since)).items():
+            batches = [parts[number] for number in sorted(parts)]
+            ref = self.ref("+".join(str(batch["id"]) for batch in batches))
+            created_at = min((at for one in batches if (at := parse_moment(one.get("created_at")))), default=None)
+            own.append(ListedOwnJob(ref=ref, name=name, created_at=created_at, status=_running(batches)))
+        return own
 
     def get_queue(self, spec: LlamaCloudBatchSpec) -> tuple[str, Amount]:
         """Return how many batches the job is."""
@@ -277,6 +285,19 @@ def _batch_over(directory_id: str) -> Flow[str | None]:
     listed = yield from list_all(BATCHES, {"source_directory_id": directory_id})
     ours = [batch for batch in _oldest_first(listed) if batch.get("source_directory_id") == directory_id]
     return str(ours[0]["id"]) if ours else None
+
+
+def _list_named(since: datetime) -> Flow[dict[tuple[str, int], dict[int, Record]]]:
+    """List the batches over directories of ours, by the job's name and number of parts and the part's number."""
+    after = since.astimezone(UTC).isoformat()
+    batches = yield from list_all(BATCHES, {"created_at_on_or_after": after})
+    names = yield from _directory_names(batches)
+    jobs: dict[tuple[str, int], dict[int, Record]] = defaultdict(dict)
+    for batch in _oldest_first(batches):
+        part = parse_part_name(names.get(str(batch.get("source_directory_id"))))
+        if part is not None:
+            jobs[part.name, part.total].setdefault(part.number, batch)
+    return jobs
 
 
 def _directory_names(batches: Sequence[Record]) -> Flow[dict[str, str]]:

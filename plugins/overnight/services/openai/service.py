@@ -8,7 +8,7 @@ are reached by the connection alone (:mod:`overnight.services.openai.connection`
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Final, cast
 from urllib.parse import quote
@@ -36,6 +36,7 @@ from overnight.jobs import (
     ResultManifest,
     choose_found,
 )
+from overnight.jobs.model import ListedOwnJob
 from overnight.jobs.queue import Amount, ListedJob, QueueFull
 from overnight.jobs.service import Service, get_max_other_pages
 from overnight.services.create import CLOCK_SKEW, create_once
@@ -73,6 +74,7 @@ log = logging.getLogger(__name__)
 
 CONSOLE_URL: Final = "https://platform.openai.com/batches/"
 _ENDS: Final = ("completed_at", "failed_at", "expired_at", "cancelled_at")
+_TASK_TAGS: Final = tuple(f"{TAG_PREFIX}{name}" for name in ("dag", "task", "run"))
 ERROR_FILE_BYTES: Final = 1 << 20
 """How much of an error file is read to find out whether, and why, lines of a completed batch failed."""
 
@@ -209,6 +211,22 @@ class OpenAIBatchService(Service[OpenAIBatchSpec]):
             others = 0 if found else others + 1
             query = {**query, "after": fresh[-1]["id"]}
         return statuses
+
+    def list_own(self, since: datetime) -> Flow[Sequence[ListedOwnJob]]:
+        """List the batches with a name of ours in their metadata; servers that drop metadata have none."""
+        own = []
+        for batch in (yield from list_all("batches", {"limit": PAGE}, since)):
+            found = batch.get("metadata")
+            metadata: dict[str, Any] = found if isinstance(found, dict) else {}
+            name = metadata.get(queue.NAME_TAG)
+            created_at = parse_moment(batch.get("created_at"))
+            if isinstance(name, str) and JobKey.parse_name(name) is not None and (created_at or since) >= since:
+                task = " / ".join(str(metadata[tag]) for tag in _TASK_TAGS if metadata.get(tag))
+                status = read_status(batch)
+                own.append(
+                    ListedOwnJob(ref=self.ref(batch["id"]), name=name, created_at=created_at, task=task, status=status)
+                )
+        return own
 
     def has_results(self, ref: JobRef, succeeded: int | None) -> Flow[bool]:
         """Say whether the output file, or of a batch without one the error file, is still at the service."""

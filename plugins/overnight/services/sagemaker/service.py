@@ -8,7 +8,7 @@ idempotency key: it is unique in an account and region for ever, so a second job
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
@@ -23,6 +23,7 @@ from overnight.errors import (
     UnavailableError,
 )
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultManifest, choose_found
+from overnight.jobs.model import ListedOwnJob
 from overnight.jobs.queue import Amount, ListedJob, QueueFull
 from overnight.jobs.service import Service, get_max_other_pages
 from overnight.services.sagemaker import queue
@@ -143,6 +144,25 @@ class SageMakerTransformService(Service[SageMakerTransformSpec]):
             others = 0 if missing & listed.keys() else others + 1
             missing -= listed.keys()
         return seen
+
+    def list_own(self, since: datetime) -> Flow[Sequence[ListedOwnJob]]:
+        """List the transform jobs with a name of ours, the newest first."""
+        following: Mapping[str, Any] | None = {
+            "NameContains": "overnight-",
+            "CreationTimeAfter": since,
+            "SortBy": "CreationTime",
+            "SortOrder": "Descending",
+            "MaxResults": PAGE,
+        }
+        own = []
+        while following is not None:
+            items, following = yield from list_job_pages(following)
+            for item in items:
+                name = item["TransformJobName"]
+                if JobKey.parse_name(name) is not None:
+                    ref, status = self.ref(name), read_status(item)
+                    own.append(ListedOwnJob(ref=ref, name=name, created_at=item["CreationTime"], status=status))
+        return own
 
     def get_queue(self, spec: SageMakerTransformSpec) -> tuple[str, Amount]:
         """Return the queue of the job's instance type, and how many of these instances it takes."""

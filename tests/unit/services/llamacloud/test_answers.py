@@ -88,6 +88,7 @@ def test_reading_verbs(status: str) -> None:
         "results": lambda: SERVICE.results(REF),
         "list_statuses": lambda: SERVICE.list_statuses({"bat-1"}),
         "list_queue": lambda: SERVICE.list_queue(""),
+        "list_own": lambda: SERVICE.list_own(since),
     }
     check(verbs, good(status=status), seeds=range(120))
 

@@ -86,6 +86,7 @@ def test_predictions(remote: dict[str, Any]) -> None:
         "results": lambda: PREDICT.results(ref),
         "list_statuses": lambda: PREDICT.list_statuses({"task-1"}),
         "list_queue": lambda: PREDICT.list_queue(""),
+        "list_own": lambda: PREDICT.list_own(since),
     }
     check(verbs, good("BATCH_PREDICTION", "COMPLETED", remote), also=(SpecError,))
 

@@ -79,6 +79,7 @@ def test_reading_verbs(status: str) -> None:
         "results": lambda: SERVICE.results(REF),
         "list_statuses": lambda: SERVICE.list_statuses({"batch_1"}),
         "list_queue": lambda: OpenAIBatchService("conn").list_queue("m"),
+        "list_own": lambda: SERVICE.list_own(datetime.fromtimestamp(0, UTC)),
     }
     check(verbs, good(status=status), seeds=range(100))
 

@@ -67,6 +67,7 @@ def test_reading_verbs(status: str) -> None:
         "results": lambda: SERVICE.results(REF),
         "list_statuses": lambda: SERVICE.list_statuses({KEY.name}),
         "list_queue": lambda: SageMakerTransformService("conn").list_queue("ml.m5.large"),
+        "list_own": lambda: SERVICE.list_own(since),
     }
     check(verbs, good(status), also=(SpecError,))
 

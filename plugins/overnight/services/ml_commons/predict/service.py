@@ -6,7 +6,7 @@ API: https://docs.opensearch.org/latest/ml-commons-plugin/api/model-apis/batch-p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from overnight.errors import RequestRefusedError, ServiceError, SpecError, UnavailableError, UnsupportedError
 from overnight.jobs import FoundJob, JobKey, JobRecord, JobRef, JobStatus, ResultManifest, choose_found
+from overnight.jobs.model import ListedOwnJob
 from overnight.jobs.queue import ListedJob, QueueFull
 from overnight.jobs.service import Service
 from overnight.services.create import create_once
@@ -127,6 +128,16 @@ class MLCommonsPredictService(Service[MLCommonsPredictSpec]):
         """List the batch predictions that the cluster is at, whoever started them."""
         del queue_name
         return (yield from queue.list_queue("BATCH_PREDICTION", lambda task: _get_name(get_remote(task))))
+
+    def list_own(self, since: datetime) -> Flow[Sequence[ListedOwnJob]]:
+        """List the tasks whose remote job bears a name of ours, as the cluster knows them."""
+        own = []
+        for task in (yield from tasks_since("BATCH_PREDICTION", since)):
+            name, ref = _get_name(get_remote(task)), self.ref(task["task_id"])
+            if JobKey.parse_name(name) is not None:
+                created, status = created_at(task, since), read_prediction(task)
+                own.append(ListedOwnJob(ref=ref, name=name, created_at=created, status=status))
+        return own
 
     def find_refusal(self, answer: ServiceError | JobStatus) -> QueueFull | None:
         """Say whether the cluster, or the service behind the connector, had no room."""
