@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from overnight.ingest import LoadReport
 
 PREFIX: Final = "overnight."
-LOADED: Final = ("submitted", "indexed", "dropped", "rejected", "missing")
+LOADED: Final = ("submitted", "indexed", "unchanged", "dropped", "rejected", "missing")
 
 
 class Metrics(Protocol):

@@ -27,7 +27,7 @@ from overnight.ingest.report.mirror_report import DeletesRefusedError
 from overnight.ingest.request import IngestRequest, LoadOptions
 from overnight.ingest.write.checkpoint import Checkpoint, CheckpointFile, SourceTally, Tally
 from overnight.ingest.write.delivery import Delivery
-from overnight.ingest.write.opensearch_sink import to_sink
+from overnight.ingest.write.opensearch_sink import OpenSearchSink, to_sink
 from overnight.ingest.write.preflight import Preflight
 from overnight.ingest.write.sink import (
     Expectation,
@@ -41,6 +41,7 @@ from overnight.ingest.write.sink import (
 )
 from overnight.ingest.write.stored import Baseline
 from overnight.ingest.write.target import OpenSearchTarget
+from overnight.ingest.write.unchanged import check_fields
 from overnight.ingest.write.write_mode import choose_operation
 from overnight.jobs import compute_fingerprint
 from overnight.jobs.allowance import Allowance
@@ -145,6 +146,7 @@ class _Load:
         self._schema = _find_schema(options, self._maps)
         self._formats = choose_formats(options.format, uris)
         self._check_sync()
+        self._check_skip()
         for scheme in {get_scheme(uri) for part in uris for uri in part} - reader.openers.keys():
             if (needed := find_result_format(scheme)) is not None:
                 raise SpecError(
@@ -168,6 +170,22 @@ class _Load:
                 "of the others would be deleted. Load the shards without it, and delete behind them with an "
                 "OpenSearchMirrorOperator."
             )
+
+    def _check_skip(self) -> None:
+        """Refuse to skip what is unchanged where that cannot be told."""
+        if not self._options.skip_unchanged:
+            return
+        if not isinstance(self._sink, OpenSearchSink):
+            raise SpecError("skip_unchanged looks documents up in an OpenSearch index, and in no other sink.")
+        check_fields(self._fields)
+
+    @property
+    def _fields(self) -> list[str]:
+        return list(dict.fromkeys(chain.from_iterable(source_map.fields for source_map in self._maps)))
+
+    @property
+    def _has_routing(self) -> bool:
+        return any(source_map.routing is not None for source_map in self._maps)
 
     def run(self) -> LoadReport:
         options, request = self._options, self._request
@@ -198,7 +216,13 @@ class _Load:
                 self._sink.writer(
                     index,
                     WriteOptions(
-                        checkpoint.write, options.retry_seconds, stop=stop, throttle=throttle, was_sent=was_started
+                        checkpoint.write,
+                        options.retry_seconds,
+                        stop=stop,
+                        throttle=throttle,
+                        was_sent=was_started,
+                        skip_unchanged=options.skip_unchanged,
+                        has_routing=self._has_routing,
                     ),
                 ),
                 throttle,
@@ -224,7 +248,7 @@ class _Load:
             )
         notes = self._refresh(index)
         report = checkpoint.tally.report(request.index_name, options.dead_letter_uri, resumed=is_resumed)
-        if options.verify and checkpoint.tally.indexed:
+        if options.verify and report.in_index:
             try:
                 notes += self._sink.verify(index, self._expect(index, checkpoint, delivery, is_resumed=is_resumed))
             except VerificationError as error:
@@ -287,9 +311,9 @@ class _Load:
         operation: WriteOperation = choose_operation(
             self._options.write,
             index,
-            list(dict.fromkeys(chain.from_iterable(source_map.fields for source_map in self._maps))),
+            self._fields,
             has_ids=self._has_ids,
-            has_routing=any(source_map.routing is not None for source_map in self._maps),
+            has_routing=self._has_routing,
             is_complete=self._options.missing_path == "reject" and self._options.unmatched == "missing",
             is_empty=lambda: self._sink.is_empty(index),
             made_fields=lambda: self._sink.find_made_fields(index, b"".join(first)) if first is not None else set(),
@@ -316,7 +340,7 @@ class _Load:
         )
         return Expectation(
             {key: routing if routing is not None else index.routing for key, routing in delivery.sample},
-            checkpoint.tally.indexed if is_countable else None,
+            checkpoint.tally.indexed + checkpoint.tally.unchanged if is_countable else None,
         )
 
     def _check_results(self, rows: Sequence[RowReader], checkpoints: CheckpointFile) -> None:
@@ -385,6 +409,7 @@ class _Load:
                     },
                 ),
                 **({"output_schema": self._schema.schema_body} if self._schema is not None else {}),
+                **({"skip_unchanged": True} if options.skip_unchanged else {}),
             }
         )
 

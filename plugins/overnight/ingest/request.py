@@ -206,6 +206,8 @@ class LoadOptions(_Strict):
     :param output_schema: What the JSON in each string must be that a path of the field map goes into (``.json()``): the
         import path of a type (``package.module.Model``) or a JSON Schema. Other answers are rejected as
         ``invalid_output``.
+    :param skip_unchanged: Whether documents that the index has already, as they are, are not written: each one that is
+        written gets a digest of its write in the field ``overnight_digest``, by which a later load knows it.
     :param sync: ``mirror`` deletes at the end what the sources, a whole corpus, do not have; ``preview`` says what that
         would delete; ``upsert`` never deletes.
     :param max_deletes: How many documents a mirror may delete, of those in the index: a count, a ratio or a percentage.
@@ -239,6 +241,7 @@ class LoadOptions(_Strict):
     format: str | tuple[str | None, ...] | None = None
     result_counts: tuple[int | None, ...] = ()
     output_schema: str | Mapping[str, Any] | None = None
+    skip_unchanged: bool = False
     sync: Sync = "upsert"
     max_deletes: Allowed = "10%"
     sync_filter: Mapping[str, Any] | None = None

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from overnight.errors import NotFoundError, SpecError
 from overnight.ingest.write.target import OpenSearchTarget
+from overnight.ingest.write.unchanged import FIELD
 from overnight.transport.http import Retry
 
 CANDIDATES: Final = 100
@@ -78,7 +79,7 @@ def search(target: OpenSearchTarget, index: str, text: str, *, embed: Embed | No
     query: dict[str, Any] = {"simple_query_string": {"query": text}}
     if field is not None and embed is not None:
         query = {"knn": {field.name: {"vector": embed(text, field.dimension), "k": max(size, CANDIDATES)}}}
-    hidden = [field.name] if field is not None else []
+    hidden = [FIELD, *([field.name] if field is not None else [])]
     body = {"size": size, "_source": {"excludes": hidden}, "query": query}
     answer = target.post(f"{quote(index, safe='')}/_search", body, retry=Retry.SAFE)
     return [_read(hit) for hit in answer["hits"]["hits"]]

@@ -50,7 +50,7 @@ def test_the_text_is_embedded_as_long_as_the_index_has_it_and_the_nearest_are_sh
     assert embedded == {"model": "text-embedding-3-small", "input": "delete a folder", "dimensions": 3}
     searched = json.loads(cluster.requests[-1].body)
     assert searched["query"] == {"knn": {"v": {"vector": [0.5, 0.25, 0.0], "k": 100}}}
-    assert (searched["size"], searched["_source"]) == (3, {"excludes": ["v"]})
+    assert (searched["size"], searched["_source"]) == (3, {"excludes": ["overnight_digest", "v"]})
     assert "shutil.rmtree" in found.stdout
     assert "0.910" in found.stdout
 

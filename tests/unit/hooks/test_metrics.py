@@ -67,14 +67,15 @@ def test_a_triggerer_says_how_many_jobs_it_waits_for(triggerer: Sent) -> None:
 
 def test_a_load_is_counted_by_what_became_of_its_documents(task: Sent) -> None:
     report = LoadReport(
-        index="docs", submitted=6, indexed=3, rejected=2, missing=1, bytes=10, seconds=0.5,
+        index="docs", submitted=8, indexed=3, unchanged=2, rejected=2, missing=1, bytes=10, seconds=0.5,
         reasons={"invalid_json": 2, "missing_row": 1},
     )  # fmt: skip
     metrics.count_load(report)
     tags = {"index": "docs"}
     assert task.lines == [
-        ("overnight.load.submitted", 6, tags),
+        ("overnight.load.submitted", 8, tags),
         ("overnight.load.indexed", 3, tags),
+        ("overnight.load.unchanged", 2, tags),
         ("overnight.load.dropped", 0, tags),
         ("overnight.load.rejected", 2, tags),
         ("overnight.load.missing", 1, tags),

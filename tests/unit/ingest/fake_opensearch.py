@@ -25,6 +25,7 @@ class FakeOpenSearch:
         self.indices: dict[str, dict[str, Any]] = {}
         self.documents: dict[str, dict[str, Any]] = {}
         self.sequence: dict[str, int] = {}
+        self.versions: dict[str, int] = {}
         self.page = 3
         self._scans: dict[str, list[dict[str, Any]]] = {}
         self.settings: list[dict[str, Any]] = []
@@ -102,15 +103,31 @@ class FakeOpenSearch:
             copies = [{"seq_no": {"max_seq_no": max(self.sequence.values(), default=-1)}, "routing": {"primary": True}}]
             return Answer(200, {"indices": {name: {"shards": {"0": copies}}}})
         if action == "_search":
-            return self._search()
+            wanted = json.loads(body)
+            return self._find(wanted) if "docvalue_fields" in wanted else self._search()
+        if action == "_mapping" and method == "PUT":
+            self.indices[name]["mappings"]["properties"] |= json.loads(body)["properties"]
+            return Answer(200, {"acknowledged": True})
         if action == "_count":
             return Answer(200, {"count": len(self.documents)})
         if action == "_refresh":
             return Answer(200, {})
         if action == "_mget":
             keys = [document["_id"] for document in json.loads(body)["docs"]]
-            return Answer(200, {"docs": [{"_id": key, "found": key in self.documents} for key in keys]})
+            return Answer(200, {"docs": [self._get(key) for key in keys]})
         return Answer(200, {name: self.indices[name]})
+
+    def _get(self, key: str) -> dict[str, Any]:
+        if key not in self.documents:
+            return {"_id": key, "found": False}
+        return {"_id": key, "found": True, "_version": self.versions.get(key, 1)}
+
+    def _find(self, wanted: dict[str, Any]) -> Answer:
+        """Answer a search by ids with the values of a field."""
+        (name,) = wanted["docvalue_fields"]
+        found = [self.documents[key] for key in wanted["query"]["ids"]["values"] if key in self.documents]
+        hits = [{"fields": {name: [document[name]]}} if name in document else {} for document in found]
+        return Answer(200, {"timed_out": False, "hits": {"hits": hits}})
 
     def _search(self) -> Answer:
         scan = str(len(self._scans))
@@ -171,6 +188,7 @@ class FakeOpenSearch:
             return {kind: {"_id": meta["_id"], **bad}}
         with self.lock:
             self.sequence[meta["_id"]] = max(self.sequence.values(), default=-1) + 1
+            self.versions[meta["_id"]] = self.versions.get(meta["_id"], 0) + 1
             if kind == "update":
                 assert document["doc_as_upsert"] is True
                 self.documents[meta["_id"]] = {**self.documents.get(meta["_id"], {}), **document["doc"]}

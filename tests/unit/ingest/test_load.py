@@ -665,7 +665,8 @@ def test_a_report_names_the_file_of_each_line_and_says_one_number_a_line(
     places = [(sample.uri, sample.line, sample.code) for sample in report.rejected_sample]
     assert places == [(str(bad), 2, "invalid_line"), (str(bad), 3, "duplicate_id")]
     lines = list(report.describe())
-    assert lines[:6] == ["index: docs", "submitted: 4", "indexed: 2", "dropped: 0", "rejected: 2", "missing: 0"]
+    counts = ["submitted: 4", "indexed: 2", "unchanged: 0", "dropped: 0", "rejected: 2", "missing: 0"]
+    assert lines[:7] == ["index: docs", *counts]
     assert "  invalid_line: 1" in lines
     assert f"  {bad}, line 3: duplicate_id: an earlier line of this source has the same id" in lines
 

@@ -70,3 +70,8 @@ def test_an_alias_is_swapped_in_any_sink(sink: JsonlSink, tmp_path: Path) -> Non
     for suffix in ("1", "2"):
         replace_index(wanted, suffix, target=sink, options=options)
     assert sink.inspect("docs").name == "docs-2"
+
+
+def test_another_sink_cannot_tell_what_is_unchanged(sink: JsonlSink, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="in an OpenSearch index, and in no other sink"):
+        load(request(source(tmp_path)), target=sink, options=LoadOptions(create_index={}, skip_unchanged=True))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from overnight.operators.lineage import describe_job, name_file
+from overnight.ingest import LoadReport
+from overnight.operators.lineage import LoadLineage, describe_job, name_file
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,13 @@ def test_a_job_is_named_by_its_id_at_its_service() -> None:
     outcome = {"ref": {"service": "openai", "id": "batch_1", "conn_id": "c"}, "status": None, "results": None}
     facet = describe_job(outcome, []).run_facets["externalQuery"]
     assert (facet.externalQueryId, facet.source) == ("batch_1", "openai")
+
+
+def test_unchanged_documents_are_none_that_were_written() -> None:
+    class Load(LoadLineage):
+        pass
+
+    task = Load()
+    task.note_load("http://localhost:9200", LoadReport(index="docs", submitted=10, indexed=2, unchanged=8))
+    (index,) = task.get_openlineage_facets_on_complete(None).outputs
+    assert index.outputFacets["outputStatistics"].rowCount == 2

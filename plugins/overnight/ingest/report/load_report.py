@@ -57,12 +57,14 @@ class SampleRejection(_Frozen):
 
 class LoadReport(_Frozen):
     """
-    The end of a load. Always ``submitted = indexed + dropped + rejected + missing``.
+    The end of a load. Always ``submitted = indexed + unchanged + dropped + rejected + missing``.
 
     :param submitted: Documents. Without a join: the lines that are not blank. With one it is the number of
         different ids in all the sources, and each line whose id cannot be read or that repeats one counts as a document
         of its own.
     :param indexed: Documents that OpenSearch acknowledged.
+    :param unchanged: Documents that the index had already, as they are, and that were not written
+        (``skip_unchanged``).
     :param dropped: Documents that an ingest pipeline of the index dropped. They are no failures: the pipeline's author
         wanted it so.
     :param rejected: Documents refused by us (a bad line), by the AI service (an error line), or by OpenSearch.
@@ -79,6 +81,7 @@ class LoadReport(_Frozen):
     index: str
     submitted: int = 0
     indexed: int = 0
+    unchanged: int = 0
     dropped: int = 0
     rejected: int = 0
     missing: int = 0
@@ -102,10 +105,15 @@ class LoadReport(_Frozen):
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
-        outcomes = (self.indexed, self.dropped, self.rejected, self.missing)
+        outcomes = (self.indexed, self.unchanged, self.dropped, self.rejected, self.missing)
         if self.submitted != sum(outcomes):
             raise ValueError(f"{self.submitted} submitted is not {' + '.join(map(str, outcomes))}")
         return self
+
+    @property
+    def in_index(self) -> int:
+        """Documents that the index has by this report: indexed, or unchanged."""
+        return self.indexed + self.unchanged
 
     @property
     def failed(self) -> int:
@@ -115,7 +123,7 @@ class LoadReport(_Frozen):
     def describe(self) -> Iterator[str]:
         """Yield the report in words, one number a line."""
         yield f"index: {self.index}"
-        for name in ("submitted", "indexed", "dropped", "rejected", "missing"):
+        for name in ("submitted", "indexed", "unchanged", "dropped", "rejected", "missing"):
             yield f"{name}: {getattr(self, name):,}"
         for reason, count in sorted(self.reasons.items(), key=lambda item: -item[1]):
             yield f"  {reason}: {count:,}"
@@ -157,6 +165,7 @@ class Progress(_Frozen):
 
     submitted: int
     indexed: int
+    unchanged: int = 0
     dropped: int = 0
     rejected: int
     missing: int
@@ -166,7 +175,8 @@ class Progress(_Frozen):
 
     def __str__(self) -> str:
         dropped = f"{self.dropped:,} dropped, " if self.dropped else ""
-        counts = f"{self.indexed:,} indexed, {dropped}{self.rejected:,} rejected, {self.missing:,} missing"
+        unchanged = f"{self.unchanged:,} unchanged, " if self.unchanged else ""
+        counts = f"{self.indexed:,} indexed, {unchanged}{dropped}{self.rejected:,} rejected, {self.missing:,} missing"
         if not self.total_bytes:
             return f"{counts}, {self.bytes / 1e6:,.{0 if self.bytes >= 10_000_000 else 2}f} MB read"
         return f"{counts}, {min(self.stored_bytes / self.total_bytes, 1):.0%} read"

@@ -89,7 +89,7 @@ class BulkSender:
         """
         outcome = BodyOutcome()
         waiting: list[Sequence[int]] = [range(len(ends))]
-        backoff = _Backoff(self._options.patience, self._options.stop)
+        backoff = Backoff(self._options.patience, self._options.stop)
         attempted = {*range(len(ends))} if self._options.was_sent else set[int]()
         unreadable, is_answered = 0, False
         while waiting:
@@ -327,13 +327,21 @@ def span(ends: Sequence[int], number: int) -> tuple[int, int]:
     return (ends[number - 1] if number else 0), ends[number]
 
 
-class _Backoff:
+class Backoff:
+    """
+    The waits of one piece of work.
+
+    :param patience: Seconds that it may make no headway.
+    :param stop: Ends all waiting when set.
+    """
+
     def __init__(self, patience: float, stop: threading.Event) -> None:
         self._patience = patience
         self._stop = stop
         self.reset()
 
     def reset(self) -> None:
+        """There was headway: patience begins anew."""
         self._tries = 0
         self._since = time.monotonic()
 

@@ -43,6 +43,7 @@ class Tally(msgspec.Struct):
 
     sources: list[SourceTally]
     indexed: int = 0
+    unchanged: int = 0
     dropped: int = 0
     rejected: int = 0
     missing: int = 0
@@ -55,7 +56,7 @@ class Tally(msgspec.Struct):
     @property
     def submitted(self) -> int:
         """All documents that have come to an end."""
-        return self.indexed + self.dropped + self.rejected + self.missing
+        return self.indexed + self.unchanged + self.dropped + self.rejected + self.missing
 
     @property
     def bytes(self) -> int:
@@ -100,6 +101,7 @@ class Tally(msgspec.Struct):
             index=index,
             submitted=self.submitted,
             indexed=self.indexed,
+            unchanged=self.unchanged,
             dropped=self.dropped,
             rejected=self.rejected,
             missing=self.missing,

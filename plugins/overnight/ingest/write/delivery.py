@@ -111,11 +111,13 @@ class SentBatch:
 
     :param dead_letters: Of those that are not in the index.
     :param elsewhere: How many were written into another index.
-    :param sample: The ids of some that were indexed, with their routing values.
+    :param unchanged: How many were there already.
+    :param sample: The ids of some that are in the index, with their routing values.
     """
 
     dead_letters: list[DeadLetter] = field(default_factory=list)
     elsewhere: int = 0
+    unchanged: int = 0
     sample: list[tuple[str, str | None]] = field(default_factory=list)
 
 
@@ -170,7 +172,7 @@ class Delivery:
         self._is_at_cursor = True
         self.elsewhere = 0
         self.sample: list[tuple[str, str | None]] = []
-        """Ids and routing values of documents that were indexed by this object, a few of each body."""
+        """Ids and routing values of documents that are in the index by this object's account, a few of each body."""
 
     def run(self, items: Iterable[ReadItem | Documents]) -> None:
         """
@@ -319,13 +321,14 @@ class Delivery:
         if len(body) == self._options.bulk_bytes:
             body.seek(0)
             self._free.append(body)
-        return SentBatch(records, len(outcome.elsewhere), _choose_sample(batch, outcome))
+        return SentBatch(records, len(outcome.elsewhere), len(outcome.unchanged), _choose_sample(batch, outcome))
 
     def _count(self, batch: DeliveryBatch, sent: SentBatch) -> None:
         """Count a batch whose documents' outcomes are all known."""
         tally = self._checkpoint.tally
         tally.read(batch.lines, batch.blank, batch.line_bytes, batch.lacking)
-        tally.indexed += len(batch.ends) - len(sent.dead_letters)
+        tally.unchanged += sent.unchanged
+        tally.indexed += len(batch.ends) - len(sent.dead_letters) - sent.unchanged
         records = batch.dead_letters + sent.dead_letters
         for record in records:
             tally.add_dead_letter(record)
@@ -381,6 +384,7 @@ class Delivery:
             Progress(
                 submitted=tally.submitted,
                 indexed=tally.indexed,
+                unchanged=tally.unchanged,
                 dropped=tally.dropped,
                 rejected=tally.rejected,
                 missing=tally.missing,

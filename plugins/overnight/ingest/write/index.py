@@ -276,7 +276,7 @@ def verify_load(target: OpenSearchTarget, index: IndexInfo, expected: Expectatio
         missing = []
     if missing:
         raise VerificationError(
-            f"OpenSearch acknowledged these documents, and {index.name!r} does not have them: "
+            f"OpenSearch acknowledged these documents, or had them, and {index.name!r} does not have them: "
             f"{', '.join(map(repr, missing[:_MAX_NAMED]))} ({len(missing)} of {len(expected.ids)} looked up). "
             "Something deletes from the index, or changes OpenSearch's answers. Load again.",
             ids=missing,
@@ -290,8 +290,8 @@ def verify_load(target: OpenSearchTarget, index: IndexInfo, expected: Expectatio
         return [*notes, f"The documents were not counted ({_first_sentence(error)})."]
     if found < expected.at_least:
         raise VerificationError(
-            f"{expected.at_least} documents were indexed, and {name!r} has {found}. Something deletes from the index, "
-            "or changes OpenSearch's answers. Load again."
+            f"{expected.at_least} documents were indexed or are unchanged, and {name!r} has {found}. Something deletes "
+            "from it, or changes OpenSearch's answers. Load again."
         )
     return notes
 

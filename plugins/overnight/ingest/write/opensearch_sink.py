@@ -8,8 +8,9 @@ from typing import Any
 
 from overnight.ingest.write import index as indices
 from overnight.ingest.write.bulk import BulkSender
-from overnight.ingest.write.sink import Expectation, IndexInfo, Sink, WriteOptions
+from overnight.ingest.write.sink import BodyWriter, Expectation, IndexInfo, Sink, WriteOptions
 from overnight.ingest.write.target import OpenSearchTarget
+from overnight.ingest.write.unchanged import ChangedSender
 
 
 def to_sink(target: OpenSearchTarget | Sink) -> Sink:
@@ -64,11 +65,15 @@ class OpenSearchSink:
         """Return index settings by name."""
         return indices.read_settings(self.target, index.name, names)
 
-    def writer(self, index: IndexInfo, options: WriteOptions) -> BulkSender:
-        """Return what sends the ``_bulk`` bodies of one load."""
+    def writer(self, index: IndexInfo, options: WriteOptions) -> BodyWriter:
+        """
+        Return what sends the ``_bulk`` bodies of one load.
+
+        :raises SpecError: unchanged documents cannot be told in this index.
+        """
         sender = BulkSender(self.target, index, options)
         self._senders.append(sender)
-        return sender
+        return ChangedSender(sender, self.target, index, options) if options.skip_unchanged else sender
 
     def refresh(self, index: IndexInfo) -> str | None:
         """Refresh the index; return why it was not done."""

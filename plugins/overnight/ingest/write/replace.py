@@ -60,7 +60,7 @@ def replace_index(
     excess = report.excess(options.allowed_failures)
     if excess is not None:
         raise VerificationError(f"{excess} The alias {alias!r} stays where it was, {name!r} is kept.")
-    sink.check(name, count=report.indexed, query=sample_query)
+    sink.check(name, count=report.in_index, query=sample_query)
     old = sink.swap(alias, name, drop_old=drop_old)
     log.info("%s is %s now, and was %s.", alias, name, ", ".join(old) or "nothing")
     return report

@@ -65,11 +65,13 @@ class BodyOutcome:
     :param dropped: An ingest pipeline dropped them.
     :param elsewhere: They were indexed, but not into the index that was inspected: an ingest pipeline or a data stream
         chose another one.
+    :param unchanged: They were there already, as they are, and were not written.
     """
 
     rejected: dict[int, Rejection] = field(default_factory=dict)
     dropped: list[int] = field(default_factory=list)
     elsewhere: list[int] = field(default_factory=list)
+    unchanged: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,8 @@ class WriteOptions:
     :param stop: Ends all waiting when set.
     :param throttle: Is lowered and raised.
     :param was_sent: Whether an earlier attempt at the load may have written documents already.
+    :param skip_unchanged: Whether documents that are there already, as they are, are not written.
+    :param has_routing: Whether documents may have routing values of their own.
     """
 
     operation: WriteOperation
@@ -212,14 +216,16 @@ class WriteOptions:
     stop: threading.Event
     throttle: Throttle
     was_sent: bool = False
+    skip_unchanged: bool = False
+    has_routing: bool = False
 
 
 @dataclass(frozen=True)
 class Expectation:
     """
-    What a load has written, to be held against the index.
+    What the index must have behind a load.
 
-    :param ids: A sample of the documents that were indexed, with their routing values.
+    :param ids: A sample of the documents that were indexed or are unchanged, with their routing values.
     :param at_least: How many documents a search must see; ``None`` when that cannot be said.
     """
 

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from overnight.errors import SpecError
 from overnight.ingest.write.sink import IndexInfo, WriteOperation
+from overnight.ingest.write.unchanged import FIELD
 
 log = logging.getLogger(__name__)
 
@@ -112,13 +113,13 @@ def find_update_hazards(index: IndexInfo, fields: Sequence[str]) -> list[str]:
 
 
 def covers(index: IndexInfo, fields: Sequence[str]) -> bool:
-    """Whether a document with these fields has everything that the mapping knows."""
+    """Whether a document with these fields has everything that the mapping knows, but for the digest of its write."""
     if index.dynamic == "false" or not index.fields:
         return False  # its documents have fields that the mapping does not know
     return all(
         any(name == field or name.startswith(f"{field}.") for field in fields)
         for name, kind in index.fields.items()
-        if not (kind in _OBJECTS and any(other.startswith(f"{name}.") for other in index.fields))
+        if name != FIELD and not (kind in _OBJECTS and any(other.startswith(f"{name}.") for other in index.fields))
     )
 
 
