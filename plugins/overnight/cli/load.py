@@ -44,6 +44,9 @@ def load(  # noqa: PLR0917 - typer calls it by name
     checkpoint: Annotated[
         str | None, typer.Option(help="URI for the progress; 'none' keeps none. [default: beside the request]")
     ] = None,
+    skip_unchanged: Annotated[
+        bool, typer.Option("--skip-unchanged", help="Write only documents that the index does not have as they are.")
+    ] = False,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", "-o", help="A field of LoadOptions, such as bulk_bytes=1000000; repeatable."),
@@ -79,6 +82,7 @@ def load(  # noqa: PLR0917 - typer calls it by name
                 "dead_letter_uri": dead_letters or f"{request}.dead-letters.jsonl",
                 "checkpoint_uri": None if checkpoint == "none" else checkpoint or f"{request}.checkpoint.json",
                 "create_index": read_json(mapping) if mapping is not None else None,
+                "skip_unchanged": skip_unchanged,
                 "progress_seconds": 0.2 if errors.is_terminal else 10.0,
                 **_pairs(option or []),
             }

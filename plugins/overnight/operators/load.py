@@ -15,7 +15,7 @@ from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
 from overnight.operators.lineage import LoadLineage
-from overnight.operators.parameters import check_parameters, require_mapping
+from overnight.operators.parameters import check_parameters, require_mapping, require_truth
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -34,7 +34,8 @@ class OpenSearchLoadOperator(LoadLineage, BaseOperator):
     Load JSON Lines into an OpenSearch index, on every OpenSearch there is.
 
     The XCom is the :class:`~overnight.ingest.LoadReport`, and the log's last lines are: submitted = indexed +
-    dropped + rejected + missing. A retry goes on at the checkpoint, and stable ids make a second run harmless.
+    unchanged + dropped + rejected + missing. A retry goes on at the checkpoint, and stable ids make a second run
+    harmless.
 
     :param request: The body of ``POST _plugins/_ml/_batch_ingestion``: ``index_name``, ``field_map``,
         ``ingest_fields``, ``data_source``; without ``credential``, which comes from the connections. An item of
@@ -48,6 +49,8 @@ class OpenSearchLoadOperator(LoadLineage, BaseOperator):
         percentage (``"5%"``); both together.
     :param dead_letter_uri: A JSONL file for every rejected and missing document, with the reason.
     :param checkpoint_uri: Where the progress is kept between tries.
+    :param skip_unchanged: Write only documents that the index does not have already, as they are; each that is written
+        gets the field ``overnight_digest``.
     :param options: Further fields of :class:`~overnight.ingest.LoadOptions`.
     """
 
@@ -59,6 +62,7 @@ class OpenSearchLoadOperator(LoadLineage, BaseOperator):
         "allowed_failures",
         "dead_letter_uri",
         "checkpoint_uri",
+        "skip_unchanged",
         "options",
     )
 
@@ -72,6 +76,7 @@ class OpenSearchLoadOperator(LoadLineage, BaseOperator):
         allowed_failures: float | str = 0,
         dead_letter_uri: str | None = None,
         checkpoint_uri: str | None = None,
+        skip_unchanged: bool | str = False,
         options: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -83,6 +88,7 @@ class OpenSearchLoadOperator(LoadLineage, BaseOperator):
         self.allowed_failures = allowed_failures
         self.dead_letter_uri = dead_letter_uri
         self.checkpoint_uri = checkpoint_uri
+        self.skip_unchanged = skip_unchanged
         self.options = options
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -92,7 +98,11 @@ class OpenSearchLoadOperator(LoadLineage, BaseOperator):
 
         with failing_for_good():
             check_parameters(self)
-            own = {"dead_letter_uri": self.dead_letter_uri, "checkpoint_uri": self.checkpoint_uri}
+            own = {
+                "dead_letter_uri": self.dead_letter_uri,
+                "checkpoint_uri": self.checkpoint_uri,
+                "skip_unchanged": require_truth(self.skip_unchanged, "skip_unchanged"),
+            }
             request = parse_request(self.request)
             items = get_items(self.request)
             openai_conn_id = self.openai_conn_id or find_conn_id(items)

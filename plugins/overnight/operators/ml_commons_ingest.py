@@ -27,7 +27,7 @@ from overnight.operators.load import (
     parse_request,
     with_formats,
 )
-from overnight.operators.parameters import check_parameters, require_mapping
+from overnight.operators.parameters import check_parameters, require_mapping, require_truth
 from overnight.operators.sources import openai_opener
 from overnight.services.ml_commons.connection import transport
 from overnight.services.ml_commons.ingest.engine import (
@@ -60,6 +60,8 @@ class MLCommonsBatchIngestOperator(LoadLineage, JobOperator[MLCommonsIngestSpec]
     :param engine: ``auto``; ``server`` (refused with a remedy where the server cannot); ``client``.
     :param aws_conn_id: The connection whose keys read S3. The cluster is given them for this request.
     :param openai_conn_id: The connection whose key reads OpenAI's files; the same.
+    :param skip_unchanged: Write only documents that the index does not have already, as they are. The server writes
+        every one, so ``auto`` is the client, and ``server`` is refused.
     :param options: Fields of :class:`~overnight.ingest.LoadOptions`, for the client. With any of them ``auto`` is the
         client, since the server has no such thing.
     :param conn_id: The OpenSearch connection, ``opensearch_default`` when left out.
@@ -75,6 +77,7 @@ class MLCommonsBatchIngestOperator(LoadLineage, JobOperator[MLCommonsIngestSpec]
         "engine",
         "aws_conn_id",
         "openai_conn_id",
+        "skip_unchanged",
         "options",
         *JobOperator.template_fields,
     )
@@ -87,6 +90,7 @@ class MLCommonsBatchIngestOperator(LoadLineage, JobOperator[MLCommonsIngestSpec]
         engine: Engine = "auto",
         aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
         openai_conn_id: str | None = "openai_default",
+        skip_unchanged: bool | str = False,
         options: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -95,6 +99,7 @@ class MLCommonsBatchIngestOperator(LoadLineage, JobOperator[MLCommonsIngestSpec]
         self.engine = engine
         self.aws_conn_id = aws_conn_id
         self.openai_conn_id = openai_conn_id
+        self.skip_unchanged = skip_unchanged
         self.options = options
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -102,6 +107,11 @@ class MLCommonsBatchIngestOperator(LoadLineage, JobOperator[MLCommonsIngestSpec]
         with failing_for_good():
             check_parameters(self)
             require_mapping(self.options or {}, "options")
+            if self.engine == "server" and (self._skips_unchanged() or "skip_unchanged" in (self.options or {})):
+                raise SpecError(
+                    "skip_unchanged is for our own load, and the server writes every document. Leave it out, or use "
+                    "engine='client'."
+                )
             request = self._request()
             choice = self._choice(context, request)
             self.log.info("Ingesting with the %s: %s.", choice.engine, choice.why)
@@ -142,10 +152,15 @@ class MLCommonsBatchIngestOperator(LoadLineage, JobOperator[MLCommonsIngestSpec]
         compile_field_map(request.field_map, request.ingest_fields, len(request.data_source.source))
         return request
 
+    def _skips_unchanged(self) -> bool:
+        return require_truth(self.skip_unchanged, "skip_unchanged")
+
     def _choice(self, context: Context, request: IngestRequest) -> Choice:
         record = self.recall(context)
         if record is not None and record.ending is None and self.engine != "client":
             return Choice("server", "an earlier try of this task began it there")
+        if self.engine == "auto" and self._skips_unchanged():
+            return Choice("client", "the server writes every document, and skip_unchanged was asked for")
         if self.engine == "auto" and self.options:
             return Choice("client", f"the server knows no {', '.join(self.options)}")
         if self.engine == "client":
@@ -210,7 +225,11 @@ class MLCommonsBatchIngestOperator(LoadLineage, JobOperator[MLCommonsIngestSpec]
         return load_and_evaluate(
             context,
             request,
-            parse_options(with_formats(self.options, self.request), allowed_failures=self.allowed_failures),
+            parse_options(
+                with_formats(self.options, self.request),
+                allowed_failures=self.allowed_failures,
+                skip_unchanged=self._skips_unchanged(),
+            ),
             conn_id=self.conn_id,
             aws_conn_id=self.aws_conn_id,
             openai_conn_id=self.openai_conn_id,

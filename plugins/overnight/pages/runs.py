@@ -35,6 +35,7 @@ class RunReport(BaseModel):
     submitted: int = 0
     reused: int = 0
     indexed: int = 0
+    unchanged: int = 0
     dropped: int = 0
     rejected: int = 0
     missing: int = 0

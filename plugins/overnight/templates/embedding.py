@@ -572,5 +572,6 @@ def _load(settings: Any, documents: Any, results: Any, dead_letter_uri: str, che
         allowed_failures=settings["allowed_failures"],
         dead_letter_uri=dead_letter_uri,
         checkpoint_uri=checkpoint_uri,
+        skip_unchanged=settings["skip_unchanged"],
         options=settings["load_options"],
     )

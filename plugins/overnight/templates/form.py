@@ -50,7 +50,16 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "instance_count",
         "environment",
     ),
-    "Index": ("create_index", "index_body", "field_map", "ingest_fields", "nested_lists", "engine", "files_per_load"),
+    "Index": (
+        "create_index",
+        "index_body",
+        "field_map",
+        "ingest_fields",
+        "nested_lists",
+        "engine",
+        "files_per_load",
+        "skip_unchanged",
+    ),
     "Documents that are gone": ("sync", "max_deletes", "sync_filter"),
     "Costs and cache": (
         "cache",

@@ -18,7 +18,7 @@ from overnight.operators.llamacloud import LlamaCloudBatchOperator
 from overnight.operators.load import OpenSearchLoadOperator
 from overnight.output_schema import OutputSchema
 from overnight.services.llamacloud.service import LlamaCloudService
-from overnight.templates.params import AllowedFailures, JobConfig, counted_by, run_folder
+from overnight.templates.params import AllowedFailures, JobConfig, LoadConfig, counted_by, run_folder
 from overnight.templates.steps import TAGS, create_index, pipeline_dag, report_and_verify
 
 _FILE: Final = "file"
@@ -27,7 +27,7 @@ _DESCRIBED: Final = ("cite_sources", "confidence_scores")
 """Options by which the service says something of each field beside its value."""
 
 
-class LlamaCloudExtractToIndexConfig(JobConfig):
+class LlamaCloudExtractToIndexConfig(LoadConfig, JobConfig):
     """The config of :func:`llamacloud_extract_to_index`. Every field is a Param of the DAG."""
 
     sources: str = Field(
@@ -256,6 +256,7 @@ def llamacloud_extract_to_index(
             aws_conn_id=settings["aws_conn_id"],
             allowed_failures=settings["allowed_failures"],
             dead_letter_uri=settings["dead_letter_uri"],
+            skip_unchanged=settings["skip_unchanged"],
             # What was not found in a file is null, or not there.
             options={"missing_path": "omit"},
         ).expand(request=parts.map(lambda part: part["request"]))

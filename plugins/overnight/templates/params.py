@@ -114,7 +114,20 @@ class JobConfig(TemplateConfig):
     )
 
 
-class SyncConfig(TemplateConfig):
+class LoadConfig(TemplateConfig):
+    """What a template that ends in an index does about documents that the index has already."""
+
+    skip_unchanged: bool = Field(
+        default=False,
+        title="Skip what is unchanged",
+        description=(
+            "Documents that the index has already, as they are, are not written. Each that is written gets the field "
+            "overnight_digest, by which the next run knows it."
+        ),
+    )
+
+
+class SyncConfig(LoadConfig):
     """What a template that ends in an index does about documents that its source no longer has."""
 
     sync: Sync = Field(

@@ -18,7 +18,7 @@ from overnight.validation import parse_parameter
 
 _MAX_TEXT = 500
 
-COUNTS: Final = ("submitted", "reused", "indexed", "dropped", "rejected", "missing")
+COUNTS: Final = ("submitted", "reused", "indexed", "unchanged", "dropped", "rejected", "missing")
 """The numbers of a report that add up."""
 
 
@@ -159,10 +159,11 @@ class Excluded(BaseModel):
 
 class PipelineReport(BaseModel):
     """
-    The end of a pipeline. Always ``submitted + reused = indexed + dropped + rejected + missing``.
+    The end of a pipeline. Always ``submitted + reused = indexed + unchanged + dropped + rejected + missing``.
 
     :param submitted: Documents that were given to the service, or could not be.
     :param reused: Documents that were not, since their answer was in the cache, or came for another one's request.
+    :param unchanged: Documents that the index had already, as they are, and that were not written.
     :param repeated: Of ``reused``, those that got the answer of another document of this run.
     :param saved: What the answers of ``reused`` would have cost; ``None`` when there are none.
     :param estimate: What the jobs would cost at most, as it was said before they were submitted.
@@ -187,6 +188,7 @@ class PipelineReport(BaseModel):
     submitted: int
     reused: int = 0
     indexed: int
+    unchanged: int = 0
     dropped: int = 0
     rejected: int
     missing: int
@@ -248,6 +250,7 @@ class PipelineReport(BaseModel):
             submitted=unsent.count + absent.count + sum(part.documents - part.reused for part in parts),
             reused=sum(part.reused for part in parts),
             indexed=sum(load.indexed for load in loads),
+            unchanged=sum(load.unchanged for load in loads),
             dropped=sum(load.dropped for load in loads),
             rejected=unsent.count + sum(load.rejected for load in loads),
             missing=absent.count + sum(load.missing for load in loads) + unaccounted,
@@ -275,6 +278,12 @@ class PipelineReport(BaseModel):
     def deleted(self) -> int:
         """Documents that the source no longer has and that were deleted; none of ``submitted``."""
         return self.mirror.deleted if self.mirror is not None else 0
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def in_index(self) -> int:
+        """Documents of this run that the index has by this report: indexed, or unchanged."""
+        return self.indexed + self.unchanged
 
     def _describe_costs(self) -> Iterator[str]:
         if self.estimate is not None:

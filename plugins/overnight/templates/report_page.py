@@ -78,12 +78,12 @@ _PAGE = """\
 {% endif %}
 <h2>Parts</h2>
 <table>
-  <tr><th>part<th>submitted<th>reused<th>indexed<th>dropped<th>rejected<th>missing<th>
+  <tr><th>part<th>submitted<th>reused<th>indexed<th>unchanged<th>dropped<th>rejected<th>missing<th>
   {% for part in report.parts %}
   <tr><td>{{ loop.index0 }}
     <td class="number">{{ "{:,}".format(part.documents - part.reused) }}
     <td class="number">{{ "{:,}".format(part.reused) }}
-    {% for name in ("indexed", "dropped", "rejected", "missing") %}
+    {% for name in ("indexed", "unchanged", "dropped", "rejected", "missing") %}
     <td class="number">{{ "{:,}".format(part.load[name]) if part.load }}
     {% endfor %}
     <td class="bad">{{ "" if part.accepted else "failed" if part.load else "never loaded" }}

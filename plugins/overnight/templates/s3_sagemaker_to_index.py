@@ -120,6 +120,16 @@ class S3SageMakerToIndexConfig(SyncConfig, JobConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_engine(self) -> Self:
+        """Refuse what the cluster cannot do, before anything is paid for."""
+        if self.skip_unchanged and self.engine == "server":
+            raise ValueError(
+                "skip_unchanged is for our own load, and the cluster (engine='server') writes every document: set "
+                "engine to auto or client, or skip_unchanged to false"
+            )
+        return self
+
     def get_vectors(self) -> dict[str, int]:
         """Return the length of the vectors that will be written, by field; none where it is not given."""
         outputs = [name for name, path in self.field_map.items() if path == "$.SageMakerOutput"]
@@ -211,6 +221,7 @@ def s3_sagemaker_to_index(
         load = MLCommonsBatchIngestOperator.partial(
             task_id="load",
             engine=settings["engine"],
+            skip_unchanged=settings["skip_unchanged"],
             conn_id=settings["opensearch_conn_id"],
             aws_conn_id=settings["aws_conn_id"],
             poll_interval=settings["poll_seconds"],

@@ -106,11 +106,11 @@ def report_and_verify(
         index_name=settings["index_name"],
         **others,
     )
-    indexed: Any = XComArg(report, key="indexed")
+    in_index: Any = XComArg(report, key="in_index")
     verify = OpenSearchVerifyIndexOperator(
         task_id="verify",
         index_name=settings["index_name"],
-        at_least=indexed,
+        at_least=in_index,
         conn_id=settings["opensearch_conn_id"],
         outlets=[AssetAlias(LOADED_INDICES)],
     )

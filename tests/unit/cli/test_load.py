@@ -42,6 +42,19 @@ def test_the_report_is_printed(opensearch: FakeOpenSearch, request_file: Path) -
     assert json.loads(found.stdout)["indexed"] == 5
 
 
+def test_unchanged_documents_are_not_written_where_that_is_asked_for(
+    opensearch: FakeOpenSearch, request_file: Path
+) -> None:
+    counts = []
+    for arguments in (["--skip-unchanged"], ["-o", "skip_unchanged=true"], ["--skip-unchanged"], []):
+        found = run(opensearch, request_file, "-o", "write=index", *arguments)
+        assert found.exit_code == 0, found.output
+        assert ("5 unchanged" in found.stderr) == (len(counts) in (1, 2))
+        report = json.loads(found.stdout)
+        counts.append((report["submitted"], report["indexed"], report["unchanged"]))
+    assert counts == [(5, 5, 0), (5, 0, 5), (5, 0, 5), (5, 5, 0)]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -75,6 +75,31 @@ def test_more_failures_fail_for_good_and_leave_the_report(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("skip", [True, "True"], ids=repr)
+def test_unchanged_documents_are_a_number_of_the_xcom(
+    kind: Any, skip: Any, opensearch: FakeOpenSearch, tmp_path: Path
+) -> None:
+    wanted = request(tmp_path / "a.jsonl", GOOD)
+    counts = []
+    for _ in range(2):
+        found = operator(kind, wanted, skip_unchanged=skip).execute({"ti": TaskInstance()})
+        report = found.get("report", found)
+        counts.append((report["submitted"], report["indexed"], report["unchanged"]))
+    assert counts == [(1, 1, 0), (1, 0, 1)]
+    assert len(opensearch.bulks) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_truth_value_is_no_skip_unchanged(kind: Any, opensearch: FakeOpenSearch, tmp_path: Path) -> None:
+    wanted = request(tmp_path / "a.jsonl", GOOD)
+    with pytest.raises(AirflowFailException, match="skip_unchanged='perhaps' is neither true nor false"):
+        operator(kind, wanted, skip_unchanged="perhaps").execute({"ti": TaskInstance()})
+    with pytest.raises(AirflowFailException, match="skip_unchanged: give it as the operator's own parameter"):
+        operator(kind, wanted, options={"skip_unchanged": True}).execute({"ti": TaskInstance()})
+    assert opensearch.bulks == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_options_are_refused_when_they_do_not_fit_or_are_given_twice(
     kind: Any, opensearch: FakeOpenSearch, tmp_path: Path
 ) -> None:

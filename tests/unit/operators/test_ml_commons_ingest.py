@@ -69,3 +69,12 @@ def test_half_of_the_remote_service_is_refused() -> None:
     operator = MLCommonsBatchPredictOperator(task_id="predict", model_id="m", remote_service="openai")
     with pytest.raises((SpecError, AirflowFailException), match="together"):
         operator.make_client()
+
+
+@pytest.mark.parametrize("options", [{"skip_unchanged": True}, {"options": {"skip_unchanged": True}}], ids=str)
+def test_the_server_writes_every_document(options: dict[str, Any]) -> None:
+    operator = MLCommonsBatchIngestOperator(task_id="ingest", request=REQUEST, engine="server", **options)
+    with pytest.raises(AirflowFailException, match=r"the server writes every document. .* engine='client'"):
+        operator.execute({})
+    chosen = MLCommonsBatchIngestOperator(task_id="ingest", request=REQUEST, durable=False, **options)
+    assert chosen._choice({}, chosen._request()).engine == "client"

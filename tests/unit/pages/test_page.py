@@ -232,7 +232,7 @@ def reported(world: World, tmp_path: Path) -> World:
               "reason": f"the line is not JSON {HOSTILE}", "id": "doc-7"}  # fmt: skip
     (tmp_path / "rejected.jsonl").write_bytes(orjson.dumps(letter) + b"\n")
     report = {
-        "index": "documents", "submitted": 1_250, "indexed": 1_249, "rejected": 1, "missing": 0,
+        "index": "documents", "submitted": 3_561, "indexed": 1_249, "unchanged": 2_311, "rejected": 1, "missing": 0,
         "reasons": {"not_json": 1}, "dead_letter_uris": [str(tmp_path / "rejected.jsonl")],
         "page": "x/report.html", "uri": "x/report.json",
     }  # fmt: skip
@@ -245,7 +245,7 @@ def test_a_runs_report_names_each_document_that_was_not_indexed(
 ) -> None:
     page = browse("viewer").get("/run", params={"dag_id": "nightly", "run_id": RUN})
     assert page.status_code == 200
-    for text in ("1,250", "1,249", "not_json", "doc-7", "the line is not JSON", "rejected.jsonl"):
+    for text in ("3,561", "1,249", "unchanged", "2,311", "not_json", "doc-7", "the line is not JSON", "rejected.jsonl"):
         assert text in page.text
     assert HOSTILE not in page.text
 

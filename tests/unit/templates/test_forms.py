@@ -172,3 +172,12 @@ def test_a_budget_in_a_unit_that_the_queue_is_not_counted_in_is_refused_there_to
     with pytest.raises(AirflowFailException, match=f"is not counted in {unit}"):
         project_config(name).render(context(name, **{field: {unit: 3}}))
     assert getattr(project_config(name).render(context(name, **{field: {"jobs": 3}})), field) == {"jobs": 3}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_load_takes_from_the_form_whether_it_skips_what_is_unchanged(name: str) -> None:
+    loads = [task for task in project_dag(name).tasks if task.task_id.rpartition(".")[2] == "load"]
+    assert bool(loads) == ("skip_unchanged" in CONFIGS[name].model_fields)
+    for task in loads:
+        given: Any = task.partial_kwargs if task.is_mapped else vars(task)
+        assert given["skip_unchanged"].key == "skip_unchanged"

@@ -26,11 +26,12 @@ CODES = st.sampled_from(["bad_line", "no_row", "mapper_parsing_exception"])
 
 @st.composite
 def loads(draw: st.DrawFn) -> LoadReport:
-    indexed, rejected, missing = draw(COUNT), draw(COUNT), draw(COUNT)
+    indexed, unchanged, rejected, missing = draw(COUNT), draw(COUNT), draw(COUNT), draw(COUNT)
     return LoadReport(
         index="docs",
-        submitted=indexed + rejected + missing,
+        submitted=indexed + unchanged + rejected + missing,
         indexed=indexed,
+        unchanged=unchanged,
         rejected=rejected,
         missing=missing,
         bytes=draw(COUNT),
@@ -51,7 +52,9 @@ def test_whatever_became_of_the_parts_the_counts_add_up(
     parts: list[PartReport], unsent: Excluded | None, absent: Excluded | None
 ) -> None:
     report = PipelineReport.of(parts, not_sent=unsent, without_result=absent)
-    assert report.submitted + report.reused == report.indexed + report.rejected + report.missing
+    outcomes = report.indexed + report.unchanged + report.rejected + report.missing
+    assert report.submitted + report.reused == outcomes
+    assert report.in_index == report.indexed + report.unchanged
     assert report.reused == sum(part.reused for part in parts)
     assert report.repeated <= report.reused
     assert report.not_sent <= report.rejected
@@ -80,6 +83,14 @@ def test_what_a_load_does_not_speak_of_is_missing() -> None:
     load = LoadReport(index="docs", submitted=6, indexed=5, rejected=1)
     report = PipelineReport.of([PartReport(submitted=10, load=load, accepted=True)])
     assert (report.submitted, report.indexed, report.rejected, report.missing) == (10, 5, 1, 4)
+
+
+def test_unchanged_documents_are_a_number_of_their_own() -> None:
+    load = LoadReport(index="docs", submitted=10, indexed=2, unchanged=7, rejected=1)
+    report = PipelineReport.of([PartReport(submitted=10, load=load, accepted=True)])
+    assert (report.submitted, report.indexed, report.unchanged, report.missing, report.in_index) == (10, 2, 7, 0, 9)
+    assert "unchanged: 7" in list(report.describe())
+    assert report.model_dump(mode="json")["in_index"] == 9  # what the index is verified by
 
 
 # --- The step ------------------------------------------------------------------------------------------------------

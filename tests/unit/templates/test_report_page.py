@@ -30,14 +30,30 @@ def read(page: str) -> Words:
 
 def test_the_page_has_the_counts_the_reasons_and_the_parts():
     load = LoadReport(
-        index="i", submitted=1_500, indexed=1_497, rejected=3, reasons={"not_json": 3}, dead_letter_uri="s3://b/dead"
+        index="i",
+        submitted=2_846,
+        indexed=1_497,
+        unchanged=1_346,
+        rejected=3,
+        reasons={"not_json": 3},
+        dead_letter_uri="s3://b/dead",
     )
     report = PipelineReport.of(
-        [PartReport(submitted=1_500, load=load, accepted=True), PartReport(submitted=20)],
+        [PartReport(submitted=2_846, load=load, accepted=True), PartReport(submitted=20)],
         not_sent=Excluded(count=7, uri="s3://b/aside"),
     )
     words = read(render(report, "dag d, run r")).words
-    for shown in ("1,527", "1,497", "not_json", "not_sent", "s3://b/dead", "s3://b/aside", "never"):
+    for shown in (
+        "2,873",
+        "1,497",
+        "1,346",
+        "unchanged",
+        "not_json",
+        "not_sent",
+        "s3://b/dead",
+        "s3://b/aside",
+        "never",
+    ):
         assert shown in words
 
 
