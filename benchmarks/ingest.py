@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +37,9 @@ NODE: Final = "OVERNIGHT_BENCHMARK_OPENSEARCH_URL"
 VERSION: Final = "2.19.6"
 DOCUMENTS: Final = 40_000
 INDEXED: Final = 5_000
+NIGHTLY: Final = 20_000
+CHANGED: Final = 50
+"""Of so many documents one is another one each night: 2 %."""
 MICRO: Final = 1e6
 RESUMED_BYTES: Final = 1_000_000_000
 NODE_RATE: Final = 6_000
@@ -61,6 +66,7 @@ def run() -> dict[str, Record]:
             "memory": measure_memory(folder),
             "resume": measure_resume(folder),
             **measure_load(folder),
+            **measure_unchanged(folder),
         }
 
 
@@ -252,6 +258,48 @@ def measure_load(folder: Path) -> dict[str, Record]:
             )
         client.delete(f"/{load.INDEX}")
     return records
+
+
+def measure_unchanged(folder: Path) -> dict[str, Record]:
+    """Documents a second of a corpus of which 2 % changed since it was loaded, beside a load that writes all of it."""
+    path = folder / "nightly.jsonl"
+    records = {}
+    with node() as url, httpx.Client(base_url=url, timeout=120) as client:
+
+        def prepare(*, is_vector: bool, skips: bool) -> Callable[[], float]:
+            index = f"{load.INDEX}-{'skipping' if skips else 'whole'}"
+            client.delete(f"/{index}", params={"ignore_unavailable": "true"})
+            client.put(f"/{index}", json=load.build_index_body(is_vector=is_vector)).raise_for_status()
+            nights = count()
+
+            def take() -> float:
+                load.write(path, change(load.lines(NIGHTLY), next(nights)))
+                wanted = {**load.request_for(path), "index_name": index}
+                work = partial(load.carry_out, wanted, url, write="index", skip_unchanged=skips)
+                return NIGHTLY / take_time(work)
+
+            take()
+            return take
+
+        for name, is_vector in (("load, 2 % changed, no k-NN", False), ("load, 2 % changed, k-NN", True)):
+            records[name] = compare(
+                "documents/s",
+                {
+                    "ours": prepare(is_vector=is_vector, skips=True),
+                    "without skip_unchanged": prepare(is_vector=is_vector, skips=False),
+                },
+                better="more",
+            )
+        client.delete(f"/{load.INDEX}-*")
+    return records
+
+
+def change(lines: Iterator[bytes], night: int) -> Iterator[bytes]:
+    """Yield documents of which one in :data:`CHANGED` has another text than the night before."""
+    for number, line in enumerate(lines):
+        # Those of the night before have their own text again, and are half of the change.
+        is_changed = number % (2 * CHANGED) == night % (2 * CHANGED)
+        yield line.replace(b"a text", b"text %d" % night, 1) if is_changed else line
 
 
 def replay(url: str, bodies: list[bytes]) -> None:

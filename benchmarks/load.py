@@ -142,7 +142,7 @@ def carry_out(request: dict[str, Any], url: str, **options: Any) -> Any:
     """Carry out one load, and stop when anything is missing."""
     with OpenSearchTarget(url) as target:
         report = load(request, target=target, options=LoadOptions(**options))
-    if report.indexed != report.submitted:
+    if report.in_index != report.submitted:
         raise SystemExit(f"not everything was indexed: {report}")
     return report
 
