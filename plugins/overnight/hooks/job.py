@@ -16,6 +16,7 @@ from overnight.jobs import JobRef
 from overnight.jobs.client import JobClient
 from overnight.jobs.service import Service
 from overnight.transport.flow import Flow
+from overnight.transport.http import send_once
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -80,11 +81,19 @@ class JobHook(BaseHook, ABC, Generic[ServiceT]):
         """Return :meth:`client`, under the name that every Airflow hook has."""
         return self.client()
 
+    def try_connection(self) -> str:
+        """
+        Try the connection with one cheap call, and say in a few words what was reached.
+
+        :raises OvernightError: the connection cannot be used, or the call failed.
+        """
+        with self.client() as client:
+            return client.run(send_once(self.probe(client.service)))
+
     def test_connection(self) -> tuple[bool, str]:
         """Try the connection with one cheap call, for the button in Airflow's UI."""
         try:
-            with self.client() as client:
-                return True, client.run(self.probe(client.service))
+            return True, self.try_connection()
         except OvernightError as error:
             return False, str(error)
 

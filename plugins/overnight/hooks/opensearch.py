@@ -140,12 +140,20 @@ class OpenSearchHook(BaseHook):
         with config.transport() as transport:
             return transport.run(config.version())
 
+    def try_connection(self) -> str:
+        """
+        Try the connection with one cheap call, and say in a few words what was reached.
+
+        :raises OvernightError: the connection cannot be used, or the call failed.
+        """
+        config = self.get_config()
+        with config.transport(attempts=1) as transport:
+            return transport.run(config.probe())
+
     def test_connection(self) -> tuple[bool, str]:
         """Try the connection with one cheap call, for the button in Airflow's UI."""
         try:
-            config = self.get_config()
-            with config.transport(attempts=1) as transport:
-                return True, transport.run(config.probe())
+            return True, self.try_connection()
         except OvernightError as error:
             return False, str(error)
 

@@ -79,6 +79,11 @@ def bound(flow: Flow[T], seconds: float) -> Flow[T]:
     :param seconds: After which :class:`~overnight.errors.UnavailableError` is thrown into the flow.
     """
     until = time.monotonic() + seconds
+    return (yield from map_calls(flow, lambda call: Within(call, max(0.0, until - time.monotonic()))))
+
+
+def map_calls(flow: Flow[T], change: Callable[[Any], Any]) -> Flow[T]:
+    """Return the flow with each call that it yields replaced by what ``change`` makes of it."""
     step: Callable[[], Any] = partial(next, flow)
     try:
         while True:
@@ -88,7 +93,7 @@ def bound(flow: Flow[T], seconds: float) -> Flow[T]:
                 value: T = stop.value
                 return value
             try:
-                answer = yield Within(call, max(0.0, until - time.monotonic()))
+                answer = yield change(call)
             except Exception as error:
                 step = partial(flow.throw, error)
             else:

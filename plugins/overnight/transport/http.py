@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 from typing import Any, BinaryIO, Final, TypeVar
@@ -35,12 +35,13 @@ from overnight.errors import (
     shorten,
 )
 from overnight.transport.errors import NOT_SENT, SECRET_NAME, ErrorReader, Errors, retry_after
-from overnight.transport.flow import TimeIsUpError, Transport, call_within
+from overnight.transport.flow import Flow, TimeIsUpError, Transport, call_within, map_calls
 from overnight.transport.resume import Reading
 
 log = logging.getLogger(__name__)
 
 ClientT = TypeVar("ClientT", httpx.Client, httpx.AsyncClient)
+T = TypeVar("T")
 
 MAX_PORT: Final = 65_535
 MAX_BACKOFF: Final = 30.0
@@ -111,6 +112,11 @@ class HttpAnswer:
 
     body: Any
     retry_after: float | None = None
+
+
+def send_once(flow: Flow[T]) -> Flow[T]:
+    """Return the flow with its HTTP calls sent once each, whatever they fail with: somebody waits for the answer."""
+    return map_calls(flow, lambda call: replace(call, retry=Retry.NEVER) if isinstance(call, HttpCall) else call)
 
 
 class HttpTransport(Transport[HttpCall, Any]):

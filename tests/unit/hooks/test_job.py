@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from http_server import Server, json_answer
 from overnight.hooks.job import hook_for
 from overnight.hooks.openai import OpenAIHook
 from overnight.jobs import JobRef
@@ -55,3 +56,13 @@ def test_the_openai_connection_says_where_the_server_is(
     # Only OpenAI itself has pages for people.
     assert (page == "https://platform.openai.com/batches/batch_1") == (not connection)
     assert "sk-planted" not in repr(client)
+
+
+def test_a_connection_that_is_tried_is_asked_once_by_somebody_who_waits(
+    monkeypatch: pytest.MonkeyPatch, server: Server
+):
+    connection = {"conn_type": "overnight_openai", "password": "sk-planted", "host": server.url}
+    monkeypatch.setenv("AIRFLOW_CONN_OPENAI_DEFAULT", json.dumps(connection))
+    server.answers = [json_answer({"error": "down"}, 503)]
+    assert not OpenAIHook().test_connection()[0]
+    assert len(server.requests) == 1
