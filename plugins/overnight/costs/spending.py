@@ -154,7 +154,7 @@ class Spending:
         :param owner: The DAG's id and the run's.
         :raises SpecError: it would, or its cost is not known.
         """
-        self._check(self._read(now or datetime.now(UTC)), owner, estimate, now or datetime.now(UTC))
+        self._check(self.read(now or datetime.now(UTC)), owner, estimate, now or datetime.now(UTC))
 
     def reserve(self, owner: tuple[str, str], estimate: CostEstimate, now: datetime | None = None) -> str:
         """
@@ -169,7 +169,7 @@ class Spending:
         """
         now = now or datetime.now(UTC)
         for _ in range(_ATTEMPTS):
-            records = self._read(now)
+            records = self.read(now)
             self._check(records, owner, estimate, now)
             own = {uri: record for uri, record in records.items() if record.owner == owner}
             jobs = {name: spent for record in own.values() for name, spent in record.jobs.items()}
@@ -196,7 +196,7 @@ class Spending:
 
     def release(self, owner: tuple[str, str], now: datetime | None = None) -> None:
         """Take back what a run has put down and will not spend; what its jobs cost stays."""
-        for uri, record in self._read(now or datetime.now(UTC)).items():
+        for uri, record in self.read(now or datetime.now(UTC)).items():
             if record.owner == owner and record.reserved != Spent():
                 self._put(uri, record.model_copy(update={"reserved": Spent()}))
 
@@ -232,7 +232,12 @@ class Spending:
                     "converted. Give the budget a folder of its own (cost_budget_uri)."
                 )
 
-    def _read(self, now: datetime) -> dict[str, SpendingRecord]:
+    def read(self, now: datetime) -> dict[str, SpendingRecord]:
+        """
+        Return the records of the period that a time is in, by URI.
+
+        :raises SpecError: a file among them is none.
+        """
         folder = f"{self._uri}/{self._budget.get_period(now)[0]}/"
         names = [_NUMBER.search(file.uri) for file in self._storage.list_files(folder).files]
         uris = [f"{folder}{name[1]}.json" for name in names if name is not None]
