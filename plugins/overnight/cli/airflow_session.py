@@ -19,8 +19,9 @@ _VARIABLES: Final = {
 @contextmanager
 def airflow_session() -> Iterator[None]:
     """Have Airflow, which is to be imported in here, find connections and be silent; our warnings go to stderr."""
-    set_here = _VARIABLES.keys() - os.environ.keys()
-    os.environ.update({name: _VARIABLES[name] for name in set_here})
+    before = {name: os.environ.get(name) for name in _VARIABLES}
+    # Also in place of a deployment's own level: its lines would stand before a command's JSON.
+    os.environ.update(_VARIABLES)
     logger = logging.getLogger("overnight")
     propagate, logger.propagate = logger.propagate, False
     handler = logging.StreamHandler()
@@ -31,5 +32,8 @@ def airflow_session() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagate
-        for name in set_here:
-            os.environ.pop(name, None)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
