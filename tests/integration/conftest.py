@@ -27,6 +27,7 @@ from overnight.sandbox.services import running
 
 # What needs the node of `opensearch_url`. All else is kept together by its folder, whose servers start quickly.
 _WITH_A_NODE = (
+    "tests/integration/doctor/",
     "tests/integration/ingest/",
     "tests/integration/sandbox/test_fixtures.py",
     "tests/integration/services/test_openai_endpoints_loaded.py",

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from overnight import __version__
+from overnight.cli.doctor import doctor
 from overnight.cli.estimate import estimate
 from overnight.cli.jobs import app as jobs
 from overnight.cli.load import load
@@ -45,5 +46,6 @@ def main(
 app.command()(load)
 app.command()(search)
 app.command()(estimate)
+app.command()(doctor)
 app.add_typer(jobs, name="jobs")
 app.add_typer(sandbox, name="sandbox")

@@ -1,0 +1,1 @@
+"""What is looked at before a DAG runs: versions, connections, servers, Airflow's parts, the folders of runs."""
