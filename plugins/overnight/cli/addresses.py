@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from overnight.errors import SpecError
+from overnight.ingest.read.openers import OPENAI_URL, openai_opener
+from overnight.ingest.read.sources import Opener
 from overnight.services.openai.connection import DEFAULT_BASE_URL, OpenAIConnection
 from overnight.transport.flow import Flow
 
@@ -42,6 +44,16 @@ class Addresses:
         )
         with closing(connection.transport()) as transport:
             return transport.run(flow)
+
+
+def find_openers(openai_key: str | None) -> dict[str, Opener]:
+    """
+    Return what opens ``openai://file-…``, by OPENAI_API_KEY and OPENAI_BASE_URL; nothing when there is no key.
+
+    :param openai_key: A request's own, for want of a variable.
+    """
+    key, base_url = os.environ.get("OPENAI_API_KEY") or openai_key, os.environ.get("OPENAI_BASE_URL")
+    return {"openai": openai_opener(key, base_url or OPENAI_URL)} if key or base_url else {}
 
 
 def find_addresses(opensearch_url: str | None, sandbox: Path) -> Addresses:

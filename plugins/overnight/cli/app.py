@@ -14,6 +14,7 @@ import typer
 from overnight import __version__
 from overnight.cli.doctor import doctor
 from overnight.cli.estimate import estimate
+from overnight.cli.fieldmap import app as fieldmap
 from overnight.cli.jobs import app as jobs
 from overnight.cli.load import load
 from overnight.cli.search import search
@@ -47,5 +48,6 @@ app.command()(load)
 app.command()(search)
 app.command()(estimate)
 app.command()(doctor)
+app.add_typer(fieldmap, name="fieldmap")
 app.add_typer(jobs, name="jobs")
 app.add_typer(sandbox, name="sandbox")

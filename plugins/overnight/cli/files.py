@@ -1,4 +1,4 @@
-"""Files that a command is given by name."""
+"""Files that a command is given by name, and options that it passes on."""
 
 from __future__ import annotations
 
@@ -34,3 +34,21 @@ def read_json(path: Path) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise SpecError(f"{path} is not JSON: {error}.") from error
+
+
+def read_pairs(options: list[str]) -> dict[str, Any]:
+    """
+    Read ``NAME=VALUE``, each value JSON where it is any.
+
+    :raises SpecError: one has no ``=``.
+    """
+    given: dict[str, Any] = {}
+    for text in options:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise SpecError(f"--option {text!r}: write NAME=VALUE.")
+        try:
+            given[name] = json.loads(value)
+        except ValueError:
+            given[name] = value
+    return given

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from overnight.cli.exit_codes import INTERRUPTED, NOT_COMPLETE
-from overnight.cli.files import read_json, read_text
-from overnight.errors import SpecError
+from overnight.cli.files import read_json, read_pairs, read_text
 
 if TYPE_CHECKING:
     from overnight.ingest.report.load_report import Progress
@@ -62,9 +60,9 @@ def load(  # noqa: PLR0917 - typer calls it by name
     the load broke off, 2 when it was refused before anything was written, 130 after Ctrl-C.
     """
     # Imported here, as in every command: --help must not wait for what it does not need.
+    from overnight.cli.addresses import find_openers  # noqa: PLC0415
     from overnight.cli.load_errors import check_address, explain  # noqa: PLC0415
     from overnight.ingest.loading import load as run_load  # noqa: PLC0415
-    from overnight.ingest.read.openers import OPENAI_URL, openai_opener  # noqa: PLC0415
     from overnight.ingest.report.mirror_report import DeletesRefusedError  # noqa: PLC0415
     from overnight.ingest.request import IngestRequest, LoadOptions  # noqa: PLC0415
     from overnight.ingest.write.opensearch_sink import OpenSearchSink  # noqa: PLC0415
@@ -84,15 +82,13 @@ def load(  # noqa: PLR0917 - typer calls it by name
                 "create_index": read_json(mapping) if mapping is not None else None,
                 "skip_unchanged": skip_unchanged,
                 "progress_seconds": 0.2 if errors.is_terminal else 10.0,
-                **_pairs(option or []),
+                **read_pairs(option or []),
             }
         )
         kept = options.checkpoint_uri
         auth = (user, password or "") if user else None
         trust = str(ca_certs) if ca_certs is not None else verify
-        key = os.environ.get("OPENAI_API_KEY") or wanted.openai_key
-        base_url = os.environ.get("OPENAI_BASE_URL")
-        openers = {"openai": openai_opener(key, base_url or OPENAI_URL)} if key or base_url else {}
+        openers = find_openers(wanted.openai_key)
         with OpenSearchTarget(url, auth=auth, verify=trust) as target, _progress(errors) as on_progress:
             check_address(target)
             sinks.append(OpenSearchSink(target))
@@ -120,19 +116,6 @@ def load(  # noqa: PLR0917 - typer calls it by name
     if excess is not None:
         errors.print(excess, markup=False, highlight=False)
         raise typer.Exit(NOT_COMPLETE)
-
-
-def _pairs(options: list[str]) -> dict[str, Any]:
-    given: dict[str, Any] = {}
-    for text in options:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise SpecError(f"--option {text!r}: write NAME=VALUE.")
-        try:
-            given[name] = json.loads(value)
-        except ValueError:
-            given[name] = value
-    return given
 
 
 @contextmanager

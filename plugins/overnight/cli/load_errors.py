@@ -78,3 +78,11 @@ def explain(error: Exception, *, has_written: bool) -> tuple[int, str]:
         f"Something failed that should not: {type(error).__name__}: {shorten(str(error))}. With --debug the load shows "
         "where; please report it."
     )
+
+
+def explain_unwritten(error: Exception) -> tuple[int, str]:
+    """Return the exit status for an error of a command that writes nothing, and its message."""
+    if isinstance(error, OvernightError):
+        refused = not error.retryable
+        return (REFUSED, f"Refused: {error}") if refused else (NOT_COMPLETE, str(error))
+    return explain(error, has_written=False)

@@ -98,19 +98,20 @@ def load(
     return _Load(
         wanted,
         to_sink(target),
-        _reader(wanted, storage or Storage(), openers or {}, looks or {}, options or LoadOptions()),
+        make_reader(wanted, storage or Storage(), openers or {}, looks or {}, options or LoadOptions()),
         options or LoadOptions(),
         on_progress,
     ).run()
 
 
-def _reader(
+def make_reader(
     request: IngestRequest,
     storage: Storage,
     openers: Mapping[str, Opener],
     looks: Mapping[str, Look],
     options: LoadOptions,
 ) -> SourceReader:
+    """Return what finds and reads a request's sources; the parameters are those of :func:`load`."""
     if request.s3_credential and "s3" not in storage.connectors:
         storage = with_s3(storage, request.s3_credential)
     known = web_openers(storage)

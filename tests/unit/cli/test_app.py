@@ -23,6 +23,8 @@ LISTED = CliRunner().invoke(app, ["--help"])
         ("search", "--help"),
         ("estimate", "--help"),
         ("doctor", "--help"),
+        ("fieldmap", "--help"),
+        ("fieldmap", "try", "--help"),
         ("jobs", "--help"),
         ("jobs", "wait", "--help"),
         ("sandbox", "--help"),
@@ -43,5 +45,5 @@ def test_help_waits_for_nothing_that_a_command_needs(arguments: tuple[str, ...])
 
 def test_every_command_is_listed_with_what_it_does() -> None:
     assert LISTED.exit_code == 0
-    for name in ("load", "search", "estimate", "doctor", "jobs", "sandbox"):
+    for name in ("load", "search", "estimate", "doctor", "fieldmap", "jobs", "sandbox"):
         assert f" {name} " in LISTED.stdout

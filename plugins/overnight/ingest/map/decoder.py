@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from operator import attrgetter, itemgetter
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -20,6 +20,8 @@ from overnight.json_text import JsonBytes
 from overnight.jsonpath import JsonPath, Segment
 
 Getter: TypeAlias = Callable[[Any], Any]
+Lane: TypeAlias = Literal["fast", "text", "general"]
+"""How a path is read: with the others in one pass, out of a string that holds JSON, or on its own."""
 
 _ABSENT = msgspec.Raw(b"")
 
@@ -82,6 +84,11 @@ class LineDecoder:
     def is_plain(self) -> bool:
         """Whether all paths are read in one pass, so that :meth:`decode_all` can be used."""
         return None not in self._getters
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """How each path is read."""
+        return ["fast" if getter is not None else "general" for getter in self._getters]
 
     def decode_all(self, lines: Sequence[bytes], odd: set[int]) -> list[list[JsonBytes]]:
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
-from overnight.ingest.map.decoder import LineDecoder, MalformedLineError
+from overnight.ingest.map.decoder import Lane, LineDecoder, MalformedLineError
 from overnight.json_text import InvalidJsonTextError, JsonBytes, read_json_text, read_plain_text
 from overnight.jsonpath import JsonPath
 
@@ -27,6 +27,11 @@ class InvalidOutputError(ValueError):
 
 class Decoder(Protocol):
     """Reads the values of some paths out of lines."""
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """How each path is read."""
+        ...
 
     def decode(self, line: bytes) -> list[JsonBytes | None]:
         """Return one value per path, ``None`` where the line has none."""
@@ -60,6 +65,14 @@ class TextDecoder:
             _Text(to_text, numbers, [paths[number] for number in numbers], check) for to_text, numbers in texts.items()
         ]
         self._outer = LineDecoder([*(paths[number] for number in self._direct), *texts])
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """How each path is read; those into strings are ``text``."""
+        lanes: list[Lane] = ["text"] * self._size
+        for number, lane in zip(self._direct, self._outer.lanes, strict=False):
+            lanes[number] = lane
+        return lanes
 
     def decode(self, line: bytes) -> list[JsonBytes | None]:
         """
