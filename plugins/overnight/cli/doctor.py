@@ -41,7 +41,7 @@ def doctor(  # noqa: PLR0917 - typer calls it by name
     """
     Check versions, connections, servers, Airflow's parts and the folders of runs, each on its own.
 
-    Run it where the scheduler or the API server runs, with their environment. Nothing is submitted or paid for; one
+    Run it where the DAG processor runs, with its environment. Nothing is submitted or paid for; one
     small file is written to each folder of runs and deleted. No secret is printed. Exit status: 0 when nothing has
     failed (warnings do not count), 1 when a check has, 2 for a wrong option, 130 after Ctrl-C.
     """

@@ -47,12 +47,15 @@ _REMEDIES: Final[Mapping[type[Exception], str]] = {
 """Where no answer came; of an unknown host or a proxy the error itself says what to do."""
 
 
-def check_connection(conn_id: str, parameters: Collection[str], needs: Collection[str] = ()) -> Finding:
+def check_connection(
+    conn_id: str, parameters: Collection[str], needs: Collection[str] = (), *, opens_folder: bool = False
+) -> Finding:
     """
     Try a connection with its hook's cheapest call.
 
     :param parameters: Those of DAGs that name it (``openai_conn_id``).
     :param needs: What the DAGs need beside their connections.
+    :param opens_folder: Whether a check of an object store tries an AWS connection.
     """
     wanted = next((_PARAMETERS[name] for name in sorted(parameters) if name in _PARAMETERS), None)
     connection = find_connection(conn_id)
@@ -60,7 +63,7 @@ def check_connection(conn_id: str, parameters: Collection[str], needs: Collectio
         return _check_missing(conn_id, wanted)
     check_extra(connection)
     if AWS in (connection.conn_type, wanted):
-        return _check_aws(connection, needs, is_used=bool(parameters))
+        return _check_aws(connection, needs, opens_folder=opens_folder)
     hook = find_hook(connection.conn_type) or find_hook(wanted)
     if hook is None:
         return warn(
@@ -128,21 +131,25 @@ def _check_boto_chain() -> Finding:
     return ok(f"No connection of this name; boto's own chain has credentials ({credentials.method}).")
 
 
-def _check_aws(connection: Connection, needs: Collection[str], *, is_used: bool) -> Finding:
+def _check_aws(connection: Connection, needs: Collection[str], *, opens_folder: bool) -> Finding:
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook  # noqa: PLC0415 - loads boto3
 
     conn_id = connection.conn_id
-    read_aws_extra(connection.extra_dejson, conn_id)
+    extra = read_aws_extra(connection.extra_dejson, conn_id)
     if SAGEMAKER in needs:
         return ok(SageMakerHook(conn_id).try_connection())
     hook = AwsBaseHook(aws_conn_id=conn_id, client_type="sts")
-    if is_used:
-        # What S3 says of it is the object store's check; an address of STS need not be reachable at all.
-        with naming_aws(conn_id):
-            credentials = hook.get_session().get_credentials()
-        if credentials is None:
-            return fail(f"The connection {conn_id!r} has no credentials. Put a key into login and password, or a role.")
+    with naming_aws(conn_id):
+        credentials = hook.get_session().get_credentials()
+    if credentials is None:
+        return fail(f"The connection {conn_id!r} has no credentials. Put a key into login and password, or a role.")
+    if opens_folder:
         return ok("Has credentials; the check of the object store uses them.")
+    if extra.get("endpoint_url") or extra.get("service_config", {}).get("s3", {}).get("endpoint_url"):
+        return warn(
+            "Has credentials, which nothing here has tried: its server is not AWS's own. Name a folder of it with "
+            f"--work-uri s3://{conn_id}@bucket/folder."
+        )
     is_well, text = hook.test_connection()  # type: ignore[no-untyped-call]
     if is_well:
         return ok("AWS takes its credentials.")

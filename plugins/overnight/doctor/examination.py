@@ -108,7 +108,8 @@ def _list_checks(survey: Survey, options: Options) -> Iterator[Check]:
             yield Check(f"costs of {use.dag_id}", partial(_check_costs, use), seconds)
     for conn_id, parameters in survey.find_connections().items():
         needs = {need for use in survey.uses if conn_id in use.connections for need in use.needs}
-        yield Check(conn_id, partial(_check_connection, conn_id, parameters, needs), seconds)
+        opens_folder = conn_id in survey.find_folder_connections()
+        yield Check(conn_id, partial(_check_connection, conn_id, parameters, needs, opens_folder), seconds)
     for uri, aws_conn_id in survey.find_folders().items():
         yield Check("object store", partial(_check_folder, uri, aws_conn_id), seconds)
 
@@ -126,10 +127,10 @@ def _list_cluster_checks(survey: Survey, options: Options, results: list[CheckRe
 # The modules of these import Airflow's SDK, which may be missing or too old: a failure of their checks then.
 
 
-def _check_connection(conn_id: str, parameters: set[str], needs: set[str]) -> Finding:
+def _check_connection(conn_id: str, parameters: set[str], needs: set[str], opens_folder: bool) -> Finding:
     from overnight.doctor.connections import check_connection  # noqa: PLC0415
 
-    return check_connection(conn_id, parameters, needs)
+    return check_connection(conn_id, parameters, needs, opens_folder=opens_folder)
 
 
 def _check_folder(uri: str, aws_conn_id: str) -> Finding:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from overnight.doctor.airflow_command import run_airflow
 from overnight.doctor.finding import Finding, fail, ok
-from overnight.errors import NotFoundError
+from overnight.errors import NotFoundError, ServiceError
 from overnight.transport.http import HttpCall, HttpTransport, Retry
 
 _STYLE: Final = "static/overnight.css"
@@ -28,6 +28,8 @@ def _ask_server(api_url: str, seconds: float) -> Finding:
             style: bytes = transport.send(call) or b""
         except NotFoundError:
             style = b""
+        except ServiceError as error:
+            return fail(f"{error} Correct --api-url, or leave it out: the plugins of this environment count then.")
     if not style or style.lstrip().lower().startswith(b"<!doctype"):
         return _refuse("The API server does not have the page")
     return ok(f"The API server has the page, at {api_url.rstrip('/')}{PREFIX}/.")

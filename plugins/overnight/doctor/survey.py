@@ -14,6 +14,7 @@ from overnight.doctor.airflow_command import run_airflow, run_python
 from overnight.doctor.dag_uses import DagFolder, DagUse
 from overnight.doctor.finding import Finding, fail, ok, warn
 from overnight.errors import UnavailableError, shorten
+from overnight.storage import parse_location
 
 VARIABLE: Final = "AIRFLOW_CONN_"
 DEFAULT_AWS_CONN_ID: Final = "aws_default"
@@ -74,6 +75,12 @@ class Survey:
                 found.setdefault(str(uri), find_aws_connection(use))
         return found
 
+    def find_folder_connections(self) -> set[str]:
+        """Return the connections that those folders in object stores are opened with."""
+        places = [(parse_location(uri), aws_conn_id) for uri, aws_conn_id in self.find_folders().items()]
+        given = {place.conn_id for place, _ in places if place.conn_id is not None}
+        return given | {aws_conn_id for place, aws_conn_id in places if place.scheme == "s3" and place.conn_id is None}
+
 
 def find_aws_connection(use: DagUse) -> str:
     """Return the AWS connection that a DAG opens its files with."""
@@ -94,8 +101,8 @@ def list_connections(survey: Survey, seconds: float) -> Finding:
     if not isinstance(rows, list):
         reason = f" ({shorten(answer.stderr, 200)})" if answer.stderr else ""
         return warn(
-            f"Airflow's database could not be asked for its connections{reason}. Run this where the scheduler or the "
-            "API server runs, with their AIRFLOW_HOME and settings, after airflow db migrate."
+            f"Airflow's database could not be asked for its connections{reason}. Run this where the DAG "
+            "processor runs, with its AIRFLOW_HOME and settings, after airflow db migrate."
         )
     survey.listed = {str(row["conn_id"]): str(row.get("conn_type") or "") for row in rows if row.get("conn_id")}
     return ok(f"Airflow's database answers. Connections in it: {len(survey.listed)}.")

@@ -153,9 +153,18 @@ def test_an_aws_connection_without_a_key_is_found(
 
 
 def test_an_aws_connection_with_a_key_is_left_to_the_object_store(connect: Connect) -> None:
-    found = check_connection(connect("c", "aws", login="AKIA"), {"aws_conn_id"})
+    found = check_connection(connect("c", "aws", login="AKIA"), {"aws_conn_id"}, opens_folder=True)
     assert found.state == State.OK
     assert "object store" in found.text
+
+
+@pytest.mark.parametrize("place", ["whole", "service"])
+def test_a_key_of_another_s3_that_nothing_tries_is_a_warning(connect: Connect, place: str) -> None:
+    own = {"endpoint_url": "http://minio:9000"}
+    extra = own if place == "whole" else {"service_config": {"s3": own}}
+    found = check_connection(connect("c", "aws", login="AKIA", extra=extra), {"aws_conn_id"})
+    assert found.state == State.WARNING
+    assert "--work-uri s3://c@bucket/folder" in found.text
 
 
 def test_without_a_connection_boto_has_credentials_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +183,7 @@ def test_sagemaker_is_asked_where_a_dag_needs_it(connect: Connect, server: Serve
     assert "ListTransformJobs" in json.dumps(server.requests[0].headers)
 
 
-def test_an_aws_connection_that_no_dag_uses_is_asked_who_it_is(connect: Connect, server: Server) -> None:
+def test_an_aws_connection_that_opens_no_folder_is_asked_who_it_is(connect: Connect, server: Server) -> None:
     refusal = (
         b"<ErrorResponse><Error><Code>InvalidClientTokenId</Code><Message>invalid</Message></Error></ErrorResponse>"
     )

@@ -24,6 +24,12 @@ def test_a_server_without_it_says_how_to_install_the_plugin(server: Server, answ
     assert "Install airflow-provider-overnight in the API server's environment" in found.text
 
 
+def test_a_server_that_is_away_is_to_be_corrected() -> None:
+    found = check_page("http://127.0.0.1:9", 5)
+    assert found.state == State.FAILURE
+    assert "Correct --api-url" in found.text
+
+
 @pytest.mark.parametrize(
     ("stdout", "state"),
     [

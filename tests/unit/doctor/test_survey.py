@@ -45,6 +45,12 @@ def test_each_folder_is_checked_once_with_its_dags_connection() -> None:
     ]
     survey = Survey(dags=DagFolder(uses=uses), extra_folders=("/tmp/x",))
     assert survey.find_folders() == {"/tmp/x": "aws_default", "s3://lake/a": "mine", "s3://lake/c": "aws_default"}
+    assert survey.find_folder_connections() == {"mine", "aws_default"}
+
+
+def test_a_folder_that_names_its_connection_is_opened_with_that() -> None:
+    survey = Survey(extra_folders=("s3://minio@lake/a", "gs://google@lake/b", "/tmp/x"))
+    assert survey.find_folder_connections() == {"minio", "google"}
 
 
 def test_airflows_list_of_connections_is_read_behind_what_else_it_prints(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ from overnight.doctor import triggerer
 from overnight.doctor.airflow_command import CommandAnswer
 from overnight.doctor.finding import State
 from overnight.doctor.triggerer import check_triggerer
-from overnight.errors import UnavailableError
 
 LAST = "2026-11-27T02:00:00+00:00"
 
@@ -28,8 +27,8 @@ def test_a_triggerer_that_runs_is_seen_in_the_servers_health(server: Server) -> 
 @pytest.mark.parametrize(
     ("health", "text"),
     [
-        ({"status": None, "latest_triggerer_heartbeat": None}, "No triggerer ever ran here."),
-        ({"status": "unhealthy", "latest_triggerer_heartbeat": LAST}, f"the last sign of one is of {LAST}"),
+        ({"status": None, "latest_triggerer_heartbeat": None}, "No triggerer runs, and none ever did."),
+        ({"status": "unhealthy", "latest_triggerer_heartbeat": LAST}, f"No triggerer runs since {LAST}."),
     ],
 )
 def test_without_a_triggerer_the_remedy_is_one_or_no_deferral(server: Server, health: Any, text: str) -> None:
@@ -50,12 +49,13 @@ def test_an_address_that_is_no_airflow_is_named(server: Server) -> None:
     server.answers = [json_answer({"version": {"number": "2.19.6"}})]
     found = check_triggerer(server.url, 5, is_needed=True)
     assert found.state == State.FAILURE
-    assert f"What answers at {server.url} does not say how Airflow is" in found.text
+    assert found.text == f"What answers at {server.url} is no API server of Airflow's. Correct --api-url."
 
 
-def test_a_server_that_is_away_is_no_finding_of_a_triggerer() -> None:
-    with pytest.raises(UnavailableError, match="ConnectError"):
-        check_triggerer("http://127.0.0.1:9", 5, is_needed=True)
+def test_a_server_that_is_away_is_to_be_corrected() -> None:
+    found = check_triggerer("http://127.0.0.1:9", 5, is_needed=True)
+    assert found.state == State.FAILURE
+    assert "Correct --api-url" in found.text
 
 
 @pytest.mark.parametrize(
