@@ -10,21 +10,18 @@ from __future__ import annotations
 
 import heapq
 import logging
-import sqlite3
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import msgspec
 
 from overnight.errors import SpecError
 from overnight.ingest.map.rows import RowReader
+from overnight.ingest.map.temporary_database import TemporaryDatabase
 from overnight.ingest.read.sources import Source, SourceReader
 from overnight.ingest.report.mirror_report import DeletesRefusedError, MirrorReport
 from overnight.ingest.write.opensearch_sink import OpenSearchSink
@@ -33,12 +30,10 @@ from overnight.ingest.write.stored import Baseline, StoredDocument, delete_docum
 from overnight.ingest.write.target import OpenSearchTarget
 from overnight.jobs.allowance import Allowance
 from overnight.storage import Storage
-from overnight.storage_errors import StorageError
 
 log = logging.getLogger(__name__)
 
 SAMPLE: Final = 20
-_CACHE_KIB: Final = 8 << 10
 _encode = msgspec.json.Encoder().encode
 
 
@@ -169,26 +164,21 @@ def _write_list(uri: str, documents: Iterator[StoredDocument], storage: Storage)
             file.write(_encode({"id": document.id, **routing}) + b"\n")
 
 
-class _Comparison:
+class _Comparison(TemporaryDatabase):
     """A temporary database of the ids of both sides."""
 
     def __init__(self, folder: str | None) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="overnight-mirror-", dir=folder)
-        self._database = sqlite3.connect(Path(self._folder.name, "ids.db"), isolation_level=None)
-        # Nothing here outlives the process, so there is nothing to protect against a crash.
-        for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", f"cache_size=-{_CACHE_KIB}"):
-            self._database.execute(f"PRAGMA {pragma}")
+        super().__init__(folder)
         # Tables are filled in the order of arrival and sorted once: one that is sorted while it is filled is
         # read and written all over.
-        self._database.execute("CREATE TABLE source (id BLOB)")
+        self.execute("CREATE TABLE source (id BLOB)")
         for name in ("stored", "extra"):
-            self._database.execute(f"CREATE TABLE {name} (id BLOB, routing TEXT, shard INT, sequence INT, term INT)")
-        self._database.execute("BEGIN")
+            self.execute(f"CREATE TABLE {name} (id BLOB, routing TEXT, shard INT, sequence INT, term INT)")
         self._unreadable = 0
 
     def add_source(self, ids: Iterator[bytes | None]) -> None:
         """Note the ids of a source."""
-        self._database.executemany("INSERT INTO source VALUES (?)", self._count_unreadable(ids))
+        self.execute_all("INSERT INTO source VALUES (?)", self._count_unreadable(ids))
 
     def _count_unreadable(self, ids: Iterator[bytes | None]) -> Iterator[tuple[bytes]]:
         for key in ids:
@@ -200,7 +190,7 @@ class _Comparison:
     def add_index(self, documents: Iterator[StoredDocument]) -> None:
         """Note the documents of the index; one that comes again counts as it was last."""
         rows = ((document.id.encode(), *document[1:]) for document in documents)
-        self._database.executemany("INSERT INTO stored VALUES (?, ?, ?, ?, ?)", rows)
+        self.execute_all("INSERT INTO stored VALUES (?, ?, ?, ?, ?)", rows)
 
     def compare(self, index: IndexInfo, options: MirrorOptions) -> MirrorReport:
         """Note which documents of the index the source does not have, and count."""
@@ -219,7 +209,7 @@ class _Comparison:
                     counts["extra"] += 1
                     sample += [document.id] if len(sample) < SAMPLE else []
                     row = (document.id.encode(), *document[1:])
-                    self._database.execute("INSERT INTO extra VALUES (?, ?, ?, ?, ?)", row)
+                    self.execute("INSERT INTO extra VALUES (?, ?, ?, ?, ?)", row)
         return MirrorReport(
             index=index.name,
             in_source=counts["in_source"],
@@ -235,13 +225,13 @@ class _Comparison:
 
     def read_extra(self) -> Iterator[StoredDocument]:
         """Yield the documents that the source does not have, in the order of their ids."""
-        yield from map(_to_document, self._database.execute("SELECT * FROM extra ORDER BY rowid"))
+        yield from map(_to_document, self.execute("SELECT * FROM extra ORDER BY rowid"))
 
     def _merge(self) -> Iterator[tuple[bool, list[StoredDocument]]]:
         """Yield for each id whether the source has it, and the documents that have it: one for each routing at most."""
-        source = self._database.execute("SELECT id, NULL, NULL, NULL, NULL FROM source ORDER BY id")
+        source = self.execute("SELECT id, NULL, NULL, NULL, NULL FROM source ORDER BY id")
         # SQLite takes the other columns from the row with the maximum.
-        stored = self._database.execute(
+        stored = self.execute(
             "SELECT id, routing, shard, MAX(sequence), term FROM stored GROUP BY id, shard ORDER BY id"
         )
         for _, group in groupby(heapq.merge(source, stored, key=itemgetter(0)), key=itemgetter(0)):
@@ -252,20 +242,6 @@ class _Comparison:
                 else:
                     documents.append(_to_document(row))
             yield is_in_source, documents
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._database.close()
-        self._folder.cleanup()
-        if isinstance(error, sqlite3.OperationalError):
-            raise StorageError(
-                f"The temporary database of ids in {Path(self._folder.name).parent} cannot be written: {error}. Make "
-                "room there, or set spool_dir to another folder."
-            ) from None
 
 
 def _to_document(row: tuple[Any, ...]) -> StoredDocument:

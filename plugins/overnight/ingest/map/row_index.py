@@ -8,17 +8,13 @@ Ids come in blocks, each of which is one statement.
 from __future__ import annotations
 
 import os
-import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
-from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Final, NamedTuple, Self
+from typing import BinaryIO, Final, NamedTuple
 
-from overnight.storage_errors import StorageError
+from overnight.ingest.map.temporary_database import TemporaryDatabase
 
-_CACHE_KIB = 4 << 10
 _PAGE = 1_000
 _MEMORY_BYTES: Final = 8 << 20
 _KEY_BYTES: Final = 100
@@ -35,7 +31,7 @@ class Place(NamedTuple):
     end: int
 
 
-class RowIndex:
+class RowIndex(TemporaryDatabase):
     """
     A temporary database of ids and byte offsets.
 
@@ -44,20 +40,13 @@ class RowIndex:
     """
 
     def __init__(self, sources: tuple[int, ...] = (), folder: str | None = None) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="overnight-", dir=folder)
-        self._database = sqlite3.connect(Path(self._folder.name, "rows.db"), isolation_level=None)
-        # Nothing here outlives the process, so there is nothing to protect against a crash.
-        for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", f"cache_size=-{_CACHE_KIB}"):
-            self._database.execute(f"PRAGMA {pragma}")
-        self._database.execute("CREATE TABLE seen (id BLOB PRIMARY KEY, number INT) WITHOUT ROWID")
+        super().__init__(folder)
+        self.execute("CREATE TABLE seen (id BLOB PRIMARY KEY, number INT) WITHOUT ROWID")
         for source in sources:
-            self._database.execute(
+            self.execute(
                 f"CREATE TABLE rows_{source:d}"
                 " (id BLOB PRIMARY KEY, file INT, line INT, start INT, stop INT) WITHOUT ROWID"
             )
-        self._database.execute("BEGIN")
-        self._execute = self._database.execute
-        self._execute_all = self._database.executemany
         self._spools: list[BinaryIO] = []
         self._recent: set[bytes] | None = set()
         """The ids seen, as long as they are few; ``None`` when they are in the database."""
@@ -66,7 +55,7 @@ class RowIndex:
 
     def spool(self) -> BinaryIO:
         """Return a new temporary file, that goes with the index."""
-        descriptor, _ = tempfile.mkstemp(dir=self._folder.name)
+        descriptor, _ = tempfile.mkstemp(dir=self.folder)
         spool = os.fdopen(descriptor, "w+b")
         self._spools.append(spool)
         return spool
@@ -112,16 +101,16 @@ class RowIndex:
         self._number += len(keys)
         noted = [(key, first + number) for number, key in enumerate(keys) if key is not None]
         insert = "INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING"
-        if self._execute_all(insert, noted).rowcount == len(noted):
+        if self.execute_all(insert, noted).rowcount == len(noted):
             return []
         find = "SELECT number FROM seen WHERE id = ?"
-        return [number - first for key, number in noted if self._execute(find, (key,)).fetchone()[0] != number]
+        return [number - first for key, number in noted if self.execute(find, (key,)).fetchone()[0] != number]
 
     def add_all(self, source: int, keys: Sequence[bytes], places: Sequence[Place]) -> list[int]:
         """Note where rows of a source are, and return the numbers of those whose id the source has already."""
         insert = f"INSERT INTO rows_{source:d} VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"  # noqa: S608
         rows = [(key, *place) for key, place in zip(keys, places, strict=True)]
-        if self._execute_all(insert, rows).rowcount == len(rows):
+        if self.execute_all(insert, rows).rowcount == len(rows):
             return []
         return [
             number
@@ -140,7 +129,7 @@ class RowIndex:
             part: Iterable[bytes | None] = keys[first : first + _LOOKED_UP]
             if len(keys) - first < _LOOKED_UP:
                 part = (*part, *repeat(None, _LOOKED_UP - (len(keys) - first)))
-            found.update((key, Place(*place)) for key, *place in self._execute(query, tuple(part)))
+            found.update((key, Place(*place)) for key, *place in self.execute(query, tuple(part)))
         return found
 
     def unseen(self, source: int) -> Iterator[tuple[bytes, Place]]:
@@ -151,27 +140,13 @@ class RowIndex:
             f"WHERE id > ? AND id NOT IN (SELECT id FROM seen) ORDER BY id LIMIT {_PAGE:d}"
         )
         last = b""
-        while page := self._execute(query, (last,)).fetchall():
+        while page := self.execute(query, (last,)).fetchall():
             for key, *place in page:
                 yield key, Place(*place)
             last = page[-1][0]
 
     def close(self) -> None:
         """Delete everything."""
-        self._database.close()
         for spool in self._spools:
             spool.close()
-        self._folder.cleanup()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-        if isinstance(error, sqlite3.OperationalError):
-            raise StorageError(
-                f"The temporary database of ids in {Path(self._folder.name).parent} cannot be written: {error}. Make "
-                "room there, or set spool_dir to another folder."
-            ) from None
+        super().close()

@@ -12,7 +12,7 @@ from overnight.storage_errors import StorageError
 
 def fill(folder: Path) -> None:
     with RowIndex((), str(folder)) as index:
-        index._database.execute("PRAGMA max_page_count=4")
+        index.execute("PRAGMA max_page_count=4")
         for number in range(100_000):
             index.see(b"%032d" % number)
 
