@@ -23,6 +23,7 @@ from overnight.jobs.wait import request_cancellation
 from overnight.pages import runs
 from overnight.pages.access import require, select_readable
 from overnight.pages.jobs import JobRow, list_dag_ids, list_jobs
+from overnight.storage_errors import MissingFileError
 
 _HERE: Final = Path(__file__).parent
 HEADERS: Final = {
@@ -154,7 +155,8 @@ def download_dead_letters(
     """
     Return a file of documents that were not indexed, by its number in the run's report.
 
-    :raises HTTPException: 403 without the right to read the DAG's XComs, 404 when the report has no such file.
+    :raises HTTPException: 403 without the right to read the DAG's XComs, 404 when the report has no such file,
+        or it was deleted.
     """
     require(user, "GET", DagAccessEntity.XCOM, dag_id, session)
     report = runs.find_report(session, dag_id, run_id)
@@ -162,8 +164,12 @@ def download_dead_letters(
         raise HTTPException(status.HTTP_404_NOT_FOUND, "The run's report has no such file.")
     uri = report.dead_letter_uris[number]
     name = f"dead-letters-{number}.jsonl"
+    try:
+        content = runs.read_bytes(uri, runs.open_storage(runs.find_settings(session, dag_id, run_id)))
+    except MissingFileError as error:
+        raise HTTPException(status.HTTP_404_NOT_FOUND, "The file was deleted.") from error
     return StreamingResponse(
-        runs.read_bytes(uri, runs.open_storage(runs.find_settings(session, dag_id, run_id))),
+        content,
         media_type="application/x-ndjson",
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy.orm import Session
@@ -72,8 +72,16 @@ def read_first(uri: str, storage: Storage) -> list[DeadLetter]:
 
 
 def read_bytes(uri: str, storage: Storage) -> Iterator[bytes]:
-    """Yield a file piece by piece."""
-    with storage.open(uri, "rb") as file:
+    """
+    Return a file piece by piece.
+
+    :raises MissingFileError: it is not there; at once, and not with the first piece.
+    """
+    return _read_pieces(storage.open(uri, "rb"))
+
+
+def _read_pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
         while piece := file.read(_CHUNK):
             yield piece
 

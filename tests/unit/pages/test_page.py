@@ -263,6 +263,15 @@ def test_its_file_is_downloaded_by_number_and_no_other_file_is(
     assert browse("").get("/run/dead-letters", params={**place, "number": 0}).status_code == 403
 
 
+def test_a_file_that_was_deleted_is_not_found(
+    reported: World, browse: Callable[[str], TestClient], tmp_path: Path
+) -> None:
+    (tmp_path / "rejected.jsonl").unlink()
+    place = {"dag_id": "nightly", "run_id": RUN}
+    assert browse("viewer").get("/run/dead-letters", params={**place, "number": 0}).status_code == 404
+    assert browse("viewer").get("/run", params=place).status_code == 200
+
+
 def test_a_run_without_a_report_says_so(world: World, browse: Callable[[str], TestClient]) -> None:
     assert "no report yet" in browse("viewer").get("/run", params={"dag_id": "nightly", "run_id": RUN}).text
 
