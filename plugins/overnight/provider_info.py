@@ -42,6 +42,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     "overnight.operators.job",
                     "overnight.operators.cancel",
+                    "overnight.operators.clean",
                     "overnight.operators.approval",
                     "overnight.operators.transform_plan",
                     "overnight.templates.report_operator",

@@ -14,7 +14,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -289,12 +289,43 @@ class Storage:
             found |= {file.uri.removeprefix("file://"): file for file in files}
         return Listing(tuple(found.values()), ignored)
 
-    def delete(self, uri: str) -> None:
-        """Delete one file, if it is there."""
+    def list_all(self, uri: str) -> dict[str, StoredFile]:
+        """
+        List everything below a folder, at any depth, by its path below it; names that are no inputs, too.
+
+        Links and the empty objects that consoles make for folders are left out.
+
+        :param uri: The folder, with or without its final ``/``.
+        """
         filesystem, path = self.resolve(uri)
+        place = parse_location(uri)
         with self._errors(uri):
-            if filesystem.exists(path):
-                filesystem.rm_file(path)
+            filesystem.invalidate_cache()
+            found = filesystem.find(path, detail=True)
+        folder = f"{path.rstrip('/')}/"
+        return {
+            name[len(folder) :]: _to_file(_build_uri(place, name), info)
+            for name, info in sorted(found.items())
+            if name.startswith(folder)
+            and not name.endswith("/")
+            and info.get("type", "file") == "file"
+            and not info.get("islink")
+        }
+
+    def delete(self, uri: str) -> None:
+        """Delete one file, if it is there, also when somebody else deletes it at the same time."""
+        filesystem, path = self.resolve(uri)
+        with self._errors(uri), suppress(FileNotFoundError):
+            filesystem.rm_file(path)
+
+    def remove_empty_folders(self, uri: str) -> None:
+        """Remove a folder and those below it, as far as there is nothing in them. Object stores have none."""
+        _, path = self.resolve(uri)
+        if parse_location(uri).scheme == "file":
+            for folder, _, _ in os.walk(path, topdown=False):
+                # There is something in it.
+                with suppress(OSError):
+                    Path(folder).rmdir()
 
     @contextmanager
     def _errors(self, uri: str) -> Iterator[None]:

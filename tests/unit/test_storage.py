@@ -437,3 +437,26 @@ def test_a_file_is_created_once_and_whole(tmp_path: Path) -> None:
     assert not Storage().create(uri, b"second")
     assert Path(uri).read_bytes() == b"first"
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.json"]
+
+
+def test_everything_below_a_folder_is_listed_by_its_path_there(tmp_path: Path) -> None:
+    for name in ("work/a.txt", "work/_b/.c.tmp", "work2/d.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / "work/link").symlink_to(tmp_path / "work2/d.txt")
+    for uri in (f"{tmp_path}/work", f"{tmp_path}/work/"):
+        found = Storage().list_all(uri)
+        assert {path: file.size for path, file in found.items()} == {"_b/.c.tmp": 1, "a.txt": 1}
+    assert Storage().list_all(f"{tmp_path}/nowhere/") == {}
+
+
+def test_a_file_that_is_gone_is_deleted(tmp_path: Path) -> None:
+    Storage().delete(f"{tmp_path}/a.txt")
+
+
+def test_folders_are_removed_as_far_as_they_are_empty(tmp_path: Path) -> None:
+    (tmp_path / "a/b/c").mkdir(parents=True)
+    (tmp_path / "a/d").mkdir()
+    (tmp_path / "a/d/file").touch()
+    Storage().remove_empty_folders(f"{tmp_path}/a")
+    assert sorted(path.name for path in (tmp_path / "a").rglob("*")) == ["d", "file"]

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from overnight import __version__
+from overnight.cli.clean import clean
 from overnight.cli.doctor import doctor
 from overnight.cli.estimate import estimate
 from overnight.cli.fieldmap import app as fieldmap
@@ -47,6 +48,7 @@ def main(
 app.command()(load)
 app.command()(search)
 app.command()(estimate)
+app.command()(clean)
 app.command()(doctor)
 app.add_typer(fieldmap, name="fieldmap")
 app.add_typer(jobs, name="jobs")

@@ -22,6 +22,7 @@ LISTED = CliRunner().invoke(app, ["--help"])
         ("load", "--help"),
         ("search", "--help"),
         ("estimate", "--help"),
+        ("clean", "--help"),
         ("doctor", "--help"),
         ("fieldmap", "--help"),
         ("fieldmap", "try", "--help"),
@@ -45,5 +46,5 @@ def test_help_waits_for_nothing_that_a_command_needs(arguments: tuple[str, ...])
 
 def test_every_command_is_listed_with_what_it_does() -> None:
     assert LISTED.exit_code == 0
-    for name in ("load", "search", "estimate", "doctor", "fieldmap", "jobs", "sandbox"):
+    for name in ("load", "search", "estimate", "clean", "doctor", "fieldmap", "jobs", "sandbox"):
         assert f" {name} " in LISTED.stdout

@@ -1,0 +1,283 @@
+"""Which files of a work folder may go."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from itertools import chain
+from typing import Final, NamedTuple, Self
+
+from overnight.costs.spending import Spent, read_record
+from overnight.errors import SpecError, shorten
+from overnight.retention.layout import REPORT, Kind, Place, classify, find_period_end
+from overnight.storage import Storage, StoredFile, redact
+from overnight.storage_errors import MissingFileError
+
+DEFAULT_AGE: Final = timedelta(days=30)
+_SHORTEST: Final = timedelta(days=1)
+_AGE: Final = re.compile(r"(\d{1,5})\s*([dw])")
+_RUN_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+class Decision(StrEnum):
+    """What becomes of a run's files, and why."""
+
+    DELETE = "delete"
+    RECENT = "recent"
+    UNFINISHED = "unfinished"
+    KEPT = "asked to keep"
+    FOREIGN = "not a run's folder"
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """
+    What is asked for.
+
+    :param older_than: A run goes when none of its files was written since; one day or more.
+    :param include_unfinished: Also runs that have no report, or one that says that parts were not loaded: clearing
+        their tasks needs these files.
+    :param keep: ``dag/run`` of runs that stay, with the run's id as Airflow has it or as its folder is called.
+    :param is_active: Says of a folder's ``dag/run`` whether Airflow is still at work on it.
+    """
+
+    older_than: timedelta = DEFAULT_AGE
+    include_unfinished: bool = False
+    keep: Collection[str] = ()
+    is_active: Callable[[str], bool] = field(default=lambda _: False)
+
+    def __post_init__(self) -> None:
+        """:raises SpecError: the age is less than a day."""
+        if self.older_than < _SHORTEST:
+            raise SpecError(
+                f"older_than={self.older_than} is less than a day: a run that waits for its service writes nothing for "
+                "so long, and still needs its files. Give 1d or more."
+            )
+
+    def is_kept(self, run: str) -> bool:
+        """Whether a run is one of those that were asked to be kept."""
+        dags = (name.partition("/") for name in self.keep)
+        return run in {f"{dag}/{_RUN_CHARACTERS.sub('_', run_id)}" for dag, _, run_id in dags}
+
+
+def parse_age(text: str, name: str = "older_than") -> timedelta:
+    """
+    Read ``"30d"`` or ``"6w"``.
+
+    :raises SpecError: it is neither.
+    """
+    found = _AGE.fullmatch(text.strip())
+    if found is None:
+        raise SpecError(f'{name}={shorten(repr(text), 100)} is no age; write days or weeks: "30d", "6w".')
+    return timedelta(days=int(found[1]) * (7 if found[2] == "w" else 1))
+
+
+class RunFile(NamedTuple):
+    """One file of a run, or a record of a budget."""
+
+    file: StoredFile
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """
+    What is left of one run.
+
+    :param name: ``<dag>/<run>``.
+    :param uri: Its folder.
+    :param files: All of them, those that are not ours, too.
+    """
+
+    name: str
+    uri: str
+    files: tuple[RunFile, ...]
+
+    @classmethod
+    def read(cls, work_uri: str, name: str, storage: Storage) -> Self:
+        """List a run's folder as it is now."""
+        folder = f"{work_uri.rstrip('/')}/{name}"
+        files = storage.list_all(f"{folder}/")
+        return cls(name, folder, tuple(RunFile(file, classify(f"{name}/{path}")) for path, file in files.items()))
+
+    def decide(self, retention: Retention, now: datetime, storage: Storage) -> Decision:
+        """
+        Say what becomes of the run.
+
+        :raises CredentialsError: its report may not be read.
+        """
+        is_known = any(one.place.is_ours for one in self.files)
+        # A store that does not say when a file was written gives no reason to delete it.
+        newest = max((one.file.modified or now for one in self.files), default=now)
+        is_recent = newest > now - retention.older_than
+        if is_known and is_recent:
+            return Decision.RECENT
+        has_report = any(one.place.rest == REPORT for one in self.files)
+        is_finished = _read_end(f"{self.uri}/{REPORT}", storage) if has_report else None
+        if is_finished is None and not is_known:
+            return Decision.FOREIGN
+        if is_recent:
+            return Decision.RECENT
+        if retention.is_kept(self.name):
+            return Decision.KEPT
+        if (not is_finished and not retention.include_unfinished) or retention.is_active(self.name):
+            return Decision.UNFINISHED
+        return Decision.DELETE
+
+    def batch_deletable(self) -> list[list[RunFile]]:
+        """
+        Return the files that pipelines write, in batches that are deleted one after the other.
+
+        Those by which the folder is known as a run's come behind the others, the report last: a clean that was killed
+        finds the rest again.
+        """
+        ours = [one for one in self.files if one.place.kind is not Kind.OTHER]
+        report = [one for one in ours if one.place.rest == REPORT]
+        known = [one for one in ours if one.place.is_ours]
+        return [[one for one in ours if one not in report and not one.place.is_ours], known, report]
+
+
+class KindCount(NamedTuple):
+    """
+    How much there is of one kind.
+
+    :param bytes: As stored.
+    :param old_files: Of ``files``, those that would be deleted.
+    """
+
+    kind: Kind
+    files: int
+    bytes: int
+    old_files: int
+    old_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CleaningPlan:
+    """
+    What a work folder has, and what of it may go.
+
+    :param runs: By ``<dag>/<run>``, what becomes of it.
+    :param records: Records of budgets that may go.
+    :param made_at: When the folder was listed.
+    """
+
+    work_uri: str
+    retention: Retention
+    kinds: tuple[KindCount, ...]
+    runs: Mapping[str, Decision]
+    records: tuple[RunFile, ...]
+    made_at: datetime
+
+    @property
+    def old_runs(self) -> list[str]:
+        """The runs whose files may go."""
+        return [name for name, decision in self.runs.items() if decision is Decision.DELETE]
+
+    @property
+    def old_files(self) -> int:
+        """How many files may go."""
+        return sum(kind.old_files for kind in self.kinds)
+
+    @property
+    def old_bytes(self) -> int:
+        """How many bytes they have."""
+        return sum(kind.old_bytes for kind in self.kinds)
+
+    def count_runs(self) -> dict[str, int]:
+        """Return how many runs there are, by what becomes of them."""
+        return {decision.value: count for decision, count in sorted(Counter(self.runs.values()).items())}
+
+
+def make_plan(work_uri: str, storage: Storage, retention: Retention, now: datetime | None = None) -> CleaningPlan:
+    """
+    List a work folder and decide what may go. Nothing is changed.
+
+    :param work_uri: The ``work_uri`` of pipelines.
+    :raises SpecError: no pipeline has written there.
+    """
+    now = now or datetime.now(UTC)
+    folders: dict[str, list[RunFile]] = defaultdict(list)
+    records: list[RunFile] = []
+    loose: list[RunFile] = []
+    for path, file in storage.list_all(f"{work_uri.rstrip('/')}/").items():
+        one = RunFile(file, classify(path))
+        if one.place.kind is Kind.SPENDING:
+            records.append(one)
+        elif one.place.owner.count("/") == 1:
+            folders[one.place.owner].append(one)
+        else:
+            loose.append(one)
+    runs: dict[str, Decision] = {}
+    old: list[RunFile] = []
+    everything = [*loose, *records]
+    for name, files in folders.items():
+        run = RunFolder(name, f"{work_uri.rstrip('/')}/{name}", tuple(files))
+        decision = run.decide(retention, now, storage)
+        if decision is Decision.FOREIGN:
+            everything += [one._replace(place=Place(Kind.OTHER)) for one in files]
+            continue
+        everything += files
+        runs[name] = decision
+        if decision is Decision.DELETE:
+            old += chain.from_iterable(run.batch_deletable())
+    if not runs and not records and not any(one.place.kind is Kind.CACHE for one in loose):
+        raise SpecError(
+            f"{redact(work_uri)} is no work folder: nothing below it is called as pipelines call their files, "
+            "<work_uri>/<dag>/<run>/part-00000.requests.jsonl for one. Give the work_uri of the pipelines, and not a "
+            "folder above or below it."
+        )
+    old_records = tuple(_select_records(records, runs, retention, now, storage))
+    kinds = _count(everything, [*old, *old_records])
+    return CleaningPlan(work_uri.rstrip("/"), retention, kinds, runs, old_records, now)
+
+
+def _select_records(
+    records: Sequence[RunFile], runs: Mapping[str, Decision], retention: Retention, now: datetime, storage: Storage
+) -> Iterable[RunFile]:
+    """Yield the records of periods that are long over and of runs that nobody settles any more."""
+    for one in records:
+        end = find_period_end(one.place.rest)
+        if end is None or max(end, one.file.modified or now) > now - retention.older_than:
+            continue
+        try:
+            record = read_record(one.file.uri, storage)
+        except SpecError:
+            # Gone by now, or none of ours.
+            continue
+        decision = runs.get(f"{record.dag_id}/{_RUN_CHARACTERS.sub('_', record.run_id)}")
+        # Of a run that has no files here, the report may be to come where its own work folder is.
+        is_settled = decision is None and record.reserved == Spent()
+        if is_settled or decision is Decision.DELETE:
+            yield one
+
+
+def _read_end(uri: str, storage: Storage) -> bool | None:
+    """Return whether a run's report says that every part was loaded; ``None`` for a file that is no such report."""
+    try:
+        with storage.open(uri) as file:
+            report = json.load(file)
+    except (MissingFileError, ValueError):
+        return None
+    if not isinstance(report, dict) or not {"submitted", "indexed", "missing", "parts"} <= set(report):
+        return None
+    return not report.get("failed_parts") and not report.get("refused")
+
+
+def _count(everything: Iterable[RunFile], old: Iterable[RunFile]) -> tuple[KindCount, ...]:
+    files: Counter[Kind] = Counter()
+    sizes: Counter[Kind] = Counter()
+    old_files: Counter[Kind] = Counter()
+    old_sizes: Counter[Kind] = Counter()
+    for some, counts, total in ((everything, files, sizes), (old, old_files, old_sizes)):
+        for one in some:
+            counts[one.place.kind] += 1
+            total[one.place.kind] += one.file.size or 0
+    return tuple(
+        KindCount(kind, files[kind], sizes[kind], old_files[kind], old_sizes[kind]) for kind in Kind if files[kind]
+    )

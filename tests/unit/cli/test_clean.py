@@ -1,0 +1,92 @@
+"""What ``overnight clean`` says, asks and exits with."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from overnight.cli import clean as command
+from overnight.cli.app import app
+
+REPORT = '{"submitted": 1, "indexed": 1, "missing": 0, "parts": []}'
+
+
+def run(*arguments: Any, answer: str | None = None) -> Result:
+    return CliRunner().invoke(app, ["clean", *map(str, arguments)], input=answer)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    for name, days in (("old", 40), ("young", 2)):
+        for file in ("part-00000.requests.jsonl", "report.json"):
+            path = tmp_path / "dag" / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(REPORT)
+            at = time.time() - days * 86_400
+            os.utime(path, (at, at))
+    return tmp_path
+
+
+def list_runs(work: Path) -> list[str]:
+    return sorted(path.name for path in (work / "dag").iterdir())
+
+
+def test_a_dry_run_says_what_would_go_and_deletes_nothing(work: Path) -> None:
+    found = run(work, "--dry-run", "--yes")
+    assert found.exit_code == 0
+    assert "delete dag/old\n" in found.stdout
+    assert "To delete: 2 files" in found.stdout
+    assert list_runs(work) == ["old", "young"]
+
+
+def test_it_asks_before_it_deletes(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "_is_asked", lambda: True)
+    assert run(work, answer="n\n").exit_code == 0
+    assert list_runs(work) == ["old", "young"]
+    found = run(work, answer="y\n")
+    assert "Deleted 2 files" in found.stdout
+    assert list_runs(work) == ["young"]
+
+
+def test_where_nobody_can_be_asked_nothing_is_deleted(work: Path) -> None:
+    assert "Give --yes." in run(work).stdout
+    assert list_runs(work) == ["old", "young"]
+
+
+def test_with_yes_it_deletes_and_the_second_time_there_is_nothing(work: Path) -> None:
+    assert "Deleted 2 files" in run(work, "--yes").stdout
+    again = run(work, "--yes")
+    assert (again.exit_code, "Deleted" in again.stdout) == (0, False)
+    assert list_runs(work) == ["young"]
+
+
+def test_as_json_it_is_one_object_and_dry_without_yes(work: Path) -> None:
+    said = json.loads(run(work, "--json").stdout)
+    assert said["to_delete"]["files"] == 2
+    assert said["deleted"] is None
+    assert said["runs"] == {"dag/old": "delete", "dag/young": "recent"}
+    assert json.loads(run(work, "--json", "--yes").stdout)["deleted"]["files"] == 2
+    assert list_runs(work) == ["young"]
+
+
+def test_a_run_can_be_kept(work: Path) -> None:
+    run(work, "--yes", "--keep", "dag/old")
+    assert list_runs(work) == ["old", "young"]
+
+
+@pytest.mark.parametrize("options", [["--older-than", "2h"], ["--older-than", "0d"]])
+def test_a_wrong_age_is_refused(work: Path, options: list[str]) -> None:
+    assert run(work, *options).exit_code == 2
+
+
+def test_another_folder_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("mine")
+    found = run(tmp_path, "--yes")
+    assert found.exit_code == 2
+    assert "is no work folder" in found.stderr
