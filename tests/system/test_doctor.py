@@ -34,6 +34,8 @@ def test_the_api_server_is_asked_for_the_triggerer_and_the_page(airflow: Standal
         "ok",
         f"The API server has the page, at {airflow.url}/overnight/.",
     )
+    # Both bundles are read.
+    assert checks["DAG files"]["text"].count("/dags") == 2, checks["DAG files"]
     # One of the connections of these tests has a wrong key.
     assert "Check the API key in the connection" in checks["wrong_key"]["text"]
     assert "sk-wrong" not in done.stdout + done.stderr

@@ -20,7 +20,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "failure": "bold red"}
 
 def doctor(  # noqa: PLR0917 - typer calls it by name
     dags: Annotated[
-        str | None, typer.Option(help="Folder of the DAG files. [default: Airflow's dags_folder]", show_default=False)
+        str | None, typer.Option(help="Folder of the DAG files. [default: Airflow's DAG bundles]", show_default=False)
     ] = None,
     api_url: Annotated[
         str | None,

@@ -1,14 +1,15 @@
 """
-What the DAGs of a folder use of what can be checked: connections, folders, prices, a triggerer.
+What DAGs use of what can be checked: connections, folders, prices, a triggerer.
 
-``python -m overnight.doctor.dag_uses FOLDER OUTCOME`` reads the DAG files, whose code may print, hang or end the
-process, and writes a :class:`DagFolder` as JSON.
+``python -m overnight.doctor.dag_uses OUTCOME [FOLDER]`` reads the DAG files, whose code may print, hang or end the
+process, and writes a :class:`DagFiles` as JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -43,31 +44,48 @@ class DagUse(BaseModel):
     defers: bool = False
 
 
-class DagFolder(BaseModel):
+class DagFiles(BaseModel):
     """
-    The DAG files of a folder.
+    The DAG files of a folder, or of all bundles.
 
-    :param count: Of all its DAGs.
+    :param folders: Those that were read.
+    :param count: Of all DAGs in them.
     :param uses: Of those with a task of this package.
     :param broken: By file, the last line of the error that it is imported with.
     """
 
+    folders: list[str] = []
     count: int = 0
     uses: list[DagUse] = []
     broken: dict[str, str] = {}
 
 
-def read_folder(folder: str) -> DagFolder:
-    """Import the DAG files of a folder, as Airflow does, and return what they use."""
-    from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415 - only the process that reads the files needs it
+def read_files(folder: str | None = None) -> DagFiles:
+    """
+    Import DAG files, as Airflow does, and return what they use.
 
-    bag = DagBag(folder)
-    uses = [find_use(dag) for dag in bag.dags.values() if any(_find_modules(dag))]
-    broken = {
-        file: next((line for line in reversed(text.strip().splitlines()) if line.strip()), "no reason is known")
-        for file, text in bag.import_errors.items()
-    }
-    return DagFolder(count=len(bag.dags), uses=uses, broken=broken)
+    :param folder: That they are in; ``None`` for all of Airflow's DAG bundles.
+    """
+    # Only the process that reads the files needs them.
+    from airflow.dag_processing.bundles.manager import DagBundlesManager  # noqa: PLC0415
+    from airflow.dag_processing.dagbag import BundleDagBag  # noqa: PLC0415
+
+    found = DagFiles()
+    places = [Path(folder)] if folder is not None else []
+    if folder is None:
+        manager: Any = DagBundlesManager  # its constructor has no types
+        for bundle in manager().get_all_dag_bundles():
+            bundle.initialize()
+            places.append(bundle.path)
+    for place in places:
+        bag = BundleDagBag(place, bundle_path=place, bundle_name=place.name)
+        found.folders.append(str(place))
+        found.count += len(bag.dags)
+        found.uses += [find_use(dag) for dag in bag.dags.values() if any(_find_modules(dag))]
+        for file, text in bag.import_errors.items():
+            lines = (line for line in reversed(text.strip().splitlines()) if line.strip())
+            found.broken[file] = next(lines, "no reason is known")
+    return found
 
 
 def find_use(dag: Any) -> DagUse:
@@ -119,10 +137,12 @@ def _is_text(value: Any) -> bool:
 def main() -> None:
     """Read the arguments, read the DAG files, write what they use."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("folder")
     parser.add_argument("outcome", type=Path)
+    parser.add_argument("folder", nargs="?")
     arguments = parser.parse_args()
-    arguments.outcome.write_text(read_folder(arguments.folder).model_dump_json())
+    # Airflow's examples are bundles, too, and need packages that nobody has.
+    os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+    arguments.outcome.write_text(read_files(arguments.folder).model_dump_json())
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class Options:
     """
     What is known beforehand.
 
-    :param dags: The folder of DAG files; Airflow's own when ``None``.
+    :param dags: The folder of DAG files; Airflow's DAG bundles when ``None``.
     :param api_url: Of Airflow's API server; the metadata database is asked without one.
     :param connections: Ids to check beside those that are found.
     :param folders: URIs to check beside the DAGs' ``work_uri``.
@@ -60,7 +60,7 @@ def examine(options: Options) -> list[CheckResult]:
         [
             Check("versions", check_versions, seconds),
             Check("database", partial(list_connections, survey, seconds), seconds + _GRACE),
-            Check("DAG files", lambda: _read_dags(survey, options.dags, files_seconds), files_seconds + _GRACE),
+            Check("DAG files", partial(read_dags, survey, options.dags, files_seconds), files_seconds + _GRACE),
         ]
     )
     with suppress(Exception):
@@ -82,14 +82,6 @@ def _load() -> None:
 
     # That of a connection which the environment has ends there; this one is asked for in the database, too.
     find_connection(_NO_CONNECTION)
-
-
-def _read_dags(survey: Survey, folder: str | None, seconds: float) -> Finding:
-    if folder is None:
-        from airflow.sdk.configuration import conf  # noqa: PLC0415 - Airflow may be missing, which is then the finding
-
-        folder = conf.get("core", "dags_folder")
-    return read_dags(survey, folder, seconds)
 
 
 def _list_checks(survey: Survey, options: Options) -> Iterator[Check]:

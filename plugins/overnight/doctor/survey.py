@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from overnight.doctor.airflow_command import run_airflow, run_python
-from overnight.doctor.dag_uses import DagFolder, DagUse
+from overnight.doctor.dag_uses import DagFiles, DagUse
 from overnight.doctor.finding import Finding, fail, ok, warn
 from overnight.errors import UnavailableError, shorten
 from overnight.storage import parse_location
@@ -34,7 +34,7 @@ class Survey:
     """
 
     listed: Mapping[str, str] = field(default_factory=dict)
-    dags: DagFolder = field(default_factory=DagFolder)
+    dags: DagFiles = field(default_factory=DagFiles)
     extra_connections: tuple[str, ...] = ()
     extra_folders: tuple[str, ...] = ()
 
@@ -108,27 +108,37 @@ def list_connections(survey: Survey, seconds: float) -> Finding:
     return ok(f"Airflow's database answers. Connections in it: {len(survey.listed)}.")
 
 
-def read_dags(survey: Survey, folder: str, seconds: float) -> Finding:
-    """Import the DAG files of a folder in another process, and keep what they use."""
-    if not Path(folder).is_dir():
-        return warn(f"There is no folder {folder}, so nothing is known of what DAGs use. Name it with --dags.")
+def read_dags(survey: Survey, folder: str | None, seconds: float) -> Finding:
+    """
+    Import DAG files in another process, and keep what they use.
+
+    :param folder: That they are in; ``None`` for all of Airflow's DAG bundles.
+    """
+    if folder is not None and not Path(folder).is_dir():
+        return fail(
+            f"There is no folder {folder}. Correct --dags, or leave it out: Airflow's DAG bundles are read then."
+        )
     with tempfile.TemporaryDirectory(prefix="overnight-doctor-") as made:
         outcome = Path(made) / "dags.json"
+        command = ["-m", "overnight.doctor.dag_uses", str(outcome), *([folder] if folder is not None else [])]
         try:
-            answer = run_python(["-m", "overnight.doctor.dag_uses", folder, str(outcome)], seconds)
+            answer = run_python(command, seconds)
         except UnavailableError:
             return fail(
-                f"The DAG files in {folder} were not read within {seconds:g} s. Find the one that waits for something "
-                "when it is imported, or give --seconds more."
+                f"The DAG files were not read within {seconds:g} s. Find the one that waits for something when it is "
+                "imported, or give --seconds more."
             )
         if not outcome.exists():
             return fail(
-                f"The DAG files in {folder} cannot be read ({shorten(answer.stderr, 200) or 'a file ends the process'})"
-                ". Run airflow dags list-import-errors, and correct what it names."
+                f"The DAG files cannot be read ({shorten(answer.stderr, 200) or 'one of them ends the process'}). Run "
+                "airflow dags list-import-errors, and correct what it names."
             )
-        survey.dags = DagFolder.model_validate_json(outcome.read_bytes())
+        survey.dags = DagFiles.model_validate_json(outcome.read_bytes())
     if survey.dags.broken:
         (file, reason), *others = survey.dags.broken.items()
         more = f" {len(others)} more files are broken." if others else ""
         return fail(f"{file} cannot be imported: {shorten(reason, 200)}. Correct it; its DAGs do not run.{more}")
-    return ok(f"DAGs in {folder}: {survey.dags.count}; with tasks of this package: {len(survey.uses)}.")
+    where = shorten(", ".join(survey.dags.folders), 200)
+    if not survey.dags.count:
+        return warn(f"There is no DAG in {where}, so nothing is known of what DAGs use. Name their folder with --dags.")
+    return ok(f"DAGs in {where}: {survey.dags.count}; with tasks of this package: {len(survey.uses)}.")

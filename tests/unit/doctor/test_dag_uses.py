@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from airflow.sdk import DAG
 
-from overnight.doctor.dag_uses import KNN, ML_COMMONS, SAGEMAKER, find_use, read_folder
+from overnight.doctor.dag_uses import KNN, ML_COMMONS, SAGEMAKER, find_use, read_files
 from overnight.operators.index import OpenSearchCreateIndexOperator
 from overnight.operators.load import OpenSearchLoadOperator
 from overnight.operators.openai import OpenAIBatchOperator
@@ -53,15 +54,30 @@ def test_operators_use_what_they_are_given_as_it_is() -> None:
 
 
 def test_the_dags_of_the_project_are_read() -> None:
-    folder = read_folder(str(DAGS))
-    assert folder.broken == {}
-    assert folder.count == len(folder.uses) == len(list(DAGS.glob("*.py")))
-    needs = {used.dag_id: used.needs for used in folder.uses}
+    found = read_files(str(DAGS))
+    assert found.broken == {}
+    assert found.count == len(found.uses) == len(list(DAGS.glob("*.py")))
+    needs = {used.dag_id: used.needs for used in found.uses}
     assert needs["openai_batch_to_index"] == {KNN}
     assert needs["mlcommons_batch_predict_to_index"] == {KNN, ML_COMMONS}
     assert needs["s3_sagemaker_to_index"] == {KNN, SAGEMAKER}
 
 
+def test_without_a_folder_all_bundles_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text("import nowhere  # airflow dag")
+    local = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    bundles = [
+        {"name": name, "classpath": local, "kwargs": {"path": str(path)}}
+        for name, path in {"project": DAGS, "other": tmp_path}.items()
+    ]
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps(bundles))
+    monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+    found = read_files()
+    assert found.folders == [str(DAGS), str(tmp_path)]
+    assert found.count == len(list(DAGS.glob("*.py")))
+    assert found.broken == {"other.py": "ModuleNotFoundError: No module named 'nowhere'"}
+
+
 def test_a_use_survives_json() -> None:
-    used = read_folder(str(DAGS)).model_dump_json()
+    used = read_files(str(DAGS)).model_dump_json()
     assert json.loads(used)["uses"]

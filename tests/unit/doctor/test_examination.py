@@ -7,7 +7,7 @@ import pytest
 
 from http_server import Request, Server, json_answer
 from overnight.doctor import examination
-from overnight.doctor.dag_uses import KNN, DagFolder, DagUse
+from overnight.doctor.dag_uses import KNN, DagFiles, DagUse
 from overnight.doctor.examination import Options, examine
 from overnight.doctor.finding import Finding, State, ok, warn
 from overnight.doctor.survey import Survey
@@ -17,11 +17,11 @@ OPTIONS = Options(api_url="http://127.0.0.1:9", seconds=30)
 
 
 @pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> DagFolder:
+def found(monkeypatch: pytest.MonkeyPatch) -> DagFiles:
     """What a survey finds, which runs none of Airflow's commands here."""
-    dags = DagFolder()
+    dags = DagFiles()
 
-    def read(survey: Survey, folder: str, seconds: float) -> Finding:
+    def read(survey: Survey, folder: str | None, seconds: float) -> Finding:
         survey.dags = dags
         return ok("Read.")
 
@@ -31,7 +31,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> DagFolder:
 
 
 def test_a_cluster_that_does_not_answer_is_one_failure_and_hinders_no_other_check(
-    found: DagFolder, connect: Callable[..., str]
+    found: DagFiles, connect: Callable[..., str]
 ) -> None:
     connect("away", "overnight_opensearch", host="http://127.0.0.1:9")
     results = {result.name: result for result in examine(OPTIONS)}
@@ -42,7 +42,7 @@ def test_a_cluster_that_does_not_answer_is_one_failure_and_hinders_no_other_chec
 
 
 def test_a_cluster_that_answers_is_asked_what_it_can_do(
-    found: DagFolder, connect: Callable[..., str], server: Server
+    found: DagFiles, connect: Callable[..., str], server: Server
 ) -> None:
     def answer(request: Request) -> Any:
         if request.path == "/_cat/plugins":

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from overnight.doctor import survey as module
 from overnight.doctor.airflow_command import CommandAnswer
-from overnight.doctor.dag_uses import DagFolder, DagUse
+from overnight.doctor.dag_uses import DagFiles, DagUse
 from overnight.doctor.finding import State
 from overnight.doctor.survey import Survey, list_connections, read_dags
 from overnight.errors import UnavailableError
@@ -27,7 +28,7 @@ def test_connections_of_our_types_those_of_dags_and_those_asked_for_are_checked(
         DagUse(dag_id="a", connections={"search": "conn_id"}),
         DagUse(dag_id="b", connections={"search": "x_conn_id"}),
     ]
-    survey = Survey(listed, DagFolder(uses=used), extra_connections=("db",))
+    survey = Survey(listed, DagFiles(uses=used), extra_connections=("db",))
     assert survey.find_connections() == {
         "azure": set(),
         "db": set(),
@@ -43,7 +44,7 @@ def test_each_folder_is_checked_once_with_its_dags_connection() -> None:
         DagUse(dag_id="b", settings={"work_uri": "s3://lake/a"}),
         DagUse(dag_id="c", settings={"work_uri": "s3://lake/c"}),
     ]
-    survey = Survey(dags=DagFolder(uses=uses), extra_folders=("/tmp/x",))
+    survey = Survey(dags=DagFiles(uses=uses), extra_folders=("/tmp/x",))
     assert survey.find_folders() == {"/tmp/x": "aws_default", "s3://lake/a": "mine", "s3://lake/c": "aws_default"}
     assert survey.find_folder_connections() == {"mine", "aws_default"}
 
@@ -84,17 +85,23 @@ def test_a_database_that_is_silent_is_a_warning(monkeypatch: pytest.MonkeyPatch)
     assert "did not end within 5 s" in found.text
 
 
-def test_a_folder_of_dags_that_is_not_there_is_a_warning(tmp_path: Path) -> None:
+def test_a_folder_of_dags_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
     found = read_dags(Survey(), str(tmp_path / "none"), 5)
+    assert found.state == State.FAILURE
+    assert "Correct --dags" in found.text
+
+
+def test_a_folder_without_a_dag_is_a_warning(tmp_path: Path) -> None:
+    found = read_dags(Survey(), str(tmp_path), 100)
     assert found.state == State.WARNING
-    assert "--dags" in found.text
+    assert f"There is no DAG in {tmp_path}" in found.text
 
 
 @pytest.mark.parametrize(
     ("code", "text"),
     [
         ("import no_such_module  # airflow dag", "No module named 'no_such_module'. Correct it"),
-        ("import os  # airflow dag\nos._exit(0)", "a file ends the process"),
+        ("import os  # airflow dag\nos._exit(0)", "one of them ends the process"),
     ],
     ids=["broken", "ending"],
 )
@@ -110,3 +117,12 @@ def test_a_dag_file_that_never_ends_is_bounded(tmp_path: Path) -> None:
     found = read_dags(Survey(), str(tmp_path), 0.1)
     assert found.state == State.FAILURE
     assert "were not read within 0.1 s" in found.text
+
+
+def test_airflows_examples_are_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    classpath = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    bundles = [{"name": "own", "classpath": classpath, "kwargs": {"path": str(tmp_path)}}]
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps(bundles))
+    monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "True")
+    found = read_dags(Survey(), None, 200)
+    assert found.text.startswith(f"There is no DAG in {tmp_path}, so")
