@@ -33,6 +33,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     :param routing: The document's routing value (``_routing``), where it has one.
     :param text: The line, or the document for one that OpenSearch refused; left out when it is not UTF-8 or longer than
         64 KiB.
+    :param is_document: Whether it was a document that OpenSearch was sent, so that ``text`` is not its line.
     """
 
     outcome: Outcome
@@ -45,6 +46,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str | None = None
     routing: str | None = None
     text: str | None = None
+    is_document: bool = False
 
 
 _encode = msgspec.json.Encoder().encode

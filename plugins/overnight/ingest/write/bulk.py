@@ -190,7 +190,7 @@ class BulkSender:
                 continue
             if self._options.operation == "create" and item.status == _CONFLICT:
                 if number not in attempted:
-                    outcome.rejected[number] = _EXISTS
+                    outcome.rejected[number] = EXISTS
                 continue
             cause = classify_item(item.status, item.code, item.reason)
             if cause.scope is Scope.INDEX:
@@ -208,7 +208,7 @@ class BulkSender:
         return again, busy
 
 
-_EXISTS = Rejection("document_exists", "a data stream takes new documents only, and one with this id is there")
+EXISTS = Rejection("document_exists", "a data stream takes new documents only, and one with this id is there")
 
 
 @dataclass(frozen=True, slots=True)

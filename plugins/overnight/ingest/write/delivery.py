@@ -362,6 +362,7 @@ class Delivery:
             id=place.id,
             routing=place.routing,
             text=excerpt(document),
+            is_document=True,
         )
 
     def _save(self) -> None:
