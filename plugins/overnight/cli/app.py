@@ -27,6 +27,8 @@ app = typer.Typer(
     help="Offline AI batch jobs, landed in an OpenSearch index.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # Paragraphs are filled to the terminal's width.
+    rich_markup_mode="markdown",
 )
 
 

@@ -15,7 +15,7 @@ from overnight.cli.exit_codes import INTERRUPTED, NOT_COMPLETE
 from overnight.cli.files import read_pairs
 
 if TYPE_CHECKING:
-    from overnight.ingest.dead_letter_retry import LetterGroup
+    from overnight.ingest.dead_letter_retry import DeadLetterGroup
 
 app = typer.Typer(help="The documents of a load or a run that are not in the index.", no_args_is_help=True)
 
@@ -43,11 +43,11 @@ def show(files: Files, as_json: AsJson = False) -> None:
     could not be read just now, 2 when one is no dead-letter file or not there, 130 after Ctrl-C.
     """
     with _refusals():
-        from overnight.ingest.dead_letter_retry import find_letters, group, read_all  # noqa: PLC0415
+        from overnight.ingest.dead_letter_retry import find_dead_letters, group, read_all  # noqa: PLC0415
         from overnight.storage import Storage  # noqa: PLC0415
 
         storage = Storage()
-        uris, _ = find_letters(files, storage)
+        uris, _ = find_dead_letters(files, storage)
         groups = group(read_all(uris, storage))
     if as_json:
         typer.echo(json.dumps([_to_json(one) for one in groups], indent=2, ensure_ascii=False))
@@ -89,14 +89,14 @@ def retry(  # noqa: PLR0917 - typer calls it by name
     """
     with _refusals():
         from overnight.cli.load_errors import check_address, explain  # noqa: PLC0415
-        from overnight.ingest.dead_letter_retry import find_letters, retry_letters  # noqa: PLC0415
+        from overnight.ingest.dead_letter_retry import find_dead_letters, retry_dead_letters  # noqa: PLC0415
         from overnight.ingest.request import LoadOptions  # noqa: PLC0415
         from overnight.ingest.write.opensearch_sink import OpenSearchSink  # noqa: PLC0415
         from overnight.ingest.write.target import OpenSearchTarget  # noqa: PLC0415
         from overnight.storage import Storage  # noqa: PLC0415
 
         storage = Storage()
-        uris, named = find_letters(files, storage)
+        uris, named = find_dead_letters(files, storage)
         if not uris:
             _errors.print("There are no records.")
             raise typer.Exit
@@ -107,7 +107,7 @@ def retry(  # noqa: PLR0917 - typer calls it by name
             check_address(target)
             sink = OpenSearchSink(target)
             try:
-                done = retry_letters(uris, goal, target=sink, options=options, storage=storage)
+                done = retry_dead_letters(uris, goal, target=sink, options=options, storage=storage)
             except Exception as error:
                 status, text = explain(error, has_written=sink.has_written)
                 _errors.print(text, markup=False)
@@ -163,7 +163,7 @@ def _refusals() -> Iterator[None]:
         raise typer.Exit(status) from None
 
 
-def _to_json(one: LetterGroup) -> dict[str, Any]:
+def _to_json(one: DeadLetterGroup) -> dict[str, Any]:
     return {
         "outcome": one.outcome,
         "code": one.code,
@@ -175,7 +175,7 @@ def _to_json(one: LetterGroup) -> dict[str, Any]:
     }
 
 
-def _print_groups(groups: list[LetterGroup]) -> None:
+def _print_groups(groups: list[DeadLetterGroup]) -> None:
     """Print each group: a line of counts, the first reason and place, and what to do."""
     from rich.padding import Padding  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415

@@ -22,7 +22,8 @@ app = typer.Typer(
 
 Job = Annotated[list[str], typer.Argument(metavar="SERVICE ID", help="Or one JSON: the XCom of the job's task.")]
 ConnId = Annotated[
-    str | None, typer.Option("--conn-id", help="The Airflow connection. [default: the service's own, openai_default]")
+    str | None,
+    typer.Option("--conn-id", help="The Airflow connection. [default: the service's, such as openai_default]"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

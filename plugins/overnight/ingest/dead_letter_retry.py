@@ -35,7 +35,7 @@ IS_THERE: Final = "The data stream has a document of this id, and takes no other
 NOT_KEPT: Final = f"The document is longer than 64 KiB, so only its place was kept: {_AGAIN}."
 
 
-class LetterGroup(msgspec.Struct):
+class DeadLetterGroup(msgspec.Struct):
     """
     The dead letters of one outcome and code for which the same has to be done.
 
@@ -62,38 +62,38 @@ class Retry(NamedTuple):
     """
 
     report: LoadReport | None
-    not_loaded: list[LetterGroup]
+    not_loaded: list[DeadLetterGroup]
     left_uri: str | None
 
 
-def find_remedy(letter: DeadLetter) -> str | None:
+def find_remedy(record: DeadLetter) -> str | None:
     """Return what has to be done before a document can be indexed; ``None`` when its record is enough to load it."""
-    if letter.outcome == "missing":
+    if record.outcome == "missing":
         return NO_PARTNER
-    if letter.outcome == "dropped":
+    if record.outcome == "dropped":
         return DROPPED
-    if letter.code == EXISTS.code:
+    if record.code == EXISTS.code:
         return IS_THERE
-    if letter.is_document:
-        return None if letter.text is not None and letter.id is not None else NOT_KEPT
-    return LINE_AT_FAULT if letter.code in _LINE_CODES else NO_RESULT
+    if record.is_document:
+        return None if record.text is not None and record.id is not None else NOT_KEPT
+    return LINE_AT_FAULT if record.code in _LINE_CODES else NO_RESULT
 
 
-def group(letters: Iterable[DeadLetter]) -> list[LetterGroup]:
+def group(records: Iterable[DeadLetter]) -> list[DeadLetterGroup]:
     """Return dead letters in groups, the largest first."""
-    groups: dict[tuple[str, str, str | None], LetterGroup] = {}
-    for letter in letters:
-        key = (letter.outcome, letter.code, find_remedy(letter))
+    groups: dict[tuple[str, str, str | None], DeadLetterGroup] = {}
+    for record in records:
+        key = (record.outcome, record.code, find_remedy(record))
         found = groups.get(key)
         if found is None:
-            found = groups[key] = LetterGroup(*key, count=0, places=[], reason=letter.reason)
+            found = groups[key] = DeadLetterGroup(*key, count=0, places=[], reason=record.reason)
         found.count += 1
         if len(found.places) < EXAMPLES:
-            found.places.append(f"{letter.uri}, line {letter.line}{f', id {letter.id}' if letter.id else ''}")
+            found.places.append(f"{record.uri}, line {record.line}{f', id {record.id}' if record.id else ''}")
     return sorted(groups.values(), key=lambda one: -one.count)
 
 
-def retry_letters(
+def retry_dead_letters(
     uris: Sequence[str],
     index: str,
     *,
@@ -117,19 +117,19 @@ def retry_letters(
     chosen: dict[str, int] = {}
     fields: dict[str, int] = {}
     has_routing = False
-    for number, letter in enumerate(read_all(uris, storage)):
-        if find_remedy(letter) is None:
-            chosen[str(letter.id)] = number
-            has_routing = has_routing or letter.routing is not None
-            for name in msgspec.json.decode(str(letter.text), type=dict[str, msgspec.Raw]):
+    for number, record in enumerate(read_all(uris, storage)):
+        if find_remedy(record) is None:
+            chosen[str(record.id)] = number
+            has_routing = has_routing or record.routing is not None
+            for name in msgspec.json.decode(str(record.text), type=dict[str, msgspec.Raw]):
                 fields[name] = fields.get(name, 0) + 1
-    not_loaded = group(letter for letter in read_all(uris, storage) if find_remedy(letter) is not None)
+    not_loaded = group(record for record in read_all(uris, storage) if find_remedy(record) is not None)
     report, again = None, list[DeadLetter]()
     if chosen:
         with tempfile.TemporaryDirectory(prefix="overnight-retry-", dir=options.spool_dir) as folder:
             source, refused = Path(folder) / "documents.jsonl", Path(folder) / "refused.jsonl"
-            letters = enumerate(read_all(uris, storage))
-            _write(source, (letter for number, letter in letters if chosen.get(str(letter.id)) == number))
+            records = enumerate(read_all(uris, storage))
+            _write(source, (record for number, record in records if chosen.get(str(record.id)) == number))
             report = load(
                 _build_request(source, index, fields, has_routing=has_routing),
                 target=target,
@@ -158,14 +158,14 @@ def read_all(uris: Sequence[str], storage: Storage) -> Iterator[DeadLetter]:
             raise SpecError(f"{uri} is no dead-letter file: {error}.") from error
 
 
-def _write(path: Path, letters: Iterable[DeadLetter]) -> None:
+def _write(path: Path, records: Iterable[DeadLetter]) -> None:
     with path.open("wb") as file:
-        for letter in letters:
+        for record in records:
             # The document's own bytes: its values arrive as they were written.
-            names = [b'{"id":%b' % msgspec.json.encode(letter.id)]
-            if letter.routing is not None:
-                names.append(b'"routing":%b' % msgspec.json.encode(letter.routing))
-            file.write(b",".join(names) + b',"document":%b}\n' % str(letter.text).encode())
+            names = [b'{"id":%b' % msgspec.json.encode(record.id)]
+            if record.routing is not None:
+                names.append(b'"routing":%b' % msgspec.json.encode(record.routing))
+            file.write(b",".join(names) + b',"document":%b}\n' % str(record.text).encode())
 
 
 def _build_request(source: Path, index: str, fields: Iterable[str], *, has_routing: bool) -> dict[str, Any]:
@@ -195,21 +195,21 @@ def _write_left(
     uris: Sequence[str], chosen: Mapping[str, int], again: Sequence[DeadLetter], uri: str, storage: Storage
 ) -> str | None:
     """Write the records of what is not in the index, those that were loaded in vain with their new reason."""
-    news = {letter.id: letter for letter in again}
+    news = {record.id: record for record in again}
     file = DeadLetterFile(uri, storage)
     try:
-        for number, letter in enumerate(read_all(uris, storage)):
-            if find_remedy(letter) is not None:
-                file.write([letter])
-            elif chosen.get(str(letter.id)) == number and (new := news.get(letter.id)) is not None:
+        for number, record in enumerate(read_all(uris, storage)):
+            if find_remedy(record) is not None:
+                file.write([record])
+            elif chosen.get(str(record.id)) == number and (new := news.get(record.id)) is not None:
                 changes = {"outcome": new.outcome, "code": new.code, "reason": new.reason}
-                file.write([msgspec.structs.replace(letter, **changes)])
+                file.write([msgspec.structs.replace(record, **changes)])
         return uri if file.size else None
     finally:
         file.close()
 
 
-def find_letters(uris: Iterable[str], storage: Storage) -> tuple[list[str], set[str]]:
+def find_dead_letters(uris: Iterable[str], storage: Storage) -> tuple[list[str], set[str]]:
     """
     Return the dead-letter files that URIs stand for, and the indices that are named with them.
 
