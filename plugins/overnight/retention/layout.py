@@ -36,7 +36,7 @@ _RUN_FILES: Final = {
         r"(parsed|extracted)/[^/]+\.(output|error)\.jsonl|outputs/.+\.out|"
         r"outputs/_manifests/([0-9a-f]{32}\.manifest|inputs\.json|missing\.jsonl)"
     ),
-    Kind.DEAD_LETTERS: r"((part|reused)-\d{5,}\.)?dead-letters\.jsonl|rejected\.jsonl",
+    Kind.DEAD_LETTERS: r"(((part|reused)-\d{5,}\.)?dead-letters|rejected)\.jsonl(\.left\.jsonl)*",
     Kind.CHECKPOINTS: r"(part|reused)-\d{5,}\.checkpoint\.json",
     Kind.DELETES: r"deletes\.jsonl",
     Kind.REPORTS: r"report\.(json|html)",

@@ -40,6 +40,7 @@ def test_a_manifest_of_sagemaker_is_known(tmp_path: Path) -> None:
         ("d/r/outputs/2026/a.jsonl.out", Kind.RESULTS),
         ("d/r/outputs/_manifests/missing.jsonl", Kind.RESULTS),
         ("d/r/dead-letters.jsonl", Kind.DEAD_LETTERS),
+        ("d/r/part-00000.dead-letters.jsonl.left.jsonl", Kind.DEAD_LETTERS),
         ("d/r/report.html", Kind.REPORTS),
         ("d/r/.part-00000.checkpoint.json-0123456789abcdef0123456789abcdef.tmp", Kind.TEMPORARY),
         ("d/_spending/2026-01/000001.json", Kind.SPENDING),
