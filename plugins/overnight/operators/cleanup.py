@@ -1,4 +1,4 @@
-"""The step behind a pipeline's load: deletes what its batches left at the service."""
+"""The steps behind a pipeline's load: they delete what its jobs left at their service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from overnight.hooks.job import hook_for
 from overnight.hooks.outcome import failing_for_good
 from overnight.jobs import JobRef, ResultManifest
 from overnight.operators.parameters import check_parameters, require_mapping
-from overnight.services.openai.cleanup import Deleted, delete_files
+from overnight.services.cleanup import Deleted
+from overnight.services.llamacloud.cleanup import delete_uploads
+from overnight.services.openai.cleanup import delete_files
+from overnight.transport.flow import Flow
 from overnight.validation import parse_parameter
 
 if TYPE_CHECKING:
@@ -23,17 +26,8 @@ Cleanup = Literal["keep", "delete"]
 _MODES: Final = get_args(Cleanup)
 
 
-class OpenAICleanupOperator(BaseOperator):
-    """
-    Delete the uploaded inputs and the result files of batches whose results are loaded.
-
-    Put it behind the last task that reads results: clearing such a task later finds none. Files of all rounds are
-    deleted; the batches stay in the service's list. The task never fails for what the service did not delete, and may
-    run again. The XCom is ``{"deleted", "kept"}``, two lists of file ids.
-
-    :param job: The XCom of the task that ran the batch (its ``output``), or of a mapped one's all instances.
-    :param cleanup: ``"delete"``, or ``"keep"`` to leave everything where it is.
-    """
+class _CleanupOperator(BaseOperator):
+    """Deletes what jobs left at their service, and never fails for what it did not delete."""
 
     template_fields: Sequence[str] = ("job", "cleanup")
 
@@ -60,12 +54,49 @@ class OpenAICleanupOperator(BaseOperator):
         try:
             ref = JobRef.read(outcome)
             with hook_for(ref).client() as client:
-                for batch_id in _list_batches(ref, outcome):
-                    found += client.run(delete_files(batch_id))
+                for flow in self._list_deletes(ref, outcome):
+                    found += client.run(flow)
         except (OvernightError, AirflowNotFoundException) as error:
             # The results are loaded and paid for; what is left behind costs nothing, or a little.
             self.log.warning("Not everything of %s was deleted. %s", shorten(str(outcome), 200), shorten(str(error)))
         return found
+
+    def _list_deletes(self, ref: JobRef, outcome: Any) -> Iterator[Flow[Deleted]]:
+        """Yield what deletes the files of a job, given its XCom."""
+        raise NotImplementedError
+
+
+class OpenAICleanupOperator(_CleanupOperator):
+    """
+    Delete the uploaded inputs and the result files of batches whose results are loaded.
+
+    Put it behind the last task that reads results: clearing such a task later finds none. Files of all rounds are
+    deleted; the batches stay in the service's list. The task never fails for what the service did not delete, and may
+    run again. The XCom is ``{"deleted", "kept"}``, two lists of file ids.
+
+    :param job: The XCom of the task that ran the batch (its ``output``), or of a mapped one's all instances.
+    :param cleanup: ``"delete"``, or ``"keep"`` to leave everything where it is.
+    """
+
+    def _list_deletes(self, ref: JobRef, outcome: Any) -> Iterator[Flow[Deleted]]:
+        return map(delete_files, _list_batches(ref, outcome))
+
+
+class LlamaCloudCleanupOperator(_CleanupOperator):
+    """
+    Delete the files that were uploaded to LlamaCloud for jobs whose results are collected.
+
+    The batches, their jobs and results, and our directories, which a job is found by, stay; so do the files of a
+    directory that the user gave. The task never fails for what the service did not delete, and may run again. The XCom
+    is ``{"deleted", "kept"}``, two lists of file ids.
+
+    :param job: The XCom of the task that ran the job (its ``output``), or of a mapped one's all instances.
+    :param cleanup: ``"delete"``, or ``"keep"`` to leave everything where it is.
+    """
+
+    def _list_deletes(self, ref: JobRef, outcome: Any) -> Iterator[Flow[Deleted]]:
+        del outcome
+        yield delete_uploads(ref)
 
 
 def _list_outcomes(job: Any) -> Sequence[Any]:

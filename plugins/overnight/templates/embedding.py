@@ -174,7 +174,7 @@ class BatchConfig(SyncConfig, JobConfig):
         default="keep",
         title="Files at the service",
         description=(
-            "delete: the uploaded documents and the results are deleted there once the index was verified; a load "
+            "delete: the uploads and the results are deleted there once the index was verified; a load "
             "that is cleared after that cannot read them again. keep: they stay, or expire."
         ),
     )

@@ -14,6 +14,7 @@ from overnight.ingest.map.field_map import compile_field_map
 from overnight.ingest.write.schema_mapping import FieldMapping, build_field_mappings
 from overnight.jobs import compute_fingerprint
 from overnight.jsonpath import to_segment
+from overnight.operators.cleanup import Cleanup, LlamaCloudCleanupOperator
 from overnight.operators.llamacloud import LlamaCloudBatchOperator
 from overnight.operators.load import OpenSearchLoadOperator
 from overnight.output_schema import OutputSchema
@@ -97,6 +98,14 @@ class LlamaCloudExtractToIndexConfig(LoadConfig, JobConfig):
     poll_seconds: float = Field(default=60.0, ge=0.1, title="Poll interval", description="Seconds between two polls.")
     deadline_hours: float = Field(
         default=25.0, ge=0.01, title="Deadline", description="Hours the job may take at most."
+    )
+    cleanup: Cleanup = Field(
+        default="keep",
+        title="Files at the service",
+        description=(
+            "delete: the uploaded files are deleted there once the index was verified. keep: they stay, as long as the "
+            "service keeps them."
+        ),
     )
     llamacloud_conn_id: str = Field(
         default="llamacloud_default", title="LlamaCloud connection", description="The id of the connection that pays."
@@ -201,8 +210,8 @@ def llamacloud_extract_to_index(
     """
     Return a DAG that has LlamaCloud extract fields from files, and loads them: a file, a document.
 
-    ``configure → create_index → extract → plan → load → report → verify``. Ids are the files' addresses: running a day
-    twice changes nothing.
+    ``configure → create_index → extract → plan → load → report → verify → cleanup``. Ids are the files' addresses:
+    running a day twice changes nothing.
 
     :param dag_id: The DAG's id.
     :param config: The defaults of the trigger form.
@@ -260,6 +269,13 @@ def llamacloud_extract_to_index(
             # What was not found in a file is null, or not there.
             options={"missing_path": "omit"},
         ).expand(request=parts.map(lambda part: part["request"]))
-        report = report_and_verify(settings, parts=parts, loads=load.output, jobs=extract.output)
+        cleanup = LlamaCloudCleanupOperator(
+            task_id="cleanup",
+            job=extract.output,
+            cleanup=settings["cleanup"],
+            # Skipped with the job, as the run's last task, it would make a success of a run whose report failed.
+            trigger_rule=TriggerRule.NONE_FAILED,
+        )
+        report = report_and_verify(settings, parts=parts, loads=load.output, jobs=extract.output, last=cleanup)
         settings >> index >> extract >> load >> report
     return dag

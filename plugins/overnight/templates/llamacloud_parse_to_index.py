@@ -9,6 +9,7 @@ from airflow.sdk import DAG, Context, TriggerRule, get_current_context, task
 from pydantic import Field
 
 from overnight.operators.chunks import ChunkDocumentsOperator
+from overnight.operators.cleanup import LlamaCloudCleanupOperator
 from overnight.operators.llamacloud import LlamaCloudBatchOperator
 from overnight.services.llamacloud.service import LlamaCloudService
 from overnight.templates.embedding import EmbeddingConfig, configure_run, embed_and_load
@@ -71,7 +72,8 @@ def llamacloud_parse_to_index(
     Return a DAG that parses files in LlamaCloud, cuts them into chunks, embeds these, and loads them.
 
     ``configure → create_index → parse → chunk → prepare → approve → (batch[embed → load], reused[load]) → mirror →
-    report → verify → cleanup``. The report counts chunks; what became of each file is in the XCom of ``parse``.
+    report → verify → cleanup → cleanup_files``. The report counts chunks; what became of each file is in
+    the XCom of ``parse``.
 
     :param dag_id: The DAG's id.
     :param config: The defaults of the trigger form.
@@ -121,4 +123,11 @@ def llamacloud_parse_to_index(
             settings, settings["chunks_uri"], index=index.output, files=parse.output, deferrable=deferrable
         )
         settings >> index >> parse >> chunk >> first
+        # Behind the last step that anything of the run depends on.
+        dag.get_task("cleanup") >> LlamaCloudCleanupOperator(
+            task_id="cleanup_files",
+            job=parse.output,
+            cleanup=settings["cleanup"],
+            trigger_rule=TriggerRule.NONE_FAILED,
+        )
     return dag

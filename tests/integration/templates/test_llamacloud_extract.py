@@ -33,6 +33,7 @@ dag = llamacloud_extract_to_index(
         extract_options={{"cite_sources": True, "confidence_scores": True}},
         allowed_failures=1,
         poll_seconds=0.2,
+        cleanup="delete",
     ),
 )
 """
@@ -82,10 +83,12 @@ def test_the_fields_of_every_file_are_in_the_index_and_an_empty_day_is_one(
     variables = {f"AIRFLOW_CONN_{name}_DEFAULT": json.dumps(value) for name, value in connections.items()}
     airflow = replace(migrated_airflow.copy(tmp_path / "home"), dags=tmp_path / "dags", variables=variables)
     log = tmp_path / "log"
-    run = airflow.run_dag("invoices", {}, xcoms={"report": "report"}, log=log)
+    wanted = {"report": "report", "cleanup": "return_value"}
+    run = airflow.run_dag("invoices", {}, xcoms=wanted, log=log)
     assert run.state == "success", log.read_text()
     counts = {name: run.xcoms["report"][name] for name in ("submitted", "indexed", "rejected", "missing")}
     assert counts == {"submitted": COUNT + 1, "indexed": COUNT, "rejected": 1, "missing": 0}
+    assert (len(run.xcoms["cleanup"]["deleted"]), run.xcoms["cleanup"]["kept"]) == (COUNT + 1, [])
     found = {document["file.name"]: document for document in opensearch.documents.values()}
     assert found.keys() == {f"{number}.txt" for number in range(COUNT)}
     for number in range(COUNT):

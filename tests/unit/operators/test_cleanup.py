@@ -11,7 +11,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from http_server import Answer, Request, Server, json_answer
-from overnight.operators.cleanup import OpenAICleanupOperator
+from overnight.operators.cleanup import LlamaCloudCleanupOperator, OpenAICleanupOperator
 
 
 class Files:
@@ -107,3 +107,10 @@ def test_a_connection_that_is_gone_fails_no_run(service: Files) -> None:
 def test_a_word_that_is_no_mode_is_refused(service: Files) -> None:
     with pytest.raises(AirflowFailException, match="cleanup='remove' is not one of keep, delete"):
         clean([service.add("b1")], "remove")
+
+
+def test_what_llamacloud_does_not_answer_fails_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_LLAMACLOUD_DEFAULT", raising=False)
+    job = {"ref": {"service": "llamacloud", "id": "bat-1", "conn_id": "llamacloud_default"}, "results": None}
+    operator = LlamaCloudCleanupOperator(task_id="cleanup", job=job)
+    assert operator.execute({"ti": MagicMock()}) == {"deleted": [], "kept": []}  # type: ignore[typeddict-item]

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from typing import NamedTuple
 from urllib.parse import quote
 
-from overnight.errors import NotFoundError, ServiceError, UnavailableError, shorten
+from overnight.errors import UnavailableError
+from overnight.services.cleanup import Deleted, delete_each
 from overnight.services.openai.files import get_file_path, is_id
 from overnight.services.openai.status import read_state
 from overnight.transport.flow import Flow
 from overnight.transport.http import HttpCall
 
-log = logging.getLogger(__name__)
-
 _FIELDS = ("output_file_id", "error_file_id", "input_file_id")
-
-
-class Deleted(NamedTuple):
-    """
-    What became of a batch's files.
-
-    :param deleted: Ids of those that are not there any more, whoever deleted them.
-    :param kept: Ids of those that the service did not delete.
-    """
-
-    deleted: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
-
-    def __add__(self, other: object) -> Deleted:
-        found = other if isinstance(other, Deleted) else Deleted()
-        return Deleted(self.deleted + found.deleted, self.kept + found.kept)
 
 
 def delete_files(batch_id: str) -> Flow[Deleted]:
@@ -45,15 +26,5 @@ def delete_files(batch_id: str) -> Flow[Deleted]:
     batch = yield HttpCall("GET", f"batches/{quote(batch_id, safe='')}")
     if not isinstance(batch, dict) or not read_state(batch).is_terminal:
         raise UnavailableError(f"{batch_id} is not over, so its files are still needed.", status=200)
-    result = Deleted()
-    for file_id in (batch[field] for field in _FIELDS if is_id(batch.get(field))):
-        try:
-            yield HttpCall("DELETE", get_file_path(file_id))
-        except NotFoundError:
-            pass
-        except ServiceError as error:
-            log.warning("The service did not delete %s: %s", file_id, shorten(str(error)))
-            result += Deleted(kept=(file_id,))
-            continue
-        result += Deleted(deleted=(file_id,))
-    return result
+    found = [batch[field] for field in _FIELDS if is_id(batch.get(field))]
+    return (yield from delete_each({file_id: get_file_path(file_id) for file_id in found}))
