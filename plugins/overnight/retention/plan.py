@@ -52,17 +52,28 @@ class Retention:
     is_active: Callable[[str], bool] = field(default=lambda _: False)
 
     def __post_init__(self) -> None:
-        """:raises SpecError: the age is less than a day."""
+        """:raises SpecError: the age is less than a day, or what is to be kept is no run."""
         if self.older_than < _SHORTEST:
             raise SpecError(
                 f"older_than={self.older_than} is less than a day: a run that waits for its service writes nothing for "
                 "so long, and still needs its files. Give 1d or more."
+            )
+        # A text would be taken for its characters, and nothing be kept.
+        wrong = [self.keep] if isinstance(self.keep, str) else [name for name in self.keep if not _is_run(name)]
+        if wrong:
+            raise SpecError(
+                f"keep={shorten(repr(wrong), 300)} is no list of runs; write DAG/RUN for each, by their ids."
             )
 
     def is_kept(self, run: str) -> bool:
         """Whether a run is one of those that were asked to be kept."""
         dags = (name.partition("/") for name in self.keep)
         return run in {f"{dag}/{_RUN_CHARACTERS.sub('_', run_id)}" for dag, _, run_id in dags}
+
+
+def _is_run(name: str) -> bool:
+    dag_id, _, run_id = name.partition("/")
+    return bool(dag_id and run_id)
 
 
 def parse_age(text: str, name: str = "older_than") -> timedelta:

@@ -71,6 +71,7 @@ def test_the_age_is_a_duration_or_a_text(work: Path, age: Any, runs: int) -> Non
         ({"older_than": "1h"}, "write days or weeks"),
         ({"older_than": timedelta(hours=1)}, "Give 1d or more"),
         ({"work_uri": None}, "work_uri"),
+        ({"keep": "dag/plain"}, "write DAG/RUN for each"),
     ],
 )
 def test_what_is_wrong_is_refused_for_good(work: Path, options: dict[str, Any], text: str) -> None:

@@ -138,6 +138,12 @@ def test_less_than_a_day_is_refused() -> None:
         Retention(timedelta(hours=23))
 
 
+@pytest.mark.parametrize("keep", ["dag/run", ["dag/run", "run"], ["dag/"], ["/run"]])
+def test_what_is_to_be_kept_names_dag_and_run(keep: Any) -> None:
+    with pytest.raises(SpecError, match="write DAG/RUN for each"):
+        Retention(keep=keep)
+
+
 @pytest.mark.parametrize(("text", "days"), [("30d", 30), (" 6w ", 42), ("1 d", 1)])
 def test_an_age_is_days_or_weeks(text: str, days: int) -> None:
     assert parse_age(text) == timedelta(days=days)
