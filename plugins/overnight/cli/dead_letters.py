@@ -108,6 +108,9 @@ def retry(  # noqa: PLR0917 - typer calls it by name
             sink = OpenSearchSink(target)
             try:
                 done = retry_dead_letters(uris, goal, target=sink, options=options, storage=storage)
+            except KeyboardInterrupt:
+                _errors.print("Stopped. The files are as they were; the same command, started again, begins anew.")
+                raise
             except Exception as error:
                 status, text = explain(error, has_written=sink.has_written)
                 _errors.print(text, markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,18 +69,31 @@ def down(
 
 
 @app.command()
-def status(folder: Folder = Path(".sandbox")) -> None:
+def status(
+    folder: Folder = Path(".sandbox"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
     """Show what runs; the exit status is 0 when everything that was started does, else 1."""
     with _refusals():
         from overnight.sandbox.supervisor import Sandbox  # noqa: PLC0415
 
         found = Sandbox(folder).status()
-    table = Table("service", "state", "address", "pid", "log", box=None)
-    for entry in found:
-        service = entry.service
-        state = "running" if entry.alive else "ended"
-        table.add_row(service.name, state, service.url, str(service.process.pid), service.log)
-    if found:
+    rows = [
+        {
+            "service": entry.service.name,
+            "state": "running" if entry.alive else "ended",
+            "address": entry.service.url,
+            "pid": entry.service.process.pid,
+            "log": entry.service.log,
+        }
+        for entry in found
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    elif rows:
+        table = Table(*rows[0], box=None)
+        for row in rows:
+            table.add_row(*map(str, row.values()))
         out = Console()
         # Whole lines for a pipe; on a terminal the table fits its width.
         Console(width=None if out.is_terminal else 500).print(table)

@@ -58,6 +58,8 @@ def test_everything_goes_up_is_found_through_its_variables_and_goes_down(folder:
     up = sandbox(folder, "up", "--only", "opensearch,s3,openai", "--detach")
     assert up.returncode == 0, up.stderr
     assert sandbox(folder, "status").returncode == 0
+    rows = json.loads(sandbox(folder, "status", "--json").stdout)
+    assert {(row["service"], row["state"]) for row in rows} == {(n, "running") for n in ("opensearch", "s3", "openai")}
 
     variables = environment(folder)
     version = httpx.get(variables["OPENSEARCH_URL"]).json()["version"]["number"]

@@ -179,6 +179,20 @@ def test_the_file_that_is_read_is_not_written_over(opensearch: FakeOpenSearch, l
     assert letters.read_bytes() == before
 
 
+def test_ctrl_c_leaves_the_records_as_they_are(
+    opensearch: FakeOpenSearch, letters: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = letters.read_bytes()
+    monkeypatch.setattr("overnight.ingest.dead_letter_retry.load", stop)
+    found = run("retry", letters, "--index", "docs", "--url", opensearch.url)
+    assert found.exit_code == 130
+    assert "begins anew" in found.stderr
+    assert letters.read_bytes() == before
+
+
 def test_a_report_without_failures_has_no_records(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text(json.dumps({"index": "docs", "submitted": 1, "indexed": 1, "dead_letter_uris": []}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -9,10 +10,12 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowNotFoundException
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from job_fakes import FakeService, client
 from overnight.cli.app import app
+from overnight.cli.remote_jobs import RemoteJob
 from overnight.errors import CredentialsError, UnavailableError, UnsupportedError
 from overnight.jobs import JobCounts, JobError, JobRef, JobState, JobStatus
 from overnight.jobs.model import ListedOwnJob
@@ -172,6 +175,21 @@ def test_a_refusal_ends_the_wait_with_its_words(service: ListingService, pauses:
     found = run("wait", "fake", "job-1")
     assert found.exit_code == 1
     assert "the key is wrong" in found.stderr
+
+
+def test_a_terminal_has_a_bar_with_state_share_and_items(service: ListingService, pauses: list[float]) -> None:
+    service.statuses = [RUNNING, UnavailableError("busy"), DONE]
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80, color_system=None)
+    outcome = RemoteJob(service.ref("job-1"), client(service)).wait(
+        console, interval=1, timeout=None, allowed_failures="0"
+    )
+    assert (outcome.status, outcome.error) == (DONE, None)
+    shown = screen.getvalue()
+    assert "succeeded" in shown
+    assert "100%" in shown
+    assert "200 items" in shown
+    assert "The poll failed: busy" in shown
 
 
 def test_ctrl_c_ends_the_waiting_and_not_the_job(service: ListingService, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,11 @@ def test_an_unknown_service_is_refused_with_those_there_are(tmp_path: Path) -> N
     assert f"no sagemeker; it has {', '.join(SERVICES)}." in done.stderr
 
 
+def test_where_nothing_runs_the_status_is_an_empty_list_and_1(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["status", "--json", "--dir", str(tmp_path)])
+    assert (done.exit_code, done.stdout) == (1, "[]\n")
+
+
 def test_env_without_a_sandbox_prints_nothing_to_evaluate(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["env", "--dir", str(tmp_path)])
     assert done.exit_code == 1
