@@ -106,11 +106,11 @@ def wait(  # noqa: PLR0917 - typer calls it by name
                 _errors.print(f"Stopped waiting. {found.ref} runs on at the service.", markup=False)
                 raise typer.Exit(INTERRUPTED) from None
             if outcome.error is not None:
-                _errors.print(outcome.error, markup=False)
+                _errors.print(f"Refused: {outcome.error}" if outcome.refused else outcome.error, markup=False)
             if outcome.status is not None:
                 typer.echo(found.to_json(outcome.status) if as_json else f"{found.ref} is {outcome.status.describe()}.")
         if outcome.error is not None:
-            raise typer.Exit(NOT_COMPLETE)
+            raise typer.Exit(REFUSED if outcome.refused else NOT_COMPLETE)
 
 
 @app.command()

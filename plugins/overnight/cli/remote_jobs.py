@@ -96,10 +96,12 @@ class WaitOutcome:
 
     :param status: ``None`` when the job did not end, or nobody knows.
     :param error: Why it is no success; ``None`` when it is one.
+    :param refused: Whether the service refuses to say, or does not know the job.
     """
 
     status: JobStatus | None
     error: str | None
+    refused: bool = False
 
 
 class RemoteJob:
@@ -154,7 +156,7 @@ class RemoteJob:
         if step.end is PollEnd.DEADLINE:
             return WaitOutcome(None, f"{self.ref} is not over after {timeout:g} s; it runs on at the service.")
         if step.status is None:
-            return WaitOutcome(None, step.message)
+            return WaitOutcome(None, step.message, refused=step.end in (PollEnd.REFUSED, PollEnd.UNKNOWN))
         error = evaluate(self.ref, step, allowed).error
         state = step.status.state
         return WaitOutcome(
@@ -167,8 +169,10 @@ class RemoteJob:
             status = self.status()
         except Exception as error:  # the poller decides which of them end the wait
             mended = to_service_error(self.ref, error)
-            show.failed(str(mended))
-            return poller.on_error(mended, time.time())
+            step = poller.on_error(mended, time.time())
+            if isinstance(step, Wait):
+                show.failed(str(mended))
+            return step
         show.update(status)
         return poller.on_status(status, time.time())
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from job_fakes import FakeService, client
 from overnight.cli.app import app
 from overnight.cli.remote_jobs import RemoteJob
-from overnight.errors import CredentialsError, UnavailableError, UnsupportedError
+from overnight.errors import CredentialsError, NotFoundError, UnavailableError, UnsupportedError
 from overnight.jobs import JobCounts, JobError, JobRef, JobState, JobStatus
 from overnight.jobs.model import ListedOwnJob
 from overnight.transport.flow import Flow
@@ -173,8 +173,10 @@ def test_the_end_of_the_patience_leaves_the_job_alone(service: ListingService, p
 def test_a_refusal_ends_the_wait_with_its_words(service: ListingService, pauses: list[float]) -> None:
     service.statuses = [CredentialsError("the key is wrong", status=401)]
     found = run("wait", "fake", "job-1")
-    assert found.exit_code == 1
-    assert "the key is wrong" in found.stderr
+    assert found.exit_code == 2
+    assert found.stderr.count("the key is wrong") == 1
+    service.statuses = [NotFoundError("nobody knows it", status=404)]
+    assert run("wait", "fake", "job-1").exit_code == 2
 
 
 def test_a_terminal_has_a_bar_with_state_share_and_items(service: ListingService, pauses: list[float]) -> None:
