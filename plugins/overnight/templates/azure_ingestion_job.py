@@ -47,7 +47,6 @@ class AzureIngestionJobConfig(JobConfig):
         title="Allowed failures",
         description="How many chunks may fail: a count (10), a ratio (0.05) or a percentage ('5%').",
     )
-    poll_seconds: float = Field(default=60.0, ge=0.1, title="Poll interval", description="Seconds between two polls.")
     deadline_hours: float = Field(
         default=24.0, ge=0.01, title="Deadline", description="Hours the job may take at most."
     )
@@ -58,9 +57,6 @@ class AzureIngestionJobConfig(JobConfig):
             'How many jobs of the resource may be unfinished at a time: {"jobs": 2}. Others wait for their turn. '
             "Empty: what the service takes."
         ),
-    )
-    queue_hours: float = Field(
-        default=24.0, ge=0.01, title="Queue deadline", description="Hours a job may wait for room in the queue."
     )
     azure_conn_id: str = Field(
         default="azure_openai_default", title="Azure OpenAI connection", description="The id of the connection."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Self, cast
 
-from airflow.sdk import BaseOperator, Context, TriggerRule, XComArg, task, task_group
+from airflow.sdk import BaseOperator, Context, TriggerRule, XComArg, get_current_context, task, task_group
 from pydantic import AfterValidator, Field, model_validator
 
 from overnight.costs.spending import CostBudget
@@ -47,7 +47,6 @@ class BatchConfig(SyncConfig, JobConfig):
         title="Work folder",
         description="A folder for batch inputs, dead letters, checkpoints and the report; each run has its own below.",
     )
-    index_name: str = Field(title="Index", description="The index or alias that is loaded into.")
     id_path: str = Field(default="$.id", title="Path of the id", description="JSONPath of a document's id.")
     text_path: str = Field(default="$.text", title="Path of the text", description="JSONPath of what the model gets.")
     model: str = Field(title="Model", description="A name that the server knows, or a deployment of Azure's.")
@@ -64,9 +63,6 @@ class BatchConfig(SyncConfig, JobConfig):
         default_factory=list,
         title="More fields",
         description="JSONPaths of document fields to index by their name.",
-    )
-    create_index: bool = Field(
-        default=False, title="Create the index", description="Create it when it is missing; otherwise that is refused."
     )
     index_body: dict[str, Any] | None = Field(
         default=None,
@@ -98,9 +94,6 @@ class BatchConfig(SyncConfig, JobConfig):
             'What the model\'s queue may hold of all batches: {"tokens": 3000000}, "jobs" or "records". Others wait '
             "for their turn. Batches are cut so that four fit the tokens. Empty: what the service takes."
         ),
-    )
-    queue_hours: float = Field(
-        default=24.0, ge=0.01, title="Queue deadline", description="Hours a batch may wait for room in the queue."
     )
     max_cost: float | str | None = Field(
         default=None,
@@ -188,15 +181,8 @@ class BatchConfig(SyncConfig, JobConfig):
             "Empty: as it does for all (OpenAI: 30 days)."
         ),
     )
-    poll_seconds: float = Field(default=60.0, ge=0.1, title="Poll interval", description="Seconds between two polls.")
-    deadline_hours: float = Field(
-        default=25.0, ge=0.01, title="Deadline", description="Hours a batch may take at most."
-    )
     openai_conn_id: str = Field(
         default="openai_default", title="OpenAI connection", description="The id of the connection that pays."
-    )
-    opensearch_conn_id: str = Field(
-        default="opensearch_default", title="OpenSearch connection", description="The id of the index's connection."
     )
     aws_conn_id: str | None = Field(
         default="aws_default", title="AWS connection", description="For s3:// URIs; the environment's own when empty."
@@ -397,6 +383,21 @@ class EmbeddingConfig(BatchConfig):
                 endpoint=self.endpoint,
             )
         return template.model_dump(mode="json")
+
+
+def configure(config: BatchConfig) -> Any:
+    """
+    Add the step that works out what the others of a run are given.
+
+    :return: An operator's arguments are typed by what they are in the run; until then they are references to XComs.
+    """
+
+    @task(task_id="configure")
+    def check() -> dict[str, Any]:
+        """Check the run's params and work out what follows from them, before anything is paid for."""
+        return configure_run(config, get_current_context())
+
+    return check()
 
 
 def configure_run(config: BatchConfig, context: Context) -> dict[str, Any]:

@@ -39,7 +39,6 @@ class LlamaCloudExtractToIndexConfig(LoadConfig, JobConfig):
         title="Work folder",
         description="A folder for results, dead letters and the report; each run has its own below.",
     )
-    index_name: str = Field(title="Index", description="The index or alias that is loaded into.")
     output_schema: dict[str, Any] | None = Field(
         default=None,
         title="Schema of the answer",
@@ -66,9 +65,6 @@ class LlamaCloudExtractToIndexConfig(LoadConfig, JobConfig):
         title="Nested lists",
         description="Objects in lists become nested documents, so that searches find members of the same object.",
     )
-    create_index: bool = Field(
-        default=False, title="Create the index", description="Create it when it is missing; otherwise that is refused."
-    )
     index_body: dict[str, Any] | None = Field(
         default=None,
         title="Settings and mappings",
@@ -92,13 +88,6 @@ class LlamaCloudExtractToIndexConfig(LoadConfig, JobConfig):
             "their turn. Empty: what the service takes."
         ),
     )
-    queue_hours: float = Field(
-        default=24.0, ge=0.01, title="Queue deadline", description="Hours a job may wait for room in the queue."
-    )
-    poll_seconds: float = Field(default=60.0, ge=0.1, title="Poll interval", description="Seconds between two polls.")
-    deadline_hours: float = Field(
-        default=25.0, ge=0.01, title="Deadline", description="Hours the job may take at most."
-    )
     cleanup: Cleanup = Field(
         default="keep",
         title="Files at the service",
@@ -109,9 +98,6 @@ class LlamaCloudExtractToIndexConfig(LoadConfig, JobConfig):
     )
     llamacloud_conn_id: str = Field(
         default="llamacloud_default", title="LlamaCloud connection", description="The id of the connection that pays."
-    )
-    opensearch_conn_id: str = Field(
-        default="opensearch_default", title="OpenSearch connection", description="The id of the index's connection."
     )
     aws_conn_id: str | None = Field(
         default="aws_default", title="AWS connection", description="For s3:// URIs; the environment's own when empty."

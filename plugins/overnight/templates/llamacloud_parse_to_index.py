@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from airflow.sdk import DAG, Context, TriggerRule, get_current_context, task
+from airflow.sdk import DAG, Context, TriggerRule
 from pydantic import Field
 
 from overnight.operators.chunks import ChunkDocumentsOperator
 from overnight.operators.cleanup import LlamaCloudCleanupOperator
 from overnight.operators.llamacloud import LlamaCloudBatchOperator
 from overnight.services.llamacloud.service import LlamaCloudService
-from overnight.templates.embedding import EmbeddingConfig, configure_run, embed_and_load
+from overnight.templates.embedding import EmbeddingConfig, configure, embed_and_load
 from overnight.templates.params import AllowedFailures, counted_by
 from overnight.templates.steps import TAGS, create_index, pipeline_dag
 
@@ -82,14 +82,7 @@ def llamacloud_parse_to_index(
     :param dag_arguments: ``schedule``, ``start_date``, ``catchup`` and whatever else a DAG takes.
     """
     with pipeline_dag(dag_id, config, doc_md=__doc__, default_args=default_args, tags=tags, **dag_arguments) as dag:
-
-        @task
-        def configure() -> dict[str, Any]:
-            """Check the run's params and work out what follows from them, before anything is paid for."""
-            return configure_run(config, get_current_context())
-
-        # An operator's arguments are typed by what they are in the run; until then they are references to XComs.
-        settings: Any = configure()
+        settings = configure(config)
         parse = LlamaCloudBatchOperator(
             task_id="parse",
             job_type="parse_v2",

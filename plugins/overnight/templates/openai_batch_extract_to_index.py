@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow.sdk import DAG, Param, get_current_context, task
+from airflow.sdk import DAG, Param
 from airflow.sdk.exceptions import AirflowFailException
 from pydantic import Field, model_validator
 
@@ -17,7 +17,7 @@ from overnight.jsonpath import JsonPath, to_segment
 from overnight.output_schema import OutputSchema
 from overnight.services.openai.structured import CHAT, build_request_template, get_answer_path
 from overnight.services.openai.template import RequestTemplate
-from overnight.templates.embedding import BatchConfig, configure_run, embed_and_load
+from overnight.templates.embedding import BatchConfig, configure, embed_and_load
 from overnight.templates.steps import TAGS, create_index, pipeline_dag
 
 if TYPE_CHECKING:
@@ -206,14 +206,7 @@ def openai_batch_extract_to_index(
     :param dag_arguments: ``schedule``, ``start_date``, ``catchup`` and whatever else a DAG takes.
     """
     with pipeline_dag(dag_id, config, doc_md=__doc__, default_args=default_args, tags=tags, **dag_arguments) as dag:
-
-        @task
-        def configure() -> dict[str, Any]:
-            """Check the run's params and work out what follows from them, before anything is paid for."""
-            return configure_run(config, get_current_context())
-
-        # An operator's arguments are typed by what they are in the run; until then they are references to XComs.
-        settings: Any = configure()
+        settings = configure(config)
         index = create_index(settings)
         first = embed_and_load(
             settings, settings["input_uri"], index=index.output, deferrable=deferrable, job_task="extract"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airflow.sdk import DAG, get_current_context, task
+from airflow.sdk import DAG
 from pydantic import Field
 
-from overnight.templates.embedding import EmbeddingConfig, configure_run, embed_and_load
+from overnight.templates.embedding import EmbeddingConfig, configure, embed_and_load
 from overnight.templates.steps import TAGS, create_index, pipeline_dag
 
 
@@ -45,14 +45,7 @@ def openai_batch_to_index(
     :param dag_arguments: ``schedule``, ``start_date``, ``catchup`` and whatever else a DAG takes.
     """
     with pipeline_dag(dag_id, config, doc_md=__doc__, default_args=default_args, tags=tags, **dag_arguments) as dag:
-
-        @task
-        def configure() -> dict[str, Any]:
-            """Check the run's params and work out what follows from them, before anything is paid for."""
-            return configure_run(config, get_current_context())
-
-        # An operator's arguments are typed by what they are in the run; until then they are references to XComs.
-        settings: Any = configure()
+        settings = configure(config)
         index = create_index(settings)
         first = embed_and_load(settings, settings["input_uri"], index=index.output, deferrable=deferrable)
         settings >> index >> first

@@ -102,8 +102,13 @@ class TemplateConfig(BaseModel):
 
 
 class JobConfig(TemplateConfig):
-    """What a template with jobs does when one of their tasks is cleared."""
+    """How a template waits for its jobs, and what it does when one of their tasks is cleared."""
 
+    poll_seconds: float = Field(default=60.0, ge=0.1, title="Poll interval", description="Seconds between two polls.")
+    queue_hours: float = Field(
+        default=24.0, ge=0.01, title="Queue deadline", description="Hours a job may wait for room in the queue."
+    )
+    deadline_hours: float = Field(default=25.0, ge=0.01, title="Deadline", description="Hours a job may take at most.")
     on_clear: OnClear = Field(
         default="resubmit",
         title="Cleared tasks",
@@ -115,8 +120,15 @@ class JobConfig(TemplateConfig):
 
 
 class LoadConfig(TemplateConfig):
-    """What a template that ends in an index does about documents that the index has already."""
+    """The index that a template ends in, and what is done about documents that it has already."""
 
+    index_name: str = Field(title="Index", description="The index or alias that is loaded into.")
+    create_index: bool = Field(
+        default=False, title="Create the index", description="Create it when it is missing; otherwise that is refused."
+    )
+    opensearch_conn_id: str = Field(
+        default="opensearch_default", title="OpenSearch connection", description="The id of the index's connection."
+    )
     skip_unchanged: bool = Field(
         default=False,
         title="Skip what is unchanged",

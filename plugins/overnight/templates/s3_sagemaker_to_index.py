@@ -36,7 +36,6 @@ class S3SageMakerToIndexConfig(SyncConfig, JobConfig):
         title="Work folder",
         description="A folder in S3 for outputs and the report; each run has its own below.",
     )
-    index_name: str = Field(title="Index", description="The index or alias that is loaded into.")
     model_name: str = Field(title="Model", description="The SageMaker model.")
     region: str = Field(default="us-east-1", title="AWS region", description="Of the model, for ML Commons' connector.")
     sagemaker_url: str | None = Field(
@@ -65,9 +64,6 @@ class S3SageMakerToIndexConfig(SyncConfig, JobConfig):
     dimension: int | None = Field(
         default=None, ge=1, le=16_000, title="Dimension", description="Length of the vectors."
     )
-    create_index: bool = Field(
-        default=False, title="Create the index", description="Create it when it is missing; otherwise that is refused."
-    )
     index_body: dict[str, Any] | None = Field(
         default=None,
         title="Settings and mappings",
@@ -87,10 +83,6 @@ class S3SageMakerToIndexConfig(SyncConfig, JobConfig):
         title="Allowed failures",
         description="How many inputs may fail: a count (10), a ratio (0.05) or a percentage ('5%').",
     )
-    poll_seconds: float = Field(default=60.0, ge=0.1, title="Poll interval", description="Seconds between two polls.")
-    deadline_hours: float = Field(
-        default=25.0, ge=0.01, title="Deadline", description="Hours the job may take at most."
-    )
     budget: Annotated[dict[str, int] | None, counted_by(SageMakerTransformService)] = Field(
         default=None,
         title="Budget",
@@ -98,12 +90,6 @@ class S3SageMakerToIndexConfig(SyncConfig, JobConfig):
             'What may be at work at a time, of all jobs: {"instances": 4} of the type, or "jobs" (via ML Commons only '
             '"jobs"). Others wait for their turn. Empty: what the service takes.'
         ),
-    )
-    queue_hours: float = Field(
-        default=24.0, ge=0.01, title="Queue deadline", description="Hours a job may wait for room in the queue."
-    )
-    opensearch_conn_id: str = Field(
-        default="opensearch_default", title="OpenSearch connection", description="The id of the index's connection."
     )
     aws_conn_id: str = Field(
         default="aws_default", title="AWS connection", description="Of S3 and SageMaker: the id of the connection."
