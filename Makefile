@@ -8,7 +8,7 @@ DISTRIBUTED := $(VENV)/.installed-distributed
 SITE := $(VENV)/site
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up bench test in-order beside unit integration system distributed browser soak docs coverage mutants lint format wheel lock clean
+.PHONY: help setup demo up bench test in-order beside unit integration system distributed browser soak docs coverage mutants matrix lint format wheel lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,9 @@ coverage: $(STAMP)  ## Run the fast tests and show which lines they do not reach
 
 mutants: $(STAMP)  ## Change jobs, the pay-once core, the bulk writer and the row reader, and count what no test notices
 	$(BIN)/python tests/mutants.py --floor 90 $(MUTANTS)
+
+matrix: $(STAMP)  ## Run the fast tests with other versions of Python and of what the package needs
+	$(BIN)/python tests/matrix.py $(MATRIX)
 
 # What only this needs, beside what is there: a Celery executor and the clients of its database and broker.
 $(DISTRIBUTED): tests/distributed/requirements.txt $(STAMP)

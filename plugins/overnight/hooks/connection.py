@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
+from asgiref.sync import sync_to_async
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from overnight.errors import SpecError
@@ -72,6 +73,14 @@ def check_extra(connection: Connection) -> None:
             f"The connection {connection.conn_id!r} has an extra that is no JSON object. Write it as "
             '{"name": "value"}, or leave it empty.'
         )
+
+
+async def aread_extra_dejson(connection: Connection) -> dict[str, Any]:
+    """Return a connection's extra, decoded, on an event loop."""
+    if hasattr(connection, "aextra_dejson"):
+        return await connection.aextra_dejson()
+    # Airflow 3.3.0 and 3.3.1 have the blocking one only: it masks what it finds, and waits for the supervisor to do so.
+    return await sync_to_async(lambda: connection.extra_dejson)()
 
 
 def read_address(

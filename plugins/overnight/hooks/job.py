@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from airflow.sdk import BaseHook
 
 from overnight.errors import OvernightError, SpecError
-from overnight.hooks.connection import check_extra
+from overnight.hooks.connection import aread_extra_dejson, check_extra
 from overnight.jobs import JobRef
 from overnight.jobs.client import JobClient
 from overnight.jobs.service import Service
@@ -75,7 +75,7 @@ class JobHook(BaseHook, ABC, Generic[ServiceT]):
         """Look the connection up on the event loop and return a client. For triggerers."""
         connection = await self.aget_connection(self.conn_id)
         check_extra(connection)
-        return self.client_from(connection, await connection.aextra_dejson())
+        return self.client_from(connection, await aread_extra_dejson(connection))
 
     def get_conn(self) -> JobClient[ServiceT]:
         """Return :meth:`client`, under the name that every Airflow hook has."""

@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
 from overnight.errors import OvernightError, SpecError
-from overnight.hooks.connection import Timeout, check_extra, read_address, read_extra
+from overnight.hooks.connection import Timeout, aread_extra_dejson, check_extra, read_address, read_extra
 from overnight.transport.http import HttpTransport
 from overnight.transport.opensearch import OpenSearchConnection, ServerVersion
 from overnight.transport.sigv4 import AwsService, SigV4Auth
@@ -109,7 +109,7 @@ class OpenSearchHook(BaseHook):
         """Look the connection up on the event loop and return the cluster's configuration. For triggerers."""
         connection = await self.aget_connection(self.conn_id)
         check_extra(connection)
-        extra = read_extra(OpenSearchExtra, await connection.aextra_dejson(), "OpenSearch")
+        extra = read_extra(OpenSearchExtra, await aread_extra_dejson(connection), "OpenSearch")
         auth: httpx.Auth | None = None
         if extra.is_signed:
             aws = await self.aget_connection(extra.aws_conn_id) if extra.aws_conn_id else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -10,6 +11,7 @@ import pytest
 
 from overnight.errors import SpecError
 from overnight.hooks.azure_ingestion import AzureIngestionHook
+from overnight.hooks.connection import aread_extra_dejson
 from overnight.hooks.job import JobHook
 from overnight.hooks.llamacloud import LlamaCloudHook
 from overnight.hooks.ml_commons import MLCommonsIngestHook, MLCommonsPredictHook
@@ -184,3 +186,23 @@ def test_a_base_url_with_a_password_is_refused(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(SpecError, match="base_url") as refusal:
         OpenAIHook().client()
     assert SECRET not in str(refusal.value)
+
+
+class _Blocking:
+    """A connection of Airflow 3.3.0: its extra can be read off the event loop only."""
+
+    @property
+    def extra_dejson(self) -> dict[str, Any]:
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        return {"timeout": 5}
+
+
+class _Async:
+    async def aextra_dejson(self) -> dict[str, Any]:
+        return {"timeout": 5}
+
+
+@pytest.mark.parametrize("kind", [_Blocking, _Async])
+async def test_an_extra_is_read_on_an_event_loop_with_every_airflow(kind: type[Any]) -> None:
+    assert await aread_extra_dejson(kind()) == {"timeout": 5}
