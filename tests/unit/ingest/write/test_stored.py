@@ -15,6 +15,11 @@ from unit.ingest.clock import Clock
 from unit.ingest.fake_opensearch import Answer, FakeOpenSearch
 
 
+@pytest.fixture(autouse=True)
+def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+
 @pytest.fixture
 def index(opensearch: FakeOpenSearch, target: OpenSearchTarget) -> IndexInfo:
     opensearch.documents = {str(number): {} for number in range(8)}
