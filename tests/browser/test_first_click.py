@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 from playwright.sync_api import FrameLocator, Page, expect
 
+from pictures import note_digest
+
 from .conftest import STEP_SECONDS, Up
 
 MAIN = ("openai_batch_to_index", "s3_sagemaker_to_index")
@@ -20,6 +22,7 @@ PICTURES = os.environ.get("OVERNIGHT_SCREENSHOTS")
 def take(page: Page, name: str) -> None:
     if PICTURES:
         page.screenshot(path=Path(PICTURES) / f"{name}.png")
+        note_digest(Path(PICTURES), name)
 
 
 def trigger(page: Page, dag_id: str) -> str:

@@ -24,7 +24,7 @@ OPTIONAL: Final[Mapping[str, str]] = {
     "apache-airflow-providers-common-ai": "1",
     "apache-airflow-providers-google": "17",
     "apache-airflow-providers-microsoft-azure": "12",
-    "apache-airflow-providers-openlineage": "2",
+    "apache-airflow-providers-openlineage": "2.10",
 }
 """The oldest versions of what an extra brings, where it is installed."""
 
