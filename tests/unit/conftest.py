@@ -38,6 +38,7 @@ class TaskRun:
             map_index=-1,
             max_tries=self.max_tries,
             xcom_push=lambda *, key, value: self.xcoms.update({key: value}),
+            get_dr_count=lambda **_which: 0,
         )
         dag_run = SimpleNamespace(start_date=datetime.now(UTC))
         return {"ti": ti, "dag_run": dag_run, "task_state_store": self.state}

@@ -59,7 +59,8 @@ class Retention:
                 "so long, and still needs its files. Give 1d or more."
             )
         # A text would be taken for its characters, and nothing be kept.
-        wrong = [self.keep] if isinstance(self.keep, str) else [name for name in self.keep if not _is_run(name)]
+        is_list = isinstance(self.keep, Collection) and not isinstance(self.keep, str | bytes)
+        wrong = [name for name in self.keep if not _is_run(name)] if is_list else [self.keep]
         if wrong:
             raise SpecError(
                 f"keep={shorten(repr(wrong), 300)} is no list of runs; write DAG/RUN for each, by their ids."
@@ -71,8 +72,8 @@ class Retention:
         return run in {f"{dag}/{_RUN_CHARACTERS.sub('_', run_id)}" for dag, _, run_id in dags}
 
 
-def _is_run(name: str) -> bool:
-    dag_id, _, run_id = name.partition("/")
+def _is_run(name: object) -> bool:
+    dag_id, _, run_id = name.partition("/") if isinstance(name, str) else ("", "", "")
     return bool(dag_id and run_id)
 
 
