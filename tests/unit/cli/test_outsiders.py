@@ -166,7 +166,7 @@ def test_an_odd_file_is_read(name: str, opensearch: FakeOpenSearch, tmp_path: Pa
         ("{folder}/source#bytes=5-2", "is empty"),
         ("{folder}/source#bytes=99999999999999999999-", "behind the end"),
         ("{folder}/source#bytes=0-99999999999999999999", "behind the end"),
-        ("{folder}/\x00", "null byte"),
+        ("{folder}/\x00", "embedded null"),
         ("unknown://x", "nothing here reads unknown://"),
         ("sftp://x/y", "not installed"),
         ("http://", "whole URL"),
