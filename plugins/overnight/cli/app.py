@@ -13,6 +13,7 @@ import typer
 
 from overnight import __version__
 from overnight.cli.clean import clean
+from overnight.cli.connector import app as connector
 from overnight.cli.dead_letters import app as dead_letters
 from overnight.cli.doctor import doctor
 from overnight.cli.estimate import estimate
@@ -53,6 +54,7 @@ app.command()(search)
 app.command()(estimate)
 app.command()(clean)
 app.command()(doctor)
+app.add_typer(connector, name="connector")
 app.add_typer(dead_letters, name="dead-letters")
 app.add_typer(fieldmap, name="fieldmap")
 app.add_typer(jobs, name="jobs")

@@ -18,7 +18,7 @@ from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator
 from overnight.operators.parameters import check_parameters
 from overnight.services.ml_commons.connection import transport
-from overnight.services.ml_commons.connectors import SageMakerConnector, checked, fill, read_blueprint, read_config
+from overnight.services.ml_commons.connectors import checked, fill, name_credential, read_blueprint, read_config
 from overnight.services.ml_commons.models import delete_connector, delete_model, ensure_connector, ensure_model
 from overnight.services.ml_commons.predict.spec import MLCommonsPredictSpec
 
@@ -81,7 +81,7 @@ class MLCommonsConnectorOperator(_MLCommonsOperator):
         with failing_for_good():
             check_parameters(self)
             config = read_config(self.config)
-            has_role = isinstance(config, SageMakerConnector) and config.role_arn
+            has_role = not name_credential(config)
             credential = {} if has_role else connector_credential(config.kind, self.credential_conn_id)
             body = checked(fill(read_blueprint(self.blueprint), config), credential)
             connector_id: str = self._run(ensure_connector(body, update=self.update))

@@ -127,6 +127,13 @@ def read_config(config: Mapping[str, Any]) -> SageMakerConnector | OpenAIConnect
         raise SpecError(f"The connector's config is wrong: {describe_faults(error, 'config')}.") from None
 
 
+def name_credential(config: SageMakerConnector | OpenAIConnector | CohereConnector) -> tuple[str, ...]:
+    """Return what a connector calls the parts of its credential; none where the cluster has a role."""
+    if isinstance(config, SageMakerConnector):
+        return () if config.role_arn else ("access_key", "secret_key")
+    return ("openAI_key",) if isinstance(config, OpenAIConnector) else ("cohere_key",)
+
+
 def read_blueprint(blueprint: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """
     Read a blueprint from a JSON file, or take it as it is.
