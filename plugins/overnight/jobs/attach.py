@@ -203,13 +203,8 @@ class Attempt(Generic[SpecT]):
             self.stop_waiting(record)
             raise
 
-    def accept(self, record: JobRecord) -> None:
-        """Write down that the task succeeds with the job's results."""
-        self._accept(record)
-
-    def _accept(
-        self, record: JobRecord, status: JobStatus | None = None, results: ResultManifest | None = None
-    ) -> None:
+    def accept(self, record: JobRecord, status: JobStatus | None = None, results: ResultManifest | None = None) -> None:
+        """Write down that the task succeeds with the job's results, and how many items did, where that is known."""
         counts = [found.counts.succeeded for found in (results, status) if found is not None]
         succeeded = next((count for count in counts if count is not None), None)
         ended = record.ended(Ending.ACCEPTED, self.owner.max_tries)
@@ -286,7 +281,7 @@ class Attempt(Generic[SpecT]):
             collected = evaluate_results(record.job, results, self.settings.allowed_failures)
             if collected.error is not None:
                 return Conclusion(record.job, outcome.status, results, collected.error)
-            self._accept(record, outcome.status, results)
+            self.accept(record, outcome.status, results)
             return Conclusion(record.job, outcome.status, results)
         ended = record.ended(Ending.FINISHED, self.owner.max_tries)
         self._remember(ended if evaluation.releases_job else record)

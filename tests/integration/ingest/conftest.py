@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from overnight.ingest import OpenSearchTarget
 
 
 @pytest.fixture(scope="session", params=["opensearch2", "opensearch3"])
@@ -22,3 +26,9 @@ def opensearch_url(request: pytest.FixtureRequest, opensearch_line: str, opensea
     """The address of an OpenSearch node with k-NN."""
     url: str = opensearch_url if opensearch_line == "opensearch2" else request.getfixturevalue("opensearch3_url")
     return url
+
+
+@pytest.fixture
+def target(opensearch_url: str) -> Iterator[OpenSearchTarget]:
+    with OpenSearchTarget(opensearch_url) as target:
+        yield target

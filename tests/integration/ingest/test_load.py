@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +40,6 @@ BODY = {
     "mappings": {"properties": {"text": {"type": "text"}, "n": {"type": "long"}, "vector": VECTOR}},
 }
 FIELD_MAP = {"_id": "$.id", "text": "$.text", "n": "$.n", "vector": "$.vector"}
-
-
-@pytest.fixture
-def target(opensearch_url: str) -> Iterator[OpenSearchTarget]:
-    with OpenSearchTarget(opensearch_url) as target:
-        yield target
 
 
 def rows(count: int, *, size: int = 20) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,6 @@ BODY = {
     "mappings": {"properties": {"text": {"type": "text"}, "corpus": {"type": "keyword"}}},
 }
 FIELD_MAP = {"_id": "$.id", "text": "$.text", "corpus": "$.corpus"}
-
-
-@pytest.fixture
-def target(opensearch_url: str) -> Iterator[OpenSearchTarget]:
-    with OpenSearchTarget(opensearch_url) as target:
-        yield target
 
 
 class Corpus:

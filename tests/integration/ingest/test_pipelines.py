@@ -16,12 +16,6 @@ from overnight.ingest.write.bulk import IndexRefusedError
 from overnight.ingest.write.index import create_index, swap_alias
 
 
-@pytest.fixture
-def target(opensearch_url: str) -> Iterator[OpenSearchTarget]:
-    with OpenSearchTarget(opensearch_url) as target:
-        yield target
-
-
 def _load(target: OpenSearchTarget, index: str, path: Path, rows: list[dict[str, Any]], **options: Any) -> Any:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     fields = {name: f"$.{name}" for name in dict.fromkeys(name for row in rows for name in row)}

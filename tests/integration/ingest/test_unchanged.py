@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,12 +32,6 @@ class Write(NamedTuple):
 
     version: int
     sequence: int
-
-
-@pytest.fixture
-def target(opensearch_url: str) -> Iterator[OpenSearchTarget]:
-    with OpenSearchTarget(opensearch_url) as target:
-        yield target
 
 
 class Corpus:

@@ -18,7 +18,7 @@ from overnight.services.llamacloud.answers import (
     list_all,
 )
 from overnight.services.llamacloud.sources import FILE_TAG, URI_TAG
-from overnight.services.llamacloud.spec import TAG_PREFIX
+from overnight.services.tags import TAG_PREFIX
 from overnight.transport.flow import Flow
 
 WINDOW: Final = 20 * JOBS_PER_CALL

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, NamedTuple, Self, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from overnight.jobs import JobKey, compute_fingerprint
 from overnight.jobs.service import JobSpec
+from overnight.services.tags import refuse_own_tags
 
 JobType: TypeAlias = Literal["parse_v2", "extract_v2"]
 MetadataValue: TypeAlias = str | int | float | bool | list[str] | None
 
-TAG_PREFIX: Final = "overnight_"
-"""File metadata that begins with it is ours."""
 
 _PART_NAME = re.compile(r"(?P<name>overnight-.+)\.(?P<number>\d+)-of-(?P<total>\d+)")
 
@@ -74,19 +73,11 @@ class LlamaCloudBatchSpec(JobSpec):
     parameters: Mapping[str, Any] | None = None
     sources: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     directory_id: str | None = Field(default=None, min_length=1)
-    metadata: Mapping[str, MetadataValue] = Field(default_factory=dict)
+    metadata: Annotated[Mapping[str, MetadataValue], AfterValidator(refuse_own_tags)] = Field(default_factory=dict)
     directory_type: Literal["ephemeral", "user"] = "ephemeral"
     files_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     files_count: int | None = Field(default=None, ge=1)
     files_per_batch: int | None = Field(default=None, ge=1)
-
-    @field_validator("metadata")
-    @classmethod
-    def _not_our_tags(cls, metadata: Mapping[str, MetadataValue]) -> Mapping[str, MetadataValue]:
-        ours = [key for key in metadata if key.startswith(TAG_PREFIX)]
-        if ours:
-            raise ValueError(f"metadata keys that begin with {TAG_PREFIX!r} are Overnight's own: {ours}")
-        return metadata
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:

@@ -13,8 +13,9 @@ from overnight.jobs.queue import NOTHING, Amount, Budget, ListedJob, QueueFull
 from overnight.services.create import CLOCK_SKEW
 from overnight.services.openai.causes import QUEUE_CODES
 from overnight.services.openai.files import PAGE, list_all
-from overnight.services.openai.spec import TAG_PREFIX, OpenAIBatchSpec
+from overnight.services.openai.spec import OpenAIBatchSpec
 from overnight.services.openai.status import read_status
+from overnight.services.tags import TAG_PREFIX
 from overnight.transport.flow import Flow
 
 NAME_TAG: Final = TAG_PREFIX + "name"

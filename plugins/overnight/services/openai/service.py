@@ -62,8 +62,9 @@ from overnight.services.openai.files import (
 )
 from overnight.services.openai.limits import Limits
 from overnight.services.openai.result_line import Result, read_result
-from overnight.services.openai.spec import TAG_PREFIX, OpenAIBatchSpec
+from overnight.services.openai.spec import OpenAIBatchSpec
 from overnight.services.openai.status import parse_moment, read_state, read_status, read_usage, with_error_lines
+from overnight.services.tags import TAG_PREFIX
 from overnight.storage import Storage
 from overnight.transport.flow import Flow
 from overnight.transport.http import HttpCall, Retry

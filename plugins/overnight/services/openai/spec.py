@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Self
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from overnight.jobs import compute_fingerprint
 from overnight.jobs.service import JobSpec
 from overnight.services.openai.limits import Limits
 from overnight.services.openai.scan import scan
+from overnight.services.tags import refuse_own_tags
 from overnight.storage import Storage
-
-TAG_PREFIX: Final = "overnight_"
-"""Metadata keys that begin with it are ours."""
 
 
 class OpenAIBatchSpec(JobSpec):
@@ -39,7 +37,7 @@ class OpenAIBatchSpec(JobSpec):
     input_file_id: str | None = Field(default=None, min_length=1)
     endpoint: str = Field(pattern=r"^/[A-Za-z0-9._/-]+$")
     completion_window: str = Field(default="24h", min_length=1)
-    metadata: Mapping[str, str] = Field(default_factory=dict)
+    metadata: Annotated[Mapping[str, str], AfterValidator(refuse_own_tags)] = Field(default_factory=dict)
     input_expires_after: int | None = Field(default=None, ge=3_600, le=2_592_000)
     output_expires_after: int | None = Field(default=None, ge=3_600, le=2_592_000)
     input_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
@@ -48,14 +46,6 @@ class OpenAIBatchSpec(JobSpec):
     input_blank_bytes: int = Field(default=0, ge=0)
     input_tokens: int | None = Field(default=None, ge=0)
     model: str | None = None
-
-    @field_validator("metadata")
-    @classmethod
-    def _refuse_our_tags(cls, metadata: Mapping[str, str]) -> Mapping[str, str]:
-        ours = [key for key in metadata if key.startswith(TAG_PREFIX)]
-        if ours:
-            raise ValueError(f"metadata keys that begin with {TAG_PREFIX!r} are Overnight's own: {ours}")
-        return metadata
 
     @model_validator(mode="after")
     def _check_input(self) -> Self:
