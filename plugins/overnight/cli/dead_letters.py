@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from overnight.cli.exit_codes import INTERRUPTED, NOT_COMPLETE
+from overnight.cli.exit_codes import NOT_COMPLETE
 from overnight.cli.files import read_pairs
+from overnight.cli.refusals import refusals
 
 if TYPE_CHECKING:
     from overnight.ingest.dead_letter_retry import DeadLetterGroup
@@ -42,7 +41,7 @@ def show(files: Files, as_json: AsJson = False) -> None:
     Object stores take the credentials of the environment. Exit status: 0, also when there are no records; 1 when a file
     could not be read just now, 2 when one is no dead-letter file or not there, 130 after Ctrl-C.
     """
-    with _refusals():
+    with refusals(_errors):
         from overnight.ingest.dead_letter_retry import find_dead_letters, group, read_all  # noqa: PLC0415
         from overnight.storage import Storage  # noqa: PLC0415
 
@@ -87,7 +86,7 @@ def retry(  # noqa: PLR0917 - typer calls it by name
     says what to do about it. Exit status: 0 when all are in the index, 1 when some are not, or the load broke off, 2
     when it was refused before anything was written, 130 after Ctrl-C.
     """
-    with _refusals():
+    with refusals(_errors):
         from overnight.cli.load_errors import check_address, explain  # noqa: PLC0415
         from overnight.ingest.dead_letter_retry import find_dead_letters, retry_dead_letters  # noqa: PLC0415
         from overnight.ingest.request import LoadOptions  # noqa: PLC0415
@@ -147,23 +146,6 @@ def _choose_index(given: str | None, named: set[str]) -> str:
         found = f"the reports name several: {', '.join(sorted(named))}" if named else "a dead-letter file names none"
         raise SpecError(f"Give --index: {found}.")
     return next(iter(named))
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """End with a sentence instead of a traceback."""
-    try:
-        yield
-    except typer.Exit:
-        raise
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
-    except Exception as error:
-        from overnight.cli.load_errors import explain_unwritten  # noqa: PLC0415
-
-        status, text = explain_unwritten(error)
-        _errors.print(text, markup=False)
-        raise typer.Exit(status) from None
 
 
 def _to_json(one: DeadLetterGroup) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from overnight.cli.exit_codes import INTERRUPTED, NOT_COMPLETE
+from overnight.cli.exit_codes import NOT_COMPLETE
 from overnight.cli.files import read_pairs, read_text
+from overnight.cli.refusals import refusals
 
 if TYPE_CHECKING:
     from overnight.ingest.map.trial import DocumentTrial, FieldMapTrial, SourceTrial
@@ -49,7 +48,7 @@ def explain(
     (evaluated on its own: filters, wildcards, slices). Exit status: 0, 1 when a path found nothing, a source is empty,
     or could not be read just now, 2 when the request is refused, 130 after Ctrl-C.
     """
-    with _refusals():
+    with refusals(_errors):
         sources = _open(request, option).explain(lines)
     if as_json:
         typer.echo(json.dumps([asdict(source) for source in sources], indent=2, ensure_ascii=False))
@@ -78,7 +77,7 @@ def try_map(
     100,000 lines. Exit status: 0, 1 when a line gives no document, there is no line, or a source could not be read just
     now, 2 when the request is refused, 130 after Ctrl-C.
     """
-    with _refusals():
+    with refusals(_errors):
         found = list(_open(request, option).documents(lines))
     if as_json:
         typer.echo(json.dumps([_to_json(one) for one in found], indent=2, ensure_ascii=False))
@@ -102,21 +101,6 @@ def _open(request: Path, option: list[str] | None) -> FieldMapTrial:
     options = LoadOptions.of(read_pairs(option or []))
     reader = make_reader(wanted, Storage(), find_openers(wanted.openai_key), {}, options)
     return FieldMapTrial(wanted, reader, options, make_check(options))
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """End with a sentence instead of a traceback."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
-    except Exception as error:
-        from overnight.cli.load_errors import explain_unwritten  # noqa: PLC0415
-
-        status, text = explain_unwritten(error)
-        _errors.print(text, markup=False)
-        raise typer.Exit(status) from None
 
 
 def _print_source(source: SourceTrial) -> None:
