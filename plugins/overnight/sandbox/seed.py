@@ -20,6 +20,7 @@ CORE: Final = frozenset(
 )
 """Modules whose documents are there every day: most of a nightly corpus is what it was the night before."""
 FILES_A_DAY: Final = 6
+INVOICES_A_DAY: Final = 6
 TOO_LONG: Final = 6
 """Documents that the embedding models refuse, each longer than their 8,192 tokens."""
 CONTAINER: Final = "documents"
@@ -30,9 +31,9 @@ def seed(environment: Mapping[str, str], today: date | None = None) -> None:
     """
     Put documents where the shipped DAGs look for them, as far as they are not there.
 
-    ``documents/<ds>/``, ``transform/<ds>/`` and ``files/<ds>/`` of the bucket ``overnight`` for a week of days, the
-    container ``documents``, and two folders of documents with faults: ``documents/bad-lines/`` has lines that cannot
-    be sent, ``documents/too-long/`` some that the model refuses.
+    ``documents/<ds>/``, ``transform/<ds>/``, ``files/<ds>/`` and ``invoices/<ds>/`` of the bucket ``overnight`` for a
+    week of days, the container ``documents``, and two folders of documents with faults: ``documents/bad-lines/`` has
+    lines that cannot be sent, ``documents/too-long/`` some that the model refuses.
 
     :param environment: The variables of a sandbox that runs; services that do not run are left out.
     :param today: The last day but one; today in UTC, as runs have it, when left out.
@@ -60,6 +61,8 @@ def _seed_s3(store: Store, today: date) -> None:
         store.put_lines(f"transform/{day}/corpus.jsonl", choose(corpus, day))
         first = day.toordinal() * FILES_A_DAY % len(named)
         store.put_files(f"files/{day}", dict([*named, *named][first : first + FILES_A_DAY]))
+        for number in range(INVOICES_A_DAY):
+            store.put_lines(f"invoices/{day}/{number}.txt", make_invoice(day, number))
     store.put_lines("documents/bad-lines/corpus.jsonl", _with_bad_lines(corpus[:50]))
     store.put_lines("documents/too-long/corpus.jsonl", _with_long_ones(corpus[:50]))
 
@@ -70,6 +73,18 @@ def choose(corpus: Sequence[dict[str, str]], day: date) -> list[dict[str, str]]:
     start = day.toordinal() * DOCUMENTS_A_DAY % max(1, len(others) - DOCUMENTS_A_DAY)
     core = [document for document in corpus if document["module"] in CORE]
     return core + others[start : start + DOCUMENTS_A_DAY]
+
+
+def make_invoice(day: date, number: int) -> list[bytes]:
+    """Return the lines of an invoice, the same whenever it is asked."""
+    items = [(count, 12.5 * (count + number)) for count in range(1, 2 + number)]
+    lines = [
+        f"Invoice number: {day:%y%m%d}-{number}",
+        f"Issued: {day}",
+        *(f"{count} x embedding of {1_000 * count} documents, {price:.2f}" for count, price in items),
+        f"Total: {sum(price for _, price in items):.2f}",
+    ]
+    return [line.encode() for line in lines]
 
 
 def _with_bad_lines(some: Sequence[dict[str, str]]) -> Iterator[dict[str, Any] | bytes]:

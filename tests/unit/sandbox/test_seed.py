@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from pathlib import Path
@@ -50,10 +51,16 @@ def objects(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, bytes]
 
 def test_every_day_of_a_week_has_documents_for_each_of_the_shipped_dags(objects: dict[str, bytes]) -> None:
     seed({"AWS_ENDPOINT_URL_S3": "http://localhost:1"}, TODAY)
+    folders = {
+        folder
+        for path in (Path(__file__).parents[3] / "dags").glob("*.py")
+        for folder in re.findall(r"s3://overnight/(\w+)/{{ ds }}/", path.read_text())
+    }
+    assert len(folders) == 4
     for back in range(-1, DAYS - 1):
         day = TODAY - timedelta(days=back)
-        for kind in ("documents", "transform", "files"):
-            assert [key for key in objects if key.startswith(f"{kind}/{day}/")]
+        for folder in folders:
+            assert [key for key in objects if key.startswith(f"{folder}/{day}/")], folder
 
 
 def test_what_is_there_already_is_left_as_it_is(objects: dict[str, bytes]) -> None:
