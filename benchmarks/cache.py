@@ -13,7 +13,6 @@ needs at least.
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from overnight.services.openai.cached_answers import CachedService
 from overnight.services.openai.input import BuiltInput, RequestTemplate, build, read_documents
 from overnight.services.openai.reuse import build_reusing
 from overnight.storage import Storage
-from records import OURS, Record, make_parser, make_speed_record, print_record
+from records import OURS, Record, make_parser, make_speed_record, peak_kib, print_record
 
 TEMPLATE = RequestTemplate.embeddings("text-embedding-3-small")
 BASE_URL = "https://api.openai.com/v1"
@@ -83,7 +82,7 @@ def measure(folder: Path, kind: str) -> None:
     """Print one run's numbers."""
     # What is loaded when it is first used belongs to what is idle.
     open_service(folder).cache.find([bytes(16)])
-    idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    idle = peak_kib()
     start, clock = time.process_time(), time.perf_counter()
     reused = requests = 0
     if kind == "digests":
@@ -93,7 +92,7 @@ def measure(folder: Path, kind: str) -> None:
         built = prepare(folder, 1, is_cached=kind == OURS)
         reused, requests = sum(part.documents for part in built.reused), built.requests
     seconds, wall = time.process_time() - start, time.perf_counter() - clock
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_kib()
     numbers = {"seconds": seconds, "wall": wall, "mb": (peak - idle) / 1024, "requests": requests, "reused": reused}
     print(json.dumps(numbers))
 

@@ -29,6 +29,7 @@ from typing import Any, Self
 import orjson
 
 from overnight.ingest import LoadOptions, OpenSearchTarget, load
+from records import peak_kib
 
 DIMENSION = 384
 FIELDS = {"_id": "$.id", "text": "$.text", "embedding": "$.embedding"}
@@ -121,16 +122,6 @@ def once(path: str, url: str, checkpoint: str = "") -> None:
         f"peak {peak_kib() / 1024:,.0f} MiB, {seconds:,.1f} s, {report.indexed / seconds:,.0f} documents/s, "
         f"{used.ru_utime + used.ru_stime:,.1f} s of CPU"
     )
-
-
-def peak_kib() -> int:
-    """
-    Return the most memory that this program had.
-
-    ``ru_maxrss`` would not do: a process inherits it, and so that of the program that made the files and started it.
-    """
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0])
 
 
 def request_for(*paths: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Final, Literal, NotRequired, TypedDict
 
 OURS: Final = "ours"
@@ -115,6 +116,16 @@ def take_time(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def peak_kib() -> int:
+    """
+    Return the most memory that this program had.
+
+    ``ru_maxrss`` would not do: a process inherits it, and so that of the program that made the files and started it.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:

@@ -24,13 +24,13 @@ from typing import Any
 
 import orjson
 
-from load import INDEX, Sink, peak_kib
+from load import INDEX, Sink
 from overnight.ingest import LoadOptions, OpenSearchTarget, load
 from overnight.ingest.map.text_decoder import TextDecoder
 from overnight.jsonpath import JsonPath
 from overnight.output_schema import OutputSchema
 from overnight.sandbox.demo.docstring import Docstring
-from records import Record, make_record, print_record
+from records import Record, make_record, peak_kib, print_record
 
 ANSWER = "$.response.body.choices[0].message.content"
 FIELDS = list(Docstring.model_fields)
