@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,15 +10,14 @@ from rich.console import Console
 
 from overnight.cli.exit_codes import NOT_COMPLETE
 from overnight.cli.files import read_pairs
+from overnight.cli.opensearch import CaCerts, Password, User, Verify, make_target
+from overnight.cli.output import make_console
 from overnight.cli.refusals import refusals
 
 if TYPE_CHECKING:
     from overnight.ingest.dead_letter_retry import DeadLetterGroup
 
 app = typer.Typer(help="The documents of a load or a run that are not in the index.", no_args_is_help=True)
-
-_WIDTH = 80
-"""Characters of a line where the output is no terminal."""
 
 Files = Annotated[
     list[str],
@@ -63,12 +61,10 @@ def retry(  # noqa: PLR0917 - typer calls it by name
     index: Annotated[
         str | None, typer.Option(help="Where they are written. [default: the index in the report]")
     ] = None,
-    user: Annotated[str | None, typer.Option(envvar="OPENSEARCH_USER")] = None,
-    password: Annotated[
-        str | None, typer.Option(envvar="OPENSEARCH_PASSWORD", help="Better given by the environment variable.")
-    ] = None,
-    verify: Annotated[bool, typer.Option(help="Check OpenSearch's certificate.")] = True,
-    ca_certs: Annotated[Path | None, typer.Option(help="CA bundle for OpenSearch's certificate.")] = None,
+    user: User = None,
+    password: Password = None,
+    verify: Verify = True,
+    ca_certs: CaCerts = None,
     left: Annotated[
         str | None, typer.Option(help="URI for what is still not in the index. [default: beside the first file]")
     ] = None,
@@ -91,7 +87,6 @@ def retry(  # noqa: PLR0917 - typer calls it by name
         from overnight.ingest.dead_letter_retry import find_dead_letters, retry_dead_letters  # noqa: PLC0415
         from overnight.ingest.request import LoadOptions  # noqa: PLC0415
         from overnight.ingest.write.opensearch_sink import OpenSearchSink  # noqa: PLC0415
-        from overnight.ingest.write.target import OpenSearchTarget  # noqa: PLC0415
         from overnight.storage import Storage  # noqa: PLC0415
 
         storage = Storage()
@@ -101,8 +96,7 @@ def retry(  # noqa: PLR0917 - typer calls it by name
             raise typer.Exit
         goal = _choose_index(index, named)
         options = LoadOptions.of({"dead_letter_uri": left or f"{uris[0]}.left.jsonl", **read_pairs(option or [])})
-        auth = (user, password or "") if user else None
-        with OpenSearchTarget(url, auth=auth, verify=str(ca_certs) if ca_certs is not None else verify) as target:
+        with make_target(url, user, password, verify=verify, ca_certs=ca_certs) as target:
             check_address(target)
             sink = OpenSearchSink(target)
             try:
@@ -165,9 +159,7 @@ def _print_groups(groups: list[DeadLetterGroup]) -> None:
     from rich.padding import Padding  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    out = Console(highlight=False)
-    if not out.is_terminal:
-        out = Console(width=_WIDTH, highlight=False)
+    out = make_console()
     for one in groups:
         out.print(Text.assemble((f"{one.count:,}", "bold"), f" {one.outcome}: {one.code}"))
         remedy = one.remedy or "They can be loaded again: overnight dead-letters retry."

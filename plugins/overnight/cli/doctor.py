@@ -9,12 +9,11 @@ import typer
 
 from overnight.cli.airflow_session import airflow_session
 from overnight.cli.exit_codes import INTERRUPTED, NOT_COMPLETE
+from overnight.cli.output import make_console
 
 if TYPE_CHECKING:
     from overnight.doctor.finding import CheckResult
 
-_WIDTH = 80
-"""Characters of a line where the output is no terminal."""
 _STYLES = {"ok": "green", "warning": "yellow", "failure": "bold red"}
 
 
@@ -66,16 +65,15 @@ def doctor(  # noqa: PLR0917 - typer calls it by name
 
 
 def _print_table(results: list[CheckResult]) -> None:
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    out = Console(highlight=False)
+    out = make_console()
     table = Table("check", "", "what was found", box=None, pad_edge=False)
     table.columns[0].overflow = table.columns[2].overflow = "fold"
     table.columns[0].max_width = 24
     for result in results:
         table.add_row(Text(result.name), Text(result.state, _STYLES[result.state]), Text(result.text))
-    Console(width=None if out.is_terminal else _WIDTH, highlight=False).print(table)
+    out.print(table)
     counts = {state: sum(result.state == state for result in results) for state in _STYLES}
     out.print(f"\nok: {counts['ok']}, warnings: {counts['warning']}, failures: {counts['failure']}")

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from overnight.cli.exit_codes import NOT_COMPLETE
 from overnight.cli.files import read_pairs, read_text
+from overnight.cli.output import make_console
 from overnight.cli.refusals import refusals
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="What a field map makes of the first lines of its sources.", no_args_is_help=True)
 
-_WIDTH = 80
-"""Characters of a line where the output is no terminal."""
 _OTHERS = 60
 """Characters of a line that are not the example's."""
 
@@ -107,7 +106,7 @@ def _print_source(source: SourceTrial) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    out = Console(highlight=False)
+    out = make_console()
     how = "many lines at once" if source.by_block else "line by line: a path is not in the fast lane"
     out.print(f"source[{source.source}] {source.uri}", markup=False, soft_wrap=True)
     out.print(f"{source.lines:,} lines read, {how}", markup=False, soft_wrap=True)
@@ -118,14 +117,13 @@ def _print_source(source: SourceTrial) -> None:
         table.columns[name].overflow = "fold"
     table.columns[2].no_wrap = table.columns[3].no_wrap = table.columns[4].no_wrap = True
     table.columns[3].justify = "right"
-    width = out.width if out.is_terminal else _WIDTH
-    most = max(width - _OTHERS, _OTHERS // 3)
+    most = max(out.width - _OTHERS, _OTHERS // 3)
     for one in source.fields:
         style = "" if one.found else "bold red"
         example = one.example or ""
         shown = Text(example if len(example) <= most else f"{example[: most - 1]}…")
         table.add_row(Text(one.field), Text(one.path), one.lane, Text(f"{one.found:,}", style), shown)
-    Console(width=width, highlight=False).print(table)
+    out.print(table)
     out.print()
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from overnight.cli.exit_codes import INTERRUPTED, NOT_COMPLETE
 from overnight.cli.files import read_json, read_pairs, read_text
+from overnight.cli.opensearch import CaCerts, Password, User, Verify, make_target
 
 if TYPE_CHECKING:
     from overnight.ingest.report.load_report import Progress
@@ -23,12 +24,10 @@ if TYPE_CHECKING:
 def load(  # noqa: PLR0917 - typer calls it by name
     request: Annotated[Path, typer.Argument(help="JSON file: the body of POST _plugins/_ml/_batch_ingestion.")],
     url: Annotated[str, typer.Option(envvar="OPENSEARCH_URL", help="Address of OpenSearch.")],
-    user: Annotated[str | None, typer.Option(envvar="OPENSEARCH_USER")] = None,
-    password: Annotated[
-        str | None, typer.Option(envvar="OPENSEARCH_PASSWORD", help="Better given by the environment variable.")
-    ] = None,
-    verify: Annotated[bool, typer.Option(help="Check OpenSearch's certificate.")] = True,
-    ca_certs: Annotated[Path | None, typer.Option(help="CA bundle for OpenSearch's certificate.")] = None,
+    user: User = None,
+    password: Password = None,
+    verify: Verify = True,
+    ca_certs: CaCerts = None,
     mapping: Annotated[
         Path | None, typer.Option(help="JSON file: settings and mappings to create a missing index with.")
     ] = None,
@@ -67,7 +66,6 @@ def load(  # noqa: PLR0917 - typer calls it by name
     from overnight.ingest.request import IngestRequest, LoadOptions  # noqa: PLC0415
     from overnight.ingest.write.opensearch_sink import OpenSearchSink  # noqa: PLC0415
     from overnight.ingest.write.sink import VerificationError  # noqa: PLC0415
-    from overnight.ingest.write.target import OpenSearchTarget  # noqa: PLC0415
 
     errors = Console(stderr=True, soft_wrap=True)
     sinks: list[OpenSearchSink] = []
@@ -86,10 +84,9 @@ def load(  # noqa: PLR0917 - typer calls it by name
             }
         )
         kept = options.checkpoint_uri
-        auth = (user, password or "") if user else None
-        trust = str(ca_certs) if ca_certs is not None else verify
         openers = find_openers(wanted.openai_key)
-        with OpenSearchTarget(url, auth=auth, verify=trust) as target, _progress(errors) as on_progress:
+        opensearch = make_target(url, user, password, verify=verify, ca_certs=ca_certs)
+        with opensearch as target, _progress(errors) as on_progress:
             check_address(target)
             sinks.append(OpenSearchSink(target))
             report = run_load(wanted, target=sinks[0], openers=openers, options=options, on_progress=on_progress)

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
+from overnight.cli.output import make_console
 from overnight.errors import OvernightError, SpecError, UnsupportedError, shorten
 from overnight.hooks.job import find_hook
 from overnight.jobs.allowance import Allowance
@@ -29,8 +30,6 @@ from overnight.jobs.wait import poll, to_service_error
 
 log = logging.getLogger(__name__)
 
-_WIDTH: Final = 80
-"""Characters of a line where the output is no terminal."""
 _LISTED_DAYS: Final = 3
 """How far back the service's list is read for the time at which a job was created."""
 _GOOD: Final = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED})
@@ -288,7 +287,6 @@ def list_own(service: str, conn_id: str | None, days: float, *, unfinished: bool
 
 def print_jobs(jobs: Sequence[ListedOwnJob]) -> None:
     """Print a table of jobs to stdout, 80 characters wide where that is no terminal."""
-    out = Console(highlight=False)
     table = Table("id", "state", "items", "done", "created", box=None, pad_edge=False)
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
@@ -304,7 +302,7 @@ def print_jobs(jobs: Sequence[ListedOwnJob]) -> None:
             f"{share:.0%}" if share is not None else "",
             f"{_describe_age(job.created_at)} ago" if job.created_at is not None else "",
         )
-    Console(width=None if out.is_terminal else _WIDTH, highlight=False).print(table)
+    make_console().print(table)
 
 
 def _describe_moment(moment: datetime) -> str:

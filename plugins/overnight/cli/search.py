@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 
 from overnight.cli.exit_codes import REFUSED
+from overnight.cli.opensearch import Password, User, Verify, make_target
+from overnight.cli.output import make_console
 
 NOT_FOUND = 1
-_WIDTH = 80
-"""Characters of a line where the output is no terminal."""
 
 
 def search(  # noqa: PLR0917 - typer calls it by name
@@ -23,11 +23,9 @@ def search(  # noqa: PLR0917 - typer calls it by name
         str | None,
         typer.Option(envvar="OPENSEARCH_URL", help="Address of OpenSearch; that of the sandbox when left out."),
     ] = None,
-    user: Annotated[str | None, typer.Option(envvar="OPENSEARCH_USER")] = None,
-    password: Annotated[
-        str | None, typer.Option(envvar="OPENSEARCH_PASSWORD", help="Better given by the environment variable.")
-    ] = None,
-    verify: Annotated[bool, typer.Option(help="Check OpenSearch's certificate.")] = True,
+    user: User = None,
+    password: Password = None,
+    verify: Verify = True,
     model: Annotated[
         str, typer.Option(help="What the index's vectors were made with; the text is embedded with it, too.")
     ] = "text-embedding-3-small",
@@ -49,14 +47,12 @@ def search(  # noqa: PLR0917 - typer calls it by name
     from overnight.cli.addresses import find_addresses  # noqa: PLC0415
     from overnight.errors import OvernightError, SpecError  # noqa: PLC0415
     from overnight.ingest.search import search as find  # noqa: PLC0415
-    from overnight.ingest.write.target import OpenSearchTarget  # noqa: PLC0415
     from overnight.services.openai.embed import embed  # noqa: PLC0415
 
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         addresses = find_addresses(url, folder)
-        auth = (user, password or "") if user else None
-        with OpenSearchTarget(addresses.opensearch_url, auth=auth, verify=verify) as target:
+        with make_target(addresses.opensearch_url, user, password, verify=verify) as target:
             hits = find(
                 target,
                 index,
@@ -70,8 +66,8 @@ def search(  # noqa: PLR0917 - typer calls it by name
     if as_json:
         typer.echo(json.dumps([hit.model_dump() for hit in hits], indent=2, ensure_ascii=False))
     else:
-        out = Console(highlight=False)
-        width = out.width if out.is_terminal else _WIDTH
+        out = make_console()
+        width = out.width
         for hit in hits:
             out.print(f"[bold]{escape(hit.id)}[/bold]  [dim]{hit.score:.3f}[/dim]", soft_wrap=True)
             text = " ".join(hit.text.split())
