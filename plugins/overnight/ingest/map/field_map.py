@@ -44,6 +44,12 @@ class SourceMap:
     routing: JsonPath | None = None
 
     @property
+    def paths(self) -> dict[str, JsonPath]:
+        """All that is read of a line, in the order in which it is read: the fields, the routing, the id."""
+        others = {ROUTING: self.routing, ID: self.id}
+        return {**self.fields, **{name: path for name, path in others.items() if path is not None}}
+
+    @property
     def has_values(self) -> bool:
         """Whether a document takes anything but its id from this source."""
         return bool(self.fields) or self.routing is not None

@@ -93,11 +93,7 @@ class RowReader:
         self.routing = source_map.routing
         self.omits_missing = omit_missing
         self._format = result_format
-        paths = [path for _, path in self._fields]
-        if source_map.routing is not None:
-            paths.append(source_map.routing)
-        if source_map.id is not None:
-            paths.append(source_map.id)
+        paths = list(source_map.paths.values())
         # What a source without answers lacks is for the map to say.
         self._reads_answers = any(path.to_text is not None for path in paths)
         self.width = len(paths)

@@ -12,14 +12,13 @@ import msgspec
 from overnight.ingest.formats import choose_formats
 from overnight.ingest.map.decoder import Lane
 from overnight.ingest.map.documents import DUPLICATE
-from overnight.ingest.map.field_map import ID, ROUTING, SourceMap, compile_field_map
+from overnight.ingest.map.field_map import SourceMap, compile_field_map
 from overnight.ingest.map.rows import Reason, Row, RowReader, Splicer
 from overnight.ingest.map.text_decoder import Check
 from overnight.ingest.read.lines import Line
 from overnight.ingest.read.sources import Source, SourceReader
 from overnight.ingest.request import IngestRequest, LoadOptions
 from overnight.json_text import JsonBytes
-from overnight.jsonpath import JsonPath
 from overnight.rejection import Rejection
 
 PARTNER_LINES: Final = 100_000
@@ -150,11 +149,10 @@ class FieldMapTrial:
 
     def _explain(self, source: Source, count: int) -> SourceTrial:
         rows, source_map = self._rows[source.index], self._maps[source.index]
-        paths = _list_paths(source_map)
         trial = SourceTrial(source.index, source.uri, by_block=all(lane == "fast" for lane in rows.decoder.lanes))
         trial.fields = [
             FieldTrial(name, source.index, path.text, lane)
-            for (name, path), lane in zip(paths, rows.decoder.lanes, strict=True)
+            for (name, path), lane in zip(source_map.paths.items(), rows.decoder.lanes, strict=True)
         ]
         for _, line in self._read(source, count):
             trial.lines += 1
@@ -211,16 +209,6 @@ def make_check(options: LoadOptions) -> Check | None:
     from overnight.output_schema import OutputSchema  # noqa: PLC0415 - its library takes a tenth of a second
 
     return OutputSchema.parse(options.output_schema).check
-
-
-def _list_paths(source_map: SourceMap) -> list[tuple[str, JsonPath]]:
-    """Return the paths in the order in which a row's decoder has them."""
-    paths = list(source_map.fields.items())
-    if source_map.routing is not None:
-        paths.append((ROUTING, source_map.routing))
-    if source_map.id is not None:
-        paths.append((ID, source_map.id))
-    return paths
 
 
 def _list_values(row: Row, source_map: SourceMap) -> list[JsonBytes | None]:
