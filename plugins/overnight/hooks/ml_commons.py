@@ -155,9 +155,12 @@ def connector_credential(kind: Literal["sagemaker", "openai", "cohere"], conn_id
 
     :param conn_id: An AWS connection for ``sagemaker``; else one with the API key as password.
     """
+    # Needed by the step that makes a connector alone, and not when a DAG is parsed.
+    from overnight.services.ml_commons.connectors import CREDENTIALS  # noqa: PLC0415
+
     if kind == "sagemaker":
         keys = s3_credential(conn_id or DEFAULT_AWS_CONN_ID)
         token = {"session_token": keys.session_token} if keys.session_token else {}
-        return {"access_key": keys.access_key, "secret_key": keys.secret_key, **token}
-    name = {"openai": "openAI_key", "cohere": "cohere_key"}[kind]
+        return dict(zip(CREDENTIALS[kind], (keys.access_key, keys.secret_key), strict=True)) | token
+    (name,) = CREDENTIALS[kind]
     return {name: api_key(conn_id or f"{kind}_default")}

@@ -127,11 +127,18 @@ def read_config(config: Mapping[str, Any]) -> SageMakerConnector | OpenAIConnect
         raise SpecError(f"The connector's config is wrong: {describe_faults(error, 'config')}.") from None
 
 
+CREDENTIALS: Final[Mapping[str, tuple[str, ...]]] = {
+    "sagemaker": ("access_key", "secret_key"),
+    "openai": ("openAI_key",),
+    "cohere": ("cohere_key",),
+}
+"""What a connector of each kind calls the parts of its credential."""
+
+
 def name_credential(config: SageMakerConnector | OpenAIConnector | CohereConnector) -> tuple[str, ...]:
     """Return what a connector calls the parts of its credential; none where the cluster has a role."""
-    if isinstance(config, SageMakerConnector):
-        return () if config.role_arn else ("access_key", "secret_key")
-    return ("openAI_key",) if isinstance(config, OpenAIConnector) else ("cohere_key",)
+    has_role = isinstance(config, SageMakerConnector) and config.role_arn
+    return () if has_role else CREDENTIALS[config.kind]
 
 
 def read_blueprint(blueprint: str | Path | Mapping[str, Any]) -> dict[str, Any]:
