@@ -43,6 +43,7 @@ _OBJECT_STORES: Final = frozenset({"s3", "gs", "abfs"})
 """Stores without folders, whose URIs can name an Airflow connection."""
 _AZURE_HOST: Final = re.compile(r"[^/@]+@[^/@]+\.(?:dfs|blob)\.core\.")
 _HIDDEN: Final = ("_", ".")
+_ODD_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 
 # What filesystems call the thing that changes when a file does, surest first.
 _VERSIONS: Final = (
@@ -50,6 +51,11 @@ _VERSIONS: Final = (
     "mtime", "LastModified", "last_modified", "lastModified", "updated", "timeModified",
 )  # fmt: skip
 _SAYS_NOTHING: Final = frozenset({"name", "Key", "size", "Size", "type", "StorageClass", "islink", "mimetype", "url"})
+
+
+def to_segment(text: str) -> str:
+    """Return a text as one segment of a path: one underscore for characters that a file's name had better not have."""
+    return _ODD_CHARACTERS.sub("_", text)
 
 
 class Location(NamedTuple):

@@ -15,13 +15,12 @@ from typing import Final, NamedTuple, Self
 from overnight.costs.spending import Spent, read_record
 from overnight.errors import SpecError, shorten
 from overnight.retention.layout import REPORT, Kind, Place, classify, find_period_end
-from overnight.storage import Storage, StoredFile, redact
+from overnight.storage import Storage, StoredFile, redact, to_segment
 from overnight.storage_errors import MissingFileError
 
 DEFAULT_AGE: Final = timedelta(days=30)
 _SHORTEST: Final = timedelta(days=1)
 _AGE: Final = re.compile(r"(\d{1,5})\s*([dw])")
-_RUN_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 class Decision(StrEnum):
@@ -69,7 +68,7 @@ class Retention:
     def is_kept(self, run: str) -> bool:
         """Whether a run is one of those that were asked to be kept."""
         dags = (name.partition("/") for name in self.keep)
-        return run in {f"{dag}/{_RUN_CHARACTERS.sub('_', run_id)}" for dag, _, run_id in dags}
+        return run in {f"{dag}/{to_segment(run_id)}" for dag, _, run_id in dags}
 
 
 def _is_run(name: object) -> bool:
@@ -262,7 +261,7 @@ def _select_records(
         except SpecError:
             # Gone by now, or none of ours.
             continue
-        decision = runs.get(f"{record.dag_id}/{_RUN_CHARACTERS.sub('_', record.run_id)}")
+        decision = runs.get(f"{record.dag_id}/{to_segment(record.run_id)}")
         # Of a run that has no files here, the report may be to come where its own work folder is.
         is_settled = decision is None and record.reserved == Spent()
         if is_settled or decision is Decision.DELETE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from inspect import get_annotations
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self, TypeAlias
@@ -22,6 +21,7 @@ from overnight.jobs.queue import Budget
 from overnight.jobs.resume import OnClear
 from overnight.jobs.service import Service
 from overnight.operators.parameters import check_texts
+from overnight.storage import to_segment
 from overnight.templates.form import lay_out
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def run_folder(work_uri: str, context: Context) -> str:
     """
     with failing_for_good():
         require_shared(work_uri, context["task"].executor)
-    run_id = re.sub(r"[^A-Za-z0-9_.-]+", "_", context["run_id"])
+    run_id = to_segment(context["run_id"])
     return f"{work_uri.rstrip('/')}/{context['dag'].dag_id}/{run_id}"
 
 
