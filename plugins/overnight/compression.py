@@ -8,7 +8,6 @@ import io
 import lzma
 import re
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import IO, BinaryIO, Final, cast
@@ -147,7 +146,7 @@ class _Uncompressed(io.RawIOBase):
             # isal takes less than a header behind the end for one that is cut.
             damaged = ", or damaged by bytes behind its end" if isinstance(self._stream, igzip.IGzipFile) else ""
             raise DamagedStreamError(f"{self._name} is cut{damaged}: its end mark is missing") from error
-        except (zlib.error, igzip_lib.IsalError, gzip.BadGzipFile, lzma.LZMAError, zstd.ZstdError) as error:  # type: ignore[misc]
+        except (igzip_lib.IsalError, gzip.BadGzipFile, lzma.LZMAError, zstd.ZstdError) as error:  # type: ignore[misc]
             raise DamagedStreamError(f"{self._name} is damaged: {error}") from error
         except OSError as error:
             if isinstance(self._stream, bz2.BZ2File) and error.errno is None:
