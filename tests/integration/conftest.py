@@ -36,6 +36,7 @@ _WITH_A_NODE = (
     "tests/integration/services/test_structured_loaded.py",
     "tests/integration/services/test_structured_models.py",
     "tests/integration/templates/test_cache.py",
+    "tests/integration/templates/test_lineage.py",
 )
 
 
@@ -53,6 +54,22 @@ class _ByArea(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByArea:
     """Replace xdist's own scheduler; its groups (``--dist loadgroup``) have no effect under pytest 9.2."""
     return _ByArea(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Refuse a test that needs the node and that `_WITH_A_NODE` lacks: xdist knows a test by its name only.
+
+    Raises:
+        pytest.UsageError: names the tests.
+    """
+    missing = [
+        item.nodeid
+        for item in items
+        if "opensearch_url" in getattr(item, "fixturenames", ()) and not item.nodeid.startswith(_WITH_A_NODE)
+    ]
+    if missing:
+        raise pytest.UsageError(f"_WITH_A_NODE in {__file__} lacks {', '.join(missing)}")
 
 
 @contextmanager
