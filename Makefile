@@ -100,7 +100,13 @@ $(SITE)/.installed: docs/requirements.txt | $(UV)
 docs: $(SITE)/.installed  ## Build the pages in docs/ into site/, and check their links
 	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict
 
-bench: $(STAMP)  ## Measure speed and memory beside what one would otherwise run; BENCH names modules of benchmarks/
+# What only this needs: a peer.
+BENCHMARKS := $(VENV)/.installed-benchmarks
+$(BENCHMARKS): benchmarks/requirements.txt $(STAMP)
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes --compile-bytecode --requirement $<
+	@touch $@
+
+bench: $(BENCHMARKS)  ## Measure speed and memory beside what one would otherwise run; BENCH names modules of benchmarks/
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
 lint: $(STAMP)  ## Check style, types and the direction of imports
@@ -128,6 +134,10 @@ lock: | $(UV)  ## Renew requirements.txt from pyproject.toml
 		--no-annotate --upgrade --custom-compile-command 'make lock' --constraint requirements.txt \
 		$$(sed -nE 's/^([a-z0-9][a-z0-9._-]*)==.*/--no-emit-package \1/p' requirements.txt) \
 		--output-file tests/browser/requirements.txt tests/browser/requirements.in
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-annotate --upgrade --custom-compile-command 'make lock' --constraint requirements.txt \
+		$$(sed -nE 's/^([a-z0-9][a-z0-9._-]*)==.*/--no-emit-package \1/p' requirements.txt) \
+		--output-file benchmarks/requirements.txt benchmarks/requirements.in
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-annotate --upgrade --custom-compile-command 'make lock' \
 		--output-file docs/requirements.txt docs/requirements.in
