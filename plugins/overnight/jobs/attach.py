@@ -99,6 +99,7 @@ class Attempt(Generic[SpecT]):
     :param settings: How the try attaches and waits.
     :param log: Gets a line for every decision.
     :param on_event: Is called when the job was submitted, attached to, or has to wait for room in the service's queue.
+    :param on_status: Is called with each answer of the service during :meth:`wait`.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Attempt(Generic[SpecT]):
         log: Logger,
         connect: Connect | None = None,
         on_event: Callable[[Event], None] = lambda _: None,
+        on_status: Callable[[JobStatus], object] | None = None,
     ) -> None:
         self.owner = owner
         self.client = client
@@ -119,6 +121,7 @@ class Attempt(Generic[SpecT]):
         self.log = log
         self.connect = connect
         self.on_event = on_event
+        self.on_status = on_status
 
     def attach_or_submit(
         self, spec: SpecT, prepare: Callable[[SpecT], SpecT] | None = None, admitted: QueueRequest | None = None
@@ -260,6 +263,7 @@ class Attempt(Generic[SpecT]):
                 log=self.log,
                 record=record,
                 on_answer=lambda: self._remember(record.with_answer()),
+                on_status=self.on_status,
             )
         )
 

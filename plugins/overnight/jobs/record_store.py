@@ -1,4 +1,4 @@
-"""Where a job's record is kept between tries: a protocol, and a file for what runs outside of Airflow."""
+"""Where a job's record is kept between tries: a protocol, and files for what runs outside of Airflow."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from overnight.errors import SpecError
 from overnight.jobs.record import JobRecord
+from overnight.storage import Storage, redact
 
 
 class RecordStore(Protocol):
@@ -88,3 +89,36 @@ class FileRecordStore:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+class StorageRecordStore:
+    """
+    Keep the record in a JSON file of a work folder, on a disk or in an object store. It is replaced as a whole.
+
+    :param uri: The file. Two processes must not use one file at a time.
+    """
+
+    def __init__(self, uri: str, storage: Storage) -> None:
+        self.uri = uri
+        self._storage = storage
+
+    def get(self) -> JobRecord | None:
+        """
+        Return what was written last, or ``None`` when there is no file.
+
+        :raises SpecError: the file holds something else.
+        :raises ServiceError: the store cannot be read.
+        """
+        if not self._storage.exists(self.uri):
+            return None
+        with self._storage.open(self.uri) as file:
+            stored: bytes = file.read()
+        return parse_record(stored, redact(self.uri))
+
+    def set(self, record: JobRecord) -> None:
+        """
+        Write the record in place of the one before.
+
+        :raises ServiceError: the store cannot be written to.
+        """
+        self._storage.put(self.uri, record.model_dump_json(indent=2).encode())

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from overnight.jobs.attach import Attempt, Conclusion, Connect, JobOwner
+from overnight.jobs.attach import Attempt, Conclusion, Connect, Event, JobOwner
 from overnight.jobs.client import JobClient
-from overnight.jobs.record import Ending
+from overnight.jobs.model import JobStatus
+from overnight.jobs.record import Ending, JobRecord
 from overnight.jobs.record_store import RecordStore
 from overnight.jobs.service import JobSpec
+from overnight.jobs.wait import Logger
 from overnight.jobs.wait_settings import WaitSettings
 
 log = logging.getLogger("overnight.jobs")
@@ -22,13 +24,60 @@ SEARCHED: Final = timedelta(days=7)
 SpecT = TypeVar("SpecT", bound=JobSpec)
 
 
+def begin(
+    client: JobClient[Any],
+    records: RecordStore,
+    name: str,
+    settings: WaitSettings,
+    *,
+    again: bool = False,
+    connect: Connect | None = None,
+    logger: Logger = log,
+    on_event: Callable[[Event], None] = lambda _: None,
+    on_status: Callable[[JobStatus], object] | None = None,
+) -> Attempt[Any]:
+    """
+    Return a script's attempt at a job: its steps, for a script that has something to do between them.
+
+    :param name: Of the job; this and the other parameters are those of :func:`run` and of
+        :class:`~overnight.jobs.attach.Attempt`.
+    """
+    record = records.get()
+    delivered = record is not None and record.ending in (Ending.ACCEPTED, Ending.HANDED_OVER)
+    # To the record, doing it again is what clearing a finished task is.
+    former = (record.ended_with or 0) if record is not None else 0
+    owner = JobOwner(
+        dag_id="script",
+        task_id=name,
+        run_id="",
+        started_at=datetime.now(UTC) - SEARCHED,
+        max_tries=former + 1 if again and delivered else former,
+    )
+    return Attempt(
+        owner,
+        client,
+        records,
+        settings=settings,
+        log=logger,
+        connect=connect,
+        on_event=on_event,
+        on_status=on_status,
+    )
+
+
 def run_attempt(
     attempt: Attempt[SpecT],
     spec: SpecT,
     prepare: Callable[[SpecT], SpecT] | None = None,
+    record: JobRecord | None = None,
 ) -> Conclusion:
-    """Carry out one attempt to its end, blocking; while the service's queue is full, it waits for room."""
-    record = attempt.attach_or_submit(spec, prepare)
+    """
+    Carry out one attempt to its end, blocking; while the service's queue is full, it waits for room.
+
+    :param record: What :meth:`~overnight.jobs.attach.Attempt.attach_or_submit` returned, if it was called before.
+    """
+    if record is None:
+        record = attempt.attach_or_submit(spec, prepare)
     while True:
         while record.is_waiting:
             record = attempt.attach_or_submit(spec, prepare, attempt.wait_for_room(record))
@@ -70,18 +119,7 @@ def run(
     :raises JobEndedError: the job ended badly; ``retryable`` says whether another start submits it again.
     """
     settings = WaitSettings.parse(**wait)
-    record = records.get()
-    delivered = record is not None and record.ending in (Ending.ACCEPTED, Ending.HANDED_OVER)
-    # To the record, doing it again is what clearing a finished task is.
-    former = (record.ended_with or 0) if record is not None else 0
-    owner = JobOwner(
-        dag_id="script",
-        task_id=name,
-        run_id="",
-        started_at=datetime.now(UTC) - SEARCHED,
-        max_tries=former + 1 if again and delivered else former,
-    )
-    attempt: Attempt[SpecT] = Attempt(owner, client, records, settings=settings, log=log, connect=connect)
+    attempt: Attempt[SpecT] = begin(client, records, name, settings, again=again, connect=connect)
     conclusion = run_attempt(attempt, spec, prepare)
     if conclusion.error is not None:
         raise conclusion.error

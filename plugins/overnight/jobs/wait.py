@@ -63,6 +63,7 @@ def wait_for_end(
     try_until: float | None = None,
     record: JobRecord | None = None,
     on_answer: Callable[[], object] | None = None,
+    on_status: Callable[[JobStatus], object] | None = None,
 ) -> Flow[PollOutcome]:
     """
     Poll a job until it ends, its deadline passes, or nobody answers; then say which.
@@ -75,6 +76,7 @@ def wait_for_end(
     :param try_until: Epoch seconds at which this try of the task ends; the job is left alone.
     :param record: What the task remembers of the job; its key is what the service's list is asked for.
     :param on_answer: Called after the first poll that was answered.
+    :param on_status: Called with each answer.
     """
     poller = Poller(
         ref,
@@ -86,7 +88,7 @@ def wait_for_end(
     )
     reported = poller.answered
     while True:
-        step = yield from poll_once(service, ref, poller, log, record)
+        step = yield from poll_once(service, ref, poller, log, record, on_status=on_status)
         if poller.answered and not reported and on_answer is not None:
             on_answer()
         reported = poller.answered
@@ -108,13 +110,21 @@ def finish(service: Service[Any], ref: JobRef, outcome: PollOutcome, *, cancel_o
 
 
 def poll_once(
-    service: Service[Any], ref: JobRef, poller: Poller, log: Logger, record: JobRecord | None = None
+    service: Service[Any],
+    ref: JobRef,
+    poller: Poller,
+    log: Logger,
+    record: JobRecord | None = None,
+    *,
+    on_status: Callable[[JobStatus], object] | None = None,
 ) -> Flow[Wait | PollOutcome]:
     """Poll a job once and let its poller decide; whatever a poll raises is the poller's to tolerate or not."""
     try:
         status = yield from bound(poll(service, ref, log, record), poller.get_seconds_left(time.time()))
     except Exception as error:
         return take_error(poller, to_service_error(ref, error), log)
+    if on_status is not None:
+        on_status(status)
     return take_status(poller, status, log)
 
 

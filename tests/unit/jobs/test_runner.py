@@ -14,7 +14,8 @@ from overnight.jobs import FailureCause, JobKey, JobRef, JobState, JobStatus, ru
 from overnight.jobs.attach import Conclusion
 from overnight.jobs.queue import Amount, Budget, ListedJob, QueueFull
 from overnight.jobs.record import Ending
-from overnight.jobs.runner import SEARCHED
+from overnight.jobs.runner import SEARCHED, begin, run_attempt
+from overnight.jobs.wait_settings import WaitSettings
 from overnight.transport.flow import Flow
 from unit.jobs.test_attach_queue import Queue
 
@@ -104,6 +105,20 @@ def test_the_spec_is_prepared_before_a_submit_and_only_then() -> None:
     for _ in range(2):
         start(service, store, prepare=lambda spec: prepared if spec == SPEC else spec)
     assert service.asked("prepared") == [("prepared", prepared)]
+
+
+def test_a_script_may_do_something_between_the_submit_and_the_wait() -> None:
+    service, store = FakeService(DONE), MemoryStore()
+    told: list[object] = []
+    attempt = begin(client(service), store, "n", WaitSettings(), on_event=told.append, on_status=told.append)
+    record = attempt.attach_or_submit(SPEC)
+    assert told == ["submitted"]
+    done = run_attempt(attempt, SPEC, record=record)
+    assert (done.ref, done.error) == (record.ref, None)
+    assert told == ["submitted", DONE]
+    # A start of the whole finds the same job: it has the same name.
+    assert start(service, store).ref == record.ref
+    assert get_generations(service) == [0]
 
 
 def test_a_job_of_another_connection_is_reached_through_it() -> None:

@@ -27,6 +27,8 @@ from overnight.jobs import (
     ResultManifest,
 )
 from overnight.jobs.model import MAX_ERRORS, VERSION
+from overnight.jobs.record_store import StorageRecordStore
+from overnight.storage import Storage
 
 VERSION_1: dict[str, Any] = json.loads((Path(__file__).parents[1] / "version_1.json").read_text())
 MODELS = {"status": JobStatus, "record": JobRecord, "ref": JobRef, "manifest": ResultManifest, "found": FoundJob}
@@ -147,3 +149,22 @@ class TestTaskStateRecordStore:
     def test_what_is_no_record_is_not_taken_for_absent(self) -> None:
         with pytest.raises(SpecError, match=f"under '{RECORD}'"):
             TaskStateRecordStore({RECORD: {"ref": "p0"}}).get()
+
+
+class TestStorageRecordStore:
+    @pytest.mark.parametrize("kind", ["disk", "object store"])
+    def test_returns_what_was_written_last(self, tmp_path: Path, kind: str) -> None:
+        folder = str(tmp_path) if kind == "disk" else f"memory://{tmp_path.name}"
+        store = StorageRecordStore(f"{folder}/new/deep/job.json", Storage())
+        assert store.get() is None
+        for generation in range(3):
+            store.set(JobRecord.intent(KEY.model_copy(update={"generation": generation})))
+        again = StorageRecordStore(store.uri, Storage()).get()
+        assert again is not None
+        assert again.generation == 2
+        assert len(Storage().list_all(folder)) == 1
+
+    def test_what_is_no_record_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "job.json").write_text("{}")
+        with pytest.raises(SpecError, match="no record of a job"):
+            StorageRecordStore(str(tmp_path / "job.json"), Storage()).get()

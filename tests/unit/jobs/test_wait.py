@@ -207,6 +207,16 @@ def test_the_first_answer_is_reported_once() -> None:
     assert answers == ["yes"]
 
 
+def test_each_answer_is_handed_on() -> None:
+    seen: list[JobState] = []
+    service = FakeService(RUNNING, UnavailableError("busy"), JobStatus(state=JobState.SUCCEEDED, raw="done"))
+    options = {"poll_interval": 1, "deadline": None, "patience": 60, "cancel_on_deadline": True}
+    log = logging.getLogger(__name__)
+    flow = wait_for_end(service, FAKE, log=log, on_status=lambda status: seen.append(status.state), **options)
+    client(service).run(flow)
+    assert seen == [JobState.RUNNING, JobState.SUCCEEDED]
+
+
 def test_a_job_that_stalls_is_warned_of(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Poller, "STALLED_AFTER", 0.0)
     poller = Poller(FAKE, poll_interval=1)
