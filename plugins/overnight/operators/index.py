@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import msgspec
-import orjson
 from airflow.sdk import BaseOperator
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -21,9 +19,6 @@ from overnight.operators.parameters import check_parameters, require_mapping
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-    from overnight.ingest.write.sink import IndexInfo
-    from overnight.ingest.write.target import OpenSearchTarget
 
 
 def _parse_none(value: Any) -> Any:
@@ -107,7 +102,7 @@ class OpenSearchCreateIndexOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Create the index if asked to, and return its name and vector dimensions."""
         from overnight.ingest.mirror import read_sync_baseline  # noqa: PLC0415 - not at parse
-        from overnight.ingest.write import index  # noqa: PLC0415 - not at parse
+        from overnight.ingest.write.index_preparation import prepare_index  # noqa: PLC0415 - not at parse
         from overnight.ingest.write.opensearch_sink import OpenSearchSink  # noqa: PLC0415 - not at parse
 
         with failing_for_good():
@@ -116,23 +111,15 @@ class OpenSearchCreateIndexOperator(BaseOperator):
                 {"create": self.create, "dimension": self.dimension, "vectors": self.vectors, "sync": self.sync}
             )
         with failing_for_good(), closing(OpenSearchHook(self.conn_id).target()) as target:
-            if given.create:
-                if not self.body:
-                    raise SpecError("To create the index, give its settings and mappings (index_body).")
-                body = with_dimension(require_mapping(self.body, "body"), given.dimension)
-                if given.vectors:
-                    body, wrong = with_vectors(body, given.vectors)
-                    if wrong is not None and not _exists(target, self.index_name):
-                        raise SpecError(wrong)
-                index.create_index(target, self.index_name, body)
-            found = index.inspect_index(target, self.index_name)
-            if given.dimension is not None and found.dimensions and given.dimension not in found.dimensions.values():
-                raise SpecError(
-                    f"The vectors of {self.index_name!r} have the dimensions {dict(found.dimensions)}, not "
-                    f"{given.dimension}. Load into a new index, or ask the model for the dimension of this one."
-                )
-            if given.vectors:
-                check_vectors(found, given.vectors)
+            if given.create and not self.body:
+                raise SpecError("To create the index, give its settings and mappings (index_body).")
+            found = prepare_index(
+                target,
+                self.index_name,
+                body=require_mapping(self.body, "body") if given.create else None,
+                dimension=given.dimension,
+                vectors=given.vectors,
+            )
             baseline = read_sync_baseline(OpenSearchSink(target), found) if given.sync != "upsert" else None
         self.log.info(
             "The index %s is ready. Its vector fields: %s.",
@@ -243,62 +230,3 @@ class OpenSearchSwapAliasOperator(BaseOperator):
             old = index.swap_alias(target, self.alias, self.index_name, drop_old=given.drop_old)
         self.log.info("%s stands for %s now; before: %s.", self.alias, self.index_name, ", ".join(old) or "nothing")
         return old
-
-
-def check_vectors(found: IndexInfo, vectors: Mapping[str, int]) -> None:
-    """
-    Hold the vectors that will be written against an index, as a load does with its first documents.
-
-    :raises SpecError: one has another length, or its field is none that the index knows.
-    """
-    from overnight.ingest.write.preflight import Preflight  # noqa: PLC0415 - not at parse
-
-    for name, length in vectors.items():
-        preflight = Preflight(found)
-        sample = {name: [0.0] * length, "@timestamp": "1970-01-01T00:00:00Z"}
-        preflight.add([orjson.dumps(sample)])
-        preflight.finish()
-
-
-def with_vectors(body: Mapping[str, Any], vectors: Mapping[str, int]) -> tuple[dict[str, Any], str | None]:
-    """
-    Return an index body in which the named ``knn_vector`` fields have a dimension, and what is wrong with one.
-
-    :param vectors: Length by dotted name of a field.
-    """
-    filled = copy.deepcopy(dict(body))
-    wrong = None
-    for name, length in vectors.items():
-        field: Any = filled.get("mappings")
-        for part in name.split("."):
-            field = (field.get("properties") or {}).get(part) if isinstance(field, dict) else None
-        if not isinstance(field, dict) or field.get("type") != "knn_vector" or "model_id" in field:
-            continue
-        dimension = field.setdefault("dimension", length)
-        if dimension != length:
-            wrong = (
-                f"The vectors will have the length {length}, and index_body gives {name!r} the dimension {dimension}. "
-                "Ask the model for that length (dimension), or correct index_body. Nothing was created or paid."
-            )
-    return filled, wrong
-
-
-def _exists(target: OpenSearchTarget, name: str) -> bool:
-    from overnight.ingest.write import index  # noqa: PLC0415 - not at parse
-    from overnight.ingest.write.sink import IndexMissingError  # noqa: PLC0415 - not at parse
-
-    try:
-        index.inspect_index(target, name)
-    except IndexMissingError:
-        return False
-    return True
-
-
-def with_dimension(body: Mapping[str, Any], dimension: int | None) -> dict[str, Any]:
-    """Return an index body whose ``knn_vector`` fields, at any depth, have a dimension."""
-    if dimension is None:
-        return dict(body)
-    return {
-        key: with_dimension(value, dimension) if isinstance(value, Mapping) else value
-        for key, value in {**body, **({"dimension": dimension} if body.get("type") == "knn_vector" else {})}.items()
-    }

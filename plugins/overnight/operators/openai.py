@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.sdk import BaseOperator
 
-from overnight.costs.estimate import CostEstimate
 from overnight.costs.prices import PriceTable
 from overnight.errors import JobFailedError, SpecError, shorten
 from overnight.hooks.job import JobHook, hook_for
@@ -22,13 +21,12 @@ from overnight.operators.job import JobOperator, has_item_outcomes
 from overnight.operators.parameters import check_parameters, require_count, require_truth
 from overnight.operators.result_cache import REUSED_KEY, ResultCache, keep_rounds, warn_instead
 from overnight.services.openai.cached_answers import CacheMode
-from overnight.services.openai.input import BuiltInput, Limits, OnBadDocument, RequestTemplate, build, read_documents
+from overnight.services.openai.input import BuiltInput, Limits, OnBadDocument, RequestTemplate
+from overnight.services.openai.preparation import check_rejected, prepare_input
 from overnight.services.openai.request_function import RequestFunction
 from overnight.services.openai.results import chunks_from, join_results
-from overnight.services.openai.reuse import build_reusing
 from overnight.services.openai.rounds import Round, merge_rounds
 from overnight.services.openai.service import OpenAIBatchService, OpenAIBatchSpec
-from overnight.services.openai.tokens import find_counter
 from overnight.storage import redact
 from overnight.transport.http import HttpTransport
 from overnight.validation import parse_parameter
@@ -137,19 +135,17 @@ class OpenAIBatchInputOperator(BaseOperator):
                     f"may be no documents, set allow_empty. {listing.remark}".rstrip()
                 )
             template = self.build_template()
-            prices = PriceTable.of(self.prices, storage)
-            counter = find_counter(template.model)
-            how: dict[str, Any] = {
-                "storage": storage,
-                "limits": parse_parameter(Limits, self.limits or {}, "limits"),
-                "on_bad": self.on_bad_document,
-                "counter": counter,
-            }
-            documents = read_documents(uris, storage)
-            if service is not None and isinstance(template, RequestTemplate):
-                built = build_reusing(documents, template, self.target, service=service, mode=cache.mode, **how)
-            else:
-                built = build(documents, template, self.target, **how)
+            built, estimate = prepare_input(
+                uris,
+                template,
+                self.target,
+                storage=storage,
+                prices=PriceTable.of(self.prices, storage),
+                limits=parse_parameter(Limits, self.limits or {}, "limits"),
+                on_bad=self.on_bad_document,
+                cache=service,
+                mode=cache.mode,
+            )
             if not built.documents and not allow_empty:
                 names = shorten(", ".join(map(redact, uris)), 500)
                 raise SpecError(f"There is no document in {names}. Where there may be none, set allow_empty.")
@@ -165,20 +161,14 @@ class OpenAIBatchInputOperator(BaseOperator):
         # An empty list, too: a mapped task wants one.
         reused = [part.model_dump(mode="json") for part in built.reused]
         context["ti"].xcom_push(key=REUSED_KEY, value=reused)
-        estimate = CostEstimate.of(built.measure(template.model, counter.how), prices)
         context["ti"].xcom_push(key=ESTIMATE_KEY, value=estimate.model_dump(mode="json"))
         for line in estimate.describe():
             self.log.info("%s", line)
         context["ti"].xcom_push(key="rejected", value={"count": built.rejected, "uri": built.rejected_uri})
-        if built.rejected:
-            text = f"{built.rejected:,} of {built.documents:,} documents were rejected; {built.rejected_uri} has them."
-            if allowed is not None and not allowed.allows(built.rejected, built.documents):
-                with failing_for_good():
-                    raise SpecError(f"{text} That is more than allowed_failures={allowed}; nothing was submitted.")
-            if not built.parts and not built.reused:
-                with failing_for_good():
-                    raise SpecError(f"{text} None is left to send.")
-            self.log.warning("%s", text)
+        with failing_for_good():
+            rejected = check_rejected(built, allowed)
+        if rejected is not None:
+            self.log.warning("%s", rejected)
         with failing_for_good():
             estimate.check(max_cost=self.max_cost, max_tokens=self.max_tokens)
         return [part.model_dump(mode="json") for part in built.parts]

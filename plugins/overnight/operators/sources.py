@@ -17,7 +17,7 @@ from overnight.jobs import JobStatus, ResultManifest
 from overnight.services.openai.answer_usage import UsageMeter
 from overnight.services.openai.cached_answers import read_repeated, read_reused
 from overnight.services.openai.input import ReusedPart
-from overnight.services.openai.results import chunks_from, count_results, read_result_lines
+from overnight.services.openai.results import chunks_from, count_loadable, list_item_files, read_result_lines
 from overnight.services.openai.service import OpenAIBatchService, content
 from overnight.services.openai.template import RequestTemplate
 from overnight.services.result_formats import load_result_formats
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RESULT_KINDS = ("output", "error")
-"""The files of a job that have a line for each item; an error line becomes a rejected document with its reason."""
 _REUSED: Final = "reused"
 _REPEATED: Final = "repeated"
 _CHUNK_BYTES: Final = 1 << 20
@@ -269,12 +267,10 @@ def _count_results(source: object) -> int | None:
     results = source.get("results") if isinstance(source, Mapping) else None
     if not isinstance(results, Mapping):
         return None
-    manifest, uris = _read_manifest(results)
-    # Those of several rounds are written by Overnight, and what no round has a result for has no line in them.
-    return count_results(manifest) if all(get_scheme(uri) == "openai" for uri in uris) else None
+    return count_loadable(_read_manifest(results)[0])
 
 
 def _read_manifest(results: Mapping[str, Any]) -> tuple[ResultManifest, list[str]]:
     """Return what a job's XCom says of its files, and those with a line for each item."""
     manifest = parse_parameter(ResultManifest, results, "the results of a source")
-    return manifest, [uri for kind in RESULT_KINDS for uri in manifest.uris(kind)]
+    return manifest, list_item_files(manifest)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Final, Self, cast
 
 from airflow.sdk import BaseOperator, Context, TriggerRule, XComArg, get_current_context, task, task_group
 from pydantic import AfterValidator, Field, model_validator
 
 from overnight.costs.spending import CostBudget
-from overnight.errors import SpecError
 from overnight.hooks.executor import require_shared
 from overnight.hooks.openai import OpenAIHook
 from overnight.hooks.outcome import failing_for_good
@@ -20,15 +18,19 @@ from overnight.operators.load import OpenSearchLoadOperator
 from overnight.operators.openai import ESTIMATE_KEY, OpenAIBatchInputOperator, OpenAIBatchOperator
 from overnight.operators.result_cache import REUSED_KEY
 from overnight.services.openai.cached_answers import CacheMode
-from overnight.services.openai.dimension import MODELS, PROBE_TEXT, check_dimension, find_dimension
+from overnight.services.openai.dimension import MODELS, check_dimension, measure_vectors
 from overnight.services.openai.input import OnBadDocument
+from overnight.services.openai.joined_fields import (
+    EMBEDDING_FIELDS,
+    find_unreadable,
+    join_fields,
+    list_vector_fields,
+)
 from overnight.services.openai.service import OpenAIBatchService
 from overnight.services.openai.template import RequestTemplate
 from overnight.templates.params import AllowedFailures, JobConfig, SyncConfig, counted_by, run_folder
 from overnight.templates.steps import mirror, report_and_verify
 from overnight.transport.http import HttpTransport
-
-_EMBEDDING: Final = re.compile(r"source\[1\].*\.data\[\d+\]\.embedding$")
 
 BATCHES_IN_BUDGET: Final = 4
 """So many batches fit a budget of tokens at once: the queue stays filled while one of them ends and the next begins."""
@@ -206,11 +208,13 @@ class BatchConfig(SyncConfig, JobConfig):
 
     def joined_fields(self) -> dict[str, Any]:
         """Return ``field_map`` and ``ingest_fields`` of the load, which joins each document with its result."""
-        fields = self.field_map or {"text": f"source[0].{self.text_path}", **self.result_fields()}
-        return {
-            "field_map": {"_id": [f"source[0].{self.id_path}", "source[1].$.custom_id"], **fields},
-            "ingest_fields": [path if "source[" in path else f"source[0].{path}" for path in self.ingest_fields],
-        }
+        return join_fields(
+            self.field_map,
+            self.ingest_fields,
+            id_path=self.id_path,
+            text_path=self.text_path,
+            answer=self.result_fields(),
+        )
 
     def _limit_tokens(self) -> dict[str, int]:
         """Return the limit of tokens of a batch under a budget: several fit, so that one is at work while one waits."""
@@ -320,16 +324,9 @@ class EmbeddingConfig(BatchConfig):
                 "request_body has no input, which requests of /v1/embeddings need; for a chat, set endpoint to "
                 "/v1/chat/completions, and field_map to what the index gets of an answer"
             )
-        if not self.is_embedding and not self.field_map:
-            raise ValueError(
-                f"field_map is empty, and its default reads embeddings, which answers of {self.endpoint} do not have; "
-                'give one such as {"answer": "source[1].$.response.body.choices[0].message.content"}'
-            )
-        if not self.is_embedding and self._list_vector_fields():
-            raise ValueError(
-                f"field_map reads embeddings into {', '.join(self._list_vector_fields())}, and answers of "
-                f"{self.endpoint} have none"
-            )
+        unreadable = find_unreadable(self.endpoint, self.field_map)
+        if unreadable is not None:
+            raise ValueError(unreadable)
         model = body.get("model", self.model)
         if self.is_embedding and isinstance(model, str):
             check_dimension(model, body.get("dimensions", self.dimension))
@@ -343,30 +340,20 @@ class EmbeddingConfig(BatchConfig):
 
         :raises SpecError: the server refuses the request, or gives vectors of another length than ``dimension``.
         """
-        fields = self._list_vector_fields() if self.is_embedding else []
+        fields = list_vector_fields(self.joined_fields()["field_map"]) if self.is_embedding else []
         if not fields:
             return {}
-        template = self.request_template()["body"]
-        is_whole = not any("${" in str(value) for name, value in template.items() if name != "input")
+        body = self.request_template()["body"]
         with OpenAIHook(self.openai_conn_id).client() as client:
             base_url = cast("HttpTransport", client.transport).base_url
-            body = {**template, "input": PROBE_TEXT}
-            length = client.run(find_dimension(base_url, self.endpoint, body, probe=self.probe and is_whole))
-        if length is not None and self.dimension is not None and length != self.dimension:
-            raise SpecError(
-                f"dimension is {self.dimension}, and the vectors of {template.get('model')} will have the length "
-                f"{length}. Nothing was paid."
+            length = client.run(
+                measure_vectors(base_url, self.endpoint, body, dimension=self.dimension, probe=self.probe)
             )
         return dict.fromkeys(fields, length) if length is not None else {}
 
-    def _list_vector_fields(self) -> list[str]:
-        """Return the fields of the index that get an embedding."""
-        paths = self.joined_fields()["field_map"]
-        return [name for name, path in paths.items() if isinstance(path, str) and _EMBEDDING.search(path)]
-
     def result_fields(self) -> dict[str, str]:
         """Return the field of the embedding."""
-        return {"embedding": "source[1].$.response.body.data[0].embedding"}
+        return dict(EMBEDDING_FIELDS)
 
     def request_template(self) -> dict[str, Any]:
         """Return how a document becomes a request."""

@@ -117,6 +117,27 @@ def find_dimension(base_url: str, endpoint: str, body: Mapping[str, Any], *, pro
     return length
 
 
+def measure_vectors(
+    base_url: str, endpoint: str, body: Mapping[str, Any], *, dimension: int | None = None, probe: bool = True
+) -> Flow[int | None]:
+    """
+    Return the length of the vectors that a template's requests get, before they are paid for; ``None`` if unknown.
+
+    :param body: Of the template. One with placeholders beside its input cannot be sent, so it is not probed.
+    :param dimension: What the user expects.
+    :raises SpecError: as :func:`find_dimension` does; or the vectors will have another length.
+    """
+    is_whole = not any("${" in str(value) for name, value in body.items() if name != "input")
+    sent = {**body, "input": PROBE_TEXT}
+    length = yield from find_dimension(base_url, endpoint, sent, probe=probe and is_whole)
+    if length is not None and dimension is not None and length != dimension:
+        raise SpecError(
+            f"dimension is {dimension}, and the vectors of {body.get('model')} will have the length {length}. Nothing "
+            "was paid."
+        )
+    return length
+
+
 def read_length(answer: Any) -> int | None:
     """Return the length of the first vector of an embeddings answer; ``None`` when there is none."""
     data = answer.get("data") if isinstance(answer, dict) else None

@@ -33,7 +33,7 @@ from overnight.services.openai.result_line import (
     read_result,
 )
 from overnight.services.openai.scan import id_digest
-from overnight.storage import Storage
+from overnight.storage import Storage, get_scheme
 from overnight.transport.http import HttpTransport
 
 __all__ = [
@@ -42,8 +42,10 @@ __all__ = [
     "Outcome",
     "OutcomeCounts",
     "chunks_from",
+    "count_loadable",
     "count_results",
     "join_results",
+    "list_item_files",
     "read_outcomes",
 ]
 
@@ -174,6 +176,21 @@ def count_results(manifest: ResultManifest) -> int | None:
     if not manifest.uris("output") or counts.succeeded is None:
         return None
     return counts.succeeded + ((counts.failed or 0) if manifest.uris("error") else 0)
+
+
+def list_item_files(manifest: ResultManifest) -> list[str]:
+    """Return the files that have a line for each item; an error line becomes a rejected document with its reason."""
+    return [uri for kind in ("output", "error") for uri in manifest.uris(kind)]
+
+
+def count_loadable(manifest: ResultManifest) -> int | None:
+    """
+    Return how many results a load of a batch's files must find; ``None`` where nothing says so.
+
+    Those of several rounds are written by Overnight, and what no round has a result for has no line in them.
+    """
+    at_service = all(get_scheme(uri) == "openai" for uri in list_item_files(manifest))
+    return count_results(manifest) if at_service else None
 
 
 def read_outcomes(uri: str, storage: Storage | None = None) -> Iterator[LineOutcome]:
