@@ -27,6 +27,7 @@ from overnight.sandbox.services import running
 
 # What needs the node of `opensearch_url`. All else is kept together by its folder, whose servers start quickly.
 _WITH_A_NODE = (
+    "tests/integration/cli/test_run.py",
     "tests/integration/doctor/",
     "tests/integration/ingest/",
     "tests/integration/sandbox/test_fixtures.py",

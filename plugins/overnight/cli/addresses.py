@@ -7,15 +7,22 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from overnight.errors import SpecError
 from overnight.ingest.read.openers import OPENAI_URL, openai_opener
 from overnight.ingest.read.sources import Opener
+from overnight.jobs.client import JobClient
 from overnight.services.openai.connection import DEFAULT_BASE_URL, OpenAIConnection
+from overnight.services.openai.limits import Limits
+from overnight.services.openai.service import CONSOLE_URL, OpenAIBatchService
+from overnight.storage import Storage
 from overnight.transport.flow import Flow
 
 T = TypeVar("T")
+
+OPENAI_CONN_ID: Final = "openai_default"
+"""What references to jobs name that were submitted with OPENAI_API_KEY."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +42,28 @@ class Addresses:
 
         :raises SpecError: there is no key.
         """
-        base_url = self.environment.get("OPENAI_BASE_URL")
-        key = self.environment.get("OPENAI_API_KEY")
-        if not key and not base_url:
+        connection = find_openai(self.environment)
+        if connection is None:
             raise SpecError("Set OPENAI_API_KEY (and OPENAI_BASE_URL for another server), or search with --words.")
-        connection = OpenAIConnection(
-            api_key=key, base_url=base_url or DEFAULT_BASE_URL, auth_style="bearer" if key else "none"
-        )
         with closing(connection.transport()) as transport:
             return transport.run(flow)
+
+
+def find_openai(environment: Mapping[str, str]) -> OpenAIConnection | None:
+    """Return the connection of OPENAI_API_KEY and OPENAI_BASE_URL; ``None`` when neither is set."""
+    key, base_url = environment.get("OPENAI_API_KEY"), environment.get("OPENAI_BASE_URL")
+    if not key and not base_url:
+        return None
+    return OpenAIConnection(api_key=key, base_url=base_url or DEFAULT_BASE_URL, auth_style="bearer" if key else "none")
+
+
+def make_openai_client(
+    connection: OpenAIConnection, storage: Storage | None = None, limits: Limits | None = None
+) -> JobClient[OpenAIBatchService]:
+    """Return a client of OpenAI's batches whose references name the default connection; nothing is sent."""
+    console_url_prefix = CONSOLE_URL if connection.base_url == DEFAULT_BASE_URL else None
+    service = OpenAIBatchService(OPENAI_CONN_ID, storage=storage, limits=limits, console_url_prefix=console_url_prefix)
+    return JobClient(service, connection.transport())
 
 
 def find_openers(openai_key: str | None) -> dict[str, Opener]:

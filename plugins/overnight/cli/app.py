@@ -20,6 +20,7 @@ from overnight.cli.estimate import estimate
 from overnight.cli.fieldmap import app as fieldmap
 from overnight.cli.jobs import app as jobs
 from overnight.cli.load import load
+from overnight.cli.run import run
 from overnight.cli.search import search
 from overnight.sandbox.cli import app as sandbox
 
@@ -49,6 +50,7 @@ def main(
     del version
 
 
+app.command()(run)
 app.command()(load)
 app.command()(search)
 app.command()(estimate)

@@ -50,7 +50,7 @@ def estimate(  # noqa: PLR0917 - typer calls it by name
     errors = Console(stderr=True, soft_wrap=True)
     try:
         embedding = RequestTemplate.embeddings(model, text_path=text_path, id_path=id_path)
-        found = measure(documents, _read_template(template) or embedding, prices)
+        found = measure(documents, read_template(template) or embedding, prices)
         typer.echo(found.model_dump_json(indent=2) if as_json else "\n".join(found.describe()))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
@@ -70,10 +70,8 @@ def measure(documents: list[str], template: RequestTemplate, prices: str | None)
 
     :raises SpecError: there are none, or one is no document.
     """
-    from overnight.costs.estimate import CostEstimate  # noqa: PLC0415
     from overnight.costs.prices import PriceTable  # noqa: PLC0415
-    from overnight.services.openai.input import build, read_documents  # noqa: PLC0415
-    from overnight.services.openai.tokens import find_counter  # noqa: PLC0415
+    from overnight.services.openai.preparation import prepare_input  # noqa: PLC0415
     from overnight.storage import Storage  # noqa: PLC0415
 
     storage = Storage()
@@ -81,16 +79,20 @@ def measure(documents: list[str], template: RequestTemplate, prices: str | None)
     listing = storage.match_files(documents)
     if not listing.files:
         raise SpecError(f"No file matches {shorten(', '.join(documents), 500)}. {listing.remark}".rstrip())
-    counter = find_counter(template.model)
     with tempfile.TemporaryDirectory(prefix="overnight-estimate-") as folder:
         uris = [file.uri for file in listing.files]
-        built = build(read_documents(uris, storage), template, folder, storage=storage, counter=counter)
-    if not built.documents:
+        prepared = prepare_input(uris, template, folder, storage=storage, prices=table)
+    if not prepared.built.documents:
         raise SpecError(f"There is no document in {shorten(', '.join(documents), 500)}.")
-    return CostEstimate.of(built.measure(template.model, counter.how), table)
+    return prepared.estimate
 
 
-def _read_template(path: Path | None) -> RequestTemplate | None:
+def read_template(path: Path | None) -> RequestTemplate | None:
+    """
+    Return the request template in a JSON file; ``None`` without one.
+
+    :raises SpecError: the file holds none.
+    """
     if path is None:
         return None
     from overnight.services.openai.input import RequestTemplate  # noqa: PLC0415

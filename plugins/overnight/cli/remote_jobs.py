@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -10,13 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
 from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from overnight.cli.addresses import OPENAI_CONN_ID, find_openai, make_openai_client
 from overnight.cli.output import make_console
 from overnight.errors import OvernightError, SpecError, UnsupportedError, shorten
 from overnight.hooks.job import find_hook
@@ -316,14 +318,18 @@ def _describe_age(moment: datetime) -> str:
 @contextmanager
 def _open_client(service: str, conn_id: str | None) -> Iterator[JobClient[Any]]:
     hook = find_hook(service, conn_id)
-    with _connect(hook) as client:
+    with _connect(service, hook) as client:
         yield client
 
 
-def _connect(hook: Any) -> AbstractContextManager[JobClient[Any]]:
+def _connect(service: str, hook: Any) -> AbstractContextManager[JobClient[Any]]:
     try:
         return hook.client()  # type: ignore[no-any-return]
     except AirflowException as error:
+        # As `overnight run` submits its jobs.
+        connection = find_openai(os.environ) if (service, hook.conn_id) == ("openai", OPENAI_CONN_ID) else None
+        if connection is not None and isinstance(error, AirflowNotFoundException):
+            return make_openai_client(connection)
         variable = f"AIRFLOW_CONN_{hook.conn_id.upper()}"
         raise SpecError(
             f"The connection {hook.conn_id!r} cannot be used: {shorten(str(error), 300)}. Create it in Airflow, or set "

@@ -19,6 +19,7 @@ LISTED = CliRunner().invoke(app, ["--help"])
     "arguments",
     [
         ("--help",),
+        ("run", "--help"),
         ("load", "--help"),
         ("search", "--help"),
         ("estimate", "--help"),
@@ -48,5 +49,5 @@ def test_help_waits_for_nothing_that_a_command_needs(arguments: tuple[str, ...])
 
 def test_every_command_is_listed_with_what_it_does() -> None:
     assert LISTED.exit_code == 0
-    for name in ("load", "search", "estimate", "clean", "dead-letters", "doctor", "fieldmap", "jobs", "sandbox"):
+    for name in ("run", "load", "search", "estimate", "clean", "dead-letters", "doctor", "fieldmap", "jobs", "sandbox"):
         assert f" {name} " in LISTED.stdout

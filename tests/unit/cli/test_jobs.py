@@ -245,3 +245,42 @@ def test_a_service_that_nobody_knows_is_answered_with_those_that_are_known() -> 
     found = run("show", "opnai", "batch_1")
     assert found.exit_code == 2
     assert "known are azure_ingestion, llamacloud" in found.stderr
+
+
+@pytest.fixture
+def without_connection(monkeypatch: pytest.MonkeyPatch) -> FakeService:
+    """An Airflow without the connection, and the service of the one that the environment has."""
+
+    class Unknown(Hook):
+        def client(self) -> Any:
+            raise AirflowNotFoundException(f"The conn_id `{self.conn_id}` isn't defined")
+
+    service = FakeService(RUNNING)
+    monkeypatch.setattr(
+        "overnight.cli.remote_jobs.find_hook",
+        lambda name, conn_id: Unknown(FakeService(), conn_id or f"{name}_default"),
+    )
+    monkeypatch.setattr("overnight.cli.remote_jobs.make_openai_client", lambda _: client(service))
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    return service
+
+
+def test_the_jobs_of_a_run_are_reached_with_its_key_where_airflow_has_no_connection(
+    without_connection: FakeService,
+) -> None:
+    assert run("show", "openai", "job-1").exit_code == 0
+    assert run("cancel", "openai", "job-1", "--yes").exit_code == 0
+    assert [ref.id for _, ref in without_connection.asked("cancel")] == ["job-1"]
+
+
+def test_the_key_stands_in_for_the_default_connection_of_openai_alone(
+    without_connection: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words in (("openai", "job-1", "--conn-id", "other"), ("sagemaker", "job-1")):
+        assert run("show", *words).exit_code == 2
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    found = run("show", "openai", "job-1")
+    assert found.exit_code == 2
+    assert "AIRFLOW_CONN_OPENAI_DEFAULT" in found.stderr
+    assert without_connection.events == []
