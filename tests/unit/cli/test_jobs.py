@@ -21,7 +21,6 @@ from overnight.jobs import JobCounts, JobError, JobRef, JobState, JobStatus
 from overnight.jobs.model import ListedOwnJob
 from overnight.transport.flow import Flow
 
-NOW = datetime.now(UTC)
 RUNNING = JobStatus(state=JobState.RUNNING, raw="in_progress", counts=JobCounts(total=200, succeeded=50, failed=0))
 DONE = JobStatus(state=JobState.SUCCEEDED, raw="completed", counts=JobCounts(total=200, succeeded=200, failed=0))
 PARTIAL = JobStatus(
@@ -81,7 +80,8 @@ def list_one(number: int, status: JobStatus, minutes: int, task: str = "") -> Li
     return ListedOwnJob(
         ref=JobRef(service="fake", id=f"job-{number}", conn_id="c"),
         name=f"overnight-{'0' * 20}-g0-{'0' * 16}",
-        created_at=NOW - timedelta(minutes=minutes),
+        # Not from the import on: the tests before this one may take minutes.
+        created_at=datetime.now(UTC) - timedelta(minutes=minutes),
         task=task,
         status=status,
     )
