@@ -258,7 +258,7 @@ def _describe_stop(why: str, started: list[OpenAIRun], work: str) -> str:
     jobs = [job.id for run in started for job in run.unfinished]
     if not jobs:
         return f"{why} The same run, started again with --work {work}, goes on."
-    count = "one job runs" if len(jobs) == 1 else f"{len(jobs)} jobs run"
+    count = "One job runs" if len(jobs) == 1 else f"{len(jobs)} jobs run"
     shown = ", ".join(jobs[:5]) + (" …" if len(jobs) > 5 else "")
     return (
         f"{why} {count} on at the service: {shown}. The same run, started again with --work {work}, goes on with "

@@ -27,6 +27,17 @@ StorageRecordStore.set = die
 {APP}
 """
 """The service has answered, and the reference is about to be written."""
+KILLED_IN_THE_LOAD = f"""
+import os, signal
+from overnight.ingest.write.checkpoint import CheckpointFile
+write = CheckpointFile.save
+def die(self, checkpoint):
+    write(self, checkpoint)
+    if checkpoint.tally.submitted > 10:
+        os.kill(os.getpid(), signal.SIGKILL)
+CheckpointFile.save = die
+{APP}
+"""
 COUNT = 60
 MAPPING = {
     "settings": {"index": {"knn": True, "number_of_replicas": 0}},
@@ -158,6 +169,16 @@ def test_killed_between_the_answer_and_the_record_it_finds_its_job(runner: Runne
     assert count_requests(admin, "/v1/batches") == 1
     assert runner.finish()["indexed"] == COUNT
     assert (count_requests(admin, "/v1/batches"), count_requests(admin, "/v1/files")) == (1, 1)
+
+
+def test_killed_in_the_load_it_goes_on_at_the_checkpoint(runner: Runner, admin: str, opensearch_url: str) -> None:
+    small = ("-o", "bulk_bytes=1000", "-o", "checkpoint_seconds=0")
+    assert runner.run(*small, code=KILLED_IN_THE_LOAD).returncode == -signal.SIGKILL
+    report = runner.finish(*small)
+    (part,) = report["parts"]
+    assert (part["load"]["resumed"], report["indexed"]) == (True, COUNT)
+    assert count_requests(admin, "/v1/batches") == 1
+    assert len(find_documents(opensearch_url, runner.index)) == COUNT
 
 
 def test_after_ctrl_c_the_job_runs_on_until_it_is_cancelled_or_gone_on_with(runner: Runner, admin: str) -> None:

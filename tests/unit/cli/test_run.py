@@ -213,7 +213,7 @@ def test_ctrl_c_says_what_runs_on_and_how_to_go_on(
     monkeypatch.setattr(OpenAIRun, "_wait_and_load", interrupt)
     found = run()
     assert found.exit_code == 130
-    assert "one job runs on at the service: batch_0" in found.stderr
+    assert "One job runs on at the service: batch_0" in found.stderr
     assert f"--work {tmp_path / 'work'}" in found.stderr
     assert "overnight jobs cancel openai batch_0" in found.stderr
 
@@ -228,7 +228,7 @@ def test_ctrl_c_in_the_middle_of_a_submit_names_what_is_there_already(
     openai.submitting = interrupt
     found = run("--batch-requests", 3)
     assert found.exit_code == 130
-    assert "one job runs on at the service: batch_0" in found.stderr
+    assert "One job runs on at the service: batch_0" in found.stderr
     openai.submitting = lambda: None
     assert run("--batch-requests", 3).exit_code == 0
     assert count_submits(openai) == 2
@@ -240,7 +240,7 @@ def test_at_its_time_limit_the_jobs_run_on(
     monkeypatch.setattr(OpenAIRun, "_wait", lambda *_: None)
     found = run("--timeout", "0")
     assert found.exit_code == 1
-    assert "Not over after 0 s. one job runs on" in found.stderr
+    assert "Not over after 0 s. One job runs on" in found.stderr
 
 
 def test_a_submit_that_fails_behind_another_leaves_a_run_to_go_on_with(
@@ -249,7 +249,7 @@ def test_a_submit_that_fails_behind_another_leaves_a_run_to_go_on_with(
     openai.submitting = lambda: openai.refusals.append(CredentialsError("no more")) if openai.inputs else None
     found = run("--batch-requests", 3)
     assert found.exit_code == 1
-    assert "no more one job runs on" in found.stderr
+    assert "no more One job runs on" in found.stderr
 
 
 @pytest.mark.parametrize(("error", "status"), [(CredentialsError("a wrong key"), 2), (UnavailableError("away"), 1)])
