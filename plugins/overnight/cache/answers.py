@@ -73,7 +73,7 @@ class AnswerCache:
     def __init__(self, uri: str, storage: Storage) -> None:
         self._storage = storage
         self._uri = f"{uri.rstrip('/')}/{FORMAT}"
-        self.answers = Files(storage, f"{self._uri}/answers")
+        self.answers = Files(storage, f"{self._uri}/answers", _ANSWERS)
         self.keys = SortedIndex(storage, f"{self._uri}/keys", {"file": arrow.string(), "row": arrow.uint32()})
         self._names: frozenset[str] = frozenset()
 

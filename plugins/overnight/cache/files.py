@@ -41,11 +41,13 @@ class Files:
     The files of one folder of a cache, by name.
 
     :param uri: The folder.
+    :param schema: What each of its files has: the footer that says it has no checksum.
     """
 
-    def __init__(self, storage: Storage, uri: str) -> None:
+    def __init__(self, storage: Storage, uri: str, schema: arrow.Schema) -> None:
         self._storage = storage
         self._uri = uri.rstrip("/")
+        self._schema = schema
 
     def list_names(self) -> list[str]:
         """Return the names of the files that are there, the oldest first."""
@@ -78,7 +80,10 @@ class Files:
         uri = self.build_uri(name)
         try:
             with self._storage.open(uri) as file:
-                yield parquet.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
+                found = parquet.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
+                if not found.schema_arrow.equals(self._schema, check_metadata=False):
+                    raise arrow.ArrowInvalid(f"its columns are {found.schema_arrow.names}")
+                yield found
         except MissingFileError:
             raise
         except (arrow.ArrowException, ValueError, OSError) as error:

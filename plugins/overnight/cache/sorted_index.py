@@ -45,9 +45,9 @@ class SortedIndex:
     """
 
     def __init__(self, storage: Storage, uri: str, columns: Mapping[str, arrow.DataType]) -> None:
-        self.files = Files(storage, uri)
         self._columns = list(columns)
         self.schema = arrow.schema({"digest": DIGEST, **columns, "created": arrow.int64()})
+        self.files = Files(storage, uri, self.schema)
         self._kept: dict[str, list[_Group]] = {}
 
     def add(self, digests: Sequence[bytes], columns: Mapping[str, Sequence[Any]], created: int) -> str:

@@ -132,6 +132,18 @@ def test_no_damaged_page_is_read(cache: AnswerCache, tmp_path: Path, kind: str) 
         read(cache, list(entries))
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"), [("answers", b"key"), ("answers", b"answer"), ("keys", b"row"), ("keys", b"digest")]
+)
+def test_a_damaged_name_of_a_column_is_noticed(cache: AnswerCache, tmp_path: Path, kind: str, name: bytes) -> None:
+    (key,) = make_keys(1)
+    add(cache, {key: b"0"})
+    (path,) = (tmp_path / "cache" / "v1" / kind).iterdir()
+    path.write_bytes(path.read_bytes().replace(name, name[:-1] + b"_"))
+    with pytest.raises(DamagedCacheError, match="Delete that file"):
+        read(cache, [key])
+
+
 def test_an_answer_of_another_key_is_refused(cache: AnswerCache) -> None:
     keys = make_keys(2)
     add(cache, dict.fromkeys(keys, b"answer"))
