@@ -13,13 +13,13 @@ import orjson
 from overnight.file_formats import read_json_lines
 from overnight.rejection import Rejection
 from overnight.services.openai.scan import InputError
-from overnight.storage import READ_BYTES, Storage, redact
+from overnight.storage import Storage, redact
 
 LONGEST_DOCUMENT = 64 << 20
 """Bytes of one line; a longer one is no document but a file that is not JSONL."""
 BLOCK_DOCUMENTS: Final = 1 << 12
-BLOCK_BYTES: Final = 1 << 20
-"""Of documents that are given one by one."""
+BLOCK_BYTES: Final = 1 << 18
+"""What is made of so much stays in a core's own cache."""
 
 
 class DocumentLine(NamedTuple):
@@ -39,7 +39,14 @@ class DocumentLine(NamedTuple):
 
 
 class LineBlock(Protocol):
-    """Lines that are taken together."""
+    """
+    Lines that are taken together.
+
+    :ivar data: All of them with a line feed behind each, where they stand in memory like that; who keeps the block and
+        does not need it sets it to ``None``.
+    """
+
+    data: memoryview | None
 
     @property
     def lines(self) -> list[bytes]:
@@ -70,7 +77,7 @@ class DocumentFiles:
         """Yield the lines in blocks, none of which has lines of two files."""
         for uri in self._uris:
             with self._storage.open_plain(uri) as file:
-                yield from _split(read_json_lines(iter(partial(file.read, READ_BYTES), b""), redact(uri)), uri)
+                yield from _split(read_json_lines(iter(partial(file.read, BLOCK_BYTES), b""), redact(uri)), uri)
 
 
 def read_documents(uris: Iterable[str], storage: Storage | None = None) -> DocumentFiles:
@@ -107,6 +114,8 @@ def take_blocks(documents: Iterable[DocumentLine | bytes | Mapping[str, Any]]) -
 class _GivenBlock:
     """Documents that were given one by one."""
 
+    data: memoryview | None = None
+
     def __init__(self, documents: list[DocumentLine]) -> None:
         self._documents = documents
         self.lines = [line.data.rstrip(b"\r\n") for line in documents]
@@ -121,6 +130,8 @@ class _GivenBlock:
 
 class JoinedBlock:
     """Several blocks as one."""
+
+    data: memoryview | None = None
 
     def __init__(self, blocks: Sequence[LineBlock]) -> None:
         self._blocks = blocks
@@ -147,21 +158,22 @@ class _FileBlock:
     Neighbouring lines of a file.
 
     :param raw: As they were, but for the line feeds.
-    :param lines: Without any ends.
+    :param data: The same with the line feeds, and what is behind them.
+    :param size: Of the lines in there.
     :param number: Of the first one.
     :param offset: The same.
-    :param is_ended: Whether the last one had a line feed, too.
     """
 
-    def __init__(
-        self, raw: list[bytes], lines: list[bytes], uri: str, number: int, offset: int, *, is_ended: bool = True
-    ) -> None:
+    def __init__(self, raw: list[bytes], data: bytes, size: int, uri: str, *, number: int, offset: int) -> None:
         self._raw = raw
-        self.lines = lines
         self._uri = uri
         self._number = number
         self._offset = offset
-        self._is_ended = is_ended
+        self._is_ended = data.endswith(b"\n", 0, size)
+        # The lines have no ends at all.
+        has_returns = b"\r" in data
+        self.lines = [line.rstrip(b"\r") for line in raw] if has_returns else raw
+        self.data = memoryview(data)[:size] if self._is_ended and not has_returns else None
 
     @property
     def begun(self) -> list[tuple[int, str]]:
@@ -191,23 +203,18 @@ def _split(chunks: Iterator[bytes], uri: str) -> Iterator[LineBlock]:
             if len(data) > LONGEST_DOCUMENT:
                 _check_lengths(raw, rest, uri, number)
             if raw:
-                yield _FileBlock(raw, _strip(raw, data), uri, number, offset)
+                yield _FileBlock(raw, data, len(data) - len(rest), uri, number=number, offset=offset)
             number += len(raw)
             offset += len(data) - len(rest)
             pieces, size = [rest], len(rest)
     data = b"".join(pieces)
     if data:
         raw = data.split(b"\n")
-        is_ended = not raw[-1]
-        if is_ended:
+        if not raw[-1]:
             raw.pop()
         if len(data) > LONGEST_DOCUMENT:
             _check_lengths(raw, b"", uri, number)
-        yield _FileBlock(raw, _strip(raw, data), uri, number, offset, is_ended=is_ended)
-
-
-def _strip(raw: list[bytes], data: bytes) -> list[bytes]:
-    return [line.rstrip(b"\r") for line in raw] if b"\r" in data else raw
+        yield _FileBlock(raw, data, len(data), uri, number=number, offset=offset)
 
 
 def _check_lengths(raw: list[bytes], rest: bytes, uri: str, number: int) -> None:

@@ -9,8 +9,8 @@ from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
-from typing import IO, Any, Literal, NamedTuple, Self, TypeAlias
+from itertools import compress
+from typing import IO, Any, Literal, Self, TypeAlias
 
 import orjson
 from pydantic import BaseModel, ConfigDict
@@ -18,9 +18,11 @@ from pydantic import BaseModel, ConfigDict
 from overnight.cache.digests import DigestTable
 from overnight.costs.estimate import Workload
 from overnight.rejection import RejectedError, Rejection
+from overnight.services.openai.block_renderer import BlockRenderer, MadeRequests
 from overnight.services.openai.documents import DocumentLine, LineBlock, read_documents, take_blocks
 from overnight.services.openai.endpoints import check_body
 from overnight.services.openai.limits import Limits
+from overnight.services.openai.request_columns import Request, RequestColumns
 from overnight.services.openai.request_function import RequestFunction
 from overnight.services.openai.scan import (
     MAX_REJECTIONS,
@@ -29,7 +31,7 @@ from overnight.services.openai.scan import (
     Rejections,
     count_embedding_inputs,
     estimate_tokens,
-    id_digest,
+    id_digests,
     scan,
 )
 from overnight.services.openai.template import RequestTemplate
@@ -194,16 +196,6 @@ def build(
     ).build(documents)
 
 
-class Request(NamedTuple):
-    """One line of a part, what it takes of a batch's limits, and what is billed for it."""
-
-    line: bytes
-    inputs: int
-    tokens: int
-    billed_input: int
-    billed_output: int | None
-
-
 @dataclass
 class _Part:
     stem: str
@@ -215,10 +207,17 @@ class _Part:
         self.requests = self.bytes = self.embedding_inputs = self.tokens = self.billed_input = 0
         self.billed_output: int | None = 0
 
-    def count_fitting(self, requests: Sequence[Request], start: int, limits: Limits) -> int:
-        """Return how many of some requests, from a first one on, still go into this part."""
+    def count_fitting(self, requests: RequestColumns, limits: Limits) -> int:
+        """Return how many of some requests, from the first one on, still go into this part."""
         count, size, inputs, tokens = self.requests, self.bytes, self.embedding_inputs, self.tokens
-        for at, request in enumerate(islice(requests, start, None)):
+        if (
+            count + len(requests.lines) <= limits.requests
+            and size + sum(map(len, requests.lines)) <= limits.bytes
+            and inputs + sum(requests.inputs) <= limits.embedding_inputs
+            and (limits.tokens is None or tokens + sum(requests.tokens) <= limits.tokens)
+        ):
+            return len(requests.lines)
+        for at, request in enumerate(requests.rows()):
             size += len(request.line)
             inputs += request.inputs
             tokens += request.tokens
@@ -230,21 +229,21 @@ class _Part:
                 or (limits.tokens is not None and tokens > limits.tokens and count + at > 0)
             ):
                 return at
-        return len(requests) - start
+        return len(requests.lines)
 
-    def write(self, requests: Sequence[Request], documents: Sequence[bytes]) -> None:
-        """Take requests, and the documents that they are of."""
-        lines, inputs, tokens, billed_input, billed_output = zip(*requests, strict=True)
-        data = b"".join(lines)
+    def write(self, requests: RequestColumns, documents: bytes | memoryview) -> None:
+        """Take requests, and the lines of the documents that they are of."""
+        data = b"".join(requests.lines)
         self.requests_file.write(data)
         self.digest.update(data)
-        write_lines(self.documents_file, documents)
-        self.requests += len(requests)
+        self.documents_file.write(documents)
+        self.requests += len(requests.lines)
         self.bytes += len(data)
-        self.embedding_inputs += sum(inputs)
-        self.tokens += sum(tokens)
-        self.billed_input += sum(billed_input)
-        bound = None if None in billed_output else sum(billed_output)
+        self.embedding_inputs += sum(requests.inputs)
+        self.tokens += sum(requests.tokens)
+        self.billed_input += sum(requests.billed_input)
+        bounds = [bound for bound in requests.billed_output if bound is not None]
+        bound = sum(bounds) if len(bounds) == len(requests.lines) else None
         self.billed_output = add_bounds(self.billed_output, bound)
 
     def done(self) -> InputPart:
@@ -280,6 +279,10 @@ class InputBuilder:
         self._counter = counter
         self._template = template
         self._render_document = template.compile()
+        # Another counter looks at each request.
+        self._renderer = None
+        if isinstance(template, RequestTemplate) and counter.count is estimate_tokens:
+            self._renderer = BlockRenderer.compile(template, limits)
         self._target = target
         self._storage = storage
         self._limits = limits
@@ -323,29 +326,25 @@ class InputBuilder:
     def add(self, block: LineBlock) -> None:
         """Take a block of documents."""
         self._begin(block)
+        lines = block.lines
         rejections: dict[int, Rejection] = {}
-        places: list[int] = []
-        requests: list[Request] = []
-        digests: list[bytes] = []
-        for at, data in enumerate(block.lines):
-            try:
-                custom_id, request = self._make(data)
-            except RejectedError as error:
-                rejections[at] = error.rejection
-                continue
-            places.append(at)
-            requests.append(request)
-            digests.append(id_digest(custom_id))
-        repeated = self._take_ids(places, b"".join(digests))
+        made = self._renderer.render(lines) if self._renderer is not None else MadeRequests()
+        if len(made.places) < len(lines):
+            made, rejections = self._make_others(lines, made)
+        places, ids, requests = made
+        repeated = self._take_ids(places, id_digests(ids))
         self._reject_all(block, {**rejections, **repeated})
         # Once the input is refused, only what else is wrong is still of interest.
         if self.refused.total:
             return
-        lines = block.lines
         if repeated:
-            requests = [one for at, one in zip(places, requests, strict=True) if at not in repeated]
-            places = [at for at in places if at not in repeated]
-        self._write(requests, lines if len(places) == len(lines) else [lines[at] for at in places])
+            is_new = [at not in repeated for at in places]
+            places = list(compress(places, is_new))
+            requests = requests.compress(is_new)
+        if len(places) == len(lines):
+            self._write(requests, lines, block.data)
+        else:
+            self._write(requests, [lines[at] for at in places])
 
     def discard(self) -> None:
         """Delete what was written."""
@@ -372,6 +371,25 @@ class InputBuilder:
         self._first = self._lines + 1
         self._files_begun += [(self._first + at, uri) for at, uri in block.begun]
         self._lines += len(block.lines)
+
+    def _make_others(self, lines: Sequence[bytes], made: MadeRequests) -> tuple[MadeRequests, dict[int, Rejection]]:
+        """
+        Make the requests of all other documents of a block, one by one.
+
+        :param made: Those that there are.
+        :return: The requests of all, and why some documents have none.
+        """
+        found = dict(zip(made.places, zip(made.ids, made.requests.rows(), strict=True), strict=True))
+        rejections: dict[int, Rejection] = {}
+        for at, data in enumerate(lines):
+            if at not in found:
+                try:
+                    found[at] = self._make(data)
+                except RejectedError as error:
+                    rejections[at] = error.rejection
+        places = sorted(found)
+        ids = [found[at][0] for at in places]
+        return MadeRequests(places, ids, RequestColumns.of(found[at][1] for at in places)), rejections
 
     def _make(self, data: bytes) -> tuple[str, Request]:
         """
@@ -479,16 +497,20 @@ class InputBuilder:
             record["text"] = text
         self._rejected_file.write(orjson.dumps(record) + b"\n")
 
-    def _write(self, requests: Sequence[Request], documents: Sequence[bytes]) -> None:
-        """Write requests, and the documents that they are of, into as many parts as it takes."""
-        start = 0
-        while start < len(requests):
+    def _write(self, requests: RequestColumns, documents: Sequence[bytes], data: memoryview | None = None) -> None:
+        """
+        Write requests, and the documents that they are of, into as many parts as it takes.
+
+        :param data: The documents with their line feeds, where they are at hand.
+        """
+        while documents:
             part = self._part or self._begin_part()
-            count = part.count_fitting(requests, start, self._limits)
+            count = part.count_fitting(requests, self._limits)
+            data = data if count == len(documents) else None
             if count:
-                part.write(requests[start : start + count], documents[start : start + count])
-                start += count
-            if start < len(requests):
+                part.write(requests.cut(0, count), join_lines(documents[:count]) if data is None else data)
+                requests, documents = requests.cut(count, None), documents[count:]
+            if documents:
                 self._close_part()
 
     @property
@@ -520,10 +542,9 @@ class InputBuilder:
                 self._storage.delete(uri)
 
 
-def write_lines(file: IO[bytes], lines: Sequence[bytes]) -> None:
-    """Write lines, which have no ends."""
-    file.write(b"\n".join(lines))
-    file.write(b"\n")
+def join_lines(lines: Sequence[bytes]) -> bytes:
+    """Return lines, which have no ends, with a line feed behind each."""
+    return b"\n".join([*lines, b""])
 
 
 def add_bounds(first: int | None, second: int | None) -> int | None:

@@ -22,11 +22,11 @@ from overnight.services.openai.input import (
     InputPart,
     Limits,
     OnBadDocument,
-    Request,
     RequestTemplate,
     ReusedPart,
-    write_lines,
+    join_lines,
 )
+from overnight.services.openai.request_columns import Request, RequestColumns
 from overnight.services.openai.scan import MAX_REJECTIONS, id_digest
 from overnight.services.openai.tokens import ESTIMATE, TokenCounter
 from overnight.storage import Storage
@@ -109,6 +109,8 @@ class ReusingBuilder(InputBuilder):
 
     def add(self, block: LineBlock) -> None:
         """Take a block of documents; see :meth:`InputBuilder.add`."""
+        # What waits is held once, by its lines.
+        block.data = None
         self._blocks.append(block)
         self._waiting += len(block.lines)
         self._waiting_bytes += sum(map(len, block.lines))
@@ -215,7 +217,7 @@ class ReusingBuilder(InputBuilder):
             else:
                 self._sent_requests.append(number)
                 number += 1
-        self._write([requests[at] for at in new], [block.lines[at] for at in new])
+        self._write(RequestColumns.of(requests[at] for at in new), [block.lines[at] for at in new])
         starts = self._list_part_starts() if repeated else []
         for place in repeated:
             data = block.lines[sent[place]]
@@ -297,7 +299,7 @@ class _ReusedFiles:
     def write(self, places: memoryview, lines: Sequence[bytes]) -> None:
         """Take documents, and the lines about where their answers are."""
         self._places_file.write(places)
-        write_lines(self._documents_file, lines)
+        self._documents_file.write(join_lines(lines))
         self.documents += len(lines)
         self.bytes += sum(map(len, lines)) + len(lines)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import IO, Any
 
 import orjson
@@ -149,7 +150,14 @@ def read_lines(file: IO[bytes], longest: int) -> Iterator[bytes]:
 def id_digest(custom_id: str) -> bytes:
     """Return 16 bytes that stand for an id, so that a set of ids has a bounded size per id."""
     # Ids come from JSON, which can hold lone surrogates in other decoders than ours.
-    return hashlib.blake2b(custom_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return blake2b(custom_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def id_digests(custom_ids: Iterable[str]) -> bytes:
+    """Return the same of many ids, one behind the other."""
+    return b"".join(
+        [blake2b(custom_id.encode("utf-8", "surrogatepass"), digest_size=16).digest() for custom_id in custom_ids]
+    )
 
 
 def count_embedding_inputs(body: Any) -> int:
@@ -174,6 +182,13 @@ def estimate_tokens(body: Mapping[str, Any]) -> int:
         if body.get(name):
             return tokens + _estimate(body[name])
     return tokens
+
+
+def estimate_texts(texts: Sequence[str]) -> list[int]:
+    """Return the same estimate of many texts, none of which is empty."""
+    if all(map(str.isascii, texts)):
+        return [(size + 3) // 4 for size in map(len, texts)]
+    return list(map(_estimate, texts))
 
 
 def _estimate(value: Any) -> int:

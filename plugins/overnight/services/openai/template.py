@@ -129,6 +129,22 @@ class RequestTemplate(BaseModel):
         return self._render
 
 
+def split_text(template: str) -> tuple[list[str], list[str]]:
+    """Return the texts around the placeholders of a text, and the paths of these: one less."""
+    literals, paths = [""], []
+    end = 0
+    for placeholder in _HOLE.finditer(template):
+        literals[-1] += template[end : placeholder.start()]
+        if placeholder[1] is None:
+            literals[-1] += "${"
+        else:
+            paths.append(placeholder[1])
+            literals.append("")
+        end = placeholder.end()
+    literals[-1] += template[end:]
+    return literals, paths
+
+
 def escape(value: Any) -> Any:
     """Return JSON whose texts a template leaves as they are: ``${`` in them stands for itself."""
     if isinstance(value, dict):
@@ -163,7 +179,7 @@ def _compile_request(
         custom_id = read_id(document)
         body = fill(document)
         if embeds:
-            _check_embedding_input(body.get("input"))
+            check_embedding_input(body.get("input"))
         return custom_id, {"custom_id": custom_id, "method": "POST", "url": endpoint, "body": body}
 
     return render
@@ -211,16 +227,12 @@ def _is_fixed(template: JsonValue) -> bool:
 
 
 def _compile_text(template: str) -> Fill:
-    whole = _HOLE.fullmatch(template)
-    if whole is not None and whole[1] is not None:
-        return _compile_required(whole[1])
-    pieces: list[str | Fill] = []
-    end = 0
-    for placeholder in _HOLE.finditer(template):
-        pieces.append(template[end : placeholder.start()])
-        pieces.append(_compile_required(placeholder[1]) if placeholder[1] is not None else "${")
-        end = placeholder.end()
-    pieces.append(template[end:])
+    literals, paths = split_text(template)
+    if literals == ["", ""]:
+        return _compile_required(paths[0])
+    pieces: list[str | Fill] = [literals[0]]
+    for path, literal in zip(paths, literals[1:], strict=True):
+        pieces += (_compile_required(path), literal)
 
     def fill(document: Any) -> str:
         return "".join(piece if isinstance(piece, str) else _as_text(piece(document)) for piece in pieces)
@@ -250,7 +262,12 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def _check_embedding_input(value: Any) -> None:
+def check_embedding_input(value: Any) -> None:
+    """
+    Check what a request is to embed.
+
+    :raises RejectedError: it is neither a text, a list of texts, nor token numbers.
+    """
     if type(value) is str and value and not value.isspace():
         return
     texts = value if isinstance(value, list) else [value]

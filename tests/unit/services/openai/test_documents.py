@@ -27,7 +27,6 @@ def test_blocks_have_the_lines_of_a_file_with_their_places(
         right.append(DocumentLine(line, str(path), number, offset))
         offset += len(line)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "READ_BYTES", size)
         patch.setattr(documents, "BLOCK_BYTES", size)
         assert list(read_documents([str(path)])) == right
         blocks = list(take_blocks(read_documents([str(path)])))

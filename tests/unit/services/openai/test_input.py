@@ -236,6 +236,21 @@ def test_documents_are_read_from_many_files_plain_and_compressed(tmp_path: Path)
     assert [line.data for line in read_documents(uris)] == [b'{"id":1}\n', b'{"id":2}', b'{"id":3}\n']
 
 
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+@pytest.mark.parametrize("between", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("per_part", [2, 5, 9])
+def test_the_lines_of_a_file_are_in_the_parts_with_a_line_feed_each(
+    tmp_path: Path, between: bytes, end: bytes, per_part: int
+) -> None:
+    lines = [orjson.dumps(document) for document in documents(5)]
+    (tmp_path / "a.jsonl").write_bytes(between.join(lines) + end)
+    files = read_documents([str(tmp_path / "a.jsonl")])
+    built = build(files, TEMPLATE, str(tmp_path / "out"), limits=Limits(requests=per_part))
+    assert [Path(part.documents_uri).read_bytes().splitlines(keepends=True) for part in built.parts] == [
+        [line + b"\n" for line in lines[at : at + per_part]] for at in range(0, 5, per_part)
+    ]
+
+
 def test_the_rows_of_tables_are_documents(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,text\n1,x\n")
     parquet.write_table(pa.table({"id": [2], "text": ["y"]}), tmp_path / "b.parquet")
