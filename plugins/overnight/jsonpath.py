@@ -12,15 +12,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
-from jsonpath_ng import Child, Fields, Index, JSONPath, Root
-from jsonpath_ng.exceptions import JSONPathError
-from jsonpath_ng.ext.parser import parse as parse_extended
 
 from overnight.errors import SpecError, shorten
 from overnight.json_text import JsonBytes, read_json_text
+
+if TYPE_CHECKING:
+    from jsonpath_ng import JSONPath
 
 Segment: TypeAlias = str | int
 """A member name or an array index (negative ones count from the end)."""
@@ -299,8 +299,12 @@ def _is_selected(element: JsonBytes, selection: Selection) -> bool:
 
 
 def _compile(text: str) -> JSONPath:
+    # Its parser's tables take longer to import than all of a DAG's plain paths.
+    from jsonpath_ng.exceptions import JSONPathError  # noqa: PLC0415 - not at parse
+    from jsonpath_ng.ext.parser import parse  # noqa: PLC0415
+
     try:
-        return parse_extended(text)
+        return parse(text)
     # The lexer and the parser raise their own errors, plain Exceptions among them.
     except (JSONPathError, Exception) as error:
         raise SpecError(f"{shorten(text, MAX_QUOTED)!r} is no JSONPath: {shorten(str(error), MAX_QUOTED)}") from error
@@ -308,6 +312,8 @@ def _compile(text: str) -> JSONPath:
 
 def _is_definite(expression: JSONPath) -> bool:
     """Whether a path can match once at most."""
+    from jsonpath_ng import Child, Fields, Index, Root  # noqa: PLC0415 - not at parse
+
     if isinstance(expression, Child):
         return _is_definite(expression.left) and _is_definite(expression.right)
     if isinstance(expression, Fields):
@@ -323,6 +329,8 @@ _SELECTORS = ("jsonpath_ng.jsonpath", "jsonpath_ng.ext.filter")
 
 def _get_segments(match: Any) -> tuple[Segment, ...] | None:
     """Return the way to a match, or ``None`` when the value was computed and stands nowhere in the line."""
+    from jsonpath_ng import Fields, Index, Root  # noqa: PLC0415 - not at parse
+
     segments: list[Segment] = []
     while match is not None and not isinstance(match.path, Root):
         if isinstance(match.path, Fields):

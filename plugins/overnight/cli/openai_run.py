@@ -31,9 +31,10 @@ from overnight.jobs.record_store import RecordStore
 from overnight.jobs.runner import begin, run_attempt
 from overnight.jobs.wait import describe_unexpected
 from overnight.jobs.wait_settings import WaitSettings
+from overnight.services.openai.choices import OnBadDocument
 from overnight.services.openai.connection import OpenAIConnection
 from overnight.services.openai.dimension import measure_vectors
-from overnight.services.openai.input import BuiltInput, InputPart, OnBadDocument
+from overnight.services.openai.input import BuiltInput, InputPart
 from overnight.services.openai.joined_fields import find_unreadable, list_vector_fields
 from overnight.services.openai.limits import Limits
 from overnight.services.openai.preparation import check_rejected, prepare_input, price_input

@@ -42,7 +42,8 @@ from overnight.common_ai.results import extract_output, to_batch_state, to_raw_i
 from overnight.errors import NotFoundError, SpecError
 from overnight.jobs import JobKey, JobRef, JobState
 from overnight.jobs.client import JobClient
-from overnight.services.openai.connection import DEFAULT_BASE_URL, AuthStyle, OpenAIConnection
+from overnight.services.openai.choices import AuthStyle
+from overnight.services.openai.connection import DEFAULT_BASE_URL, OpenAIConnection
 from overnight.services.openai.limits import Limits
 from overnight.services.openai.result_line import Result, read_result
 from overnight.services.openai.results import chunks_from, read_result_lines

@@ -10,14 +10,14 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from overnight.hooks.connection import Timeout, Verify, read_address, read_extra
 from overnight.hooks.job import JobHook
-from overnight.jobs.client import JobClient
-from overnight.services.azure_ingestion.answers import list_jobs
-from overnight.services.azure_ingestion.connection import API_VERSION, SERVICE, AzureIngestionConnection
-from overnight.services.azure_ingestion.service import AzureIngestionService
-from overnight.transport.flow import Flow
+from overnight.services.azure_ingestion.connection import API_VERSION, SERVICE
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
+
+    from overnight.jobs.client import JobClient
+    from overnight.services.azure_ingestion.service import AzureIngestionService
+    from overnight.transport.flow import Flow
 
 
 class AzureIngestionExtra(BaseModel):
@@ -50,7 +50,7 @@ class AzureIngestionExtra(BaseModel):
     verify: Verify = True
 
 
-class AzureIngestionHook(JobHook[AzureIngestionService]):
+class AzureIngestionHook(JobHook["AzureIngestionService"]):
     """
     Reach the ingestion jobs of an Azure OpenAI resource.
 
@@ -66,6 +66,10 @@ class AzureIngestionHook(JobHook[AzureIngestionService]):
 
     def client_from(self, connection: Connection, extra: Mapping[str, Any]) -> JobClient[AzureIngestionService]:
         """Return a client for the connection's resource."""
+        from overnight.jobs.client import JobClient  # noqa: PLC0415 - not at parse
+        from overnight.services.azure_ingestion.connection import AzureIngestionConnection  # noqa: PLC0415 - not at parse
+        from overnight.services.azure_ingestion.service import AzureIngestionService  # noqa: PLC0415 - not at parse
+
         if isinstance(extra, Mapping):
             extra = {name: value for name, value in extra.items() if value is not None}
         facts = read_extra(AzureIngestionExtra, extra, SERVICE)
@@ -78,5 +82,7 @@ class AzureIngestionHook(JobHook[AzureIngestionService]):
 
     def probe(self, service: AzureIngestionService) -> Flow[str]:
         """List the jobs, which costs nothing."""
+        from overnight.services.azure_ingestion.answers import list_jobs  # noqa: PLC0415 - not at parse
+
         jobs = yield from list_jobs()
         return f"{service.conn_id} has {len(jobs)} ingestion jobs of the last 48 hours."

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-from asgiref.sync import sync_to_async
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from overnight.errors import SpecError
@@ -77,6 +76,8 @@ def check_extra(connection: Connection) -> None:
 
 async def aread_extra_dejson(connection: Connection) -> dict[str, Any]:
     """Return a connection's extra, decoded, on an event loop."""
+    from asgiref.sync import sync_to_async  # noqa: PLC0415 - not at parse
+
     if hasattr(connection, "aextra_dejson"):
         return await connection.aextra_dejson()
     # Airflow 3.3.0 and 3.3.1 have the blocking one only: it masks what it finds, and waits for the supervisor to do so.

@@ -12,14 +12,14 @@ from airflow.sdk import BaseHook
 
 from overnight.errors import OvernightError, SpecError
 from overnight.hooks.connection import aread_extra_dejson, check_extra
-from overnight.jobs import JobRef
-from overnight.jobs.client import JobClient
-from overnight.jobs.service import Service
-from overnight.transport.flow import Flow
-from overnight.transport.http import send_once
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
+
+    from overnight.jobs import JobRef
+    from overnight.jobs.client import JobClient
+    from overnight.jobs.service import Service
+    from overnight.transport.flow import Flow
 
 ENTRY_POINT_GROUP = "overnight.job_hooks"
 """A package that adds a service names its hook here: ``<service> = "module:Class"``."""
@@ -33,7 +33,7 @@ _BUILT_IN: Mapping[str, str] = {
     "sagemaker": "overnight.hooks.sagemaker.SageMakerHook",
 }
 
-ServiceT = TypeVar("ServiceT", bound=Service[Any])
+ServiceT = TypeVar("ServiceT", bound="Service[Any]")
 
 
 class JobHook(BaseHook, ABC, Generic[ServiceT]):
@@ -87,6 +87,8 @@ class JobHook(BaseHook, ABC, Generic[ServiceT]):
 
         :raises OvernightError: the connection cannot be used, or the call failed.
         """
+        from overnight.transport.http import send_once  # noqa: PLC0415 - not at parse
+
         with self.client() as client:
             return client.run(send_once(self.probe(client.service)))
 

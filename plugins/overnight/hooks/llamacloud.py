@@ -9,18 +9,16 @@ from pydantic import BaseModel, ConfigDict
 
 from overnight.hooks.connection import Timeout, Verify, read_address, read_extra
 from overnight.hooks.job import JobHook
-from overnight.jobs.client import JobClient
-from overnight.services.llamacloud.answers import BATCHES
-from overnight.services.llamacloud.connection import BASE_URLS, LlamaCloudConnection, Region
-from overnight.services.llamacloud.results import Content
-from overnight.services.llamacloud.service import LlamaCloudService
-from overnight.services.llamacloud.spec import Limits
-from overnight.storage import Storage
-from overnight.transport.flow import Flow
-from overnight.transport.http import HttpCall
+from overnight.services.llamacloud.choices import Content, Region
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
+
+    from overnight.jobs.client import JobClient
+    from overnight.services.llamacloud.service import LlamaCloudService
+    from overnight.services.llamacloud.spec import Limits
+    from overnight.storage import Storage
+    from overnight.transport.flow import Flow
 
 
 class LlamaCloudExtra(BaseModel):
@@ -40,7 +38,7 @@ class LlamaCloudExtra(BaseModel):
     verify: Verify = True
 
 
-class LlamaCloudHook(JobHook[LlamaCloudService]):
+class LlamaCloudHook(JobHook["LlamaCloudService"]):
     """
     Reach LlamaCloud's batches.
 
@@ -68,6 +66,9 @@ class LlamaCloudHook(JobHook[LlamaCloudService]):
         content: Sequence[Content] = ("markdown",),
         **kwargs: Any,
     ) -> None:
+        from overnight.services.llamacloud.spec import Limits  # noqa: PLC0415 - not at parse
+        from overnight.storage import Storage  # noqa: PLC0415 - not at parse
+
         super().__init__(conn_id, **kwargs)
         self.storage = storage or Storage()
         self.limits = limits or Limits()
@@ -76,6 +77,10 @@ class LlamaCloudHook(JobHook[LlamaCloudService]):
 
     def client_from(self, connection: Connection, extra: Mapping[str, Any]) -> JobClient[LlamaCloudService]:
         """Return a client for the connection's project."""
+        from overnight.jobs.client import JobClient  # noqa: PLC0415 - not at parse
+        from overnight.services.llamacloud.connection import BASE_URLS, LlamaCloudConnection  # noqa: PLC0415 - not at parse
+        from overnight.services.llamacloud.service import LlamaCloudService  # noqa: PLC0415 - not at parse
+
         facts = read_extra(LlamaCloudExtra, extra, "LlamaCloud")
         config = LlamaCloudConnection(
             api_key=connection.password,
@@ -96,5 +101,8 @@ class LlamaCloudHook(JobHook[LlamaCloudService]):
 
     def probe(self, service: LlamaCloudService) -> Flow[str]:
         """List one batch, which costs nothing and needs the same rights as submitting."""
+        from overnight.services.llamacloud.answers import BATCHES  # noqa: PLC0415 - not at parse
+        from overnight.transport.http import HttpCall  # noqa: PLC0415 - not at parse
+
         yield HttpCall("GET", BATCHES, params={"page_size": 1})
         return f"The batch API of {service.conn_id} answers."

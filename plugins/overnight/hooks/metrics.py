@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from overnight.jobs import JobRef, JobStatus
-
 if TYPE_CHECKING:
     from overnight.ingest import LoadReport
+    from overnight.jobs import JobRef, JobStatus
 
 PREFIX: Final = "overnight."
 LOADED: Final = ("submitted", "indexed", "unchanged", "dropped", "rejected", "missing")

@@ -14,21 +14,19 @@ from overnight.hooks.aws import naming_aws
 from overnight.hooks.job import JobHook
 from overnight.hooks.opensearch import OpenSearchHook, parse_connection
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID
-from overnight.jobs.client import JobClient
-from overnight.jobs.service import Service
-from overnight.services.ml_commons.answers import ask
-from overnight.services.ml_commons.connection import ML, transport
-from overnight.services.ml_commons.ingest.credential import Credential, OpenAICredential, S3Credential
-from overnight.services.ml_commons.ingest.service import MLCommonsIngestService
-from overnight.services.ml_commons.predict.service import MLCommonsPredictService, RemoteLookup
-from overnight.transport.flow import Flow
-from overnight.transport.http import HttpCall
-from overnight.transport.opensearch import OpenSearchConnection
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-ServiceT = TypeVar("ServiceT", bound=Service[Any])
+    from overnight.jobs.client import JobClient
+    from overnight.jobs.service import Service
+    from overnight.services.ml_commons.ingest.credential import Credential, S3Credential
+    from overnight.services.ml_commons.ingest.service import MLCommonsIngestService
+    from overnight.services.ml_commons.predict.service import MLCommonsPredictService, RemoteLookup
+    from overnight.transport.flow import Flow
+    from overnight.transport.opensearch import OpenSearchConnection
+
+ServiceT = TypeVar("ServiceT", bound="Service[Any]")
 
 
 class _MLCommonsHook(JobHook[ServiceT]):
@@ -52,16 +50,23 @@ class _MLCommonsHook(JobHook[ServiceT]):
 
     def probe(self, service: ServiceT) -> Flow[str]:
         """List one ML task, which needs the plugin and the right to use it."""
+        from overnight.services.ml_commons.answers import ask  # noqa: PLC0415 - not at parse
+        from overnight.services.ml_commons.connection import ML  # noqa: PLC0415 - not at parse
+        from overnight.transport.http import HttpCall  # noqa: PLC0415 - not at parse
+
         del service
         body = {"size": 1, "query": {"match_all": {}}}
         yield from ask(HttpCall("POST", f"{ML}/tasks/_search", json=body))
         return "ML Commons answers."
 
     def _client(self, config: OpenSearchConnection) -> JobClient[ServiceT]:
+        from overnight.jobs.client import JobClient  # noqa: PLC0415 - not at parse
+        from overnight.services.ml_commons.connection import transport  # noqa: PLC0415 - not at parse
+
         return JobClient(self.service(config), transport(config))
 
 
-class MLCommonsPredictHook(_MLCommonsHook[MLCommonsPredictService]):
+class MLCommonsPredictHook(_MLCommonsHook["MLCommonsPredictService"]):
     """
     Reach batch prediction.
 
@@ -77,11 +82,13 @@ class MLCommonsPredictHook(_MLCommonsHook[MLCommonsPredictService]):
 
     def service(self, config: OpenSearchConnection) -> MLCommonsPredictService:
         """Return the service for a cluster."""
+        from overnight.services.ml_commons.predict.service import MLCommonsPredictService  # noqa: PLC0415 - not at parse
+
         del config
         return MLCommonsPredictService(self.conn_id, self.look_up_remote)
 
 
-class MLCommonsIngestHook(_MLCommonsHook[MLCommonsIngestService]):
+class MLCommonsIngestHook(_MLCommonsHook["MLCommonsIngestService"]):
     """
     Reach batch ingestion.
 
@@ -107,9 +114,13 @@ class MLCommonsIngestHook(_MLCommonsHook[MLCommonsIngestService]):
 
     def service(self, config: OpenSearchConnection) -> MLCommonsIngestService:
         """Return the service for a cluster."""
+        from overnight.services.ml_commons.ingest.service import MLCommonsIngestService  # noqa: PLC0415 - not at parse
+
         return MLCommonsIngestService(self.conn_id, config, self._credential if self.give_credential else None)
 
     def _credential(self, source_type: str) -> Credential:
+        from overnight.services.ml_commons.ingest.credential import OpenAICredential  # noqa: PLC0415 - not at parse
+
         if source_type == "openAI":
             return OpenAICredential(api_key(self.openai_conn_id or "openai_default"))
         return s3_credential(self.aws_conn_id)
@@ -121,6 +132,8 @@ def s3_credential(aws_conn_id: str | None) -> S3Credential:
 
     :raises SpecError: it has none, or no region.
     """
+    from overnight.services.ml_commons.ingest.credential import S3Credential  # noqa: PLC0415 - not at parse
+
     with naming_aws(aws_conn_id):
         from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook  # noqa: PLC0415 - boto3 takes its time
 

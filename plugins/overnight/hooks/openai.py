@@ -10,16 +10,16 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from overnight.errors import SpecError
 from overnight.hooks.connection import Timeout, Verify, read_address, read_extra
 from overnight.hooks.job import JobHook
-from overnight.jobs.client import JobClient
-from overnight.services.openai.connection import ATTEMPTS, DEFAULT_BASE_URL, AuthStyle, OpenAIConnection
-from overnight.services.openai.limits import Limits
-from overnight.services.openai.service import CONSOLE_URL, OpenAIBatchService
-from overnight.storage import Storage
-from overnight.transport.flow import Flow
-from overnight.transport.http import HttpCall
+from overnight.services.openai.choices import AuthStyle
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
+
+    from overnight.jobs.client import JobClient
+    from overnight.services.openai.limits import Limits
+    from overnight.services.openai.service import OpenAIBatchService
+    from overnight.storage import Storage
+    from overnight.transport.flow import Flow
 
 
 class OpenAIClientArguments(BaseModel):
@@ -61,10 +61,10 @@ class OpenAIExtra(BaseModel):
     )
     timeout: Timeout = 60.0
     verify: Verify = True
-    openai_client_kwargs: OpenAIClientArguments = OpenAIClientArguments()
+    openai_client_kwargs: OpenAIClientArguments = Field(default_factory=OpenAIClientArguments)
 
 
-class OpenAIHook(JobHook[OpenAIBatchService]):
+class OpenAIHook(JobHook["OpenAIBatchService"]):
     """
     Reach the batch API of a connection.
 
@@ -88,12 +88,19 @@ class OpenAIHook(JobHook[OpenAIBatchService]):
         limits: Limits | None = None,
         **kwargs: Any,
     ) -> None:
+        from overnight.services.openai.limits import Limits  # noqa: PLC0415 - not at parse
+        from overnight.storage import Storage  # noqa: PLC0415 - not at parse
+
         super().__init__(conn_id, **kwargs)
         self.storage = storage or Storage()
         self.limits = limits or Limits()
 
     def client_from(self, connection: Connection, extra: Mapping[str, Any]) -> JobClient[OpenAIBatchService]:
         """Return a client for the connection's account."""
+        from overnight.jobs.client import JobClient  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.connection import ATTEMPTS, DEFAULT_BASE_URL, OpenAIConnection  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.service import CONSOLE_URL, OpenAIBatchService  # noqa: PLC0415 - not at parse
+
         names = ", ".join(OpenAIClientArguments.model_fields)
         facts = read_extra(OpenAIExtra, extra, "OpenAI", f"Of openai_client_kwargs, {names} are read.")
         given = facts.openai_client_kwargs
@@ -121,5 +128,7 @@ class OpenAIHook(JobHook[OpenAIBatchService]):
 
     def probe(self, service: OpenAIBatchService) -> Flow[str]:
         """List one batch, which costs nothing and needs the same rights as submitting."""
+        from overnight.transport.http import HttpCall  # noqa: PLC0415 - not at parse
+
         yield HttpCall("GET", "batches", params={"limit": 1})
         return f"The batch API of {service.conn_id} answers."

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
 from airflow.sdk import BaseHook
-from asgiref.sync import sync_to_async
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
 from overnight.errors import OvernightError, SpecError
 from overnight.hooks.connection import Timeout, aread_extra_dejson, check_extra, read_address, read_extra
-from overnight.transport.http import HttpTransport
-from overnight.transport.opensearch import OpenSearchConnection, ServerVersion
-from overnight.transport.sigv4 import AwsService, SigV4Auth
+from overnight.transport.sigv4 import AwsService
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from overnight.ingest.write.target import OpenSearchTarget
+    from overnight.transport.http import HttpTransport
+    from overnight.transport.opensearch import OpenSearchConnection, ServerVersion
+    from overnight.transport.sigv4 import SigV4Auth
 
 DEFAULT_PORT = 9200
 """Where a host that is neither a URL nor Amazon's listens, as opensearch-py has it."""
@@ -107,6 +107,8 @@ class OpenSearchHook(BaseHook):
 
     async def aget_config(self) -> OpenSearchConnection:
         """Look the connection up on the event loop and return the cluster's configuration. For triggerers."""
+        from asgiref.sync import sync_to_async  # noqa: PLC0415 - not at parse
+
         connection = await self.aget_connection(self.conn_id)
         check_extra(connection)
         extra = read_extra(OpenSearchExtra, await aread_extra_dejson(connection), "OpenSearch")
@@ -175,6 +177,8 @@ def parse_connection(
 
 
 def _build_config(connection: Connection, extra: OpenSearchExtra, auth: httpx.Auth | None) -> OpenSearchConnection:
+    from overnight.transport.opensearch import OpenSearchConnection  # noqa: PLC0415 - not at parse
+
     if auth is None and connection.login:
         auth = httpx.BasicAuth(connection.login, connection.password or "")
     return OpenSearchConnection(
@@ -205,6 +209,7 @@ def _signer(aws: Connection | None, extra: OpenSearchExtra) -> SigV4Auth:
     from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper  # noqa: PLC0415
 
     from overnight.hooks.aws import naming_aws  # noqa: PLC0415
+    from overnight.transport.sigv4 import SigV4Auth  # noqa: PLC0415 - not at parse
 
     with naming_aws(extra.aws_conn_id):
         wrapped = AwsConnectionWrapper(conn=aws, region_name=extra.region_name)

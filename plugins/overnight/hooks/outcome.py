@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 from pydantic import ValidationError
 
 from overnight.errors import OvernightError, QueueDeadlineError, shorten
-from overnight.jobs import JobRecord, JobRef, JobState, JobStatus, ResultManifest
 from overnight.validation import describe_faults
+
+if TYPE_CHECKING:
+    from overnight.jobs import JobRecord, JobRef, JobStatus, ResultManifest
 
 QUEUED_KEY: Final = "queued"
 """The key of the XCom that says why a job waits, or waited, for room in its service's queue."""
@@ -38,6 +40,8 @@ def build_queued(record: JobRecord, error: QueueDeadlineError | None = None) -> 
     :param error: There was no room in time, and the job was not submitted.
     :return: ``seconds`` of the wait are ``None`` while it lasts; ``None`` for a job that did not wait.
     """
+    from overnight.jobs import JobState  # noqa: PLC0415 - not at parse
+
     request = record.queued
     if request is None:
         return None

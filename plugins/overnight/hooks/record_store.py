@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from overnight.jobs.record import JobRecord
-from overnight.jobs.record_store import parse_record
+if TYPE_CHECKING:
+    from overnight.jobs.record import JobRecord
 
 RECORD: Final = "overnight_job"
 """The key of the :class:`~overnight.jobs.record.JobRecord`."""
@@ -29,6 +29,8 @@ class TaskStateRecordStore:
 
         :raises SpecError: the store holds something else.
         """
+        from overnight.jobs.record_store import parse_record  # noqa: PLC0415 - not at parse
+
         stored = self._store.get(self._key)
         return parse_record(stored, f"Airflow's task state store under {self._key!r}") if stored is not None else None
 

@@ -11,19 +11,19 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 
 from overnight.hooks.aws import naming_aws, read_aws_extra
 from overnight.hooks.job import JobHook
-from overnight.jobs.client import JobClient
-from overnight.services.sagemaker.service import SageMakerTransformService
-from overnight.transport.aws_call import SAGEMAKER, AwsCall
-from overnight.transport.flow import Flow
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
+
+    from overnight.jobs.client import JobClient
+    from overnight.services.sagemaker.service import SageMakerTransformService
+    from overnight.transport.flow import Flow
 
 _CONSOLES = {"cn-": "amazonaws.cn", "us-gov-": "amazonaws-us-gov.com"}
 _ENDPOINTS = ("AWS_ENDPOINT_URL_SAGEMAKER", "AWS_ENDPOINT_URL")
 
 
-class SageMakerHook(JobHook[SageMakerTransformService]):
+class SageMakerHook(JobHook["SageMakerTransformService"]):
     """
     Reach SageMaker, and the S3 that its jobs read and write, through a connection of type ``aws``.
 
@@ -66,6 +66,8 @@ class SageMakerHook(JobHook[SageMakerTransformService]):
 
     def probe(self, service: SageMakerTransformService) -> Flow[str]:
         """List one job, which costs nothing."""
+        from overnight.transport.aws_call import SAGEMAKER, AwsCall  # noqa: PLC0415 - not at parse
+
         yield AwsCall(SAGEMAKER, "ListTransformJobs", {"MaxResults": 1})
         return f"SageMaker answers to {service.conn_id}."
 
@@ -75,7 +77,9 @@ class SageMakerHook(JobHook[SageMakerTransformService]):
 
     def _client(self, facts: _Facts | None, extra: Mapping[str, Any]) -> JobClient[SageMakerTransformService]:
         # botocore takes as long to load as all of ours, and a DAG that is parsed makes no client.
+        from overnight.jobs.client import JobClient  # noqa: PLC0415 - not at parse
         from overnight.services.sagemaker.connection import transport  # noqa: PLC0415
+        from overnight.services.sagemaker.service import SageMakerTransformService  # noqa: PLC0415 - not at parse
 
         service = SageMakerTransformService(self.conn_id, console=_console(extra))
         return JobClient(service, transport(_Connector(self.conn_id, facts)))

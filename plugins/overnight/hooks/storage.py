@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.io import get_fs
-from fsspec import AbstractFileSystem
 
 from overnight.errors import SpecError
-from overnight.storage import Storage
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+    from overnight.storage import Storage
 
 DEFAULT_AWS_CONN_ID = "aws_default"
 
@@ -23,6 +28,8 @@ def connected_storage(aws_conn_id: str | None = DEFAULT_AWS_CONN_ID) -> Storage:
 
     :param aws_conn_id: The connection; ``None`` for boto's own chain of credentials.
     """
+    from overnight.storage import Storage  # noqa: PLC0415 - not at parse
+
     return Storage(
         connectors={"s3": lambda: _connect("s3", aws_conn_id)},
         connect=_connect,

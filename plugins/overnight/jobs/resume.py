@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 from overnight.errors import ChangedSpecError, RequestRefusedError
+from overnight.jobs.choices import OnChangedSpec, OnClear
 from overnight.jobs.model import FoundJob, JobRef, JobState, JobStatus
 from overnight.jobs.record import Ending, JobRecord
-
-OnChangedSpec = Literal["fail", "restart", "restart_ended"]
-"""
-What happens when a task's job runs, or has results, with another spec: fail, or cancel that job and submit anew.
-``restart_ended`` submits anew when that job is over, and fails when it is not.
-"""
-
-OnClear = Literal["resubmit", "reuse"]
-"""What a task does that was cleared after its success: submit its work anew, or go on with the results that it has."""
 
 _WITH_RESULTS = frozenset({JobState.SUCCEEDED, JobState.PARTIAL, JobState.EXPIRED})
 

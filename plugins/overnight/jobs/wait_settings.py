@@ -9,9 +9,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from overnight.errors import SpecError, shorten
 from overnight.jobs.allowance import Allowance
+from overnight.jobs.choices import OnChangedSpec, OnClear
 from overnight.jobs.queue import Budget, QueueRequest
 from overnight.jobs.record import JobRecord
-from overnight.jobs.resume import OnChangedSpec, OnClear
 
 _DURATION = TypeAdapter(timedelta)
 

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from overnight.hooks.azure_ingestion import AzureIngestionHook
-from overnight.hooks.job import JobHook
 from overnight.operators.job import JobOperator
-from overnight.services.azure_ingestion.spec import AzureIngestionSpec
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from overnight.hooks.job import JobHook
+    from overnight.services.azure_ingestion.spec import AzureIngestionSpec
 
-class AzureIngestionJobOperator(JobOperator[AzureIngestionSpec]):
+
+class AzureIngestionJobOperator(JobOperator["AzureIngestionSpec"]):
     """
     Have Azure OpenAI ingest a blob container into an Azure AI Search index, and wait for the end.
 
@@ -66,6 +67,8 @@ class AzureIngestionJobOperator(JobOperator[AzureIngestionSpec]):
 
     def build_spec(self, context: Context) -> AzureIngestionSpec:
         """Return the validated spec."""
+        from overnight.services.azure_ingestion.spec import AzureIngestionSpec  # noqa: PLC0415 - not at parse
+
         values = {
             "data_refresh_interval_minutes": self.data_refresh_interval_minutes,
             "chunk_size": self.chunk_size,

@@ -11,16 +11,15 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from overnight.errors import OvernightError, SpecError, shorten
 from overnight.hooks.job import hook_for
 from overnight.hooks.outcome import failing_for_good
-from overnight.jobs import JobRef, ResultManifest
 from overnight.operators.parameters import check_parameters, require_mapping
-from overnight.services.cleanup import Deleted
-from overnight.services.llamacloud.cleanup import delete_uploads
-from overnight.services.openai.cleanup import delete_files
-from overnight.transport.flow import Flow
 from overnight.validation import parse_parameter
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from overnight.jobs import JobRef
+    from overnight.services.cleanup import Deleted
+    from overnight.transport.flow import Flow
 
 Cleanup = Literal["keep", "delete"]
 _MODES: Final = get_args(Cleanup)
@@ -38,6 +37,8 @@ class _CleanupOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Delete file by file, and log what could not be deleted."""
+        from overnight.services.cleanup import Deleted  # noqa: PLC0415 - not at parse
+
         with failing_for_good():
             check_parameters(self)
             if self.cleanup not in _MODES:
@@ -50,6 +51,9 @@ class _CleanupOperator(BaseOperator):
         return {"deleted": list(found.deleted), "kept": list(found.kept)}
 
     def _delete(self, outcome: Any) -> Deleted:
+        from overnight.jobs import JobRef  # noqa: PLC0415 - not at parse
+        from overnight.services.cleanup import Deleted  # noqa: PLC0415 - not at parse
+
         found = Deleted()
         try:
             ref = JobRef.read(outcome)
@@ -79,6 +83,8 @@ class OpenAICleanupOperator(_CleanupOperator):
     """
 
     def _list_deletes(self, ref: JobRef, outcome: Any) -> Iterator[Flow[Deleted]]:
+        from overnight.services.openai.cleanup import delete_files  # noqa: PLC0415 - not at parse
+
         return map(delete_files, _list_batches(ref, outcome))
 
 
@@ -95,6 +101,8 @@ class LlamaCloudCleanupOperator(_CleanupOperator):
     """
 
     def _list_deletes(self, ref: JobRef, outcome: Any) -> Iterator[Flow[Deleted]]:
+        from overnight.services.llamacloud.cleanup import delete_uploads  # noqa: PLC0415 - not at parse
+
         del outcome
         yield delete_uploads(ref)
 
@@ -108,6 +116,8 @@ def _list_outcomes(job: Any) -> Sequence[Any]:
 
 def _list_batches(ref: JobRef, outcome: Any) -> Iterator[str]:
     """Yield the ids of all rounds of a job."""
+    from overnight.jobs import JobRef, ResultManifest  # noqa: PLC0415 - not at parse
+
     results = outcome.get("results") if isinstance(outcome, Mapping) else None
     manifest = parse_parameter(ResultManifest, results, "the results of a job") if results is not None else None
     rounds = manifest.detail.get("rounds") if manifest is not None else None

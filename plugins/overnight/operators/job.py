@@ -14,19 +14,11 @@ from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from overnight.errors import QueueDeadlineError
-from overnight.hooks.job import JobHook, hook_for
+from overnight.hooks.job import hook_for
 from overnight.hooks.metrics import count_end, count_event
 from overnight.hooks.outcome import QUEUED_KEY, build_outcome, build_queued, failing_for_good
-from overnight.hooks.record_store import RECORD, TaskStateRecordStore
-from overnight.jobs import JobRecord, JobRef, JobState, JobStatus, RecordStore, ResultManifest
-from overnight.jobs.attach import Attempt, Conclusion, JobOwner
-from overnight.jobs.client import JobClient
-from overnight.jobs.evaluate import evaluate
-from overnight.jobs.poller import PollEnd, PollOutcome
-from overnight.jobs.resume import OnChangedSpec, OnClear
-from overnight.jobs.service import JobSpec
-from overnight.jobs.wait import request_cancellation
-from overnight.jobs.wait_settings import WaitSettings
+from overnight.hooks.record_store import RECORD
+from overnight.jobs.choices import OnChangedSpec, OnClear
 from overnight.links.job import CONSOLE_URL_KEY, JobLink
 from overnight.links.page import PageLink
 from overnight.operators.lineage import describe_job
@@ -36,11 +28,19 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
+    from overnight.hooks.job import JobHook
+    from overnight.jobs import JobRecord, JobRef, JobStatus, RecordStore, ResultManifest
+    from overnight.jobs.attach import Attempt, Conclusion
+    from overnight.jobs.client import JobClient
+    from overnight.jobs.poller import PollOutcome
+    from overnight.jobs.service import JobSpec
+    from overnight.jobs.wait_settings import WaitSettings
+
 __all__ = ["RECORD", "JobOperator"]
 
 XCOM_RETURN_KEY = BaseXCom.XCOM_RETURN_KEY
 
-SpecT = TypeVar("SpecT", bound=JobSpec)
+SpecT = TypeVar("SpecT", bound="JobSpec")
 
 
 class JobOperator(BaseOperator, ABC, Generic[SpecT]):
@@ -184,6 +184,8 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
 
     def make_record_store(self, context: Context) -> RecordStore:
         """Return where this task instance's job is remembered between tries."""
+        from overnight.hooks.record_store import TaskStateRecordStore  # noqa: PLC0415 - not at parse
+
         key = RECORD if not self._rounds else f"{RECORD}_{self._get_round_name()}"
         return TaskStateRecordStore(context["task_state_store"], key)
 
@@ -197,6 +199,8 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
 
         :raises SpecError: a parameter is out of its range, or no number, duration or truth value.
         """
+        from overnight.jobs.wait_settings import WaitSettings  # noqa: PLC0415 - not at parse
+
         return WaitSettings.parse(**{name: getattr(self, name) for name in WaitSettings.model_fields})
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -211,6 +215,8 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Go on after the trigger's event, on whichever worker and in a fresh instance of the operator."""
+        from overnight.jobs import JobRecord  # noqa: PLC0415 - not at parse
+
         # No DAG that is parsed needs a trigger, here and below.
         from overnight.triggers.job import get_context, parse_event  # noqa: PLC0415
         from overnight.triggers.room import ROOM  # noqa: PLC0415
@@ -233,6 +239,8 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
 
         Airflow also calls this when ``execution_timeout`` passes. That ends the try and not the job: a retry attaches.
         """
+        from overnight.jobs.wait import request_cancellation  # noqa: PLC0415 - not at parse
+
         if self._waiting_for is None:
             return
         client, ref, cancel_on_kill = self._waiting_for
@@ -259,6 +267,8 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
 
     def begin_attempt(self, context: Context, client: JobClient[Any], settings: WaitSettings) -> Attempt[SpecT]:
         """Return this try of the task at its job."""
+        from overnight.jobs.attach import Attempt, JobOwner  # noqa: PLC0415 - not at parse
+
         ti = context["ti"]
         owner = JobOwner(
             dag_id=ti.dag_id,
@@ -332,6 +342,10 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         self, context: Context, attempt: Attempt[SpecT], record: JobRecord, outcome: PollOutcome
     ) -> Conclusion:
         """Conclude the job; of several rounds, all of them once the last has results."""
+        from overnight.jobs.attach import Conclusion  # noqa: PLC0415 - not at parse
+        from overnight.jobs.evaluate import evaluate  # noqa: PLC0415 - not at parse
+        from overnight.jobs.poller import PollEnd, PollOutcome  # noqa: PLC0415 - not at parse
+
         if not self._rounds or outcome.status is None or not has_item_outcomes(outcome.status):
             return attempt.conclude(record, outcome)
         records = (*self._rounds, record)
@@ -428,6 +442,8 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
 
 def has_item_outcomes(status: JobStatus) -> bool:
     """Whether a job that is over says of its items what became of them; also one of which all items failed does."""
+    from overnight.jobs import JobState  # noqa: PLC0415 - not at parse
+
     if status.state is JobState.FAILED:
         return bool(status.counts.failed)
     return status.state in (JobState.SUCCEEDED, JobState.PARTIAL, JobState.EXPIRED)

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from overnight.hooks.assets import name_cluster
-from overnight.jobs import JobRef
-from overnight.storage import get_scheme, redact
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -68,6 +66,8 @@ def describe_job(outcome: Mapping[str, Any] | None, inputs: Iterable[str]) -> Op
     from airflow.providers.common.compat.openlineage.facet import Dataset, ExternalQueryRunFacet  # noqa: PLC0415
     from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415
 
+    from overnight.jobs import JobRef  # noqa: PLC0415 - not at parse
+
     datasets = [Dataset(*name_file(uri)) for uri in inputs]
     if outcome is None:
         return OperatorLineage(inputs=datasets)
@@ -80,6 +80,8 @@ def describe_job(outcome: Mapping[str, Any] | None, inputs: Iterable[str]) -> Op
 
 def name_file(uri: str) -> tuple[str, str]:
     """Return the namespace and the name of a file, without what can be secret in its address."""
+    from overnight.storage import get_scheme, redact  # noqa: PLC0415 - not at parse
+
     scheme = get_scheme(uri)
     if scheme in _LOCAL:
         return "file", uri.removeprefix("file://")

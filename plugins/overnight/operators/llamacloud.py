@@ -8,27 +8,24 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
-from overnight.hooks.job import JobHook
 from overnight.hooks.llamacloud import LlamaCloudHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
-from overnight.jobs import JobRef
-from overnight.jobs.allowance import Allowance
-from overnight.jobs.client import JobClient
-from overnight.jobs.evaluate import evaluate_results
 from overnight.operators.job import XCOM_RETURN_KEY, JobOperator
 from overnight.operators.parameters import check_parameters, require_truth
-from overnight.services.llamacloud.results import Content, collect
-from overnight.services.llamacloud.service import LlamaCloudService
-from overnight.services.llamacloud.spec import JobType, Limits, LlamaCloudBatchSpec, MetadataValue
-from overnight.storage import redact
+from overnight.services.llamacloud.choices import Content, JobType, MetadataValue
 from overnight.validation import parse_parameter
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from overnight.hooks.job import JobHook
+    from overnight.jobs.client import JobClient
+    from overnight.services.llamacloud.service import LlamaCloudService
+    from overnight.services.llamacloud.spec import LlamaCloudBatchSpec
 
-class LlamaCloudBatchOperator(JobOperator[LlamaCloudBatchSpec]):
+
+class LlamaCloudBatchOperator(JobOperator["LlamaCloudBatchSpec"]):
     """
     Parse files, or extract from them, with LlamaCloud batches; however many batches the files need, they are one job.
 
@@ -106,6 +103,8 @@ class LlamaCloudBatchOperator(JobOperator[LlamaCloudBatchSpec]):
 
     def build_spec(self, context: Context) -> LlamaCloudBatchSpec:
         """Find and check the files; the same files give the same spec on every try."""
+        from overnight.services.llamacloud.spec import LlamaCloudBatchSpec  # noqa: PLC0415 - not at parse
+
         spec = LlamaCloudBatchSpec(
             job_type=self.job_type,
             configuration_id=self.configuration_id,
@@ -127,6 +126,8 @@ class LlamaCloudBatchOperator(JobOperator[LlamaCloudBatchSpec]):
 
         :raises AirflowSkipException: none has any.
         """
+        from overnight.storage import redact  # noqa: PLC0415 - not at parse
+
         sources = (self.sources,) if isinstance(self.sources, str) else tuple(self.sources)
         if not sources or not require_truth(self.allow_empty, "allow_empty"):
             return sources
@@ -138,6 +139,8 @@ class LlamaCloudBatchOperator(JobOperator[LlamaCloudBatchSpec]):
 
     def make_client(self) -> JobClient[LlamaCloudService]:
         """Return a client that reads sources and writes results through this task's own connections."""
+        from overnight.services.llamacloud.spec import Limits  # noqa: PLC0415 - not at parse
+
         hook = LlamaCloudHook(
             self.conn_id,
             storage=connected_storage(self.aws_conn_id),
@@ -184,6 +187,11 @@ class LlamaCloudResultsOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Collect, and return where the results are."""
+        from overnight.jobs import JobRef  # noqa: PLC0415 - not at parse
+        from overnight.jobs.allowance import Allowance  # noqa: PLC0415 - not at parse
+        from overnight.jobs.evaluate import evaluate_results  # noqa: PLC0415 - not at parse
+        from overnight.services.llamacloud.results import collect  # noqa: PLC0415 - not at parse
+
         with failing_for_good():
             check_parameters(self)
             allowed = Allowance.parse(self.allowed_failures)

@@ -93,7 +93,7 @@ class OpenSearchLoadOperator(LoadLineage, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Load, and fail for good when more was rejected or is missing than was allowed."""
-        from overnight.operators.result_cache import REUSED_KEY  # noqa: PLC0415 - not at parse
+        from overnight.operators.openai import REUSED_KEY  # noqa: PLC0415 - not at parse
         from overnight.operators.sources import StoredAnswers, find_conn_id  # noqa: PLC0415 - not at parse
 
         with failing_for_good():

@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator
 
 from overnight.errors import SpecError
-from overnight.hooks.job import JobHook, hook_for
+from overnight.hooks.job import hook_for
 from overnight.hooks.ml_commons import MLCommonsPredictHook, connector_credential
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
-from overnight.jobs import FoundJob, JobKey, JobRef
-from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator
 from overnight.operators.parameters import check_parameters
-from overnight.services.ml_commons.connection import transport
-from overnight.services.ml_commons.connectors import checked, fill, name_credential, read_blueprint, read_config
-from overnight.services.ml_commons.models import delete_connector, delete_model, ensure_connector, ensure_model
-from overnight.services.ml_commons.predict.spec import MLCommonsPredictSpec
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from overnight.hooks.job import JobHook
+    from overnight.jobs import FoundJob, JobKey
+    from overnight.jobs.client import JobClient
+    from overnight.services.ml_commons.predict.spec import MLCommonsPredictSpec
 
 
 class _MLCommonsOperator(BaseOperator):
@@ -36,6 +35,8 @@ class _MLCommonsOperator(BaseOperator):
         self.conn_id = conn_id
 
     def _run(self, flow: Any) -> Any:
+        from overnight.services.ml_commons.connection import transport  # noqa: PLC0415 - not at parse
+
         with transport(OpenSearchHook(self.conn_id).get_config()) as plugin:
             return plugin.run(flow)
 
@@ -78,6 +79,9 @@ class MLCommonsConnectorOperator(_MLCommonsOperator):
 
     def execute(self, context: Context) -> str:
         """Create the connector, or find it."""
+        from overnight.services.ml_commons.connectors import checked, fill, name_credential, read_blueprint, read_config  # noqa: PLC0415 - not at parse
+        from overnight.services.ml_commons.models import ensure_connector  # noqa: PLC0415 - not at parse
+
         with failing_for_good():
             check_parameters(self)
             config = read_config(self.config)
@@ -106,6 +110,8 @@ class MLCommonsDeleteConnectorOperator(_MLCommonsOperator):
 
     def execute(self, context: Context) -> None:
         """Delete it."""
+        from overnight.services.ml_commons.models import delete_connector  # noqa: PLC0415 - not at parse
+
         with failing_for_good():
             check_parameters(self)
             self._run(delete_connector(self.connector_id))
@@ -134,6 +140,8 @@ class MLCommonsRegisterModelOperator(_MLCommonsOperator):
 
     def execute(self, context: Context) -> str:
         """Register and deploy the model, or find it."""
+        from overnight.services.ml_commons.models import ensure_model  # noqa: PLC0415 - not at parse
+
         with failing_for_good():
             check_parameters(self)
             model_id: str = self._run(ensure_model(self.model_name, self.connector_id, self.description))
@@ -157,12 +165,14 @@ class MLCommonsDeleteModelOperator(_MLCommonsOperator):
 
     def execute(self, context: Context) -> None:
         """Delete it."""
+        from overnight.services.ml_commons.models import delete_model  # noqa: PLC0415 - not at parse
+
         with failing_for_good():
             check_parameters(self)
             self._run(delete_model(self.model_id))
 
 
-class MLCommonsBatchPredictOperator(JobOperator[MLCommonsPredictSpec]):
+class MLCommonsBatchPredictOperator(JobOperator["MLCommonsPredictSpec"]):
     """
     Run one batch prediction and wait for its end.
 
@@ -213,6 +223,8 @@ class MLCommonsBatchPredictOperator(JobOperator[MLCommonsPredictSpec]):
 
     def build_spec(self, context: Context) -> MLCommonsPredictSpec:
         """Return the spec; credentials among the parameters are refused."""
+        from overnight.services.ml_commons.predict.spec import MLCommonsPredictSpec  # noqa: PLC0415 - not at parse
+
         fields = {"model_id": self.model_id, "parameters": self.parameters or {}, "allow_unnamed": self.allow_unnamed}
         spec = MLCommonsPredictSpec.model_validate(fields)
         # A task that remembers no job finds none again, whatever its name.
@@ -226,6 +238,8 @@ class MLCommonsBatchPredictOperator(JobOperator[MLCommonsPredictSpec]):
         return MLCommonsPredictHook(self.conn_id, look_up_remote=look_up).client()
 
     def _look_up_remote(self, key: JobKey, since: datetime) -> FoundJob | None:
+        from overnight.jobs import JobRef  # noqa: PLC0415 - not at parse
+
         place = JobRef(service=str(self.remote_service), id=key.name, conn_id=str(self.remote_conn_id))
         with hook_for(place).client() as client:
             found: FoundJob | None = client.run(client.service.find(key, since))

@@ -8,17 +8,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from overnight.errors import OvernightError, SpecError
-from overnight.hooks.job import JobHook
 from overnight.hooks.ml_commons import MLCommonsIngestHook
-from overnight.hooks.openai import OpenAIHook
-from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
-from overnight.ingest import IngestRequest
-from overnight.ingest.map.field_map import compile_field_map
-from overnight.ingest.read.byte_range import split_range
-from overnight.ingest.read.sources import SourceReader
-from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator
 from overnight.operators.lineage import LoadLineage
 from overnight.operators.load import (
@@ -28,27 +20,22 @@ from overnight.operators.load import (
     with_formats,
 )
 from overnight.operators.parameters import check_parameters, require_mapping, require_truth
-from overnight.operators.sources import openai_opener
-from overnight.services.ml_commons.connection import transport
-from overnight.services.ml_commons.ingest.engine import (
-    Choice,
-    Engine,
-    SourceFile,
-    choose_engine,
-    find_limit,
-    has_endpoint,
-)
-from overnight.services.ml_commons.ingest.spec import MLCommonsIngestSpec
-from overnight.services.openai.files import get_size
+from overnight.services.ml_commons.ingest.choices import Engine
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from overnight.hooks.job import JobHook
+    from overnight.ingest import IngestRequest
+    from overnight.jobs.client import JobClient
+    from overnight.services.ml_commons.ingest.engine import Choice, SourceFile
+    from overnight.services.ml_commons.ingest.spec import MLCommonsIngestSpec
 
 
 _MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-class MLCommonsBatchIngestOperator(LoadLineage, JobOperator[MLCommonsIngestSpec]):
+class MLCommonsBatchIngestOperator(LoadLineage, JobOperator["MLCommonsIngestSpec"]):
     """
     Ingest JSON Lines into an index, by ``_batch_ingestion`` or by our own load, whichever is right.
 
@@ -125,6 +112,8 @@ class MLCommonsBatchIngestOperator(LoadLineage, JobOperator[MLCommonsIngestSpec]
 
     def build_spec(self, context: Context) -> MLCommonsIngestSpec:
         """Return the spec of the server's ingestion."""
+        from overnight.services.ml_commons.ingest.spec import MLCommonsIngestSpec  # noqa: PLC0415 - not at parse
+
         request = self._request()
         if request.data_source.type not in ("s3", "openAI"):
             raise SpecError("The server ingests data sources of type 's3' and 'openAI' only; use engine='client'.")
@@ -147,6 +136,8 @@ class MLCommonsBatchIngestOperator(LoadLineage, JobOperator[MLCommonsIngestSpec]
         ).client()
 
     def _request(self) -> IngestRequest:
+        from overnight.ingest.map.field_map import compile_field_map  # noqa: PLC0415 - not at parse
+
         request = parse_request(self.request)
         # What the server would ignore without a word, or find out at the first line.
         compile_field_map(request.field_map, request.ingest_fields, len(request.data_source.source))
@@ -156,6 +147,12 @@ class MLCommonsBatchIngestOperator(LoadLineage, JobOperator[MLCommonsIngestSpec]
         return require_truth(self.skip_unchanged, "skip_unchanged")
 
     def _choice(self, context: Context, request: IngestRequest) -> Choice:
+        from overnight.hooks.opensearch import OpenSearchHook  # noqa: PLC0415 - not at parse
+        from overnight.ingest.map.field_map import compile_field_map  # noqa: PLC0415 - not at parse
+        from overnight.ingest.read.byte_range import split_range  # noqa: PLC0415 - not at parse
+        from overnight.services.ml_commons.connection import transport  # noqa: PLC0415 - not at parse
+        from overnight.services.ml_commons.ingest.engine import Choice, choose_engine, find_limit, has_endpoint  # noqa: PLC0415 - not at parse
+
         record = self.recall(context)
         if record is not None and record.ending is None and self.engine != "client":
             return Choice("server", "an earlier try of this task began it there")
@@ -193,6 +190,10 @@ class MLCommonsBatchIngestOperator(LoadLineage, JobOperator[MLCommonsIngestSpec]
 
     def _look(self, request: IngestRequest) -> list[SourceFile]:
         """Look at the files, with the credentials that the cluster is given."""
+        from overnight.ingest.read.sources import SourceReader  # noqa: PLC0415 - not at parse
+        from overnight.operators.sources import openai_opener  # noqa: PLC0415 - not at parse
+        from overnight.services.ml_commons.ingest.engine import SourceFile  # noqa: PLC0415 - not at parse
+
         reader = SourceReader(
             connected_storage(self.aws_conn_id),
             {"openai": openai_opener(self.openai_conn_id)},
@@ -216,6 +217,9 @@ class MLCommonsBatchIngestOperator(LoadLineage, JobOperator[MLCommonsIngestSpec]
             return []
 
     def _look_at_openai(self, uri: str) -> tuple[int | None, str]:
+        from overnight.hooks.openai import OpenAIHook  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.files import get_size  # noqa: PLC0415 - not at parse
+
         with OpenAIHook(self.openai_conn_id).client() as client:
             return client.run(get_size(uri.removeprefix("openai://"))), uri
 

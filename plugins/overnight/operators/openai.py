@@ -8,38 +8,36 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.sdk import BaseOperator
 
-from overnight.costs.prices import PriceTable
 from overnight.errors import JobFailedError, SpecError, shorten
-from overnight.hooks.job import JobHook, hook_for
+from overnight.hooks.job import hook_for
 from overnight.hooks.openai import OpenAIHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
-from overnight.jobs import JobRecord, JobRef, JobState, JobStatus, ResultManifest
-from overnight.jobs.allowance import Allowance
-from overnight.jobs.client import JobClient
 from overnight.operators.job import JobOperator, has_item_outcomes
 from overnight.operators.parameters import check_parameters, require_count, require_truth
-from overnight.operators.result_cache import REUSED_KEY, ResultCache, keep_rounds, warn_instead
-from overnight.services.openai.cached_answers import CacheMode
-from overnight.services.openai.input import BuiltInput, Limits, OnBadDocument, RequestTemplate
-from overnight.services.openai.preparation import check_rejected, prepare_input
-from overnight.services.openai.request_function import RequestFunction
-from overnight.services.openai.results import chunks_from, join_results
-from overnight.services.openai.rounds import Round, merge_rounds
-from overnight.services.openai.service import OpenAIBatchService, OpenAIBatchSpec
-from overnight.storage import redact
-from overnight.transport.http import HttpTransport
+from overnight.services.openai.choices import CacheMode, OnBadDocument
+from overnight.services.openai.template import RequestTemplate
 from overnight.validation import parse_parameter
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from overnight.hooks.job import JobHook
+    from overnight.jobs import JobRecord, JobRef, JobStatus, ResultManifest
+    from overnight.jobs.client import JobClient
+    from overnight.operators.result_cache import ResultCache
     from overnight.output_schema import OutputSchema
+    from overnight.services.openai.input import BuiltInput
     from overnight.services.openai.repair import InvalidAnswers
+    from overnight.services.openai.request_function import RequestFunction
+    from overnight.services.openai.service import OpenAIBatchService, OpenAIBatchSpec
+    from overnight.transport.http import HttpTransport
 
 
 ESTIMATE_KEY = "estimate"
 """The XCom of :class:`OpenAIBatchInputOperator` with what the parts cost."""
+REUSED_KEY = "reused"
+"""The XCom of what was not sent: of ``prepare`` a list of parts, of a load the usage that came with their answers."""
 
 
 class OpenAIBatchInputOperator(BaseOperator):
@@ -119,6 +117,13 @@ class OpenAIBatchInputOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Write the parts and return what they are."""
+        from overnight.costs.prices import PriceTable  # noqa: PLC0415 - not at parse
+        from overnight.jobs.allowance import Allowance  # noqa: PLC0415 - not at parse
+        from overnight.operators.result_cache import ResultCache  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.input import Limits  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.preparation import check_rejected, prepare_input  # noqa: PLC0415 - not at parse
+        from overnight.storage import redact  # noqa: PLC0415 - not at parse
+
         with failing_for_good():
             check_parameters(self)
             cache = ResultCache.parse(self.cache, self.cache_uri)
@@ -189,7 +194,7 @@ class OpenAIBatchInputOperator(BaseOperator):
         )
 
 
-class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
+class OpenAIBatchOperator(JobOperator["OpenAIBatchSpec"]):
     """
     Run one OpenAI batch and wait for its end.
 
@@ -290,6 +295,8 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
 
     def make_client(self) -> JobClient[OpenAIBatchService]:
         """Return a client that reads the input through ``aws_conn_id``."""
+        from overnight.services.openai.input import Limits  # noqa: PLC0415 - not at parse
+
         hook = OpenAIHook(
             self.conn_id,
             storage=connected_storage(self.aws_conn_id),
@@ -303,6 +310,8 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
 
     def build_spec(self, context: Context) -> OpenAIBatchSpec:
         """Validate the parameters and, when its digest is not known, the whole input file."""
+        from overnight.services.openai.service import OpenAIBatchSpec  # noqa: PLC0415 - not at parse
+
         self._parse_cache()
         resubmit = self._parse_resubmit()
         if require_truth(self.repair, "repair") and not (resubmit and self.output_schema):
@@ -341,6 +350,11 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         self, client: JobClient[OpenAIBatchService], record: JobRecord, status: JobStatus, number: int
     ) -> OpenAIBatchSpec | None:
         """Write down what the round came to, and what goes out again."""
+        from overnight.jobs import JobState  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.input import Limits  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.results import chunks_from  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.rounds import Round  # noqa: PLC0415 - not at parse
+
         resubmit = self._parse_resubmit()
         if resubmit is None:
             # What an expired batch finished is paid for.
@@ -375,6 +389,9 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
 
     def build_round_spec(self, number: int) -> OpenAIBatchSpec:
         """Return the spec of a further round, whose input :meth:`plan_round` has written."""
+        from overnight.services.openai.rounds import Round  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.service import OpenAIBatchSpec  # noqa: PLC0415 - not at parse
+
         return self._measure(
             OpenAIBatchSpec(
                 input_uri=Round(str(self.input_uri), number).requests_uri,
@@ -388,10 +405,14 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
 
     def merge_rounds(self, refs: Sequence[JobRef]) -> tuple[JobStatus, ResultManifest]:
         """Return what all rounds come to, each line counted once."""
+        from overnight.services.openai.rounds import merge_rounds  # noqa: PLC0415 - not at parse
+
         return merge_rounds(refs, str(self.input_uri), connected_storage(self.aws_conn_id))
 
     def keep_results(self, client: JobClient[OpenAIBatchService], ref: JobRef, results: ResultManifest | None) -> None:
         """Add the usable answers of all rounds to the cache; a failure to do so is a warning."""
+        from overnight.operators.result_cache import ResultCache, keep_rounds, warn_instead  # noqa: PLC0415 - not at parse
+
         cache = ResultCache.parse(self.cache, self.cache_uri)
         if not cache.adds or self.input_uri is None:
             return
@@ -416,6 +437,8 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
 
         :raises SpecError: there is no such word, or the other parameters leave nothing to add to it.
         """
+        from overnight.operators.result_cache import ResultCache  # noqa: PLC0415 - not at parse
+
         cache = ResultCache.parse(self.cache, self.cache_uri)
         if cache.adds and (self.input_uri is None or not self.wait_for_completion):
             raise SpecError(
@@ -468,6 +491,8 @@ class OpenAIBatchOperator(JobOperator[OpenAIBatchSpec]):
         return InvalidAnswers(schema, self.endpoint, repair=require_truth(self.repair, "repair"))
 
     def _measure(self, spec: OpenAIBatchSpec) -> OpenAIBatchSpec:
+        from overnight.services.openai.input import Limits  # noqa: PLC0415 - not at parse
+
         return spec.measured(connected_storage(self.aws_conn_id), parse_parameter(Limits, self.limits or {}, "limits"))
 
 
@@ -514,6 +539,10 @@ class OpenAIBatchResultsOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read the results once, streaming, and write the outcomes."""
+        from overnight.jobs import JobRef, JobState  # noqa: PLC0415 - not at parse
+        from overnight.jobs.allowance import Allowance  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.results import chunks_from, join_results  # noqa: PLC0415 - not at parse
+
         with failing_for_good():
             check_parameters(self)
             allowed = Allowance.parse(self.allowed_failures)

@@ -5,25 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Self, cast
+from typing import TYPE_CHECKING, NamedTuple, Self, cast
 
-from overnight.cache import open_cache
 from overnight.errors import OvernightError, shorten
-from overnight.hooks.openai import OpenAIHook
-from overnight.jobs import JobRef, ResultFile, ResultManifest
 from overnight.jobs.client import JobClient
-from overnight.services.openai.cached_answers import CachedService, CacheMode, keep_answers, parse_cache_mode
-from overnight.services.openai.result_line import Result
-from overnight.services.openai.results import chunks_from
-from overnight.services.openai.rounds import Round
-from overnight.services.openai.service import OpenAIBatchService
-from overnight.storage import Storage
-from overnight.transport.http import HttpTransport
+from overnight.services.openai.choices import CacheMode
+
+if TYPE_CHECKING:
+    from overnight.jobs import JobRef, ResultManifest
+    from overnight.services.openai.cached_answers import CachedService
+    from overnight.services.openai.result_line import Result
+    from overnight.services.openai.service import OpenAIBatchService
+    from overnight.storage import Storage
+    from overnight.transport.http import HttpTransport
 
 log = logging.getLogger(__name__)
-
-REUSED_KEY = "reused"
-"""The XCom of what was not sent: of ``prepare`` a list of parts, of a load the usage that came with their answers."""
 
 
 class ResultCache(NamedTuple):
@@ -39,6 +35,8 @@ class ResultCache(NamedTuple):
 
         :raises SpecError: there is no such mode, or it needs a ``cache_uri``.
         """
+        from overnight.services.openai.cached_answers import parse_cache_mode  # noqa: PLC0415 - not at parse
+
         uri = cache_uri if cache_uri not in (None, "None") else ""
         return cls(parse_cache_mode(mode, uri), uri or "")
 
@@ -58,6 +56,9 @@ class ResultCache(NamedTuple):
 
         :raises SpecError: pyarrow is not installed.
         """
+        from overnight.cache import open_cache  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.cached_answers import CachedService  # noqa: PLC0415 - not at parse
+
         return CachedService(open_cache(self.uri, storage), cast("HttpTransport", client.transport).base_url)
 
     def connect(self, conn_id: str | None, storage: Storage) -> CachedService:
@@ -66,6 +67,8 @@ class ResultCache(NamedTuple):
 
         :raises SpecError: pyarrow is not installed, or the connection cannot be used.
         """
+        from overnight.hooks.openai import OpenAIHook  # noqa: PLC0415 - not at parse
+
         with OpenAIHook(conn_id).client() as client:
             return self.open(client, storage)
 
@@ -91,6 +94,11 @@ def keep_rounds(
     :param former_rounds: How many rounds were before the last.
     :param examine: Returns each result as it counts: as it is, or as a failed one.
     """
+    from overnight.jobs import ResultFile, ResultManifest  # noqa: PLC0415 - not at parse
+    from overnight.services.openai.cached_answers import keep_answers  # noqa: PLC0415 - not at parse
+    from overnight.services.openai.results import chunks_from  # noqa: PLC0415 - not at parse
+    from overnight.services.openai.rounds import Round  # noqa: PLC0415 - not at parse
+
     files = list(results.uris("output")) if results is not None else []
     # The last round may have ended without saying anything of the others.
     files += [uri for number in range(former_rounds) if (uri := Round(input_uri, number).succeeded_uri) not in files]

@@ -7,22 +7,23 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from overnight.errors import SpecError
-from overnight.hooks.job import JobHook
 from overnight.hooks.sagemaker import SageMakerHook
 from overnight.hooks.storage import connected_storage
 from overnight.operators.job import JobOperator
 from overnight.operators.parameters import require_mapping
-from overnight.services.sagemaker.spec import MANIFESTS, SageMakerTransformSpec, write_manifest
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from overnight.hooks.job import JobHook
+    from overnight.services.sagemaker.spec import SageMakerTransformSpec
 
 
 # The amazon provider's hook machinery makes our clients; its SageMakerTransformOperator (9.39) is not used. Nothing in
 # it ever stops a job: it has no on_kill, and neither has its trigger. A retry finds the name taken by the first try's
 # job and, by default, starts and pays a second one under a name with a timestamp. Its deadline is the deferral's
 # timeout, which bypasses the task. And it knows no partial success: a job with one bad input in a thousand just failed.
-class SageMakerBatchTransformOperator(JobOperator[SageMakerTransformSpec]):
+class SageMakerBatchTransformOperator(JobOperator["SageMakerTransformSpec"]):
     """
     Run one batch transform job and wait for its end.
 
@@ -137,6 +138,8 @@ class SageMakerBatchTransformOperator(JobOperator[SageMakerTransformSpec]):
 
     def build_spec(self, context: Context) -> SageMakerTransformSpec:
         """Validate the parameters, and write the manifest of listed inputs."""
+        from overnight.services.sagemaker.spec import MANIFESTS, SageMakerTransformSpec, write_manifest  # noqa: PLC0415 - not at parse
+
         fields: dict[str, Any] = {
             **require_mapping(self.options or {}, "options"),
             "model_name": self.model_name,

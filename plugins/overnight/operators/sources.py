@@ -9,24 +9,17 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from overnight.cache import open_cache
-from overnight.costs.usage_cost import AnswerUsage
 from overnight.errors import SpecError, shorten
-from overnight.hooks.openai import OpenAIHook
-from overnight.jobs import JobStatus, ResultManifest
-from overnight.services.openai.answer_usage import UsageMeter
-from overnight.services.openai.cached_answers import read_repeated, read_reused
 from overnight.services.openai.input import ReusedPart
-from overnight.services.openai.results import chunks_from, count_loadable, list_item_files, read_result_lines
-from overnight.services.openai.service import OpenAIBatchService, content
 from overnight.services.openai.template import RequestTemplate
-from overnight.services.result_formats import load_result_formats
-from overnight.storage import Storage, get_scheme
-from overnight.transport.http import HttpTransport
 from overnight.validation import parse_parameter
 
 if TYPE_CHECKING:
+    from overnight.costs.usage_cost import AnswerUsage
     from overnight.ingest.read.sources import Look, Opener
+    from overnight.jobs import ResultManifest
+    from overnight.storage import Storage
+    from overnight.transport.http import HttpTransport
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +63,17 @@ class RepeatedSource(BaseModel):
 
 def find_conn_id(items: Iterable[object]) -> str | None:
     """Return the connection of the first OpenAI job among a request's sources."""
+    from overnight.services.openai.service import OpenAIBatchService  # noqa: PLC0415 - not at parse
+
     refs = map(_get_ref, items)
     return next((ref.get("conn_id") for ref in refs if ref.get("service") == OpenAIBatchService.name), None)
 
 
 def find_service(item: object) -> str | None:
     """Return the service whose results a source has, if their format is known."""
+    from overnight.services.openai.service import OpenAIBatchService  # noqa: PLC0415 - not at parse
+    from overnight.services.result_formats import load_result_formats  # noqa: PLC0415 - not at parse
+
     if _is_reused(item):
         return OpenAIBatchService.name
     service = _get_ref(item).get("service")
@@ -128,6 +126,8 @@ def to_uris(item: Any) -> Any:
 
 def openai_opener(conn_id: str | None) -> Opener:
     """Return the opener of ``openai://file-…`` through a connection."""
+    from overnight.hooks.openai import OpenAIHook  # noqa: PLC0415 - not at parse
+    from overnight.services.openai.service import content  # noqa: PLC0415 - not at parse
 
     def read(uri: str, start: int) -> Iterator[bytes]:
         with OpenAIHook(conn_id).client() as client:
@@ -148,6 +148,9 @@ class StoredAnswers:
     """
 
     def __init__(self, items: Iterable[object], storage: Storage, conn_id: str | None) -> None:
+        from overnight.cache import open_cache  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.answer_usage import UsageMeter  # noqa: PLC0415 - not at parse
+
         given = list(items)
         self._storage = storage
         self._conn_id = conn_id
@@ -174,6 +177,8 @@ class StoredAnswers:
         return self._meter.read()
 
     def _open_reused(self, uri: str, start: int) -> Iterator[bytes]:
+        from overnight.services.openai.cached_answers import read_reused  # noqa: PLC0415 - not at parse
+
         source = self._reused[_get_path(uri)]
         lines = read_reused(source.reused, source.template, self._caches[source.cache_uri], self._storage)
         from overnight.ingest.read.lines import skip  # noqa: PLC0415 - not at parse
@@ -181,6 +186,10 @@ class StoredAnswers:
         yield from skip(_join(self._meter.measure(uri, lines)), start)
 
     def _open_repeated(self, uri: str, start: int) -> Iterator[bytes]:
+        from overnight.hooks.openai import OpenAIHook  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.cached_answers import read_repeated  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.results import chunks_from, read_result_lines  # noqa: PLC0415 - not at parse
+
         path = _get_path(uri)
         with OpenAIHook(self._conn_id).client() as client:
             chunks = chunks_from(cast("HttpTransport", client.transport), self._storage)
@@ -203,6 +212,9 @@ def _require_kept(manifest: ResultManifest, uris: Sequence[str], status: object)
     :param status: The job's, which may say until when it has them.
     :raises SpecError: that time is over.
     """
+    from overnight.jobs import JobStatus  # noqa: PLC0415 - not at parse
+    from overnight.storage import get_scheme  # noqa: PLC0415 - not at parse
+
     at_service = [uri for uri in uris if get_scheme(uri) == "openai"]
     if not at_service or not isinstance(status, Mapping):
         return
@@ -264,6 +276,8 @@ def _get_ref(item: object) -> Mapping[str, Any]:
 
 def _count_results(source: object) -> int | None:
     """Return how many results a job counts in its files at OpenAI; ``None`` for all other sources."""
+    from overnight.services.openai.results import count_loadable  # noqa: PLC0415 - not at parse
+
     results = source.get("results") if isinstance(source, Mapping) else None
     if not isinstance(results, Mapping):
         return None
@@ -272,5 +286,8 @@ def _count_results(source: object) -> int | None:
 
 def _read_manifest(results: Mapping[str, Any]) -> tuple[ResultManifest, list[str]]:
     """Return what a job's XCom says of its files, and those with a line for each item."""
+    from overnight.jobs import ResultManifest  # noqa: PLC0415 - not at parse
+    from overnight.services.openai.results import list_item_files  # noqa: PLC0415 - not at parse
+
     manifest = parse_parameter(ResultManifest, results, "the results of a source")
     return manifest, list_item_files(manifest)

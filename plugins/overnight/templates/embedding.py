@@ -15,11 +15,9 @@ from overnight.ingest.map.field_map import compile_field_map
 from overnight.operators.approval import CostApprovalOperator
 from overnight.operators.cleanup import Cleanup, OpenAICleanupOperator
 from overnight.operators.load import OpenSearchLoadOperator
-from overnight.operators.openai import ESTIMATE_KEY, OpenAIBatchInputOperator, OpenAIBatchOperator
-from overnight.operators.result_cache import REUSED_KEY
-from overnight.services.openai.cached_answers import CacheMode
+from overnight.operators.openai import ESTIMATE_KEY, REUSED_KEY, OpenAIBatchInputOperator, OpenAIBatchOperator
+from overnight.services.openai.choices import CacheMode, OnBadDocument
 from overnight.services.openai.dimension import MODELS, check_dimension, measure_vectors
-from overnight.services.openai.input import OnBadDocument
 from overnight.services.openai.joined_fields import (
     EMBEDDING_FIELDS,
     find_unreadable,

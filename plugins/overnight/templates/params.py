@@ -17,8 +17,8 @@ from overnight.hooks.executor import require_shared
 from overnight.hooks.outcome import failing_for_good
 from overnight.ingest.request import Sync
 from overnight.jobs.allowance import Allowance
+from overnight.jobs.choices import OnClear
 from overnight.jobs.queue import Budget
-from overnight.jobs.resume import OnClear
 from overnight.jobs.service import Service
 from overnight.operators.parameters import check_texts
 from overnight.storage import to_segment

@@ -19,8 +19,8 @@ from overnight.ingest import LoadReport, MirrorReport
 from overnight.links.page import PageLink
 from overnight.operators.approval import REFUSED_KEY
 from overnight.operators.load import REPORT_KEY
+from overnight.operators.openai import REUSED_KEY
 from overnight.operators.parameters import check_parameters, require_mapping
-from overnight.operators.result_cache import REUSED_KEY
 from overnight.storage import Storage
 from overnight.templates.job_costs import JobCosts
 from overnight.templates.report import Excluded, JobReport, PartReport, PipelineReport

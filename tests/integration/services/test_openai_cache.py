@@ -16,8 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from integration.task_instances import Task, run_all
 from overnight.cache import sorted_index
-from overnight.operators.openai import OpenAIBatchInputOperator, OpenAIBatchOperator
-from overnight.operators.result_cache import REUSED_KEY
+from overnight.operators.openai import REUSED_KEY, OpenAIBatchInputOperator, OpenAIBatchOperator
 from overnight.operators.sources import StoredAnswers, to_uris
 from overnight.services.openai.input import RequestTemplate
 from overnight.storage import Storage
@@ -136,7 +135,7 @@ def test_a_try_that_comes_after_a_worker_died_at_the_end_adds_what_is_not_there(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("overnight.operators.result_cache.keep_answers", die)
+        patch.setattr("overnight.services.openai.cached_answers.keep_answers", die)
         with pytest.raises(KeyboardInterrupt):
             run_all([task])
     assert pipeline.prepare("before")[1] == []

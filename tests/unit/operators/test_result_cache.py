@@ -17,8 +17,8 @@ from overnight.cache import open_cache
 from overnight.errors import SpecError
 from overnight.jobs import JobRef, ResultFile, ResultManifest
 from overnight.operators.load import OpenSearchLoadOperator, with_formats
-from overnight.operators.openai import OpenAIBatchInputOperator, OpenAIBatchOperator
-from overnight.operators.result_cache import REUSED_KEY, ResultCache
+from overnight.operators.openai import REUSED_KEY, OpenAIBatchInputOperator, OpenAIBatchOperator
+from overnight.operators.result_cache import ResultCache
 from overnight.operators.sources import to_uris
 from overnight.services.openai.input import RequestTemplate
 from overnight.services.openai.rounds import Round
@@ -286,7 +286,7 @@ def test_the_sdk_of_a_store_may_fail_in_any_way(
 
     night.write(document("a", "one"))
     (part,) = night.prepare(cache_uri=None)
-    monkeypatch.setattr("overnight.operators.result_cache.keep_answers", fail)
+    monkeypatch.setattr("overnight.services.openai.cached_answers.keep_answers", fail)
     with caplog.at_level(logging.WARNING):
         night.keep(part, night.answer(part))
     assert "KeyError: " in caplog.text

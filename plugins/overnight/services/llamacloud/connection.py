@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 from overnight.errors import SpecError
 from overnight.services.llamacloud.causes import CALL_CAUSES
+from overnight.services.llamacloud.choices import Region
 from overnight.transport.http import HttpTransport
-
-Region: TypeAlias = Literal["na", "eu"]
 
 BASE_URLS: Final[Mapping[Region, str]] = {
     "na": "https://api.cloud.llamaindex.ai",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import orjson
 
 from overnight.errors import NotFoundError, SpecError, shorten
 from overnight.jobs import JobRef, ResultFile, ResultManifest
 from overnight.services.llamacloud.answers import AT_ONCE, JOBS, batched, get_batches, path, raising
+from overnight.services.llamacloud.choices import Content
 from overnight.services.llamacloud.outcomes import FileOutcome, FileState, job_ids, look_at_jobs, outcomes
 from overnight.services.llamacloud.status import is_over, lacks_results, to_counts
 from overnight.storage import Storage
@@ -19,8 +20,6 @@ from overnight.transport.flow import Flow, Gather, Pause
 from overnight.transport.http import HttpCall
 
 log = logging.getLogger(__name__)
-
-Content: TypeAlias = Literal["markdown", "text"]
 
 FETCHED_AT_ONCE: Final = 32
 """Files whose contents are in memory together."""

@@ -35,8 +35,9 @@ from overnight.services.llamacloud.answers import (
     raising,
     read_record,
 )
+from overnight.services.llamacloud.choices import Content
 from overnight.services.llamacloud.outcomes import FileOutcome, Jobs, job_ids, look_at_jobs, outcomes
-from overnight.services.llamacloud.results import Content, batch_ids, collect
+from overnight.services.llamacloud.results import batch_ids, collect
 from overnight.services.llamacloud.sources import SourceFile, digest, directory_files, stored_files, too_many
 from overnight.services.llamacloud.spec import Limits, LlamaCloudBatchSpec, parse_part_name, part_name
 from overnight.services.llamacloud.status import (

@@ -13,7 +13,8 @@ import orjson
 
 from overnight.errors import SpecError
 from overnight.services.llamacloud.answers import get_files_path, list_all
-from overnight.services.llamacloud.spec import JobType, Limits, MetadataValue
+from overnight.services.llamacloud.choices import JobType, MetadataValue
+from overnight.services.llamacloud.spec import Limits
 from overnight.services.tags import TAG_PREFIX
 from overnight.storage import Storage, StoredFile
 from overnight.transport.flow import Flow

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from overnight.jobs import JobKey, compute_fingerprint
 from overnight.jobs.service import JobSpec
+from overnight.services.llamacloud.choices import JobType, MetadataValue
 from overnight.services.tags import refuse_own_tags
-
-JobType: TypeAlias = Literal["parse_v2", "extract_v2"]
-MetadataValue: TypeAlias = str | int | float | bool | list[str] | None
-
 
 _PART_NAME = re.compile(r"(?P<name>overnight-.+)\.(?P<number>\d+)-of-(?P<total>\d+)")
 

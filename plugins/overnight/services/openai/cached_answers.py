@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 import msgspec
 import orjson
@@ -11,6 +11,7 @@ import orjson
 from overnight.cache.digests import compute_digest
 from overnight.errors import SpecError, shorten
 from overnight.jobs import ResultManifest
+from overnight.services.openai.choices import CacheMode
 from overnight.services.openai.incomplete import explain_answer
 from overnight.services.openai.input import ReusedPart
 from overnight.services.openai.result_line import Outcome, Result, read_result
@@ -22,12 +23,6 @@ from overnight.storage import Storage
 if TYPE_CHECKING:
     from overnight.cache.answers import AnswerCache
     from overnight.cache.places import Place
-
-CacheMode: TypeAlias = Literal["off", "read", "write", "refresh"]
-"""
-What a run does with its cache. ``write`` takes what is there and adds what was paid for, ``read`` adds nothing,
-``refresh`` pays for everything again and replaces what is there, ``off`` neither reads nor adds.
-"""
 
 
 def parse_cache_mode(mode: str | None, cache_uri: str | None) -> CacheMode:

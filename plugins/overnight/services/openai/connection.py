@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from overnight.errors import SpecError
 from overnight.services.openai.causes import FINAL_CODES, QUEUE_CODES
+from overnight.services.openai.choices import AuthStyle
 from overnight.transport.errors import read_error
 from overnight.transport.http import HttpTransport
 
@@ -15,9 +16,6 @@ DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
 ATTEMPTS = 6
 """How often a call is sent at most when it may be repeated."""
-
-AuthStyle: TypeAlias = Literal["bearer", "api-key", "none"]
-"""``Authorization: Bearer …``, Azure's ``api-key: …``, or nothing (a server inside one's own network)."""
 
 _REMEDIES = {
     401: "Check the API key in the connection, and that it belongs to the address there.",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import compress
-from typing import IO, Any, Literal, Self, TypeAlias
+from typing import IO, Any, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict
@@ -19,6 +19,7 @@ from overnight.cache.digests import DigestTable
 from overnight.costs.estimate import Workload
 from overnight.rejection import RejectedError, Rejection
 from overnight.services.openai.block_renderer import BlockRenderer, MadeRequests
+from overnight.services.openai.choices import OnBadDocument
 from overnight.services.openai.documents import DocumentLine, LineBlock, read_documents, take_blocks
 from overnight.services.openai.endpoints import check_body
 from overnight.services.openai.limits import Limits
@@ -45,15 +46,11 @@ __all__ = [
     "InputPart",
     "InputScan",
     "Limits",
-    "OnBadDocument",
     "RequestTemplate",
     "build",
     "read_documents",
     "scan",
 ]
-
-OnBadDocument: TypeAlias = Literal["fail", "reject"]
-"""Fail for the whole input, naming every bad line, or write the rejected documents to a file of their own."""
 
 LONGEST_TEXT = 64 << 10
 """Bytes of a rejected document that its record repeats."""

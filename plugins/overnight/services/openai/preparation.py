@@ -9,9 +9,10 @@ from overnight.costs.estimate import CostEstimate
 from overnight.costs.prices import PriceTable
 from overnight.errors import SpecError
 from overnight.jobs.allowance import Allowance
-from overnight.services.openai.cached_answers import CachedService, CacheMode
+from overnight.services.openai.cached_answers import CachedService
+from overnight.services.openai.choices import CacheMode, OnBadDocument
 from overnight.services.openai.documents import read_documents
-from overnight.services.openai.input import BuiltInput, OnBadDocument, build
+from overnight.services.openai.input import BuiltInput, build
 from overnight.services.openai.limits import Limits
 from overnight.services.openai.request_function import RequestFunction
 from overnight.services.openai.reuse import build_reusing

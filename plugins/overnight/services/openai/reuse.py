@@ -14,14 +14,14 @@ import orjson
 
 from overnight.cache.digests import DIGEST_BYTES, DigestTable, compute_digest, compute_digests
 from overnight.rejection import RejectedError, Rejection
-from overnight.services.openai.cached_answers import CachedService, CacheMode, encode_repetition
+from overnight.services.openai.cached_answers import CachedService, encode_repetition
+from overnight.services.openai.choices import CacheMode, OnBadDocument
 from overnight.services.openai.documents import DocumentLine, JoinedBlock, LineBlock
 from overnight.services.openai.input import (
     BuiltInput,
     InputBuilder,
     InputPart,
     Limits,
-    OnBadDocument,
     RequestTemplate,
     ReusedPart,
     join_lines,

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overnight.services.openai.block_renderer import BlockRenderer
-from overnight.services.openai.input import InputError, Limits, OnBadDocument, RequestTemplate, build
+from overnight.services.openai.choices import OnBadDocument
+from overnight.services.openai.input import InputError, Limits, RequestTemplate, build
 from overnight.services.openai.scan import estimate_tokens
 from overnight.services.openai.tokens import TokenCounter
 

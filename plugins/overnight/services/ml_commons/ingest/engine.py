@@ -12,14 +12,12 @@ from overnight.errors import ServiceError, SpecError, UnsupportedError
 from overnight.services.ml_commons.answers import ask
 from overnight.services.ml_commons.causes import NO_HANDLER
 from overnight.services.ml_commons.connection import ML
+from overnight.services.ml_commons.ingest.choices import Engine
 from overnight.transport.flow import Flow
 from overnight.transport.http import HttpCall
 from overnight.transport.opensearch import ServerVersion
 
 log = logging.getLogger(__name__)
-
-Engine = Literal["auto", "server", "client"]
-"""Where a batch ingestion is carried out: in the cluster, or by our own load on the Airflow worker."""
 
 ENDPOINT: Final = f"{ML}/_batch_ingestion"
 SINCE: Final = (2, 17)
