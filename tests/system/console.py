@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 import httpx
@@ -33,13 +34,18 @@ class Console:
     The REST API of a standalone Airflow.
 
     :param url: Where it listens.
+    :param login: A user's name and password. Without one, everybody has to be an admin.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, login: tuple[str, str] | None = None) -> None:
         self._client = httpx.Client(base_url=f"{url}/api/v2", timeout=60.0, trust_env=False)
-        # SimpleAuthManager, with everybody an admin, gives a token to whoever asks.
-        token = httpx.get(f"{url}/auth/token", timeout=60.0, trust_env=False).raise_for_status().json()["access_token"]
-        self._client.headers["Authorization"] = f"Bearer {token}"
+        with httpx.Client(timeout=60.0, trust_env=False) as client:
+            if login is None:
+                # SimpleAuthManager, with everybody an admin, gives a token to whoever asks.
+                answer = client.get(f"{url}/auth/token")
+            else:
+                answer = client.post(f"{url}/auth/token", json={"username": login[0], "password": login[1]})
+        self._client.headers["Authorization"] = f"Bearer {answer.raise_for_status().json()['access_token']}"
 
     def get(self, path: str, **params: Any) -> Any:
         return self._send("GET", path, params=params)
@@ -57,9 +63,11 @@ class Console:
         eventually(lambda: self.knows(dag_id), why=f"the DAG {dag_id} is parsed")
         self.patch(f"/dags/{dag_id}", {"is_paused": False})
 
-    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> Run:
+    def trigger(
+        self, dag_id: str, conf: Mapping[str, Any] | None = None, *, logical_date: datetime | None = None
+    ) -> Run:
         self.unpause(dag_id)
-        body = {"logical_date": None, "conf": dict(conf or {})}
+        body = {"logical_date": logical_date and logical_date.isoformat(), "conf": dict(conf or {})}
         return Run(self, dag_id, self.post(f"/dags/{dag_id}/dagRuns", body)["dag_run_id"])
 
     def _send(self, method: str, path: str, **arguments: Any) -> Any:
