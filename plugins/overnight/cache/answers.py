@@ -67,6 +67,9 @@ class AnswerCache:
     """
     Answers by key, in any folder or object store. Nothing in it is ever changed, so readers and writers need no locks.
 
+    An answer whose file was deleted, or marked as unneeded, is not found. What was found before the mark can be read as
+    long as the file is there.
+
     :param uri: The folder.
     """
 
@@ -76,6 +79,8 @@ class AnswerCache:
         self.answers = Files(storage, f"{self._uri}/answers", _ANSWERS)
         self.keys = SortedIndex(storage, f"{self._uri}/keys", {"file": arrow.string(), "row": arrow.uint32()})
         self._names: frozenset[str] = frozenset()
+        # Names in the index that were not among the files when these were last listed: neither do they come back.
+        self._gone: set[str] = set()
 
     def find(self, keys: Collection[bytes]) -> dict[bytes, Place]:
         """
@@ -98,8 +103,10 @@ class AnswerCache:
         digests = build_digests(keys)
         rows = self.keys.look_up(digests)
         names, rows_of_files = rows.column("file").combine_chunks().dictionary_encode(), rows.column("row")
-        if not set(names.dictionary.to_pylist()) <= self._names:
+        named = set(names.dictionary.to_pylist())
+        if not named <= self._names | self._gone:
             self._names = frozenset(self.answers.list_names())
+            self._gone |= named - self._names
         return Places(digests, names, rows_of_files.combine_chunks(), self._names)
 
     def open_writer(self) -> AnswerWriter:
@@ -137,12 +144,27 @@ class AnswerCache:
         :return: How many files were merged.
         :raises DamagedCacheError: a file is not what was written.
         """
+        return self.keys.merge() + sum(documents.merge() for documents in self._list_documents())
+
+    def drop(self, before: int) -> int:
+        """
+        Drop what was added before a time from the indexes; the files that hold the answers stay.
+
+        Mark these first (:meth:`Files.mark`): of several answers of a key the last one is dropped while an earlier one
+        may still be there, which must not count again.
+
+        :param before: Milliseconds since 1970.
+        :return: How many rows were dropped.
+        :raises DamagedCacheError: a file is not what was written.
+        """
+        return self.keys.drop(before) + sum(documents.drop(before) for documents in self._list_documents())
+
+    def _list_documents(self) -> list[SortedIndex]:
         try:
             files = self._storage.list_files(f"{self._uri}/documents/*/*{SUFFIX}").files
         except MissingFileError:
             files = ()
-        templates = sorted({file.uri.rsplit("/", 2)[1] for file in files})
-        return self.keys.merge() + sum(self._open_documents(template).merge() for template in templates)
+        return [self._open_documents(template) for template in sorted({file.uri.rsplit("/", 2)[1] for file in files})]
 
     def _open_documents(self, template: str) -> SortedIndex:
         return SortedIndex(self._storage, f"{self._uri}/documents/{template}", {"id": DIGEST, "key": DIGEST})

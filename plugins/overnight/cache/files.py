@@ -19,6 +19,8 @@ from overnight.storage_errors import MissingFileError
 FORMAT: Final = "v1"
 """The format of everything below the folder of this name. Another format has another folder, and reads nothing here."""
 SUFFIX: Final = ".parquet"
+MARK: Final = ".unneeded"
+"""Behind the name of a file in which nothing is looked up any more. It is written beside the file."""
 DIGEST: Final = arrow.binary(DIGEST_BYTES)
 
 
@@ -50,12 +52,15 @@ class Files:
         self._schema = schema
 
     def list_names(self) -> list[str]:
-        """Return the names of the files that are there, the oldest first."""
+        """Return the names of the files that are there, the oldest first; those that are marked as unneeded not."""
         try:
-            listing = self._storage.list_files(f"{self._uri}/*{SUFFIX}")
+            listing = self._storage.list_files(f"{self._uri}/*")
         except MissingFileError:
             return []
-        return [file.uri.rpartition("/")[2].removesuffix(SUFFIX) for file in listing.files]
+        found = [file.uri.rpartition("/")[2] for file in listing.files]
+        marked = {name.removesuffix(MARK) for name in found if name.endswith(MARK)}
+        names = [name.removesuffix(SUFFIX) for name in found if name.endswith(SUFFIX)]
+        return [name for name in names if name not in marked]
 
     def build_uri(self, name: str) -> str:
         """Return the address of a file."""
@@ -65,9 +70,18 @@ class Files:
         """Write a file, which is there with all its bytes or not at all."""
         self._storage.put(self.build_uri(name), data.to_pybytes())
 
+    def mark(self, name: str) -> None:
+        """Mark a file as unneeded: :meth:`list_names` leaves it out, and who knows its name can still open it."""
+        self._storage.put(f"{self._uri}/{name}{MARK}", b"{}")
+
     def delete(self, name: str) -> None:
         """Delete a file, if it is there."""
         self._storage.delete(self.build_uri(name))
+
+    def delete_marked(self, name: str) -> None:
+        """Delete a file that is marked, and then its mark: a file that is there is never without the mark it had."""
+        self.delete(name)
+        self._storage.delete(f"{self._uri}/{name}{MARK}")
 
     @contextmanager
     def open(self, name: str) -> Iterator[parquet.ParquetFile]:

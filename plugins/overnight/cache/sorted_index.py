@@ -22,6 +22,8 @@ ROW_GROUP: Final = 1 << 16
 """Rows that are read at once."""
 MERGE_FILES: Final = 32
 """With more small files than this in a folder, they are merged."""
+DROPPED_SHARE: Final = 4
+"""A file is written anew when one of so many of its rows, or more, may go."""
 MERGED_ROWS: Final = 1 << 19
 """Rows of a merged file; merging them takes some 100 MB."""
 BATCH_ROWS: Final = 1 << 20
@@ -133,6 +135,44 @@ class SortedIndex:
         for name in merged:
             self.files.delete(name)
         return len(merged)
+
+    def drop(self, before: int) -> int:
+        """
+        Drop rows that were created before a time, where they are a good part of their file (:data:`DROPPED_SHARE`).
+
+        What is left of a file is there before the file goes, as with :meth:`merge`, and readers and writers may go on
+        meanwhile. Memory is bounded by one file.
+
+        :param before: Milliseconds since 1970.
+        :return: How many rows were dropped.
+        :raises DamagedCacheError: a file is not what was written.
+        """
+        dropped = 0
+        for name in self.files.list_names():
+            try:
+                dropped += self._drop(name, before)
+            except MissingFileError:
+                log.debug("%s is gone: it was merged, or somebody else is dropping rows", name)
+        return dropped
+
+    def _drop(self, name: str, before: int) -> int:
+        with self.files.open(name) as file:
+            _read_fences(file, self.files.build_uri(name))
+            count = file.metadata.num_rows
+            limit = arrow.scalar(before, arrow.int64())
+            old = sum(
+                compute.sum(compute.less(file.read_row_group(number, ["created"]).column(0), limit)).as_py() or 0
+                for number in range(file.metadata.num_row_groups)
+            )
+            if not old or old * DROPPED_SHARE < count:
+                return 0
+            groups = (file.read_row_group(number) for number in range(file.metadata.num_row_groups))
+            left = [group.filter(compute.greater_equal(group.column("created"), limit)) for group in groups]
+        rows = arrow.concat_tables(left).replace_schema_metadata(None)
+        if len(rows):
+            self.files.put(make_name(), serialize(rows))
+        self.files.delete(name)
+        return int(old)
 
     def _search_all(self, wanted: arrow.FixedSizeBinaryArray) -> Iterator[arrow.Table]:
         """Yield the rows of all files whose digests are wanted, those of a later file after those of an earlier one."""

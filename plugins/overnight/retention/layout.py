@@ -97,6 +97,11 @@ def _classify_run_file(rest: str) -> Kind:
     return Kind.OTHER
 
 
+def is_temporary(path: str) -> bool:
+    """Whether a file is what a writer on a disk has not finished, or never will."""
+    return _TEMPORARY.fullmatch(path) is not None
+
+
 def find_period_end(rest: str) -> datetime | None:
     """
     Return when the period of a budget's record is over; ``None`` where the name is no period.
