@@ -17,6 +17,9 @@ from overnight.operators.parameters import check_parameters, require_truth
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from overnight.retention import CacheRetention
+    from overnight.storage import Storage
+
 _ACTIVE: Final = ("queued", "running")
 # A run's folder has an underscore for each character that a file's name had better not have.
 _TIME: Final = re.compile(r"T(\d\d)_(\d\d)_(\d\d(?:\.\d+)?)_(\d\d)_(\d\d)")
@@ -28,19 +31,25 @@ class CleanWorkFolderOperator(BaseOperator):
 
     Only files that pipelines write are deleted. A run that Airflow is at work on is left, also one that was cleared
     long after its end. The XCom is ``{"files", "bytes", "runs", "spared"}``; with ``preview``, what would be deleted,
-    and ``spared`` is empty.
+    and ``spared`` is empty. With ``cache_older_than`` it has ``cache``, too: how many answers (``entries``) have
+    expired, and how many ``files`` and ``bytes`` of the cache were deleted.
 
     :param work_uri: The ``work_uri`` of the pipelines.
     :param older_than: A run goes when none of its files was written since: one day or more, or ``"30d"``, ``"6w"``.
     :param include_unfinished: Also runs without a report, or whose report says that parts were not loaded: clearing
         their tasks needs these files.
     :param keep: ``dag/run`` of runs that stay.
+    :param cache_older_than: Answers of the result cache that were added so long ago expire: one day or more, or
+        ``"365d"``, ``"52w"``; ``None`` leaves all of them.
+    :param cache_grace: How long runs that have looked up such an answer can still read it: three days or more.
+    :param cache_uri: The cache's folder, when it is not ``<work_uri>/cache``.
     :param preview: Delete nothing, and say what would be deleted.
     :param aws_conn_id: The connection for ``s3://`` URIs.
     """
 
     template_fields: Sequence[str] = (
-        "work_uri", "older_than", "include_unfinished", "keep", "preview", "aws_conn_id",
+        "work_uri", "older_than", "include_unfinished", "keep", "cache_older_than", "cache_grace", "cache_uri",
+        "preview", "aws_conn_id",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +59,9 @@ class CleanWorkFolderOperator(BaseOperator):
         older_than: timedelta | str = "30d",
         include_unfinished: bool | str = False,
         keep: Sequence[str] = (),
+        cache_older_than: timedelta | str | None = None,
+        cache_grace: timedelta | str = "7d",
+        cache_uri: str | None = None,
         preview: bool | str = False,
         aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
         **kwargs: Any,
@@ -59,12 +71,15 @@ class CleanWorkFolderOperator(BaseOperator):
         self.older_than = older_than
         self.include_unfinished = include_unfinished
         self.keep = keep
+        self.cache_older_than = cache_older_than
+        self.cache_grace = cache_grace
+        self.cache_uri = cache_uri
         self.preview = preview
         self.aws_conn_id = aws_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
         """List, ask Airflow about each run that is old enough, and delete."""
-        from overnight.retention import Retention, clean, make_plan  # noqa: PLC0415 - not at parse
+        from overnight.retention import CacheRetention, Retention, clean, make_plan  # noqa: PLC0415 - not at parse
         from overnight.retention.plan import parse_age  # noqa: PLC0415 - not at parse
 
         with failing_for_good():
@@ -76,6 +91,7 @@ class CleanWorkFolderOperator(BaseOperator):
                 keep=self.keep,
                 is_active=_ask_airflow(context),
             )
+            cache_retention = CacheRetention.parse(self.cache_older_than, self.cache_grace, self.cache_uri)
             is_preview = require_truth(self.preview, "preview")
             storage = connected_storage(self.aws_conn_id)
             plan = make_plan(self.work_uri, storage, retention)
@@ -83,10 +99,26 @@ class CleanWorkFolderOperator(BaseOperator):
                 self.log.info("Runs, %s: %d.", decision, count)
             if is_preview:
                 self.log.info("Nothing is deleted. It would be: %s", ", ".join(plan.old_runs) or "nothing")
-                return {"files": plan.old_files, "bytes": plan.old_bytes, "runs": len(plan.old_runs), "spared": []}
-            done = clean(plan, storage)
-        self.log.info("Deleted %d files (%d bytes) of %d runs.", done.files, done.bytes, done.runs)
-        return {**done._asdict(), "spared": list(done.spared)}
+                done = {"files": plan.old_files, "bytes": plan.old_bytes, "runs": len(plan.old_runs), "spared": []}
+            else:
+                cleaned = clean(plan, storage)
+                self.log.info("Deleted %d files (%d bytes) of %d runs.", cleaned.files, cleaned.bytes, cleaned.runs)
+                done = {**cleaned._asdict(), "spared": list(cleaned.spared)}
+            if cache_retention is not None:
+                done["cache"] = self._clean_cache(plan.work_uri, storage, cache_retention, is_preview=is_preview)
+        return done
+
+    def _clean_cache(
+        self, work_uri: str, storage: Storage, retention: CacheRetention, *, is_preview: bool
+    ) -> dict[str, int]:
+        from overnight.retention import clean_cache, plan_cache  # noqa: PLC0415 - not at parse
+
+        uri = self.cache_uri if self.cache_uri not in (None, "", "None") else f"{work_uri}/cache"
+        plan = plan_cache(str(uri), storage, retention)
+        if is_preview:
+            return {"entries": plan.entries, **plan.measure()["to_delete"]}
+        done = clean_cache(plan, storage)
+        return {"entries": done.entries, "files": done.files, "bytes": done.bytes}
 
 
 def _ask_airflow(context: Context) -> Callable[[str], bool]:

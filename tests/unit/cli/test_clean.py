@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from overnight.cache import open_cache
+from overnight.cache.digests import compute_digest
 from overnight.cli import clean as command
 from overnight.cli.app import app
+from overnight.storage import Storage
 
 REPORT = '{"submitted": 1, "indexed": 1, "missing": 0, "parts": []}'
 
@@ -90,3 +93,68 @@ def test_another_folder_is_refused_with_a_remedy(tmp_path: Path) -> None:
     found = run(tmp_path, "--yes")
     assert found.exit_code == 2
     assert "is no work folder" in found.stderr
+
+
+@pytest.fixture
+def cached(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the work folder, with two answers in a cache: an old one and a young one."""
+    for days in (400, 1):
+        with monkeypatch.context() as patches:
+            at = time.time_ns() - days * 86_400 * 10**9
+            patches.setattr(time, "time_ns", lambda at=at: at)
+            with open_cache(f"{work}/cache", Storage()).open_writer() as writer:
+                writer.add(compute_digest(b"%d" % days), b"answer")
+    return work
+
+
+def find_cached(work: Path) -> list[int]:
+    cache = open_cache(f"{work}/cache", Storage())
+    return [days for days in (400, 1) if cache.find([compute_digest(b"%d" % days)])]
+
+
+def test_the_cache_stays_unless_its_age_is_given(cached: Path) -> None:
+    assert json.loads(run(cached, "--yes", "--json").stdout)["cache"] is None
+    assert find_cached(cached) == [400, 1]
+
+
+def test_a_dry_run_says_what_of_the_cache_would_expire(cached: Path) -> None:
+    found = run(cached, "--dry-run", "--cache-older-than", "52w")
+    assert "cache: 2 files" in found.stdout
+    assert "have expired (1 answers)" in found.stdout
+    assert find_cached(cached) == [400, 1]
+    assert len(list((cached / "cache/v1/answers").iterdir())) == 2
+
+
+def test_answers_expire_first_and_their_files_are_deleted_by_a_later_clean(cached: Path) -> None:
+    options = ("--cache-older-than", "365d", "--cache-grace", "5d")
+    said = json.loads(run(cached, "--yes", "--json", *options).stdout)["cache"]
+    assert (said["entries"], said["expired"]["files"], said["to_delete"]["files"]) == (1, 1, 0)
+    assert said["deleted"]["entries"] == 1
+    assert find_cached(cached) == [1]
+    (mark,) = (cached / "cache/v1/answers").glob("*.unneeded")
+    at = time.time() - 6 * 86_400
+    os.utime(mark, (at, at))
+    waiting = json.loads(run(cached, "--json", "--cache-older-than", "365d").stdout)["cache"]
+    assert (waiting["waiting"]["files"], waiting["to_delete"]["files"]) == (1, 0)
+    said_then = run(cached, "--yes", *options).stdout
+    assert "Cache: 0 answers have expired; deleted 1 files" in said_then
+    assert len(list((cached / "cache/v1/answers").iterdir())) == 1
+
+
+def test_a_cache_elsewhere_is_named(cached: Path) -> None:
+    (cached / "cache").rename(cached / "elsewhere")
+    run(cached, "--yes", "--cache-older-than", "365d", "--cache-uri", cached / "elsewhere")
+    assert len(list((cached / "elsewhere/v1/answers").glob("*.unneeded"))) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--cache-older-than", "2h"],
+        ["--cache-older-than", "30d", "--cache-grace", "1d"],
+        ["--cache-uri", "s3://bucket/cache"],
+    ],
+)
+def test_a_wrong_option_of_the_cache_is_refused_and_nothing_deleted(cached: Path, options: list[str]) -> None:
+    assert run(cached, "--yes", *options).exit_code == 2
+    assert list_runs(cached) == ["old", "young"]

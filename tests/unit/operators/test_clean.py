@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+from overnight.cache import open_cache
+from overnight.cache.digests import compute_digest
 from overnight.operators.clean import CleanWorkFolderOperator
+from overnight.storage import Storage
 
 REPORT = '{"submitted": 1, "indexed": 1, "missing": 0, "parts": []}'
 SCHEDULED = "scheduled__2026-01-01T00:00:00+00:00"
@@ -72,6 +75,9 @@ def test_the_age_is_a_duration_or_a_text(work: Path, age: Any, runs: int) -> Non
         ({"older_than": timedelta(hours=1)}, "Give 1d or more"),
         ({"work_uri": None}, "work_uri"),
         ({"keep": "dag/plain"}, "write DAG/RUN for each"),
+        ({"cache_older_than": "1h"}, "cache_older_than='1h'"),
+        ({"cache_older_than": "1d", "cache_grace": "1d"}, "Give 3d or more"),
+        ({"cache_uri": "s3://bucket/cache"}, "give cache_older_than"),
     ],
 )
 def test_what_is_wrong_is_refused_for_good(work: Path, options: dict[str, Any], text: str) -> None:
@@ -80,3 +86,28 @@ def test_what_is_wrong_is_refused_for_good(work: Path, options: dict[str, Any], 
             {"ti": SimpleNamespace(get_dr_count=lambda **_: 0)}  # type: ignore[typeddict-item]
         )
     assert len(list_runs(work)) == 3
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_old_answers_of_the_cache_expire_where_an_age_is_given(
+    work: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    uri = str(work / ("elsewhere" if elsewhere else "cache"))
+    cache_uri = uri if elsewhere else "None"
+    key = compute_digest(b"asked")
+    with monkeypatch.context() as patches:
+        at = time.time_ns() - 60 * 86_400 * 10**9
+        patches.setattr(time, "time_ns", lambda: at)
+        with open_cache(uri, Storage()).open_writer() as writer:
+            writer.add(key, b"answer")
+
+    assert "cache" not in execute(work, cache_older_than="None", older_than="90d")
+    old: dict[str, Any] = {"cache_older_than": timedelta(days=59), "cache_uri": cache_uri, "older_than": "90d"}
+    assert execute(work, preview=True, **old)["cache"] == {"entries": 1, "files": 0, "bytes": 0}
+    assert open_cache(uri, Storage()).find([key])
+    assert execute(work, **old)["cache"]["entries"] == 1
+    assert not open_cache(uri, Storage()).find([key])
+    (mark,) = Path(uri).glob("v1/answers/*.unneeded")
+    os.utime(mark, (time.time() - 8 * 86_400,) * 2)
+    assert execute(work, **old)["cache"]["files"] == 1
+    assert list(Path(uri).glob("v1/answers/*")) == []
