@@ -16,7 +16,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from overnight.errors import SpecError
-from overnight.storage import Storage
+from overnight.storage import Storage, redact
 
 if TYPE_CHECKING:
     from semantic_text_splitter import MarkdownSplitter, TextSplitter
@@ -99,7 +99,7 @@ class ChunkReport(BaseModel):
     :param documents: Lines that were read.
     :param chunks: Lines that were written.
     :param empty: Documents that gave no chunk, for they have no text.
-    :param empty_ids: The first of these.
+    :param empty_ids: The first of these, as the documents have it in the field that names them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -137,8 +137,10 @@ def cut(
                 chunks += len(parts)
                 if not parts:
                     empties += 1
-                    empty = [*empty, identity] if len(empty) < NAMED else empty
-                _write(target, identity, parts, {key: document[key] for key in config.keep if key in document})
+                    empty = [*empty, redact(identity)] if len(empty) < NAMED else empty
+                _write(
+                    target, build_stem(identity), parts, {key: document[key] for key in config.keep if key in document}
+                )
     return ChunkReport(uri=target_uri, documents=documents, chunks=chunks, empty=empties, empty_ids=tuple(empty))
 
 
@@ -167,7 +169,7 @@ def _fields(document: Mapping[str, Any], config: ChunkConfig, place: str) -> tup
         raise SpecError(f"{place}: no {config.id_field!r} to make an id of; it has {sorted(document)}")
     if not isinstance(text, str):
         raise SpecError(f"{place}: no text in {config.text_field!r}; it has {sorted(document)}")
-    return build_stem(str(identity)), text
+    return str(identity), text
 
 
 def build_stem(identity: str) -> str:

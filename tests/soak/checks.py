@@ -152,6 +152,18 @@ def check_chunks(run: str, files: Collection[str], chunks: Iterable[tuple[str, i
     return violations
 
 
+def check_empty(run: str, files: Iterable[str], report: Mapping[str, Any]) -> list[Violation]:
+    """
+    The report of the cutting names the files that have no text, and no other.
+
+    :param files: The addresses of those without text, few enough for all of them to be named.
+    """
+    wanted, said = sorted(files), (report["empty"], sorted(report["empty_ids"]))
+    if said == (len(wanted), wanted):
+        return []
+    return [Violation(f"the chunks of {run} lack the text of {said}; without text are {wanted}", run)]
+
+
 def _name(ids: Collection[str]) -> str:
     shown = sorted(ids)[:5]
     return ", ".join(shown) + (" …" if len(ids) > len(shown) else "")

@@ -90,6 +90,12 @@ def test_documents_without_text_are_counted_and_named(tmp_path: Path) -> None:
     assert (report.documents, report.empty, report.empty_ids) == (3, 2, ("dfl-2", "dfl-3"))
 
 
+def test_a_file_without_text_is_named_by_its_address_and_not_by_the_digest_of_it(tmp_path: Path) -> None:
+    source = jsonl(tmp_path, document(source_uri="https://host/a page.html?key=secret", markdown=" "))
+    report, _ = chunked(tmp_path, source, id_field="source_uri")
+    assert report.empty_ids == ("https://host/a page.html",)
+
+
 def test_several_files_become_one(tmp_path: Path) -> None:
     sources = [jsonl(tmp_path, document(number), name=f"{number}.jsonl") for number in range(3)]
     assert {chunk["file_id"] for chunk in chunked(tmp_path, *sources)[1]} == {"dfl-0", "dfl-1", "dfl-2"}

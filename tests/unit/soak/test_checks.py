@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from soak.checks import (
     check_chunks,
     check_creations,
     check_documents,
+    check_empty,
     check_jobs,
     check_log,
     check_report,
@@ -95,3 +97,16 @@ def test_a_report_that_is_wrong_or_does_not_add_up_is_noticed() -> None:
 def test_a_chunk_or_a_file_that_is_lost_or_twice_is_noticed(chunks: list[tuple[str, int, int]]) -> None:
     assert check_chunks("run", {"x"}, [("x", 1, 2), ("x", 0, 2)]) == []
     assert check_chunks("run", {"x"}, chunks) != []
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"empty": 0, "empty_ids": []},
+        {"empty": 1, "empty_ids": ["y"]},
+        {"empty": 2, "empty_ids": ["x", "y"]},
+    ],
+)
+def test_a_file_without_text_that_nobody_named_is_noticed(report: dict[str, Any]) -> None:
+    assert check_empty("run", {"x"}, {"empty": 1, "empty_ids": ["x"]}) == []
+    assert check_empty("run", {"x"}, report) != []
