@@ -37,7 +37,7 @@ NODE: Final = "OVERNIGHT_BENCHMARK_OPENSEARCH_URL"
 """A node that runs already; without it one is started."""
 VERSION: Final = "2.19.6"
 DOCUMENTS: Final = 40_000
-INDEXED: Final = 40_000
+INDEXED: Final = 20_000
 NIGHTLY: Final = 20_000
 CHANGED: Final = 50
 """Of so many documents one is another one each night: 2 %."""
