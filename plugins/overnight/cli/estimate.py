@@ -11,6 +11,7 @@ from rich.console import Console
 
 from overnight.cli.exit_codes import INTERRUPTED, NOT_COMPLETE, REFUSED
 from overnight.cli.files import read_json
+from overnight.cli.options import EmbeddingModel, IdPath, Prices, TemplateFile, TextPath
 from overnight.errors import OvernightError, SpecError, shorten
 
 if TYPE_CHECKING:
@@ -22,18 +23,11 @@ def estimate(  # noqa: PLR0917 - typer calls it by name
     documents: Annotated[
         list[str], typer.Argument(help="JSONL, CSV or Parquet files: URIs, globs, or prefixes ending in '/'.")
     ],
-    model: Annotated[str, typer.Option(help="The model that embeds.")] = "text-embedding-3-small",
-    text_path: Annotated[str, typer.Option(help="JSONPath of the text.")] = "$.text",
-    id_path: Annotated[str, typer.Option(help="JSONPath of the id.")] = "$.id",
-    template: Annotated[
-        Path | None,
-        typer.Option(
-            help='JSON file of a request template, {"endpoint", "body", "id_path"}, in place of an embedding.'
-        ),
-    ] = None,
-    prices: Annotated[
-        str | None, typer.Option(help="Prices beside those of the package: JSON, or the URI of a JSON file.")
-    ] = None,
+    model: EmbeddingModel = "text-embedding-3-small",
+    text_path: TextPath = "$.text",
+    id_path: IdPath = "$.id",
+    template: TemplateFile = None,
+    prices: Prices = None,
     max_cost: Annotated[str | None, typer.Option(help="Exit with 1 above this: '5 USD', or '20000000 tokens'.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

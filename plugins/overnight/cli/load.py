@@ -15,6 +15,7 @@ from rich.console import Console
 from overnight.cli.exit_codes import INTERRUPTED, NOT_COMPLETE
 from overnight.cli.files import read_json, read_pairs, read_text
 from overnight.cli.opensearch import CaCerts, Password, User, Verify, make_target
+from overnight.cli.options import AllowedFailures, IndexBody, LoadOption, SkipUnchanged
 
 if TYPE_CHECKING:
     from overnight.ingest.report.load_report import Progress
@@ -28,26 +29,16 @@ def load(  # noqa: PLR0917 - typer calls it by name
     password: Password = None,
     verify: Verify = True,
     ca_certs: CaCerts = None,
-    mapping: Annotated[
-        Path | None, typer.Option(help="JSON file: settings and mappings to create a missing index with.")
-    ] = None,
-    allowed_failures: Annotated[
-        str,
-        typer.Option(help="Documents that may be rejected or missing: count (10), ratio (0.05) or percentage (5%)."),
-    ] = "0",
+    mapping: IndexBody = None,
+    allowed_failures: AllowedFailures = "0",
     dead_letters: Annotated[
         str | None, typer.Option(help="URI for rejected and missing documents. [default: beside the request]")
     ] = None,
     checkpoint: Annotated[
         str | None, typer.Option(help="URI for the progress; 'none' keeps none. [default: beside the request]")
     ] = None,
-    skip_unchanged: Annotated[
-        bool, typer.Option("--skip-unchanged", help="Write only documents that the index does not have as they are.")
-    ] = False,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", "-o", help="A field of LoadOptions, such as bulk_bytes=1000000; repeatable."),
-    ] = None,
+    skip_unchanged: SkipUnchanged = False,
+    option: LoadOption = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """

@@ -13,6 +13,17 @@ from overnight.cli.estimate import measure, read_template
 from overnight.cli.exit_codes import INTERRUPTED, NOT_COMPLETE, REFUSED
 from overnight.cli.files import read_json, read_pairs
 from overnight.cli.opensearch import CaCerts, Password, User, Verify, make_target
+from overnight.cli.options import (
+    AllowedFailures,
+    EmbeddingModel,
+    IdPath,
+    IndexBody,
+    LoadOption,
+    Prices,
+    SkipUnchanged,
+    TemplateFile,
+    TextPath,
+)
 from overnight.errors import OvernightError, SpecError, shorten
 
 if TYPE_CHECKING:
@@ -35,18 +46,13 @@ def run(  # noqa: PLR0917 - typer calls it by name
     password: Password = None,
     verify: Verify = True,
     ca_certs: CaCerts = None,
-    model: Annotated[str, typer.Option(help="The model that embeds.")] = "text-embedding-3-small",
+    model: EmbeddingModel = "text-embedding-3-small",
     dimension: Annotated[
         int | None, typer.Option(min=1, max=16_000, help="Length of the vectors. [default: the model's own]")
     ] = None,
-    text_path: Annotated[str, typer.Option(help="JSONPath of the text.")] = "$.text",
-    id_path: Annotated[str, typer.Option(help="JSONPath of the id.")] = "$.id",
-    template: Annotated[
-        Path | None,
-        typer.Option(
-            help='JSON file of a request template, {"endpoint", "body", "id_path"}, in place of an embedding.'
-        ),
-    ] = None,
+    text_path: TextPath = "$.text",
+    id_path: IdPath = "$.id",
+    template: TemplateFile = None,
     field_map: Annotated[
         Path | None,
         typer.Option(
@@ -57,22 +63,15 @@ def run(  # noqa: PLR0917 - typer calls it by name
     ingest_field: Annotated[
         list[str] | None, typer.Option(help="JSONPath of one more field of the documents to index; repeatable.")
     ] = None,
-    mapping: Annotated[
-        Path | None, typer.Option(help="JSON file: settings and mappings to create a missing index with.")
-    ] = None,
+    mapping: IndexBody = None,
     batch_requests: Annotated[
         int, typer.Option(min=1, max=50_000, help="More documents than this become several batches.")
     ] = 50_000,
     on_bad_document: Annotated[
         str, typer.Option(help="Of documents that cannot be sent: 'fail', or 'reject' them and go on.")
     ] = "fail",
-    allowed_failures: Annotated[
-        str,
-        typer.Option(help="Documents that may be rejected or missing: count (10), ratio (0.05) or percentage (5%)."),
-    ] = "0",
-    prices: Annotated[
-        str | None, typer.Option(help="Prices beside those of the package: JSON, or the URI of a JSON file.")
-    ] = None,
+    allowed_failures: AllowedFailures = "0",
+    prices: Prices = None,
     max_cost: Annotated[
         str | None, typer.Option(help="Refuse above this before an upload: '5 USD', or '20000000 tokens'.")
     ] = None,
@@ -81,13 +80,8 @@ def run(  # noqa: PLR0917 - typer calls it by name
     timeout: Annotated[
         float | None, typer.Option(min=0, help="Seconds after which to stop waiting; the jobs run on.")
     ] = None,
-    skip_unchanged: Annotated[
-        bool, typer.Option("--skip-unchanged", help="Write only documents that the index does not have as they are.")
-    ] = False,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", "-o", help="A field of LoadOptions, such as bulk_bytes=1000000; repeatable."),
-    ] = None,
+    skip_unchanged: SkipUnchanged = False,
+    option: LoadOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and do nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
