@@ -10,7 +10,16 @@ from overnight.storage import Storage
 if TYPE_CHECKING:
     from overnight.cache.answers import AnswerCache
 
-__all__ = ["open_cache"]
+__all__ = ["locate_cache", "open_cache"]
+
+
+def locate_cache(work_uri: str, cache_uri: str | None) -> str:
+    """
+    Return the folder of a cache.
+
+    :param cache_uri: The one that was given; without one it is in the work folder.
+    """
+    return cache_uri or f"{work_uri.rstrip('/')}/cache"
 
 
 def open_cache(uri: str, storage: Storage) -> AnswerCache:

@@ -52,6 +52,7 @@ def clean(  # noqa: PLR0917 - typer calls it by name
     130 after Ctrl-C.
     """
     # Imported here, as in every command: --help must not wait for what it does not need.
+    from overnight.cache import locate_cache  # noqa: PLC0415
     from overnight.retention import CacheRetention, Retention, clean_cache, make_plan, plan_cache  # noqa: PLC0415
     from overnight.retention import clean as carry_out  # noqa: PLC0415
     from overnight.retention.plan import parse_age  # noqa: PLC0415
@@ -67,7 +68,7 @@ def clean(  # noqa: PLR0917 - typer calls it by name
         plan = make_plan(work_uri, storage, retention)
         cache = None
         if cache_retention is not None:
-            cache = plan_cache(cache_uri or f"{plan.work_uri}/cache", storage, cache_retention)
+            cache = plan_cache(locate_cache(plan.work_uri, cache_uri), storage, cache_retention)
         if not as_json:
             _print_plan(plan)
             if cache is not None:

@@ -111,10 +111,12 @@ class CleanWorkFolderOperator(BaseOperator):
     def _clean_cache(
         self, work_uri: str, storage: Storage, retention: CacheRetention, *, is_preview: bool
     ) -> dict[str, int]:
+        from overnight.cache import locate_cache  # noqa: PLC0415 - not at parse
         from overnight.retention import clean_cache, plan_cache  # noqa: PLC0415 - not at parse
 
-        uri = self.cache_uri if self.cache_uri not in (None, "", "None") else f"{work_uri}/cache"
-        plan = plan_cache(str(uri), storage, retention)
+        # What a template made of a value that is not set.
+        cache_uri = self.cache_uri if self.cache_uri != "None" else None
+        plan = plan_cache(locate_cache(work_uri, cache_uri), storage, retention)
         if is_preview:
             return {"entries": plan.entries, **plan.measure()["to_delete"]}
         done = clean_cache(plan, storage)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Self, cast
 from airflow.sdk import BaseOperator, Context, TriggerRule, XComArg, get_current_context, task, task_group
 from pydantic import AfterValidator, Field, model_validator
 
+from overnight.cache import locate_cache
 from overnight.costs.spending import CostBudget
 from overnight.hooks.executor import require_shared
 from overnight.hooks.openai import OpenAIHook
@@ -227,7 +228,7 @@ class BatchConfig(SyncConfig, JobConfig):
         """
         if self.cache == "off":
             return None
-        uri = self.cache_uri or f"{self.work_uri.rstrip('/')}/cache"
+        uri = locate_cache(self.work_uri, self.cache_uri)
         require_shared(uri, context["task"].executor, name="cache_uri")
         return uri
 
