@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from overnight.ingest import IngestRequest, LoadOptions, LoadReport
-    from overnight.operators.sources import StoredAnswers
+    from overnight.ingest.read.stored_answers import StoredAnswers
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class OpenSearchLoadOperator(LoadLineage, BaseOperator):
         ``ingest_fields``, ``data_source``; without ``credential``, which comes from the connections. An item of
         ``data_source.source`` is a URI, a list of URIs that are one source together, or the XCom of a job's task, which
         stands for the job's output and error files, or answers that are in a cache
-        (:class:`~overnight.operators.sources.StoredAnswers`).
+        (:class:`~overnight.ingest.read.stored_answers.ReusedSource`).
     :param conn_id: The OpenSearch connection.
     :param aws_conn_id: The connection for ``s3://`` URIs.
     :param openai_conn_id: The connection for ``openai://`` URIs; when left out, the one of the job among the sources.
@@ -94,7 +94,7 @@ class OpenSearchLoadOperator(LoadLineage, BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Load, and fail for good when more was rejected or is missing than was allowed."""
         from overnight.operators.openai import REUSED_KEY  # noqa: PLC0415 - not at parse
-        from overnight.operators.sources import StoredAnswers, find_conn_id  # noqa: PLC0415 - not at parse
+        from overnight.operators.sources import find_conn_id, open_stored_answers  # noqa: PLC0415 - not at parse
 
         with failing_for_good():
             check_parameters(self)
@@ -106,7 +106,7 @@ class OpenSearchLoadOperator(LoadLineage, BaseOperator):
             request = parse_request(self.request)
             items = get_items(self.request)
             openai_conn_id = self.openai_conn_id or find_conn_id(items)
-            answers = StoredAnswers(items, connected_storage(self.aws_conn_id), openai_conn_id)
+            answers = open_stored_answers(items, connected_storage(self.aws_conn_id), openai_conn_id)
             try:
                 return load_and_evaluate(
                     context,

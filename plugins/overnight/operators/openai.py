@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from overnight.hooks.job import JobHook
     from overnight.jobs import JobRecord, JobRef, JobStatus, ResultManifest
     from overnight.jobs.client import JobClient
-    from overnight.operators.result_cache import ResultCache
     from overnight.output_schema import OutputSchema
-    from overnight.services.openai.input import BuiltInput
+    from overnight.services.openai.cached_answers import CachedService
     from overnight.services.openai.repair import InvalidAnswers
     from overnight.services.openai.request_function import RequestFunction
+    from overnight.services.openai.result_cache import ResultCache
     from overnight.services.openai.service import OpenAIBatchService, OpenAIBatchSpec
+    from overnight.storage import Storage
     from overnight.transport.http import HttpTransport
 
 
@@ -119,9 +120,13 @@ class OpenAIBatchInputOperator(BaseOperator):
         """Write the parts and return what they are."""
         from overnight.costs.prices import PriceTable  # noqa: PLC0415 - not at parse
         from overnight.jobs.allowance import Allowance  # noqa: PLC0415 - not at parse
-        from overnight.operators.result_cache import ResultCache  # noqa: PLC0415 - not at parse
         from overnight.services.openai.input import Limits  # noqa: PLC0415 - not at parse
-        from overnight.services.openai.preparation import check_rejected, prepare_input  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.preparation import (  # noqa: PLC0415 - not at parse
+            check_rejected,
+            describe_reused,
+            prepare_input,
+        )
+        from overnight.services.openai.result_cache import ResultCache  # noqa: PLC0415 - not at parse
         from overnight.storage import redact  # noqa: PLC0415 - not at parse
 
         with failing_for_good():
@@ -129,7 +134,7 @@ class OpenAIBatchInputOperator(BaseOperator):
             cache = ResultCache.parse(self.cache, self.cache_uri)
             allowed = Allowance.parse(self.allowed_failures) if self.allowed_failures is not None else None
             storage = connected_storage(self.aws_conn_id)
-            service = cache.connect(self.conn_id, storage) if cache.is_on else None
+            service = self._open_cache(cache, storage) if cache.is_on else None
             patterns = [self.documents] if isinstance(self.documents, str) else list(self.documents)
             listing = storage.match_files(patterns)
             uris = [file.uri for file in listing.files]
@@ -162,7 +167,7 @@ class OpenAIBatchInputOperator(BaseOperator):
             built.blank_lines,
         )
         if cache.is_on:
-            self._show_reused(built)
+            self.log.info("%s", describe_reused(built))
         # An empty list, too: a mapped task wants one.
         reused = [part.model_dump(mode="json") for part in built.reused]
         context["ti"].xcom_push(key=REUSED_KEY, value=reused)
@@ -186,12 +191,9 @@ class OpenAIBatchInputOperator(BaseOperator):
         """
         return parse_parameter(RequestTemplate, self.template, "template")
 
-    def _show_reused(self, built: BuiltInput) -> None:
-        self.log.info(
-            "Answers of %d documents are in the cache. %d more have the request of another one, which is sent once.",
-            sum(part.documents for part in built.reused),
-            sum(part.repeated for part in built.parts),
-        )
+    def _open_cache(self, cache: ResultCache, storage: Storage) -> CachedService:
+        with OpenAIHook(self.conn_id).client() as client:
+            return cache.open(client, storage)
 
 
 class OpenAIBatchOperator(JobOperator["OpenAIBatchSpec"]):
@@ -411,14 +413,18 @@ class OpenAIBatchOperator(JobOperator["OpenAIBatchSpec"]):
 
     def keep_results(self, client: JobClient[OpenAIBatchService], ref: JobRef, results: ResultManifest | None) -> None:
         """Add the usable answers of all rounds to the cache; a failure to do so is a warning."""
-        from overnight.operators.result_cache import ResultCache, keep_rounds, warn_instead  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.result_cache import (  # noqa: PLC0415 - not at parse
+            ResultCache,
+            describe_lost,
+            keep_rounds,
+            warn_instead,
+        )
 
         cache = ResultCache.parse(self.cache, self.cache_uri)
         if not cache.adds or self.input_uri is None:
             return
         # An answer that is not what was asked for is no answer to anybody.
-        lost = f"The answers of {ref} were not added to the cache; those that are not there will be paid for again."
-        with warn_instead(lost), self._find_invalid(self._find_schema()) as answers:
+        with warn_instead(describe_lost(ref)), self._find_invalid(self._find_schema()) as answers:
             keep_rounds(
                 client,
                 cache,
@@ -437,7 +443,7 @@ class OpenAIBatchOperator(JobOperator["OpenAIBatchSpec"]):
 
         :raises SpecError: there is no such word, or the other parameters leave nothing to add to it.
         """
-        from overnight.operators.result_cache import ResultCache  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.result_cache import ResultCache  # noqa: PLC0415 - not at parse
 
         cache = ResultCache.parse(self.cache, self.cache_uri)
         if cache.adds and (self.input_uri is None or not self.wait_for_completion):

@@ -4,46 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydantic import BaseModel, ConfigDict
 
 from overnight.errors import SpecError, shorten
-from overnight.services.openai.input import ReusedPart
-from overnight.services.openai.template import RequestTemplate
 from overnight.validation import parse_parameter
 
 if TYPE_CHECKING:
-    from overnight.costs.usage_cost import AnswerUsage
-    from overnight.ingest.read.sources import Look, Opener
+    from overnight.ingest.read.sources import Opener
+    from overnight.ingest.read.stored_answers import ReusedSource, StoredAnswers
     from overnight.jobs import ResultManifest
     from overnight.storage import Storage
     from overnight.transport.http import HttpTransport
 
 log = logging.getLogger(__name__)
 
-_REUSED: Final = "reused"
-_REPEATED: Final = "repeated"
-_CHUNK_BYTES: Final = 1 << 20
 _SOON: Final = 3_600.0
 """Seconds before the results expire from which on a load warns."""
-
-
-class ReusedSource(BaseModel):
-    """
-    A source of a load: the answers of a part that was not sent, from the cache.
-
-    :param reused: The part, from the XCom ``reused`` of
-        :class:`~overnight.operators.openai.OpenAIBatchInputOperator`.
-    :param template: The one that the part was made with.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    reused: ReusedPart
-    template: RequestTemplate
-    cache_uri: str
 
 
 class RepeatedSource(BaseModel):
@@ -87,11 +68,7 @@ def count_items(item: object) -> int | None:
     if not _is_repeated(item):
         return _count_results(item)
     source = _parse_repeated(item)
-    counted = _count_results(source.job)
-    counts = _read_manifest(source.job["results"])[0].counts if counted is not None else None
-    # Where a request has no result, nobody says how many documents have none for it.
-    is_complete = counts is not None and counts.total == counted
-    return counted + source.repeated if counted is not None and is_complete else counted
+    return _count_results(source.job, source.repeated)
 
 
 def to_uris(item: Any) -> Any:
@@ -102,11 +79,13 @@ def to_uris(item: Any) -> Any:
         a :class:`ReusedSource` or a :class:`RepeatedSource`.
     :raises SpecError: it is something else, or a job without results, or one whose results have expired.
     """
+    from overnight.ingest.read.stored_answers import build_repeated_uri  # noqa: PLC0415 - not at parse
+
     if _is_reused(item):
-        return [f"{_REUSED}://{_parse_reused(item).reused.uri}"]
+        return [_parse_reused(item).uri]
     if _is_repeated(item):
         source = _parse_repeated(item)
-        own = [f"{_REPEATED}://{source.repeated_uri}"] if source.repeated_uri else []
+        own = [build_repeated_uri(source.repeated_uri)] if source.repeated_uri else []
         return [*to_uris(source.job), *own]
     if isinstance(item, Mapping):
         results = item.get("results")
@@ -126,83 +105,37 @@ def to_uris(item: Any) -> Any:
 
 def openai_opener(conn_id: str | None) -> Opener:
     """Return the opener of ``openai://file-…`` through a connection."""
-    from overnight.hooks.openai import OpenAIHook  # noqa: PLC0415 - not at parse
-    from overnight.services.openai.service import content  # noqa: PLC0415 - not at parse
+    from overnight.ingest.read.openers import transport_opener  # noqa: PLC0415 - not at parse
 
-    def read(uri: str, start: int) -> Iterator[bytes]:
-        with OpenAIHook(conn_id).client() as client:
-            yield from content(cast("HttpTransport", client.transport), uri.removeprefix("openai://"), start)
-
-    return read
+    return transport_opener(partial(_open_transport, conn_id))
 
 
-class StoredAnswers:
+def open_stored_answers(items: Iterable[object], storage: Storage, conn_id: str | None) -> StoredAnswers:
     """
-    Reads the sources of a load whose lines are in no file: answers in the cache, and those of repeated requests.
-
-    What was used for them is counted while they are read.
+    Return what reads the sources of a load whose lines are in no file.
 
     :param items: The sources of the request.
     :param conn_id: The OpenAI connection of a job's files.
     :raises SpecError: one does not fit, or pyarrow is not installed.
     """
+    from overnight.ingest.read.stored_answers import StoredAnswers  # noqa: PLC0415 - not at parse
 
-    def __init__(self, items: Iterable[object], storage: Storage, conn_id: str | None) -> None:
-        from overnight.cache import open_cache  # noqa: PLC0415 - not at parse
-        from overnight.services.openai.answer_usage import UsageMeter  # noqa: PLC0415 - not at parse
+    given = list(items)
+    repeated = [_parse_repeated(item) for item in given if _is_repeated(item)]
+    return StoredAnswers(
+        [_parse_reused(item) for item in given if _is_reused(item)],
+        {one.repeated_uri: to_uris(one.job) for one in repeated if one.repeated_uri is not None},
+        storage=storage,
+        connect=partial(_open_transport, conn_id),
+    )
 
-        given = list(items)
-        self._storage = storage
-        self._conn_id = conn_id
-        self._meter = UsageMeter()
-        reused = [_parse_reused(item) for item in given if _is_reused(item)]
-        repeated = [_parse_repeated(item) for item in given if _is_repeated(item)]
-        self._reused = {one.reused.uri: one for one in reused}
-        self._repeated = {one.repeated_uri: one for one in repeated if one.repeated_uri is not None}
-        self._caches = {one.cache_uri: open_cache(one.cache_uri, storage) for one in reused}
 
-    @property
-    def openers(self) -> dict[str, Opener]:
-        """What opens them, by scheme."""
-        return {_REUSED: self._open_reused, _REPEATED: self._open_repeated}
+@contextmanager
+def _open_transport(conn_id: str | None) -> Iterator[HttpTransport]:
+    from overnight.hooks.openai import OpenAIHook  # noqa: PLC0415 - not at parse
 
-    @property
-    def looks(self) -> dict[str, Look]:
-        """What tells whether they have changed, by scheme."""
-        return dict.fromkeys(self.openers, self._look)
-
-    @property
-    def usage(self) -> list[AnswerUsage]:
-        """What was used for the answers that were read to their end, by model."""
-        return self._meter.read()
-
-    def _open_reused(self, uri: str, start: int) -> Iterator[bytes]:
-        from overnight.services.openai.cached_answers import read_reused  # noqa: PLC0415 - not at parse
-
-        source = self._reused[_get_path(uri)]
-        lines = read_reused(source.reused, source.template, self._caches[source.cache_uri], self._storage)
-        from overnight.ingest.read.lines import skip  # noqa: PLC0415 - not at parse
-
-        yield from skip(_join(self._meter.measure(uri, lines)), start)
-
-    def _open_repeated(self, uri: str, start: int) -> Iterator[bytes]:
-        from overnight.hooks.openai import OpenAIHook  # noqa: PLC0415 - not at parse
-        from overnight.services.openai.cached_answers import read_repeated  # noqa: PLC0415 - not at parse
-        from overnight.services.openai.results import chunks_from, read_result_lines  # noqa: PLC0415 - not at parse
-
-        path = _get_path(uri)
-        with OpenAIHook(self._conn_id).client() as client:
-            chunks = chunks_from(cast("HttpTransport", client.transport), self._storage)
-            results = read_result_lines(chunks, to_uris(self._repeated[path].job))
-            lines = read_repeated(path, results, self._storage)
-            from overnight.ingest.read.lines import skip  # noqa: PLC0415 - not at parse
-
-            yield from skip(_join(self._meter.measure(uri, lines)), start)
-
-    def _look(self, uri: str) -> tuple[None, str]:
-        """Return what changes when the file does that says which answers these are."""
-        files = self._storage.list_files(_get_path(uri)).files
-        return None, ",".join(f"{file.size}:{file.version}" for file in files if file.version)
+    with OpenAIHook(conn_id).client() as client:
+        yield cast("HttpTransport", client.transport)
 
 
 def _require_kept(manifest: ResultManifest, uris: Sequence[str], status: object) -> None:
@@ -233,23 +166,6 @@ def _require_kept(manifest: ResultManifest, uris: Sequence[str], status: object)
         )
 
 
-def _join(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield lines in chunks."""
-    held: list[bytes] = []
-    size = 0
-    for line in lines:
-        held.append(line)
-        size += len(line)
-        if size >= _CHUNK_BYTES:
-            yield b"".join(held)
-            held, size = [], 0
-    yield b"".join(held)
-
-
-def _get_path(uri: str) -> str:
-    return uri.partition("://")[2]
-
-
 def _is_reused(item: object) -> bool:
     return isinstance(item, Mapping) and "reused" in item
 
@@ -259,6 +175,8 @@ def _is_repeated(item: object) -> bool:
 
 
 def _parse_reused(item: object) -> ReusedSource:
+    from overnight.ingest.read.stored_answers import ReusedSource  # noqa: PLC0415 - not at parse
+
     return parse_parameter(ReusedSource, item, "a source with reused answers")
 
 
@@ -274,14 +192,14 @@ def _get_ref(item: object) -> Mapping[str, Any]:
     return ref if isinstance(ref, Mapping) else {}
 
 
-def _count_results(source: object) -> int | None:
+def _count_results(source: object, repeated: int = 0) -> int | None:
     """Return how many results a job counts in its files at OpenAI; ``None`` for all other sources."""
     from overnight.services.openai.results import count_loadable  # noqa: PLC0415 - not at parse
 
     results = source.get("results") if isinstance(source, Mapping) else None
     if not isinstance(results, Mapping):
         return None
-    return count_loadable(_read_manifest(results)[0])
+    return count_loadable(_read_manifest(results)[0], repeated)
 
 
 def _read_manifest(results: Mapping[str, Any]) -> tuple[ResultManifest, list[str]]:

@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from integration.task_instances import Task, run_all
 from overnight.cache import sorted_index
 from overnight.operators.openai import REUSED_KEY, OpenAIBatchInputOperator, OpenAIBatchOperator
-from overnight.operators.sources import StoredAnswers, to_uris
+from overnight.operators.sources import open_stored_answers, to_uris
 from overnight.services.openai.input import RequestTemplate
 from overnight.storage import Storage
 
@@ -177,7 +177,7 @@ def test_a_cache_in_an_object_store(bench: Bench, pipeline: Pipeline, s3_endpoin
     assert (part["requests"], found["documents"]) == (1, COUNT - 1)
 
     item = {"reused": found, "template": TEMPLATE.model_dump(), "cache_uri": f"{pipeline.work}/cache"}
-    answers = StoredAnswers([item], Storage(), None)
+    answers = open_stored_answers([item], Storage(), None)
     (uri,) = to_uris(item)
     assert answers.looks["reused"](uri)[1] != ""
     lines = [orjson.loads(line) for line in b"".join(answers.openers["reused"](uri, 0)).splitlines()]

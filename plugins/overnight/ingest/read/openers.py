@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import TypeAlias
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import fsspec
@@ -20,6 +22,9 @@ from overnight.transport.proxies import is_unresolved
 
 OPENAI_URL = "https://api.openai.com/v1"
 
+OpenTransport: TypeAlias = Callable[[], AbstractContextManager[HttpTransport]]
+"""Opens a transport to OpenAI, or to a compatible server."""
+
 # A compressed answer has other offsets than the file, and reading could not go on in the middle of it.
 _AS_STORED = {"Accept-Encoding": "identity"}
 
@@ -32,9 +37,18 @@ def openai_opener(key: str | None, base_url: str = OPENAI_URL) -> Opener:
     :param base_url: OpenAI's or a compatible server's, ``/v1`` included.
     """
     headers = {"Authorization": f"Bearer {key}", **_AS_STORED} if key else _AS_STORED
+    return transport_opener(lambda: HttpTransport(service="OpenAI", base_url=base_url, headers=headers))
+
+
+def transport_opener(connect: OpenTransport) -> Opener:
+    """
+    Return the opener of ``openai://file-…`` through a connection.
+
+    :param connect: Is called for each reading.
+    """
 
     def read(uri: str, start: int) -> Iterator[bytes]:
-        with HttpTransport(service="OpenAI", base_url=base_url, headers=headers) as transport:
+        with connect() as transport:
             yield from content(transport, uri.partition("://")[2], start)
 
     return read

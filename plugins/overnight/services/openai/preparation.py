@@ -88,3 +88,12 @@ def check_rejected(built: BuiltInput, allowed: Allowance | None) -> str | None:
     if not built.parts and not built.reused:
         raise SpecError(f"{text} None is left to send.")
     return text
+
+
+def describe_reused(built: BuiltInput) -> str:
+    """Say how many documents were not sent, since their answers are there or come anyway."""
+    reused, repeated = (sum(part.documents for part in built.reused), sum(part.repeated for part in built.parts))
+    return (
+        f"Answers of {reused:,} documents are in the cache. {repeated:,} more have the request of another one, which "
+        "is sent once."
+    )

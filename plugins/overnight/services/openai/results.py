@@ -183,14 +183,19 @@ def list_item_files(manifest: ResultManifest) -> list[str]:
     return [uri for kind in ("output", "error") for uri in manifest.uris(kind)]
 
 
-def count_loadable(manifest: ResultManifest) -> int | None:
+def count_loadable(manifest: ResultManifest, repeated: int = 0) -> int | None:
     """
     Return how many results a load of a batch's files must find; ``None`` where nothing says so.
 
     Those of several rounds are written by Overnight, and what no round has a result for has no line in them.
+
+    :param repeated: How many documents get the result of another one's request.
     """
     at_service = all(get_scheme(uri) == "openai" for uri in list_item_files(manifest))
-    return count_results(manifest) if at_service else None
+    counted = count_results(manifest) if at_service else None
+    # Where a request has no result, nobody says how many documents have none for it.
+    is_complete = manifest.counts is not None and manifest.counts.total == counted
+    return counted + repeated if counted is not None and is_complete else counted
 
 
 def read_outcomes(uri: str, storage: Storage | None = None) -> Iterator[LineOutcome]:

@@ -18,9 +18,9 @@ from overnight.errors import SpecError
 from overnight.jobs import JobRef, ResultFile, ResultManifest
 from overnight.operators.load import OpenSearchLoadOperator, with_formats
 from overnight.operators.openai import REUSED_KEY, OpenAIBatchInputOperator, OpenAIBatchOperator
-from overnight.operators.result_cache import ResultCache
-from overnight.operators.sources import to_uris
+from overnight.operators.sources import open_stored_answers, to_uris
 from overnight.services.openai.input import RequestTemplate
+from overnight.services.openai.result_cache import ResultCache
 from overnight.services.openai.rounds import Round
 from overnight.storage import Storage
 from unit.ingest.fake_opensearch import FakeOpenSearch
@@ -286,7 +286,7 @@ def test_the_sdk_of_a_store_may_fail_in_any_way(
 
     night.write(document("a", "one"))
     (part,) = night.prepare(cache_uri=None)
-    monkeypatch.setattr("overnight.services.openai.cached_answers.keep_answers", fail)
+    monkeypatch.setattr("overnight.services.openai.result_cache.keep_answers", fail)
     with caplog.at_level(logging.WARNING):
         night.keep(part, night.answer(part))
     assert "KeyError: " in caplog.text
@@ -391,10 +391,8 @@ def test_a_load_of_answers_that_changed_does_not_go_on_at_the_old_ones_checkpoin
 
 
 def to_look(night: Night) -> Any:
-    from overnight.operators.sources import StoredAnswers
-
     item = {"reused": night.reused[0], "template": TEMPLATE.model_dump(), "cache_uri": night.cache_uri}
-    answers = StoredAnswers([item], Storage(), None)
+    answers = open_stored_answers([item], Storage(), None)
     (uri,) = to_uris(item)
     return answers.looks["reused"](uri)
 

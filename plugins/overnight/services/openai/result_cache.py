@@ -1,4 +1,4 @@
-"""The cache of answers between the steps of a pipeline: what a run does with it, and what its batches add."""
+"""The cache of answers around a run's batches: what a run does with it, and what its batches add."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Self, cast
 
+from overnight.cache import open_cache
 from overnight.errors import OvernightError, shorten
+from overnight.jobs import ResultFile, ResultManifest
 from overnight.jobs.client import JobClient
+from overnight.services.openai.cached_answers import CachedService, keep_answers, parse_cache_mode
 from overnight.services.openai.choices import CacheMode
+from overnight.services.openai.results import chunks_from
+from overnight.services.openai.rounds import Round
 
 if TYPE_CHECKING:
-    from overnight.jobs import JobRef, ResultManifest
-    from overnight.services.openai.cached_answers import CachedService
+    from overnight.jobs import JobRef
     from overnight.services.openai.result_line import Result
     from overnight.services.openai.service import OpenAIBatchService
     from overnight.storage import Storage
@@ -35,8 +39,6 @@ class ResultCache(NamedTuple):
 
         :raises SpecError: there is no such mode, or it needs a ``cache_uri``.
         """
-        from overnight.services.openai.cached_answers import parse_cache_mode  # noqa: PLC0415 - not at parse
-
         uri = cache_uri if cache_uri not in (None, "None") else ""
         return cls(parse_cache_mode(mode, uri), uri or "")
 
@@ -52,25 +54,11 @@ class ResultCache(NamedTuple):
 
     def open(self, client: JobClient[OpenAIBatchService], storage: Storage) -> CachedService:
         """
-        Return the cache for the server of a client.
+        Return the cache for the server of a client, which is not asked.
 
         :raises SpecError: pyarrow is not installed.
         """
-        from overnight.cache import open_cache  # noqa: PLC0415 - not at parse
-        from overnight.services.openai.cached_answers import CachedService  # noqa: PLC0415 - not at parse
-
         return CachedService(open_cache(self.uri, storage), cast("HttpTransport", client.transport).base_url)
-
-    def connect(self, conn_id: str | None, storage: Storage) -> CachedService:
-        """
-        Return the cache for the server of a connection, which is not asked.
-
-        :raises SpecError: pyarrow is not installed, or the connection cannot be used.
-        """
-        from overnight.hooks.openai import OpenAIHook  # noqa: PLC0415 - not at parse
-
-        with OpenAIHook(conn_id).client() as client:
-            return self.open(client, storage)
 
 
 def keep_rounds(
@@ -84,7 +72,7 @@ def keep_rounds(
     endpoint: str,
     storage: Storage,
     examine: Callable[[Result], Result] | None = None,
-) -> None:
+) -> int:
     """
     Add the usable answers of a batch that is over to the cache.
 
@@ -93,17 +81,13 @@ def keep_rounds(
     :param input_uri: The input of the first round.
     :param former_rounds: How many rounds were before the last.
     :param examine: Returns each result as it counts: as it is, or as a failed one.
+    :return: How many were added.
     """
-    from overnight.jobs import ResultFile, ResultManifest  # noqa: PLC0415 - not at parse
-    from overnight.services.openai.cached_answers import keep_answers  # noqa: PLC0415 - not at parse
-    from overnight.services.openai.results import chunks_from  # noqa: PLC0415 - not at parse
-    from overnight.services.openai.rounds import Round  # noqa: PLC0415 - not at parse
-
     files = list(results.uris("output")) if results is not None else []
     # The last round may have ended without saying anything of the others.
     files += [uri for number in range(former_rounds) if (uri := Round(input_uri, number).succeeded_uri) not in files]
     if not files:
-        return
+        return 0
     service = cache.open(client, storage)
     added = keep_answers(
         ResultManifest(ref=ref, files=tuple(ResultFile(kind="output", uri=uri) for uri in files)),
@@ -120,17 +104,24 @@ def keep_rounds(
         merged = service.cache.merge()
         if merged:
             log.info("Small files of the cache that were merged: %d.", merged)
+    return added
+
+
+def describe_lost(ref: JobRef) -> str:
+    """Say what it means when a batch's answers could not be added."""
+    return f"The answers of {ref} were not added to the cache; those that are not there will be paid for again."
 
 
 @contextmanager
-def warn_instead(what: str) -> Iterator[None]:
+def warn_instead(what: str, warn: Callable[[str], None] = log.warning) -> Iterator[None]:
     """
     Make a warning of whatever goes wrong: the batch is paid for, and its results are there.
 
     :param what: What it means, in a sentence.
+    :param warn: Is given the warning.
     """
     try:
         yield
     except Exception as error:
         text = str(error) if isinstance(error, OvernightError) else f"{type(error).__name__}: {error}"
-        log.warning("%s %s", what, shorten(text))
+        warn(f"{what} {shorten(text)}")
