@@ -126,7 +126,8 @@ class AnswerCache:
                     yield from _read(file, [(place.row, key) for place, key in places], self.answers.build_uri(name))
             except MissingFileError as error:
                 raise DamagedCacheError(
-                    f"{error} It was deleted from the cache. Clear the task that looked it up."
+                    f"{error} It was deleted from the cache. Clear the task that looked it up, or start overnight run "
+                    "with another --work: what is not in the cache is sent then."
                 ) from error
 
     def rendered(self, template: bytes) -> RenderedIndex:

@@ -16,6 +16,7 @@ from overnight.errors import OvernightError, SpecError, shorten
 
 if TYPE_CHECKING:
     from overnight.costs.estimate import CostEstimate
+    from overnight.services.openai.cached_answers import CachedService
     from overnight.services.openai.input import RequestTemplate
 
 
@@ -58,10 +59,13 @@ def estimate(  # noqa: PLR0917 - typer calls it by name
         raise typer.Exit(NOT_COMPLETE) from None
 
 
-def measure(documents: list[str], template: RequestTemplate, prices: str | None) -> CostEstimate:
+def measure(
+    documents: list[str], template: RequestTemplate, prices: str | None, cache: CachedService | None = None
+) -> CostEstimate:
     """
     Return what documents would cost.
 
+    :param cache: Of answers that are not paid for again; it is left as it is.
     :raises SpecError: there are none, or one is no document.
     """
     from overnight.costs.prices import PriceTable  # noqa: PLC0415
@@ -75,7 +79,7 @@ def measure(documents: list[str], template: RequestTemplate, prices: str | None)
         raise SpecError(f"No file matches {shorten(', '.join(documents), 500)}. {listing.remark}".rstrip())
     with tempfile.TemporaryDirectory(prefix="overnight-estimate-") as folder:
         uris = [file.uri for file in listing.files]
-        prepared = prepare_input(uris, template, folder, storage=storage, prices=table)
+        prepared = prepare_input(uris, template, folder, storage=storage, prices=table, cache=cache, mode="read")
     if not prepared.built.documents:
         raise SpecError(f"There is no document in {shorten(', '.join(documents), 500)}.")
     return prepared.estimate

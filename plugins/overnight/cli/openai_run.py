@@ -5,144 +5,38 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 from overnight.cli.addresses import OPENAI_CONN_ID, make_openai_client
+from overnight.cli.run_parts import PartLoader, PartRun, ReusedRun
 from overnight.cli.run_progress import RunDisplay
+from overnight.cli.run_request import RunRequest
 from overnight.cli.work_folder import WorkFolder
 from overnight.costs.estimate import CostEstimate
 from overnight.costs.prices import PriceTable
 from overnight.errors import OvernightError, SpecError, shorten
-from overnight.ingest.loading import load
-from overnight.ingest.map.field_map import compile_field_map
-from overnight.ingest.read.openers import openai_opener
-from overnight.ingest.report.load_report import LoadReport
-from overnight.ingest.request import IngestRequest, LoadOptions
 from overnight.ingest.write.index_preparation import prepare_index
-from overnight.ingest.write.sink import VerificationError
 from overnight.ingest.write.target import OpenSearchTarget
-from overnight.jobs import JobRecord, JobRef, JobState, compute_fingerprint
+from overnight.jobs import JobRef, JobState, compute_fingerprint
 from overnight.jobs.allowance import Allowance
-from overnight.jobs.attach import Attempt, Conclusion, Event
-from overnight.jobs.record_store import RecordStore
+from overnight.jobs.attach import Attempt, Conclusion
+from overnight.jobs.client import JobClient
 from overnight.jobs.runner import begin, run_attempt
 from overnight.jobs.wait import describe_unexpected
 from overnight.jobs.wait_settings import WaitSettings
-from overnight.services.openai.choices import OnBadDocument
 from overnight.services.openai.connection import OpenAIConnection
 from overnight.services.openai.dimension import measure_vectors
-from overnight.services.openai.input import BuiltInput, InputPart
-from overnight.services.openai.joined_fields import find_unreadable, list_vector_fields
-from overnight.services.openai.limits import Limits
-from overnight.services.openai.preparation import check_rejected, prepare_input, price_input
-from overnight.services.openai.results import count_loadable, list_item_files
+from overnight.services.openai.input import BuiltInput
+from overnight.services.openai.joined_fields import list_vector_fields
+from overnight.services.openai.preparation import check_rejected, describe_reused, prepare_input, price_input
+from overnight.services.openai.result_cache import describe_lost, keep_rounds, warn_instead
+from overnight.services.openai.service import OpenAIBatchService
 from overnight.services.openai.spec import OpenAIBatchSpec
-from overnight.services.openai.template import RequestTemplate
 from overnight.storage import Storage, redact
-from overnight.templates.job_costs import JobCosts
-from overnight.templates.report import Excluded, JobReport, PartReport, PipelineReport
+from overnight.templates.job_costs import JobCosts, price_reused
+from overnight.templates.report import Excluded, PipelineReport
 from overnight.transport.http import HttpTransport
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """
-    What a run is asked to do.
-
-    :param fields: ``field_map`` and ``ingest_fields`` of the load, which joins each document with its answer.
-    :param given_field_map: The user's own, if there is one.
-    :param dimension: What the vectors must be, and a new index gets.
-    :param index_body: What a missing index is created with.
-    :param load_options: Fields of :class:`~overnight.ingest.request.LoadOptions`.
-    :param timeout: Seconds after which the waiting ends; the jobs run on.
-    """
-
-    documents: Sequence[str]
-    index: str
-    template: RequestTemplate
-    fields: Mapping[str, Any]
-    given_field_map: Mapping[str, Any] | None = None
-    dimension: int | None = None
-    index_body: Mapping[str, Any] | None = None
-    prices: str | None = None
-    max_cost: str | None = None
-    max_tokens: str | None = None
-    on_bad_document: OnBadDocument = "fail"
-    allowed_failures: str = "0"
-    limits: Limits = field(default_factory=Limits)
-    interval: float = 30.0
-    timeout: float | None = None
-    load_options: Mapping[str, Any] = field(default_factory=dict)
-
-    def check(self) -> None:
-        """
-        Refuse what would be paid for and could not be loaded; nothing is asked for.
-
-        :raises SpecError: it says why.
-        """
-        Allowance.parse(self.allowed_failures)
-        unreadable = find_unreadable(self.template.endpoint, self.given_field_map)
-        if unreadable is not None:
-            raise SpecError(f"{unreadable} (--field-map).")
-        request = self.build_load("documents", ["results"])
-        compile_field_map(request.field_map, request.ingest_fields, 2)
-        LoadOptions.of(self.load_options)
-
-    def build_load(self, documents_uri: str, result_uris: Sequence[str]) -> IngestRequest:
-        """Return the load of a part's documents, each joined with its answer."""
-        return IngestRequest.of(
-            {"index_name": self.index, "data_source": {"source": [documents_uri, list(result_uris)]}, **self.fields}
-        )
-
-
-@dataclass(eq=False)
-class PartRun:
-    """
-    One part on its way: its job, and then its load.
-
-    :param event: What was done about its job at this start.
-    :param error: Why there is no conclusion, or no load.
-    """
-
-    part: InputPart
-    spec: OpenAIBatchSpec
-    attempt: Attempt[OpenAIBatchSpec]
-    records: RecordStore
-    name: str
-    event: Event | None = None
-    record: JobRecord | None = None
-    conclusion: Conclusion | None = None
-    error: OvernightError | None = None
-    load: LoadReport | None = None
-    accepted: bool = False
-
-    def note(self, event: Event) -> None:
-        """Keep what was done about its job."""
-        self.event = event
-
-    def find_job(self) -> JobRef | None:
-        """Return its job, which its thread may have submitted meanwhile."""
-        record = self.records.get()
-        return record.ref if record is not None else None
-
-    def report(self) -> PartReport:
-        """Return what became of it."""
-        ref = self.conclusion.ref if self.conclusion is not None else self.find_job()
-        ended = self.conclusion
-        outcome = {
-            "ref": ref,
-            "status": ended.status.model_dump() if ended is not None and ended.status is not None else None,
-            "results": ended.results.model_dump() if ended is not None and ended.results is not None else None,
-        }
-        return PartReport(
-            submitted=self.part.requests,
-            load=self.load,
-            accepted=self.accepted,
-            job=JobReport.of(outcome) if ref is not None else None,
-        )
 
 
 class WaitTimeoutError(OvernightError):
@@ -175,6 +69,7 @@ class OpenAIRun:
     ) -> None:
         self.request = request
         self.parts: list[PartRun] = []
+        self.reused: list[ReusedRun] = []
         self._folder = folder
         self._run_id = run_id
         self._connection = connection
@@ -183,6 +78,9 @@ class OpenAIRun:
         self._display = display
         self._prices = PriceTable.of(request.prices, storage)
         self._ended: queue.SimpleQueue[PartRun] = queue.SimpleQueue()
+        self._loader = PartLoader(
+            request, connect=connection.transport, target=target, storage=storage, display=display
+        )
 
     @property
     def unfinished(self) -> list[JobRef]:
@@ -208,13 +106,15 @@ class OpenAIRun:
         self._prepare_index()
         self._submit()
         self._wait_and_load()
-        reports = [part.report() for part in self.parts]
+        sent = [part.report() for part in self.parts]
+        reports = [*sent, *(part.report() for part in self.reused)]
         return PipelineReport.of(
             reports,
             index=self.request.index,
             not_sent=Excluded(count=built.rejected, uri=built.rejected_uri),
+            saved=price_reused(reports, self._prices),
             estimate=estimate,
-            cost=JobCosts.of(reports, estimate, self._prices).total,
+            cost=JobCosts.of(sent, estimate, self._prices).total,
         )
 
     def _prepare(self) -> tuple[BuiltInput, CostEstimate]:
@@ -229,15 +129,28 @@ class OpenAIRun:
                 "template": request.template.model_dump(mode="json"),
                 "limits": request.limits.model_dump(mode="json"),
                 "on_bad": request.on_bad_document,
+                # Whether answers are added is of no matter to what is sent.
+                "cache": [request.cache.uri, request.cache.mode == "refresh"] if request.cache.is_on else None,
             }
         )
         # Written anew, the documents would be other files to a load that goes on at its checkpoint.
         is_known = all(file.version for file in listing.files)
+        if request.cache.is_on and not is_known:
+            unknown = next(file.uri for file in listing.files if not file.version)
+            raise SpecError(
+                f"Nothing says whether {redact(unknown)} has changed, so another start could not tell which documents "
+                "the jobs are of, once some answers are in the cache. Copy it to a disk or an object store, or leave "
+                "--cache and --cache-uri out."
+            )
         built = self._folder.read_input(fingerprint) if is_known else None
         if built is not None:
             estimate = price_input(built, request.template, self._prices)
         else:
             self._folder.forget_input()
+            service = None
+            if request.cache.is_on:
+                with self._make_client() as client:
+                    service = request.cache.open(client, self._storage)
             built, estimate = prepare_input(
                 [file.uri for file in listing.files],
                 request.template,
@@ -246,10 +159,14 @@ class OpenAIRun:
                 prices=self._prices,
                 limits=request.limits,
                 on_bad=request.on_bad_document,
+                cache=service,
+                mode=request.cache.mode,
             )
             self._folder.write_input(fingerprint, built)
         if not built.documents:
             raise SpecError(f"There is no document in {shorten(', '.join(request.documents), 500)}.")
+        if request.cache.is_on:
+            self._display.say(describe_reused(built))
         for line in estimate.describe():
             self._display.say(line)
         rejected = check_rejected(built, Allowance.parse(request.allowed_failures))
@@ -277,15 +194,21 @@ class OpenAIRun:
             name = f"part {number}" if len(specs) > 1 else "the batch"
             records = self._folder.open_records(number)
             attempt: Attempt[OpenAIBatchSpec] = begin(
-                make_openai_client(self._connection, self._storage, self.request.limits),
+                self._make_client(),
                 records,
                 f"overnight run {self._run_id} part-{number:05d}",
                 settings,
             )
-            run = PartRun(part, spec, attempt, records, name)
+            run = PartRun(part, spec, attempt, records, name=name)
             attempt.on_event = run.note
             attempt.on_status = partial(self._display.show_status, name)
             self.parts.append(run)
+        for number, reused in enumerate(built.reused):
+            name = f"reused answers {number}" if len(built.reused) > 1 else "reused answers"
+            self.reused.append(ReusedRun(reused, name=name))
+
+    def _make_client(self) -> JobClient[OpenAIBatchService]:
+        return make_openai_client(self._connection, self._storage, self.request.limits)
 
     def _prepare_index(self) -> None:
         """Have the index ready for the vectors that will be written, before anything is paid for."""
@@ -294,9 +217,9 @@ class OpenAIRun:
         fields = list_vector_fields(request.fields["field_map"]) if endpoint.endswith("/embeddings") else []
         vectors: dict[str, int] = {}
         if fields:
-            client = self.parts[0].attempt.client
-            base_url = cast("HttpTransport", client.transport).base_url
-            length = client.run(measure_vectors(base_url, endpoint, body, dimension=request.dimension))
+            with self._make_client() as client:
+                base_url = cast("HttpTransport", client.transport).base_url
+                length = client.run(measure_vectors(base_url, endpoint, body, dimension=request.dimension))
             vectors = dict.fromkeys(fields, length) if length is not None else {}
         prepare_index(
             self._target, request.index, body=request.index_body, dimension=request.dimension, vectors=vectors
@@ -327,11 +250,15 @@ class OpenAIRun:
         return measured
 
     def _wait_and_load(self) -> None:
-        """Wait for all jobs at once, and load each part when its job has ended."""
+        """Wait for all jobs at once, and load each part when its job has ended; what is in the cache meanwhile."""
         until = time.monotonic() + self.request.timeout if self.request.timeout is not None else None
         for part in self.parts:
             # Nothing waits for them when the command ends: their jobs run on, and the records are written.
             threading.Thread(target=self._wait, args=(part,), name=part.name, daemon=True).start()
+        for reused in self.reused:
+            self._loader.load_reused(reused)
+            if reused.error is not None:
+                self._display.say(f"{reused.name}: {reused.error}")
         for _ in self.parts:
             try:
                 ended = self._ended.get(timeout=max(until - time.monotonic(), 0) if until is not None else None)
@@ -339,58 +266,42 @@ class OpenAIRun:
                 raise WaitTimeoutError(f"Not over after {self.request.timeout:g} s.") from None
             self._display.finish(ended.name)
             if ended.error is None:
-                self._load(ended)
+                self._loader.load_results(ended)
             if ended.error is not None:
                 self._display.say(f"{ended.name}: {ended.error}")
+            self._keep(ended)
 
     def _wait(self, part: PartRun) -> None:
         try:
             part.conclusion = run_attempt(part.attempt, part.spec, self._measure, part.record)
             if part.conclusion.error is not None:
-                part.error = _describe_end(part.conclusion, self.request.allowed_failures)
+                part.error = _describe_end(part.conclusion, self.request)
         except OvernightError as error:
             part.error = error
         except Exception as error:  # of a thread: it is shown by the one that waits for it
             part.error = OvernightError(f"Something failed that should not: {describe_unexpected(error)}.")
         self._ended.put(part)
 
-    def _load(self, part: PartRun) -> None:
-        """Load a part whose job ended well; an error is kept with it, and the others go on."""
-        results = part.conclusion.results if part.conclusion is not None else None
-        if results is None:
-            raise ValueError(f"{part.name} has no results")
-        own = {
-            "dead_letter_uri": part.part.dead_letter_uri,
-            "checkpoint_uri": part.part.checkpoint_uri,
-            "allowed_failures": self.request.allowed_failures,
-            "format": [None, results.ref.service],
-            "result_counts": [None, count_loadable(results)],
-        }
-        if "format" in self.request.load_options:
-            del own["result_counts"]
-        key = self._connection.api_key
-        try:
-            part.load = load(
-                self.request.build_load(part.part.documents_uri, list_item_files(results)),
-                target=self._target,
+    def _keep(self, part: PartRun) -> None:
+        """Add what the job has finished to the cache, also of one that did not succeed: it is paid for."""
+        cache, conclusion = self.request.cache, part.conclusion
+        if not cache.adds or conclusion is None:
+            return
+        with warn_instead(describe_lost(conclusion.ref), self._display.say):
+            added = keep_rounds(
+                part.attempt.client,
+                cache,
+                conclusion.ref,
+                conclusion.results,
+                input_uri=part.part.uri,
+                former_rounds=0,
+                endpoint=part.spec.endpoint,
                 storage=self._storage,
-                openers={"openai": openai_opener(key, self._connection.base_url)},
-                options=LoadOptions.of({**own, **self.request.load_options}),
-                on_progress=lambda progress: self._display.show_load(f"{part.name}, load", progress),
             )
-            excess = part.load.excess(self.request.allowed_failures)
-            part.accepted = excess is None
-            part.error = OvernightError(excess) if excess is not None else None
-        except VerificationError as error:
-            part.error = error
-            part.load = LoadReport.model_validate(error.report) if error.report is not None else None
-        except OvernightError as error:
-            part.error = error
-        finally:
-            self._display.finish(f"{part.name}, load")
+            self._display.say(f"{part.name}: answers that were added to the cache: {added:,}.")
 
 
-def _describe_end(conclusion: Conclusion, allowed: str) -> OvernightError:
+def _describe_end(conclusion: Conclusion, request: RunRequest) -> OvernightError:
     """Return why a job's end is no success, and what to do in a shell about it."""
     status, error = conclusion.status, conclusion.error
     if status is None or not status.state.is_terminal:
@@ -398,8 +309,11 @@ def _describe_end(conclusion: Conclusion, allowed: str) -> OvernightError:
     text = f"{conclusion.ref} ended {status.describe()}."
     if status.state in (JobState.SUCCEEDED, JobState.PARTIAL, JobState.EXPIRED) and status.counts.succeeded:
         return OvernightError(
-            f"{text} More of its requests are without a result than --allowed-failures {allowed} lets pass. What "
-            "succeeded is paid for: start the same run again with a larger number, and it is loaded."
+            f"{text} More of its requests are without a result than --allowed-failures {request.allowed_failures} lets "
+            "pass. What succeeded is paid for: start the same run again with a larger number, and it is loaded."
         )
     mended = "" if error is not None and error.retryable else " once that is mended"
-    return OvernightError(f"{text} The same run, started again{mended}, submits it anew, which is paid for.")
+    text = f"{text} The same run, started again{mended}, submits it anew, which is paid for."
+    if request.cache.adds and conclusion.results is not None:
+        text += " What it has finished is in the cache: with another --work only the rest of it is submitted."
+    return OvernightError(text)

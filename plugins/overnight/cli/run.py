@@ -27,7 +27,10 @@ from overnight.cli.options import (
 from overnight.errors import OvernightError, SpecError, shorten
 
 if TYPE_CHECKING:
-    from overnight.cli.openai_run import OpenAIRun, RunRequest
+    from overnight.cli.openai_run import OpenAIRun
+    from overnight.cli.run_request import RunRequest
+    from overnight.costs.estimate import CostEstimate
+    from overnight.services.openai.result_cache import ResultCache
     from overnight.templates.report import PipelineReport
 
 
@@ -64,6 +67,16 @@ def run(  # noqa: PLR0917 - typer calls it by name
         list[str] | None, typer.Option(help="JSONPath of one more field of the documents to index; repeatable.")
     ] = None,
     mapping: IndexBody = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            help="Of answers that were paid for: 'write', 'read' (adds none), 'refresh' (asks again), or 'off'. "
+            "[default: write with --cache-uri]"
+        ),
+    ] = None,
+    cache_uri: Annotated[
+        str | None, typer.Option(help="The cache's folder; runs and pipelines may share it. Not within --work.")
+    ] = None,
     batch_requests: Annotated[
         int, typer.Option(min=1, max=50_000, help="More documents than this become several batches.")
     ] = 50_000,
@@ -97,16 +110,19 @@ def run(  # noqa: PLR0917 - typer calls it by name
     """
     # Imported here, as in every command: --help must not wait for what it does not need.
     from overnight.services.openai.input import RequestTemplate  # noqa: PLC0415
+    from overnight.services.openai.result_cache import ResultCache  # noqa: PLC0415
 
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     started: list[OpenAIRun] = []
     try:
+        result_cache = ResultCache.parse(cache, cache_uri)
         own = read_template(template)
         wanted = own or RequestTemplate.embeddings(
             model, text_path=text_path, id_path=id_path, dimensions=_get_asked(model, dimension)
         )
         if dry_run:
-            _estimate(documents, wanted, prices, max_cost, max_tokens, as_json=as_json, errors=errors)
+            found = _measure(documents, wanted, prices, result_cache)
+            _show_estimate(found, max_cost, max_tokens, as_json=as_json, errors=errors)
             return
         request = _build_request(
             documents,
@@ -117,6 +133,7 @@ def run(  # noqa: PLR0917 - typer calls it by name
             text_path=text_path,
             dimension=dimension,
             index_body=read_json(mapping) if mapping is not None else None,
+            cache=result_cache,
             prices=prices,
             max_cost=max_cost,
             max_tokens=max_tokens,
@@ -159,17 +176,25 @@ def _require(url: str | None) -> str:
     return url
 
 
-def _estimate(
-    documents: list[str],
-    template: Any,
-    prices: str | None,
-    max_cost: str | None,
-    max_tokens: str | None,
-    *,
-    as_json: bool,
-    errors: Console,
+def _measure(documents: list[str], template: Any, prices: str | None, cache: ResultCache) -> CostEstimate:
+    """Return what would be paid for; the cache is read, and no server is asked."""
+    if cache.mode in ("off", "refresh"):
+        return measure(documents, template, prices)
+    from overnight.cache import open_cache  # noqa: PLC0415
+    from overnight.cli.addresses import find_openai  # noqa: PLC0415
+    from overnight.services.openai.cached_answers import CachedService  # noqa: PLC0415
+    from overnight.services.openai.connection import OpenAIConnection  # noqa: PLC0415
+    from overnight.storage import Storage  # noqa: PLC0415
+
+    connection = find_openai(os.environ) or OpenAIConnection(auth_style="none")
+    with connection.transport() as transport:
+        service = CachedService(open_cache(cache.uri, Storage()), transport.base_url)
+    return measure(documents, template, prices, service)
+
+
+def _show_estimate(
+    found: CostEstimate, max_cost: str | None, max_tokens: str | None, *, as_json: bool, errors: Console
 ) -> None:
-    found = measure(documents, template, prices)
     typer.echo(found.model_dump_json(indent=2) if as_json else "\n".join(found.describe()))
     try:
         found.check(max_cost=max_cost, max_tokens=max_tokens)
@@ -199,7 +224,7 @@ def _build_request(
     on_bad_document: str,
     **others: Any,
 ) -> RunRequest:
-    from overnight.cli.openai_run import RunRequest  # noqa: PLC0415
+    from overnight.cli.run_request import RunRequest  # noqa: PLC0415
     from overnight.services.openai.joined_fields import EMBEDDING_FIELDS, join_fields  # noqa: PLC0415
     from overnight.services.openai.limits import Limits  # noqa: PLC0415
 

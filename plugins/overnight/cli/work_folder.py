@@ -37,6 +37,13 @@ class _Input(BaseModel):
     built: BuiltInput
 
 
+def _list_files(built: BuiltInput) -> Iterator[str]:
+    for part in built.parts:
+        yield from filter(None, (part.uri, part.documents_uri, part.repeated_uri, part.repeated_documents_uri))
+    for reused in built.reused:
+        yield from (reused.uri, reused.documents_uri)
+
+
 class WorkFolder:
     """
     One run's folder: ``run.json`` (its id), ``input.json`` and the parts, ``jobs/`` (a record for each), the report.
@@ -95,8 +102,7 @@ class WorkFolder:
                 return None
         if found.fingerprint != fingerprint:
             return None
-        files = [uri for part in found.built.parts for uri in (part.uri, part.documents_uri)]
-        return found.built if all(map(self._storage.exists, files)) else None
+        return found.built if all(map(self._storage.exists, _list_files(found.built))) else None
 
     def forget_input(self) -> None:
         """Write down that the batch input is about to be written anew."""
@@ -124,8 +130,8 @@ class WorkFolder:
                 continue
             what = str(record.ref) if record.ref is not None else "a job that may have been submitted"
             raise SpecError(
-                f"{redact(self.uri)} has {what} of other documents, or with another template. Nothing was submitted. "
-                "Give the former ones to go on with it, or another --work for these."
+                f"{redact(self.uri)} has {what} of other documents, or with another template or --cache. Nothing was "
+                "submitted. Give the former ones to go on with it, or another --work for these."
             )
 
     def write_report(self, content: str) -> str:

@@ -47,6 +47,12 @@ class JobCosts(NamedTuple):
         return cls(estimate, total, jobs, is_final=len(jobs) == len(parts))
 
 
+def price_reused(parts: Sequence[PartReport], table: PriceTable) -> UsageCost | None:
+    """Price the answers that were loaded and not paid for; ``None`` when there are none."""
+    usage = [one for part in parts for one in part.reused_usage]
+    return UsageCost.of(usage, table) if usage else None
+
+
 def _read_usage(job: JobReport, estimate: CostEstimate, table: PriceTable) -> AnswerUsage:
     # A deployment may be called otherwise than the model that answers, and either may have the price.
     model = job.model if table.find(job.model) is not None else estimate.model

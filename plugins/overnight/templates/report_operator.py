@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from overnight.costs.estimate import CostEstimate
 from overnight.costs.prices import PriceTable
 from overnight.costs.spending import settle
-from overnight.costs.usage_cost import AnswerUsage, UsageCost
+from overnight.costs.usage_cost import AnswerUsage
 from overnight.errors import JobFailedError, SpecError, shorten
 from overnight.hooks.outcome import QUEUED_KEY, failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
@@ -22,7 +22,7 @@ from overnight.operators.load import REPORT_KEY
 from overnight.operators.openai import REUSED_KEY
 from overnight.operators.parameters import check_parameters, require_mapping
 from overnight.storage import Storage
-from overnight.templates.job_costs import JobCosts
+from overnight.templates.job_costs import JobCosts, price_reused
 from overnight.templates.report import Excluded, JobReport, PartReport, PipelineReport
 from overnight.templates.report_page import render
 from overnight.validation import parse_parameter
@@ -134,7 +134,7 @@ class PipelineReportOperator(BaseOperator):
             not_sent=_get_excluded(context, self.not_sent),
             without_result=_get_excluded(context, self.without_result),
             job=self._get_job(context),
-            saved=self._get_savings(parts, storage),
+            saved=price_reused(parts, PriceTable.of(self.prices, storage)),
             mirror=mirrored,
             refused=refused,
             estimate=cost.estimate,
@@ -213,11 +213,6 @@ class PipelineReportOperator(BaseOperator):
             return
         settled = settle(str(uri), cost.jobs, storage)
         self.log.info("The budget counts %s for this run. %s", settled.describe(), uri)
-
-    def _get_savings(self, parts: Sequence[PartReport], storage: Storage) -> UsageCost | None:
-        """Price the answers that were loaded and not paid for; ``None`` when there are none."""
-        usage = [one for part in parts for one in part.reused_usage]
-        return UsageCost.of(usage, PriceTable.of(self.prices, storage)) if usage else None
 
     def _get_mirror(self, context: Context) -> tuple[bool, MirrorReport | None]:
         """Return whether the deletes came to their end, and what was found."""

@@ -152,6 +152,29 @@ def test_started_again_after_its_end_it_pays_for_nothing(runner: Runner, admin: 
     assert (count_requests(admin, "/v1/batches"), count_requests(admin, "/v1/files")) == (2, 2)
 
 
+def test_a_second_run_has_its_answers_from_the_cache_and_submits_nothing(
+    runner: Runner, admin: str, opensearch_url: str
+) -> None:
+    lines = runner.documents.read_text().splitlines(keepends=True)
+    same = json.dumps({"id": "same", "text": "the text of document 7"})
+    runner.documents.write_text("".join(lines[:-1]) + same + "\n")
+    cache = ("--cache-uri", str(runner.folder / "cache"))
+    first = runner.finish(*cache, "--batch-requests", "40")
+    assert (first["submitted"], first["reused"], first["repeated"], first["indexed"]) == (COUNT - 1, 1, 1, COUNT)
+    paid = find_documents(opensearch_url, runner.index)
+    assert paid["same"]["embedding"] == paid["d7"]["embedding"]
+    httpx.delete(f"{opensearch_url}/{runner.index}").raise_for_status()
+    second = runner.finish(*cache, "--work", str(runner.folder / "second"))
+    assert (second["submitted"], second["reused"], second["indexed"]) == (0, COUNT, COUNT)
+    assert (second["jobs"], second["cost"]) == ([], None)
+    assert second["saved"]["cost"] is not None
+    assert find_documents(opensearch_url, runner.index) == paid
+    assert (count_requests(admin, "/v1/batches"), count_requests(admin, "/v1/files")) == (2, 2)
+    # The first one goes on with its own batches.
+    assert runner.finish(*cache, "--batch-requests", "40")["submitted"] == COUNT - 1
+    assert count_requests(admin, "/v1/batches") == 2
+
+
 def test_killed_while_it_waits_it_goes_on_with_its_job(runner: Runner, admin: str, opensearch_url: str) -> None:
     pace(admin, validating=0.1, lines_per_second=20)
     process, _ = runner.start()

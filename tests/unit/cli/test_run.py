@@ -39,7 +39,7 @@ FAILED = JobStatus(state=JobState.FAILED, raw="failed", cause=FailureCause.INPUT
 
 
 class Transport(Silent):
-    base_url = DEFAULT_BASE_URL
+    base_url = f"{DEFAULT_BASE_URL}/"
 
 
 class FakeOpenAI(FakeService):
@@ -54,6 +54,7 @@ class FakeOpenAI(FakeService):
         self.without: set[str] = set()
         self.inputs: dict[str, str] = {}
         self.refusals: list[Exception] = []
+        self.usage = {"prompt_tokens": 3, "total_tokens": 3}
         self.submitting: Callable[[], object] = lambda: None
 
     def submit(self, spec: Any, key: JobKey) -> Flow[JobRef]:
@@ -75,6 +76,8 @@ class FakeOpenAI(FakeService):
                     body = {
                         "data": [{"embedding": [0.5] * self.length}],
                         "choices": [{"message": {"content": "yes"}}],
+                        "model": "text-embedding-3-small",
+                        "usage": self.usage,
                     }
                     answer = {"custom_id": custom_id, "response": {"status_code": 200, "body": body}, "error": None}
                     file.write(json.dumps(answer) + "\n")
@@ -397,3 +400,151 @@ def test_an_openai_that_cannot_be_understood_is_said_in_one_sentence(
     found = run()
     assert found.exit_code == 1
     assert "Something failed that should not: KeyError" in found.stderr
+
+
+@pytest.fixture
+def cached(run: Callable[..., Result], tmp_path: Path) -> Callable[..., Result]:
+    """Starts a run with a cache; ``work`` names the folder."""
+
+    def start(*arguments: Any, work: str = "work") -> Result:
+        return run("--cache-uri", tmp_path / "cache", "--work", tmp_path / work, "--json", *arguments)
+
+    return start
+
+
+def test_what_is_in_the_cache_is_loaded_and_not_submitted_again(
+    cached: Callable[..., Result], openai: FakeOpenAI, opensearch: FakeOpenSearch, documents: Path
+) -> None:
+    first = cached()
+    assert "the batch: answers that were added to the cache: 5." in first.stderr
+    paid = dict(opensearch.documents)
+    opensearch.documents.clear()
+    second = cached(work="second")
+    report = json.loads(second.stdout)
+    assert (second.exit_code, count_submits(openai)) == (0, 1)
+    assert (report["submitted"], report["reused"], report["indexed"]) == (0, COUNT, COUNT)
+    assert (report["saved"]["input"], report["cost"], report["jobs"]) == (3 * COUNT, None, [])
+    assert "Answers of 5 documents are in the cache" in second.stderr
+    assert opensearch.documents == paid
+    write(documents, COUNT + 2)
+    report = json.loads(cached(work="third").stdout)
+    assert (report["submitted"], report["reused"], report["indexed"]) == (2, COUNT, COUNT + 2)
+    assert count_submits(openai) == 2
+
+
+def test_a_document_with_the_request_of_another_one_gets_its_answer(
+    cached: Callable[..., Result], openai: FakeOpenAI, opensearch: FakeOpenSearch, documents: Path
+) -> None:
+    documents.write_text("".join(f'{{"id":"d{number}","text":"same"}}\n' for number in range(3)))
+    openai.statuses = [
+        DONE.model_copy(update={"counts": JobCounts(total=1, succeeded=1, failed=0)}),
+    ]
+    report = json.loads(cached().stdout)
+    assert (report["submitted"], report["reused"], report["repeated"], report["indexed"]) == (1, 2, 2, 3)
+    assert opensearch.documents["d2"] == {"text": "same", "embedding": [0.5, 0.5]}
+
+
+def test_a_start_after_the_answers_are_in_the_cache_goes_on_with_its_jobs(
+    cached: Callable[..., Result], openai: FakeOpenAI
+) -> None:
+    cached("--batch-requests", 3)
+    again = cached("--batch-requests", 3)
+    report = json.loads(again.stdout)
+    assert (report["submitted"], report["reused"], report["indexed"]) == (COUNT, 0, COUNT)
+    assert "answers that were added to the cache: 0." in again.stderr
+    assert count_submits(openai) == 2
+
+
+def test_a_start_that_would_find_the_answers_of_its_jobs_in_another_cache_is_refused(
+    cached: Callable[..., Result], openai: FakeOpenAI
+) -> None:
+    cached("--cache", "off")
+    cached(work="second")
+    found = cached()
+    assert (found.exit_code, "another template or --cache" in found.stderr) == (2, True)
+    assert cached("--cache", "off").exit_code == 0
+    assert count_submits(openai) == 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "looks_up", "adds"),
+    [("write", True, True), ("read", True, False), ("refresh", False, True), ("off", False, False)],
+)
+def test_the_cache_is_read_and_written_as_was_asked(
+    cached: Callable[..., Result], openai: FakeOpenAI, documents: Path, mode: str, looks_up: bool, adds: bool
+) -> None:
+    cached()
+    write(documents, COUNT + 1)
+    report = json.loads(cached("--cache", mode, work="second").stdout)
+    assert report["submitted"] == (1 if looks_up else COUNT + 1)
+    report = json.loads(cached("--cache", "read", work="third").stdout)
+    assert report["submitted"] == (0 if adds else 1)
+
+
+@pytest.mark.parametrize("arguments", [("--cache", "keep"), ("--cache", "write", "--cache-uri", "")])
+def test_a_cache_that_cannot_be_used_is_refused(
+    cached: Callable[..., Result], openai: FakeOpenAI, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    found = cached(*arguments)
+    assert (found.exit_code, "cache=" in found.stderr) == (2, True)
+    assert not (tmp_path / "work").exists()
+
+
+def test_what_a_job_finished_that_did_not_succeed_is_kept(cached: Callable[..., Result], openai: FakeOpenAI) -> None:
+    openai.statuses, openai.without = [PARTIAL], {"d1"}
+    assert cached().exit_code == 1
+    openai.statuses, openai.without = [DONE], set()
+    report = json.loads(cached(work="second").stdout)
+    assert (report["submitted"], report["reused"], report["indexed"]) == (1, 4, COUNT)
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(
+    cached: Callable[..., Result], openai: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise UnavailableError("the store is away")
+
+    monkeypatch.setattr("overnight.cli.openai_run.keep_rounds", fail)
+    found = cached()
+    assert (found.exit_code, json.loads(found.stdout)["indexed"]) == (0, COUNT)
+    assert "openai job batch_0 were not added to the cache" in found.stderr
+    assert "the store is away" in found.stderr
+
+
+def test_an_answer_that_is_gone_from_the_cache_fails_the_run_and_says_what_to_do(
+    cached: Callable[..., Result], openai: FakeOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached()
+    prepare = OpenAIRun._prepare
+
+    def prepare_and_lose(self: OpenAIRun) -> Any:
+        found = prepare(self)
+        for file in (tmp_path / "cache" / "v1" / "answers").iterdir():
+            file.unlink()
+        return found
+
+    monkeypatch.setattr(OpenAIRun, "_prepare", prepare_and_lose)
+    found = cached(work="second")
+    assert found.exit_code == 1
+    assert "with another --work: what is not in the cache is sent then" in found.stderr
+
+
+def test_documents_of_which_nothing_says_whether_they_changed_have_no_cache(
+    cached: Callable[..., Result], run: Callable[..., Result], openai: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("overnight.storage.get_version", lambda _: "")
+    found = cached()
+    assert (found.exit_code, "Nothing says whether" in found.stderr) == (2, True)
+    assert openai.events == []
+    assert run().exit_code == 0
+
+
+def test_a_dry_run_prices_what_is_not_in_the_cache_and_leaves_it_as_it_is(
+    cached: Callable[..., Result], openai: FakeOpenAI, documents: Path, tmp_path: Path
+) -> None:
+    cached()
+    write(documents, COUNT + 1)
+    before = sorted((tmp_path / "cache").rglob("*"))
+    assert json.loads(cached("--dry-run").stdout)["requests"] == 1
+    assert json.loads(cached("--dry-run", "--cache", "refresh").stdout)["requests"] == COUNT + 1
+    assert sorted((tmp_path / "cache").rglob("*")) == before

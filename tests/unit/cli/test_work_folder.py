@@ -12,7 +12,7 @@ from overnight.cli.work_folder import WorkFolder
 from overnight.errors import SpecError
 from overnight.jobs import JobKey, JobRecord, JobRef
 from overnight.jobs.record import Ending
-from overnight.services.openai.input import BuiltInput, RequestTemplate, build
+from overnight.services.openai.input import BuiltInput, RequestTemplate, ReusedPart, build
 from overnight.services.openai.spec import OpenAIBatchSpec
 from overnight.storage import Storage
 
@@ -93,6 +93,19 @@ def test_an_input_without_its_files_or_that_cannot_be_read_is_made_anew(folder: 
     assert folder.read_input("f") is None
     Storage().put(f"{folder.uri}/input.json", b"{")
     assert folder.read_input("f") is None
+
+
+def test_an_input_without_the_files_of_reused_or_repeated_documents_is_made_anew(folder: WorkFolder) -> None:
+    built = make_input(folder)
+    gone = f"{folder.uri}/gone.jsonl"
+    reused = ReusedPart(uri=gone, documents_uri=built.parts[0].uri, dead_letter_uri="", checkpoint_uri="", documents=1)
+    folder.write_input("f", built.model_copy(update={"reused": (reused,)}))
+    assert folder.read_input("f") is None
+    repeating = built.parts[0].model_copy(update={"repeated": 1, "repeated_uri": gone, "repeated_documents_uri": gone})
+    folder.write_input("f", built.model_copy(update={"parts": (repeating,)}))
+    assert folder.read_input("f") is None
+    Storage().put(gone, b"{}")
+    assert folder.read_input("f") is not None
 
 
 def test_jobs_of_the_same_documents_or_that_failed_are_no_obstacle(folder: WorkFolder) -> None:
