@@ -58,11 +58,18 @@ def find_openai(environment: Mapping[str, str]) -> OpenAIConnection | None:
 
 
 def make_openai_client(
-    connection: OpenAIConnection, storage: Storage | None = None, limits: Limits | None = None
+    connection: OpenAIConnection,
+    storage: Storage | None = None,
+    limits: Limits | None = None,
+    conn_id: str = OPENAI_CONN_ID,
 ) -> JobClient[OpenAIBatchService]:
-    """Return a client of OpenAI's batches whose references name the default connection; nothing is sent."""
+    """
+    Return a client of OpenAI's batches; nothing is sent.
+
+    :param conn_id: What its references to jobs name.
+    """
     console_url_prefix = CONSOLE_URL if connection.base_url == DEFAULT_BASE_URL else None
-    service = OpenAIBatchService(OPENAI_CONN_ID, storage=storage, limits=limits, console_url_prefix=console_url_prefix)
+    service = OpenAIBatchService(conn_id, storage=storage, limits=limits, console_url_prefix=console_url_prefix)
     return JobClient(service, connection.transport())
 
 

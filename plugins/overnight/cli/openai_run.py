@@ -73,6 +73,7 @@ class OpenAIRun:
         self._folder = folder
         self._run_id = run_id
         self._connection = connection
+        self._conn_id = request.conn_id or OPENAI_CONN_ID
         self._target = target
         self._storage = storage
         self._display = display
@@ -186,7 +187,7 @@ class OpenAIRun:
             )
             for part in built.parts
         ]
-        self._folder.refuse_other_jobs(specs, OPENAI_CONN_ID)
+        self._folder.refuse_other_jobs(specs, self._conn_id)
         settings = WaitSettings.parse(
             poll_interval=self.request.interval, allowed_failures=self.request.allowed_failures
         )
@@ -208,7 +209,7 @@ class OpenAIRun:
             self.reused.append(ReusedRun(reused, name=name))
 
     def _make_client(self) -> JobClient[OpenAIBatchService]:
-        return make_openai_client(self._connection, self._storage, self.request.limits)
+        return make_openai_client(self._connection, self._storage, self.request.limits, self._conn_id)
 
     def _prepare_index(self) -> None:
         """Have the index ready for the vectors that will be written, before anything is paid for."""

@@ -19,8 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from overnight.cli.addresses import OPENAI_CONN_ID, find_openai, make_openai_client
+from overnight.cli.airflow_connection import refuse_connection
 from overnight.cli.output import make_console
-from overnight.errors import OvernightError, SpecError, UnsupportedError, shorten
+from overnight.errors import OvernightError, SpecError, UnsupportedError
 from overnight.hooks.job import find_hook
 from overnight.jobs.allowance import Allowance
 from overnight.jobs.client import JobClient
@@ -330,8 +331,4 @@ def _connect(service: str, hook: Any) -> AbstractContextManager[JobClient[Any]]:
         connection = find_openai(os.environ) if (service, hook.conn_id) == ("openai", OPENAI_CONN_ID) else None
         if connection is not None and isinstance(error, AirflowNotFoundException):
             return make_openai_client(connection)
-        variable = f"AIRFLOW_CONN_{hook.conn_id.upper()}"
-        raise SpecError(
-            f"The connection {hook.conn_id!r} cannot be used: {shorten(str(error), 300)}. Create it in Airflow, or set "
-            f"{variable}, or name another one with --conn-id."
-        ) from None
+        raise refuse_connection(hook.conn_id, error) from None

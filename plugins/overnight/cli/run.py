@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from overnight.cli.airflow_session import airflow_session
 from overnight.cli.estimate import measure, read_template
 from overnight.cli.exit_codes import INTERRUPTED, NOT_COMPLETE, REFUSED
 from overnight.cli.files import read_json, read_pairs
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from overnight.cli.openai_run import OpenAIRun
     from overnight.cli.run_request import RunRequest
     from overnight.costs.estimate import CostEstimate
+    from overnight.services.openai.connection import OpenAIConnection
     from overnight.services.openai.result_cache import ResultCache
     from overnight.templates.report import PipelineReport
 
@@ -49,6 +52,12 @@ def run(  # noqa: PLR0917 - typer calls it by name
     password: Password = None,
     verify: Verify = True,
     ca_certs: CaCerts = None,
+    conn_id: Annotated[
+        str | None,
+        typer.Option(
+            "--conn-id", help="An OpenAI connection of Airflow's. [default: OPENAI_API_KEY and OPENAI_BASE_URL]"
+        ),
+    ] = None,
     model: EmbeddingModel = "text-embedding-3-small",
     dimension: Annotated[
         int | None, typer.Option(min=1, max=16_000, help="Length of the vectors. [default: the model's own]")
@@ -102,11 +111,11 @@ def run(  # noqa: PLR0917 - typer calls it by name
     """
     Send documents in OpenAI batches and load them with the answers into an index, without Airflow.
 
-    OpenAI is reached by OPENAI_API_KEY and OPENAI_BASE_URL. The run is kept in the folder --work: killed at any moment
-    and started again with the same documents, it goes on with the jobs that it has, and nothing is paid twice. Ctrl-C
-    and --timeout end the waiting, not the jobs. Exit status: 0 when no more was rejected or is missing than is allowed,
-    1 when more was, a job failed, it is above --max-cost in a --dry-run, or the run broke off, 2 when it was refused
-    before anything was submitted, 130 after Ctrl-C.
+    OpenAI is reached by OPENAI_API_KEY and OPENAI_BASE_URL, or by an Airflow connection (--conn-id). The run is kept in
+    the folder --work: killed at any moment and started again with the same documents, it goes on with the jobs that it
+    has, and nothing is paid twice. Ctrl-C and --timeout end the waiting, not the jobs. Exit status: 0 when no more was
+    rejected or is missing than is allowed, 1 when more was, a job failed, it is above --max-cost in a --dry-run, or the
+    run broke off, 2 when it was refused before anything was submitted, 130 after Ctrl-C.
     """
     # Imported here, as in every command: --help must not wait for what it does not need.
     from overnight.services.openai.input import RequestTemplate  # noqa: PLC0415
@@ -114,6 +123,7 @@ def run(  # noqa: PLR0917 - typer calls it by name
 
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     started: list[OpenAIRun] = []
+    session: AbstractContextManager[None] = airflow_session() if conn_id else nullcontext()
     try:
         result_cache = ResultCache.parse(cache, cache_uri)
         own = read_template(template)
@@ -121,7 +131,8 @@ def run(  # noqa: PLR0917 - typer calls it by name
             model, text_path=text_path, id_path=id_path, dimensions=_get_asked(model, dimension)
         )
         if dry_run:
-            found = _measure(documents, wanted, prices, result_cache)
+            with session:
+                found = _measure(documents, wanted, prices, result_cache, conn_id)
             _show_estimate(found, max_cost, max_tokens, as_json=as_json, errors=errors)
             return
         request = _build_request(
@@ -133,6 +144,7 @@ def run(  # noqa: PLR0917 - typer calls it by name
             text_path=text_path,
             dimension=dimension,
             index_body=read_json(mapping) if mapping is not None else None,
+            conn_id=conn_id,
             cache=result_cache,
             prices=prices,
             max_cost=max_cost,
@@ -148,7 +160,7 @@ def run(  # noqa: PLR0917 - typer calls it by name
                 **read_pairs(option or []),
             },
         )
-        with make_target(_require(url), user, password, verify=verify, ca_certs=ca_certs) as target:
+        with session, make_target(_require(url), user, password, verify=verify, ca_certs=ca_certs) as target:
             report, uri = _carry_out(request, target, work, errors, started)
     except KeyboardInterrupt:
         errors.print(_describe_stop("Stopped.", started, work), markup=False)
@@ -176,20 +188,32 @@ def _require(url: str | None) -> str:
     return url
 
 
-def _measure(documents: list[str], template: Any, prices: str | None, cache: ResultCache) -> CostEstimate:
+def _measure(
+    documents: list[str], template: Any, prices: str | None, cache: ResultCache, conn_id: str | None
+) -> CostEstimate:
     """Return what would be paid for; the cache is read, and no server is asked."""
     if cache.mode in ("off", "refresh"):
         return measure(documents, template, prices)
     from overnight.cache import open_cache  # noqa: PLC0415
-    from overnight.cli.addresses import find_openai  # noqa: PLC0415
     from overnight.services.openai.cached_answers import CachedService  # noqa: PLC0415
     from overnight.services.openai.connection import OpenAIConnection  # noqa: PLC0415
     from overnight.storage import Storage  # noqa: PLC0415
 
-    connection = find_openai(os.environ) or OpenAIConnection(auth_style="none")
+    connection = _find_openai(conn_id) or OpenAIConnection(auth_style="none")
     with connection.transport() as transport:
         service = CachedService(open_cache(cache.uri, Storage()), transport.base_url)
     return measure(documents, template, prices, service)
+
+
+def _find_openai(conn_id: str | None) -> OpenAIConnection | None:
+    """Return the connection of Airflow, or of the environment; ``None`` when that has none."""
+    if conn_id:
+        from overnight.cli.airflow_connection import find_openai_connection  # noqa: PLC0415
+
+        return find_openai_connection(conn_id)
+    from overnight.cli.addresses import find_openai  # noqa: PLC0415
+
+    return find_openai(os.environ)
 
 
 def _show_estimate(
@@ -252,21 +276,28 @@ def _carry_out(
     request: RunRequest, target: Any, work: str, errors: Console, started: list[OpenAIRun]
 ) -> tuple[PipelineReport, str]:
     """Return the report and its URI; ``started`` gets the run, for what is said when it breaks off."""
-    from overnight.cli.addresses import find_openai  # noqa: PLC0415
     from overnight.cli.load_errors import check_address  # noqa: PLC0415
     from overnight.cli.openai_run import OpenAIRun  # noqa: PLC0415
     from overnight.cli.run_progress import RunDisplay  # noqa: PLC0415
     from overnight.cli.work_folder import WorkFolder  # noqa: PLC0415
     from overnight.storage import Storage  # noqa: PLC0415
 
-    connection = find_openai(os.environ)
+    connection = _find_openai(request.conn_id)
     if connection is None:
-        raise SpecError("Set OPENAI_API_KEY, and OPENAI_BASE_URL for another server.")
+        raise SpecError("Set OPENAI_API_KEY, and OPENAI_BASE_URL for another server, or give --conn-id.")
     check_address(target)
     storage = Storage()
     folder = WorkFolder(work, storage)
     with folder.claim() as run_id, RunDisplay(errors) as display:
-        one = OpenAIRun(request, folder, run_id, connection=connection, target=target, storage=storage, display=display)
+        one = OpenAIRun(
+            request,
+            folder,
+            run_id,
+            connection=connection,
+            target=target,
+            storage=storage,
+            display=display,
+        )
         started.append(one)
         report = one.carry_out()
         return report, folder.write_report(report.model_dump_json(indent=2))
@@ -274,14 +305,19 @@ def _carry_out(
 
 def _describe_stop(why: str, started: list[OpenAIRun], work: str) -> str:
     """Say what runs on, how to go on, and how to end it."""
-    jobs = [job.id for run in started for job in run.unfinished]
+    from overnight.cli.addresses import OPENAI_CONN_ID  # noqa: PLC0415
+
+    unfinished = [job for run in started for job in run.unfinished]
+    jobs = [job.id for job in unfinished]
     if not jobs:
         return f"{why} The same run, started again with --work {work}, goes on."
     count = "One job runs" if len(jobs) == 1 else f"{len(jobs)} jobs run"
     shown = ", ".join(jobs[:5]) + (" …" if len(jobs) > 5 else "")
+    conn_id = unfinished[0].conn_id
+    named = f" --conn-id {conn_id}" if conn_id != OPENAI_CONN_ID else ""
     return (
         f"{why} {count} on at the service: {shown}. The same run, started again with --work {work}, goes on with "
-        f"what is there and pays nothing again; `overnight jobs cancel openai {jobs[0]}` ends a job."
+        f"what is there and pays nothing again; `overnight jobs cancel openai {jobs[0]}{named}` ends a job."
     )
 
 

@@ -26,6 +26,7 @@ class RunRequest:
     :param given_field_map: The user's own, if there is one.
     :param dimension: What the vectors must be, and a new index gets.
     :param index_body: What a missing index is created with.
+    :param conn_id: The OpenAI connection of Airflow's; ``None`` for what the environment names.
     :param cache: Of answers that were paid for.
     :param load_options: Fields of :class:`~overnight.ingest.request.LoadOptions`.
     :param timeout: Seconds after which the waiting ends; the jobs run on.
@@ -38,6 +39,7 @@ class RunRequest:
     given_field_map: Mapping[str, Any] | None = None
     dimension: int | None = None
     index_body: Mapping[str, Any] | None = None
+    conn_id: str | None = None
     cache: ResultCache = ResultCache()  # noqa: RUF009 - a tuple
     prices: str | None = None
     max_cost: str | None = None

@@ -130,8 +130,8 @@ class WorkFolder:
                 continue
             what = str(record.ref) if record.ref is not None else "a job that may have been submitted"
             raise SpecError(
-                f"{redact(self.uri)} has {what} of other documents, or with another template or --cache. Nothing was "
-                "submitted. Give the former ones to go on with it, or another --work for these."
+                f"{redact(self.uri)} has {what} of other documents, or with another template, --cache or --conn-id. "
+                "Nothing was submitted. Give the former ones to go on with it, or another --work for these."
             )
 
     def write_report(self, content: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from overnight.errors import SpecError
-from overnight.hooks.connection import Timeout, Verify, read_address, read_extra
+from overnight.hooks.connection import Timeout, Verify, check_extra, read_address, read_extra
 from overnight.hooks.job import JobHook
 from overnight.services.openai.choices import AuthStyle
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from overnight.jobs.client import JobClient
+    from overnight.services.openai.connection import OpenAIConnection
     from overnight.services.openai.limits import Limits
     from overnight.services.openai.service import OpenAIBatchService
     from overnight.storage import Storage
@@ -98,33 +99,25 @@ class OpenAIHook(JobHook["OpenAIBatchService"]):
     def client_from(self, connection: Connection, extra: Mapping[str, Any]) -> JobClient[OpenAIBatchService]:
         """Return a client for the connection's account."""
         from overnight.jobs.client import JobClient  # noqa: PLC0415 - not at parse
-        from overnight.services.openai.connection import ATTEMPTS, DEFAULT_BASE_URL, OpenAIConnection  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.connection import DEFAULT_BASE_URL  # noqa: PLC0415 - not at parse
         from overnight.services.openai.service import CONSOLE_URL, OpenAIBatchService  # noqa: PLC0415 - not at parse
 
-        names = ", ".join(OpenAIClientArguments.model_fields)
-        facts = read_extra(OpenAIExtra, extra, "OpenAI", f"Of openai_client_kwargs, {names} are read.")
-        given = facts.openai_client_kwargs
-        if "@" in (given.base_url or "").partition("?")[0]:
-            raise SpecError(
-                "OpenAI: base_url in openai_client_kwargs holds a user or a password; give the api_key alone."
-            )
-        config = OpenAIConnection(
-            api_key=given.api_key or connection.password,
-            base_url=(given.base_url or "").rstrip("/") or read_address(connection, "OpenAI", default=DEFAULT_BASE_URL),
-            organization=given.organization or facts.organization,
-            project=given.project or facts.project,
-            auth_style=facts.auth_style,
-            api_version=facts.api_version,
-            headers={**facts.headers, **given.default_headers},
-            timeout=given.timeout or facts.timeout,
-            attempts=given.max_retries + 1 if given.max_retries is not None else ATTEMPTS,
-            verify=facts.verify,
-        )
+        config = _read(connection, extra)
         console_url_prefix = CONSOLE_URL if config.base_url == DEFAULT_BASE_URL else None
         service = OpenAIBatchService(
             self.conn_id, storage=self.storage, limits=self.limits, console_url_prefix=console_url_prefix
         )
         return JobClient(service, config.transport())
+
+    def find_connection(self) -> OpenAIConnection:
+        """
+        Look the connection up, blocking, and return how its server is reached; nothing is sent.
+
+        :raises SpecError: the connection lacks something; the text says which field.
+        """
+        connection = self.get_connection(self.conn_id)
+        check_extra(connection)
+        return _read(connection, connection.extra_dejson)
 
     def probe(self, service: OpenAIBatchService) -> Flow[str]:
         """List one batch, which costs nothing and needs the same rights as submitting."""
@@ -132,3 +125,25 @@ class OpenAIHook(JobHook["OpenAIBatchService"]):
 
         yield HttpCall("GET", "batches", params={"limit": 1})
         return f"The batch API of {service.conn_id} answers."
+
+
+def _read(connection: Connection, extra: Mapping[str, Any]) -> OpenAIConnection:
+    from overnight.services.openai.connection import ATTEMPTS, DEFAULT_BASE_URL, OpenAIConnection  # noqa: PLC0415 - not at parse
+
+    names = ", ".join(OpenAIClientArguments.model_fields)
+    facts = read_extra(OpenAIExtra, extra, "OpenAI", f"Of openai_client_kwargs, {names} are read.")
+    given = facts.openai_client_kwargs
+    if "@" in (given.base_url or "").partition("?")[0]:
+        raise SpecError("OpenAI: base_url in openai_client_kwargs holds a user or a password; give the api_key alone.")
+    return OpenAIConnection(
+        api_key=given.api_key or connection.password,
+        base_url=(given.base_url or "").rstrip("/") or read_address(connection, "OpenAI", default=DEFAULT_BASE_URL),
+        organization=given.organization or facts.organization,
+        project=given.project or facts.project,
+        auth_style=facts.auth_style,
+        api_version=facts.api_version,
+        headers={**facts.headers, **given.default_headers},
+        timeout=given.timeout or facts.timeout,
+        attempts=given.max_retries + 1 if given.max_retries is not None else ATTEMPTS,
+        verify=facts.verify,
+    )

@@ -175,6 +175,18 @@ def test_a_second_run_has_its_answers_from_the_cache_and_submits_nothing(
     assert count_requests(admin, "/v1/batches") == 2
 
 
+def test_openai_is_reached_by_a_connection_of_airflows(runner: Runner, admin: str) -> None:
+    url, key = (runner.environment.pop(name) for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"))
+    connection = {"conn_type": "overnight_openai", "host": url, "password": key}
+    runner.environment["AIRFLOW_CONN_MINE"] = json.dumps(connection)
+    report = runner.finish("--conn-id", "mine")
+    assert (report["indexed"], count_requests(admin, "/v1/batches")) == (COUNT, 1)
+    del runner.environment["AIRFLOW_CONN_MINE"]
+    found = runner.run("--conn-id", "mine")
+    assert (found.returncode, found.stdout) == (2, "")
+    assert "set AIRFLOW_CONN_MINE" in found.stderr
+
+
 def test_killed_while_it_waits_it_goes_on_with_its_job(runner: Runner, admin: str, opensearch_url: str) -> None:
     pace(admin, validating=0.1, lines_per_second=20)
     process, _ = runner.start()

@@ -26,7 +26,7 @@ from overnight.jobs import (
     ResultManifest,
 )
 from overnight.jobs.client import JobClient
-from overnight.services.openai.connection import DEFAULT_BASE_URL
+from overnight.services.openai.connection import DEFAULT_BASE_URL, OpenAIConnection
 from overnight.storage import Storage
 from overnight.transport.flow import Flow
 from unit.ingest.fake_opensearch import FakeOpenSearch
@@ -54,6 +54,7 @@ class FakeOpenAI(FakeService):
         self.without: set[str] = set()
         self.inputs: dict[str, str] = {}
         self.refusals: list[Exception] = []
+        self.connection: OpenAIConnection | None = None
         self.usage = {"prompt_tokens": 3, "total_tokens": 3}
         self.submitting: Callable[[], object] = lambda: None
 
@@ -88,7 +89,12 @@ class FakeOpenAI(FakeService):
 @pytest.fixture
 def openai(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeOpenAI:
     service = FakeOpenAI(tmp_path)
-    monkeypatch.setattr("overnight.cli.openai_run.make_openai_client", lambda *_: JobClient(service, Transport()))
+
+    def connect(connection: OpenAIConnection, *others: Any) -> JobClient[Any]:
+        service.connection, service.conn_id = connection, others[-1]
+        return JobClient(service, Transport())
+
+    monkeypatch.setattr("overnight.cli.openai_run.make_openai_client", connect)
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     return service
@@ -356,6 +362,61 @@ def test_servers_that_are_not_named_are_asked_for(
     assert (found.exit_code, "Set OPENAI_API_KEY" in found.stderr) == (2, True)
 
 
+def test_openai_may_be_a_connection_of_airflows(
+    run: Callable[..., Result], openai: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    given = {
+        "conn_type": "overnight_openai",
+        "host": "https://gateway.example/v1",
+        "password": "of the connection",
+        "extra": {"project": "p", "secret_headers": {"X-Gateway": "secret"}},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_GATEWAY", json.dumps(given))
+    found = run("--conn-id", "gateway")
+    assert (found.exit_code, count_submits(openai)) == (0, 1), found.output
+    connection = openai.connection
+    assert connection is not None
+    assert (connection.base_url, connection.api_key) == ("https://gateway.example/v1", "of the connection")
+    assert (connection.project, connection.headers) == ("p", {"X-Gateway": "secret"})
+    assert "of the connection" not in found.output
+    # Of another account, its jobs are not known.
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    found = run()
+    assert (found.exit_code, "--conn-id" in found.stderr, count_submits(openai)) == (2, True, 1)
+
+
+def test_a_job_of_a_connection_is_cancelled_through_it(
+    run: Callable[..., Result], openai: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_GATEWAY", json.dumps({"conn_type": "overnight_openai", "password": "k"}))
+    monkeypatch.setattr(OpenAIRun, "_wait", lambda *_: None)
+    found = run("--timeout", "0", "--conn-id", "gateway")
+    assert "`overnight jobs cancel openai batch_0 --conn-id gateway`" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("connection", "said"),
+    [
+        (None, "set AIRFLOW_CONN_NOWHERE, or name another one with --conn-id"),
+        ({"conn_type": "overnight_openai", "extra": {"timeout": "long"}}, "timeout"),
+    ],
+)
+def test_a_connection_that_cannot_be_used_is_refused(
+    run: Callable[..., Result],
+    openai: FakeOpenAI,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    connection: dict[str, Any] | None,
+    said: str,
+) -> None:
+    if connection is not None:
+        monkeypatch.setenv("AIRFLOW_CONN_NOWHERE", json.dumps(connection))
+    found = run("--conn-id", "nowhere")
+    assert (found.exit_code, said in found.stderr) == (2, True), found.stderr
+    assert not (tmp_path / "work").exists()
+
+
 def test_a_dry_run_says_the_price_and_needs_no_server(
     run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -461,7 +522,7 @@ def test_a_start_that_would_find_the_answers_of_its_jobs_in_another_cache_is_ref
     cached("--cache", "off")
     cached(work="second")
     found = cached()
-    assert (found.exit_code, "another template or --cache" in found.stderr) == (2, True)
+    assert (found.exit_code, "another template, --cache or --conn-id" in found.stderr) == (2, True)
     assert cached("--cache", "off").exit_code == 0
     assert count_submits(openai) == 2
 
