@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def clean(  # noqa: PLR0917 - typer calls it by name
-    work_uri: Annotated[str, typer.Argument(help="The work folder of pipelines (work_uri): a URI or a path.")],
+    work_uri: Annotated[
+        str,
+        typer.Argument(
+            help="The work folder of pipelines (work_uri), or of one overnight run (--work): a URI or a path."
+        ),
+    ],
     older_than: Annotated[
         str, typer.Option(help="Runs of which no file was written for so long: '30d', '6w'; 1d or more.")
     ] = "30d",
@@ -89,7 +94,7 @@ def clean(  # noqa: PLR0917 - typer calls it by name
     elif done is not None:
         typer.echo(f"Deleted {done.files:,} files ({done.bytes:,} bytes) of {done.runs:,} runs.")
         for name in done.spared:
-            typer.echo(f"Kept, since it has changed meanwhile: {name}")
+            typer.echo(f"Kept, since it has changed meanwhile: {_show_run(plan, name)}")
         if cache_done is not None:
             typer.echo(
                 f"Cache: {cache_done.entries:,} answers have expired; deleted {cache_done.files:,} files "
@@ -122,8 +127,14 @@ def _print_plan(plan: CleaningPlan) -> None:
     for decision, count in plan.count_runs().items():
         typer.echo(f"runs, {decision}: {count:,}")
     for name in plan.old_runs:
-        typer.echo(f"delete {name}")
+        typer.echo(f"delete {_show_run(plan, name)}")
     typer.echo(f"To delete: {plan.old_files:,} files ({plan.old_bytes:,} bytes) of {len(plan.old_runs):,} runs.")
+
+
+def _show_run(plan: CleaningPlan, name: str) -> str:
+    from overnight.retention.layout import OWN  # noqa: PLC0415
+
+    return plan.work_uri if name == OWN else name
 
 
 def _print_cache(plan: CachePlan) -> None:

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from overnight.errors import SpecError
 from overnight.jobs.record import Ending
 from overnight.jobs.record_store import StorageRecordStore
+from overnight.retention.layout import IDENTITY, INPUT, JOBS, REPORT
+from overnight.retention.own_run import RunIdentity, lock_run, read_identity
 from overnight.services.openai.input import BuiltInput
 from overnight.services.openai.spec import OpenAIBatchSpec
-from overnight.storage import Storage, get_scheme, redact
-
-_IDENTITY: Final = "run.json"
-_INPUT: Final = "input.json"
-
-
-class _Identity(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-    run_id: str
+from overnight.storage import Storage, redact
 
 
 class _Input(BaseModel):
@@ -64,28 +54,17 @@ class WorkFolder:
 
         :raises SpecError: another run works in the folder, or it is somebody else's.
         """
-        if get_scheme(self.uri) != "file":
-            yield self._identify()
-            return
-        folder = Path(self._storage.resolve(self.uri)[1])
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = (folder / ".lock").open("w")
-        except OSError as error:
-            raise SpecError(f"The work folder {folder} cannot be written to: {error.strerror}.") from error
-        with lock:
-            try:
-                # The system releases it, however the process ends.
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+        with lock_run(self.uri, self._storage, create=True) as is_free:
+            if not is_free:
                 raise SpecError(
-                    f"Another overnight run works in {folder}. Wait for its end, or give another --work."
-                ) from error
+                    f"Another overnight run works in {redact(self.uri)}, or a clean. Wait for its end, or give another "
+                    "--work."
+                )
             yield self._identify()
 
     def open_records(self, number: int) -> StorageRecordStore:
         """Return where the job of a part is remembered; parts count from 0."""
-        return StorageRecordStore(f"{self.uri}/jobs/part-{number:05d}.json", self._storage)
+        return StorageRecordStore(f"{self.uri}/{JOBS}part-{number:05d}.json", self._storage)
 
     def read_input(self, fingerprint: str) -> BuiltInput | None:
         """
@@ -93,9 +72,9 @@ class WorkFolder:
 
         :param fingerprint: Of what it is to be made of.
         """
-        if not self._storage.exists(f"{self.uri}/{_INPUT}"):
+        if not self._storage.exists(f"{self.uri}/{INPUT}"):
             return None
-        with self._storage.open(f"{self.uri}/{_INPUT}") as file:
+        with self._storage.open(f"{self.uri}/{INPUT}") as file:
             try:
                 found = _Input.model_validate_json(file.read())
             except ValidationError:
@@ -106,12 +85,12 @@ class WorkFolder:
 
     def forget_input(self) -> None:
         """Write down that the batch input is about to be written anew."""
-        self._storage.delete(f"{self.uri}/{_INPUT}")
+        self._storage.delete(f"{self.uri}/{INPUT}")
 
     def write_input(self, fingerprint: str, built: BuiltInput) -> None:
         """Write down what the batch input is, now that it is there as a whole."""
         content = _Input(fingerprint=fingerprint, built=built).model_dump_json()
-        self._storage.put(f"{self.uri}/{_INPUT}", content.encode())
+        self._storage.put(f"{self.uri}/{INPUT}", content.encode())
 
     def refuse_other_jobs(self, specs: Sequence[OpenAIBatchSpec], conn_id: str) -> None:
         """
@@ -120,7 +99,7 @@ class WorkFolder:
         :param specs: Of the parts, in their order.
         :raises SpecError: there is one; the text names it.
         """
-        count = len(self._storage.list_files(f"{self.uri}/jobs/").files)
+        count = len(self._storage.list_files(f"{self.uri}/{JOBS}").files)
         for number in range(max(count, len(specs))):
             record = self.open_records(number).get()
             # The next start of one that failed has another job in any case.
@@ -136,19 +115,17 @@ class WorkFolder:
 
     def write_report(self, content: str) -> str:
         """Write the run's report, and return its URI."""
-        uri = f"{self.uri}/report.json"
+        uri = f"{self.uri}/{REPORT}"
         self._storage.put(uri, content.encode())
         return uri
 
     def _identify(self) -> str:
-        uri = f"{self.uri}/{_IDENTITY}"
-        mine = _Identity(run_id=uuid.uuid4().hex[:16])
-        if self._storage.create(uri, mine.model_dump_json().encode()):
+        mine = RunIdentity(run_id=uuid.uuid4().hex[:16])
+        if self._storage.create(f"{self.uri}/{IDENTITY}", mine.model_dump_json().encode()):
             return mine.run_id
-        with self._storage.open(uri) as file:
-            try:
-                return _Identity.model_validate_json(file.read()).run_id
-            except ValidationError:
-                raise SpecError(
-                    f"{redact(uri)} is not of an overnight run. Give another --work, a folder of its own."
-                ) from None
+        found = read_identity(self.uri, self._storage)
+        if found is None:
+            raise SpecError(
+                f"{redact(self.uri)}/{IDENTITY} is not of an overnight run. Give another --work, a folder of its own."
+            )
+        return found.run_id

@@ -34,7 +34,7 @@ class CleanWorkFolderOperator(BaseOperator):
     and ``spared`` is empty. With ``cache_older_than`` it has ``cache``, too: how many answers (``entries``) have
     expired, and how many ``files`` and ``bytes`` of the cache were deleted.
 
-    :param work_uri: The ``work_uri`` of the pipelines.
+    :param work_uri: The ``work_uri`` of the pipelines, or the folder of an ``overnight run``.
     :param older_than: A run goes when none of its files was written since: one day or more, or ``"30d"``, ``"6w"``.
     :param include_unfinished: Also runs without a report, or whose report says that parts were not loaded: clearing
         their tasks needs these files.

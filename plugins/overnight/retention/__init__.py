@@ -1,8 +1,9 @@
 """
-How long what pipelines wrote into a work folder is kept, and its deletion.
+How long what pipelines wrote into a work folder, or ``overnight run`` into its own, is kept, and its deletion.
 
-:mod:`~overnight.retention.layout` knows the files, :mod:`~overnight.retention.plan` decides which may go, and
-:mod:`~overnight.retention.clean` deletes them. :mod:`~overnight.retention.result_cache` does both for a result cache.
+:mod:`~overnight.retention.layout` knows the files, :mod:`~overnight.retention.own_run` who is at work in a run's own
+folder, :mod:`~overnight.retention.plan` decides which may go, and :mod:`~overnight.retention.clean` deletes them.
+:mod:`~overnight.retention.result_cache` does both for a result cache.
 """
 
 from overnight.retention.clean import Cleaned, clean

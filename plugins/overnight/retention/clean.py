@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Final, NamedTuple
 
 from overnight.errors import shorten
-from overnight.retention.plan import CleaningPlan, Decision, RunFile, RunFolder
+from overnight.retention.plan import CleaningPlan, Decision, RunFile, RunFolder, hold_run
 from overnight.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -46,16 +46,17 @@ def clean(plan: CleaningPlan, storage: Storage) -> Cleaned:
     spared: list[str] = []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for name in plan.old_runs:
-            run = RunFolder.read(plan.work_uri, name, storage)
-            if run.decide(plan.retention, plan.made_at, storage) is not Decision.DELETE:
-                spared.append(name)
-                continue
-            batches = run.batch_deletable()
-            for some in batches:
-                # A batch is gone before the next one is begun.
-                list(pool.map(storage.delete, (one.file.uri for one in some)))
+            with hold_run(plan.work_uri, name, storage) as is_free:
+                run = RunFolder.read(plan.work_uri, name, storage)
+                if not is_free or run.decide(plan.retention, plan.made_at, storage) is not Decision.DELETE:
+                    spared.append(name)
+                    continue
+                batches = run.batch_deletable()
+                for some in batches:
+                    # A batch is gone before the next one is begun.
+                    list(pool.map(storage.delete, (one.file.uri for one in some)))
+                storage.remove_empty_folders(run.uri)
             ours = list(chain.from_iterable(batches))
-            storage.remove_empty_folders(run.uri)
             files, size, runs = files + len(ours), size + _add_sizes(ours), runs + 1
             log.info("Deleted %d files of %s.", len(ours), shorten(name, 300))
         list(pool.map(storage.delete, (one.file.uri for one in plan.records)))

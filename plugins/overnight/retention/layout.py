@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 REPORT: Final = "report.json"
 """Written when all parts of a run have ended, as the last of its files but ``report.html``."""
+IDENTITY: Final = "run.json"
+"""What makes a folder that of an ``overnight run``, with its id."""
+INPUT: Final = "input.json"
+LOCK: Final = ".lock"
+JOBS: Final = "jobs/"
+OWN: Final = "."
+"""The owner of the files of an ``overnight run`` in its own folder."""
 SPENDING: Final = "_spending"
 CACHE: Final = "cache/v1/"
 
@@ -23,6 +31,7 @@ class Kind(StrEnum):
     CHECKPOINTS = "checkpoints"
     DELETES = "deletes"
     REPORTS = "reports"
+    RECORDS = "records"
     SPENDING = "spending"
     CACHE = "cache"
     TEMPORARY = "temporary"
@@ -41,7 +50,12 @@ _RUN_FILES: Final = {
     Kind.DELETES: r"deletes\.jsonl",
     Kind.REPORTS: r"report\.(json|html)",
 }
-_PATTERNS: Final = {kind: re.compile(pattern) for kind, pattern in _RUN_FILES.items()}
+_PATTERNS: Final[Mapping[Kind, re.Pattern[str]]] = {kind: re.compile(pattern) for kind, pattern in _RUN_FILES.items()}
+# What an overnight run writes into its own folder; elsewhere these names are anybody's.
+_OWN_PATTERNS: Final[Mapping[Kind, re.Pattern[str]]] = {
+    **{kind: pattern for kind, pattern in _PATTERNS.items() if kind not in (Kind.RESULTS, Kind.DELETES)},
+    Kind.RECORDS: re.compile(rf"({'|'.join(map(re.escape, (IDENTITY, INPUT, LOCK)))})|{JOBS}part-\d{{5,}}\.json"),
+}
 # What no other program calls its files: by these a folder without a report is known as a run's.
 _OURS: Final = re.compile(
     r"(part|reused)-\d{5,}\.\w+.*|(parsed|extracted)/[^/]+\.output\.jsonl|outputs/_manifests/inputs\.json"
@@ -54,7 +68,7 @@ class Place(NamedTuple):
     """
     Where a file of a work folder belongs.
 
-    :param owner: ``<dag>/<run>``, or ``<dag>`` for the record of a budget; empty for anything else.
+    :param owner: ``<dag>/<run>``, ``<dag>`` for the record of a budget, or :data:`OWN`; empty for anything else.
     :param rest: Its path below that.
     """
 
@@ -66,6 +80,11 @@ class Place(NamedTuple):
     def is_ours(self) -> bool:
         """Whether its name alone says that a pipeline wrote it."""
         return self.kind not in (Kind.OTHER, Kind.TEMPORARY) and _OURS.fullmatch(self.rest) is not None
+
+    @property
+    def is_job(self) -> bool:
+        """Whether it is what an ``overnight run`` remembers of a job."""
+        return self.kind is Kind.RECORDS and self.rest.startswith(JOBS)
 
 
 def classify(path: str) -> Place:
@@ -83,16 +102,26 @@ def classify(path: str) -> Place:
     if run == SPENDING:
         kind = Kind.SPENDING if _RECORD.fullmatch(rest) else Kind.OTHER
         return Place(kind, dag, rest)
-    return Place(_classify_run_file(rest), f"{dag}/{run}", rest)
+    return Place(_classify_run_file(rest, _PATTERNS), f"{dag}/{run}", rest)
 
 
-def _classify_run_file(rest: str) -> Kind:
-    for kind, pattern in _PATTERNS.items():
+def classify_own(path: str) -> Place:
+    """
+    Say what a file is in the folder of an ``overnight run``; anything else there is what it would be in a work folder.
+
+    :param path: Below the folder.
+    """
+    kind = _classify_run_file(path, _OWN_PATTERNS)
+    return Place(kind, OWN, path) if kind is not Kind.OTHER else classify(path)
+
+
+def _classify_run_file(rest: str, patterns: Mapping[Kind, re.Pattern[str]]) -> Kind:
+    for kind, pattern in patterns.items():
         if pattern.fullmatch(rest):
             return kind
     unfinished = _TEMPORARY.fullmatch(rest)
     if unfinished is not None:
-        written = _classify_run_file(unfinished["folder"] + unfinished["name"])
+        written = _classify_run_file(unfinished["folder"] + unfinished["name"], patterns)
         return Kind.TEMPORARY if written is not Kind.OTHER else Kind.OTHER
     return Kind.OTHER
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -14,7 +15,18 @@ from typing import Final, NamedTuple, Self
 
 from overnight.costs.spending import Spent, read_record
 from overnight.errors import SpecError, shorten
-from overnight.retention.layout import REPORT, Kind, Place, classify, find_period_end
+from overnight.retention.layout import (
+    IDENTITY,
+    LOCK,
+    OWN,
+    REPORT,
+    Kind,
+    Place,
+    classify,
+    classify_own,
+    find_period_end,
+)
+from overnight.retention.own_run import has_open_job, lock_run, read_identity
 from overnight.storage import Storage, StoredFile, redact, to_segment
 from overnight.storage_errors import MissingFileError
 
@@ -100,7 +112,7 @@ class RunFolder:
     """
     What is left of one run.
 
-    :param name: ``<dag>/<run>``.
+    :param name: ``<dag>/<run>``, or :data:`~overnight.retention.layout.OWN` for an ``overnight run``.
     :param uri: Its folder.
     :param files: All of them, those that are not ours, too.
     """
@@ -112,7 +124,9 @@ class RunFolder:
     @classmethod
     def read(cls, work_uri: str, name: str, storage: Storage) -> Self:
         """List a run's folder as it is now."""
-        folder = f"{work_uri.rstrip('/')}/{name}"
+        folder = _build_uri(work_uri, name)
+        if name == OWN:
+            return cls(name, folder, tuple(one for one in _list_files(work_uri, storage) if one.place.owner == OWN))
         files = storage.list_all(f"{folder}/")
         return cls(name, folder, tuple(RunFile(file, classify(f"{name}/{path}")) for path, file in files.items()))
 
@@ -122,35 +136,50 @@ class RunFolder:
 
         :raises CredentialsError: its report may not be read.
         """
-        is_known = any(one.place.is_ours for one in self.files)
+        is_known = self.name == OWN or any(one.place.is_ours for one in self.files)
         # A store that does not say when a file was written gives no reason to delete it.
         newest = max((one.file.modified or now for one in self.files), default=now)
         is_recent = newest > now - retention.older_than
         if is_known and is_recent:
             return Decision.RECENT
-        has_report = any(one.place.rest == REPORT for one in self.files)
-        is_finished = _read_end(f"{self.uri}/{REPORT}", storage) if has_report else None
+        is_finished = self._is_finished(storage)
         if is_finished is None and not is_known:
             return Decision.FOREIGN
         if is_recent:
             return Decision.RECENT
         if retention.is_kept(self.name):
             return Decision.KEPT
-        if (not is_finished and not retention.include_unfinished) or retention.is_active(self.name):
+        # Airflow knows nothing of a run in a folder of its own, and whoever deletes holds that.
+        is_active = self.name != OWN and retention.is_active(self.name)
+        if (not is_finished and not retention.include_unfinished) or is_active:
             return Decision.UNFINISHED
         return Decision.DELETE
+
+    def _is_finished(self, storage: Storage) -> bool | None:
+        """Return whether the run has come to its end; ``None`` where nothing says so."""
+        names = {one.place.rest for one in self.files}
+        if self.name == OWN and names <= {IDENTITY, LOCK}:
+            # It was refused before there was anything, or a clean was killed.
+            return True
+        end = _read_end(f"{self.uri}/{REPORT}", storage) if REPORT in names else None
+        # The report may be that of an earlier start.
+        return end and not has_open_job((one.file.uri for one in self.files if one.place.is_job), storage)
 
     def batch_deletable(self) -> list[list[RunFile]]:
         """
         Return the files that pipelines write, in batches that are deleted one after the other.
 
-        Those by which the folder is known as a run's come behind the others, the report last: a clean that was killed
-        finds the rest again.
+        Those by which the folder is known as a run's come behind the others, the report behind these, then what makes
+        it the folder of an ``overnight run``: a clean that was killed finds the rest again. The lock, which keeps a run
+        from beginning there meanwhile, is last.
         """
-        ours = [one for one in self.files if one.place.kind is not Kind.OTHER]
-        report = [one for one in ours if one.place.rest == REPORT]
-        known = [one for one in ours if one.place.is_ours]
-        return [[one for one in ours if one not in report and not one.place.is_ours], known, report]
+        last = (REPORT, IDENTITY, LOCK)
+        batches: list[list[RunFile]] = [[] for _ in range(2 + len(last))]
+        for one in self.files:
+            if one.place.kind is not Kind.OTHER:
+                rest = one.place.rest
+                batches[2 + last.index(rest) if rest in last else int(one.place.is_ours)].append(one)
+        return batches
 
 
 class KindCount(NamedTuple):
@@ -209,18 +238,17 @@ def make_plan(work_uri: str, storage: Storage, retention: Retention, now: dateti
     """
     List a work folder and decide what may go. Nothing is changed.
 
-    :param work_uri: The ``work_uri`` of pipelines.
-    :raises SpecError: no pipeline has written there.
+    :param work_uri: The ``work_uri`` of pipelines, or the folder of an ``overnight run``.
+    :raises SpecError: no pipeline and no run has written there.
     """
     now = now or datetime.now(UTC)
     folders: dict[str, list[RunFile]] = defaultdict(list)
     records: list[RunFile] = []
     loose: list[RunFile] = []
-    for path, file in storage.list_all(f"{work_uri.rstrip('/')}/").items():
-        one = RunFile(file, classify(path))
+    for one in _list_files(work_uri, storage):
         if one.place.kind is Kind.SPENDING:
             records.append(one)
-        elif one.place.owner.count("/") == 1:
+        elif one.place.owner == OWN or one.place.owner.count("/") == 1:
             folders[one.place.owner].append(one)
         else:
             loose.append(one)
@@ -228,8 +256,10 @@ def make_plan(work_uri: str, storage: Storage, retention: Retention, now: dateti
     old: list[RunFile] = []
     everything = [*loose, *records]
     for name, files in folders.items():
-        run = RunFolder(name, f"{work_uri.rstrip('/')}/{name}", tuple(files))
+        run = RunFolder(name, _build_uri(work_uri, name), tuple(files))
         decision = run.decide(retention, now, storage)
+        with hold_run(work_uri, name, storage) as is_free:
+            decision = decision if is_free else Decision.UNFINISHED
         if decision is Decision.FOREIGN:
             everything += [one._replace(place=Place(Kind.OTHER)) for one in files]
             continue
@@ -240,12 +270,34 @@ def make_plan(work_uri: str, storage: Storage, retention: Retention, now: dateti
     if not runs and not records and not any(one.place.kind is Kind.CACHE for one in loose):
         raise SpecError(
             f"{redact(work_uri)} is no work folder: nothing below it is called as pipelines call their files, "
-            "<work_uri>/<dag>/<run>/part-00000.requests.jsonl for one. Give the work_uri of the pipelines, and not a "
-            "folder above or below it."
+            "<work_uri>/<dag>/<run>/part-00000.requests.jsonl for one. Give the work_uri of the pipelines, or the "
+            "folder of an overnight run (--work), and not one above or below it."
         )
     old_records = tuple(_select_records(records, runs, retention, now, storage))
     kinds = _count(everything, [*old, *old_records])
     return CleaningPlan(work_uri.rstrip("/"), retention, kinds, runs, old_records, now)
+
+
+def hold_run(work_uri: str, name: str, storage: Storage) -> AbstractContextManager[bool]:
+    """
+    Keep an ``overnight run`` of this machine out of its folder, and yield whether none is at work there.
+
+    :param name: Of the run; the runs of pipelines are Airflow's to ask about.
+    """
+    return lock_run(work_uri.rstrip("/"), storage, create=False) if name == OWN else nullcontext(True)
+
+
+def _build_uri(work_uri: str, name: str) -> str:
+    folder = work_uri.rstrip("/")
+    return folder if name == OWN else f"{folder}/{name}"
+
+
+def _list_files(work_uri: str, storage: Storage) -> Iterator[RunFile]:
+    """Yield all files of a work folder, or of the folder of an ``overnight run``."""
+    files = storage.list_all(f"{work_uri.rstrip('/')}/")
+    is_own = IDENTITY in files and read_identity(work_uri.rstrip("/"), storage) is not None
+    for path, file in files.items():
+        yield RunFile(file, classify_own(path) if is_own else classify(path))
 
 
 def _select_records(

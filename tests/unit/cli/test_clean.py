@@ -158,3 +158,20 @@ def test_a_cache_elsewhere_is_named(cached: Path) -> None:
 def test_a_wrong_option_of_the_cache_is_refused_and_nothing_deleted(cached: Path, options: list[str]) -> None:
     assert run(cached, "--yes", *options).exit_code == 2
     assert list_runs(cached) == ["old", "young"]
+
+
+def test_the_folder_of_an_overnight_run_is_named_and_deleted_when_it_is_finished(tmp_path: Path) -> None:
+    folder = tmp_path / "night"
+    folder.mkdir()
+    for file, content in (("run.json", '{"run_id": "abc"}'), ("part-00000.requests.jsonl", "{}")):
+        (folder / file).write_text(content)
+        os.utime(folder / file, (0, 0))
+    found = run(folder, "--dry-run")
+    assert (found.exit_code, "runs, unfinished: 1\n" in found.stdout) == (0, True), found.stderr
+    (folder / "report.json").write_text(REPORT)
+    os.utime(folder / "report.json", (0, 0))
+    found = run(folder, "--dry-run")
+    assert f"delete {folder}\nTo delete: 3 files" in found.stdout
+    assert len(list(folder.iterdir())) == 3
+    assert "Deleted 3 files" in run(folder, "--yes").stdout
+    assert not folder.exists()

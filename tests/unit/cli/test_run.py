@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -461,6 +462,27 @@ def test_an_openai_that_cannot_be_understood_is_said_in_one_sentence(
     found = run()
     assert found.exit_code == 1
     assert "Something failed that should not: KeyError" in found.stderr
+
+
+def test_what_a_run_leaves_is_cleaned_as_a_whole_once_it_is_old(
+    run: Callable[..., Result], openai: FakeOpenAI, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+
+    def clean_when_old() -> Result:
+        for path in work.rglob("*"):
+            os.utime(path, (0, 0))
+        return CliRunner().invoke(app, ["clean", str(work), "--yes"])
+
+    openai.statuses = [FAILED]
+    run()
+    assert "runs, unfinished: 1" in clean_when_old().stdout
+    openai.statuses = [DONE]
+    run()
+    assert CliRunner().invoke(app, ["clean", str(work), "--yes"]).stdout.count("runs, recent: 1") == 1
+    found = clean_when_old()
+    assert found.exit_code == 0, found.stderr
+    assert not work.exists()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 from collections.abc import Callable
@@ -14,11 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overnight.errors import UnavailableError
+from overnight.cli.work_folder import WorkFolder
+from overnight.errors import SpecError, UnavailableError
 from overnight.retention import Retention, clean, make_plan
+from overnight.retention.layout import OWN
 from overnight.storage import Storage
 
-from .conftest import FAILED, FILES, NOW, REPORT, Write
+from .conftest import FAILED, FILES, NOW, OWN_FILES, REPORT, Write
 
 WriteRun = Callable[..., None]
 
@@ -53,6 +56,64 @@ def test_files_of_others_stay_where_they_are(work: Path, write: Write, write_run
     write("dag/old/notes.txt")
     clean(make_plan(str(work), Storage(), Retention(), NOW), Storage())
     assert list_files(work) == {"dag/old/notes.txt"}
+
+
+def test_the_folder_of_an_overnight_run_is_gone_but_for_what_is_not_its_own(
+    work: Path, write: Write, write_own: WriteRun
+) -> None:
+    write_own()
+    done = clean(make_plan(str(work), Storage(), Retention(), NOW), Storage())
+    assert (done.files, done.runs, done.spared) == (len(OWN_FILES), 1, ())
+    assert not work.exists()
+    write_own()
+    for path in ("notes.txt", "cache/v1/keys/1-a.parquet", "outputs/a.out"):
+        write(path)
+    clean(make_plan(str(work), Storage(), Retention(), NOW), Storage())
+    assert list_files(work) == {"notes.txt", "cache/v1/keys/1-a.parquet", "outputs/a.out"}
+
+
+def test_an_overnight_run_that_was_begun_since_the_plan_is_spared(work: Path, write_own: WriteRun) -> None:
+    write_own()
+    plan = make_plan(str(work), Storage(), Retention(include_unfinished=True), NOW)
+    with (work / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert clean(plan, Storage()).spared == (OWN,)
+    assert list_files(work) == set(OWN_FILES)
+
+
+def test_a_run_that_begins_while_its_folder_is_cleaned_is_refused(work: Path, write_own: WriteRun) -> None:
+    refused: list[str] = []
+
+    class Beginning(Storage):
+        def delete(self, uri: str) -> None:
+            with pytest.raises(SpecError, match="Another overnight run"), WorkFolder(str(work), Storage()).claim():
+                pass
+            refused.append(uri)
+            super().delete(uri)
+
+    write_own()
+    plan = make_plan(str(work), Storage(), Retention(), NOW)
+    clean(plan, Beginning())
+    assert len(refused) == len(OWN_FILES)
+
+
+@pytest.mark.parametrize("report", [REPORT, FAILED, None])
+def test_after_a_kill_at_any_place_the_next_one_finds_the_rest_of_an_overnight_run(
+    work: Path, write_own: WriteRun, report: str | None
+) -> None:
+    retention = Retention(include_unfinished=report != REPORT)
+    for deletes in itertools.count():
+        write_own(report=report)
+        Breaking.left = deletes
+        try:
+            clean(make_plan(str(work), Storage(), retention, NOW), Breaking())
+        except UnavailableError:
+            if (work / "run.json").exists():
+                clean(make_plan(str(work), Storage(), retention, NOW), Storage())
+            assert list_files(work) <= {".lock"}
+        else:
+            break
+    assert deletes >= len(OWN_FILES) - 1
 
 
 def test_a_run_that_was_cleared_since_the_plan_is_spared(work: Path, write: Write, write_run: WriteRun) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from overnight.retention.layout import Kind, classify, find_period_end
+from overnight.cli.work_folder import WorkFolder
+from overnight.jobs import JobKey, JobRecord
+from overnight.retention.layout import OWN, Kind, classify, classify_own, find_period_end
 from overnight.services.openai.input import RequestTemplate, build
 from overnight.services.sagemaker.spec import write_manifest
 from overnight.storage import Storage
@@ -21,6 +23,44 @@ def test_each_file_that_prepare_writes_is_known(tmp_path: Path) -> None:
     paths = [*Storage().list_all(str(tmp_path)), *(str(Path(uri).relative_to(tmp_path)) for uri in loads)]
     assert len(paths) >= 5
     assert [path for path in paths if classify(path).kind is Kind.OTHER] == []
+
+
+def test_each_file_that_an_overnight_run_writes_is_known(tmp_path: Path) -> None:
+    folder = WorkFolder(str(tmp_path), Storage())
+    documents = [b'{"id":"a","text":"x"}', b'{"id":"c"}']
+    key = JobKey(dag_id="d", task_id="t", run_id="", fingerprint="0" * 16)
+    with folder.claim():
+        built = build(documents, RequestTemplate.embeddings("m"), folder.uri, on_bad="reject")
+        folder.write_input("f", built)
+        folder.open_records(0).set(JobRecord.intent(key))
+        folder.write_report("{}")
+    paths = list(Storage().list_all(str(tmp_path)))
+    assert len(paths) == 8
+    assert {classify_own(path).owner for path in paths} == {OWN}
+    # Elsewhere these names are anybody's.
+    assert {path for path in paths if classify(f"d/r/{path}").kind is Kind.OTHER} == {
+        ".lock",
+        "input.json",
+        "jobs/part-00000.json",
+        "run.json",
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "owner"),
+    [
+        ("jobs/.part-00000.json-0123456789abcdef0123456789abcdef.tmp", Kind.TEMPORARY, OWN),
+        ("reused-00000.answers.jsonl", Kind.REQUESTS, OWN),
+        ("dag/run/part-00000.requests.jsonl", Kind.REQUESTS, "dag/run"),
+        ("cache/v1/keys/1-a.parquet", Kind.CACHE, ""),
+        ("notes.txt", Kind.OTHER, ""),
+        ("jobs/notes.json", Kind.OTHER, ""),
+        ("outputs/a.out", Kind.OTHER, ""),
+    ],
+)
+def test_in_the_folder_of_an_overnight_run_all_else_is_what_it_is_elsewhere(path: str, kind: Kind, owner: str) -> None:
+    found = classify_own(path)
+    assert (found.kind, found.owner) == (kind, owner)
 
 
 def test_a_manifest_of_sagemaker_is_known(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -13,11 +14,11 @@ import pytest
 from overnight.costs.spending import SpendingRecord, Spent
 from overnight.errors import SpecError
 from overnight.retention import CleaningPlan, Retention, make_plan
-from overnight.retention.layout import Kind
+from overnight.retention.layout import OWN, Kind
 from overnight.retention.plan import Decision, parse_age
 from overnight.storage import Storage
 
-from .conftest import FAILED, FILES, NOW, Write
+from .conftest import FAILED, FILES, NOW, OWN_FILES, Write
 
 WriteRun = Callable[..., None]
 
@@ -45,6 +46,64 @@ def test_a_run_that_is_not_finished_stays_unless_that_was_asked_for(
     write_run("dag/run", report=report)
     assert plan(work).runs == {"dag/run": Decision.UNFINISHED}
     assert plan(work, include_unfinished=True).runs == {"dag/run": Decision.DELETE}
+
+
+@pytest.mark.parametrize(
+    ("how", "decision"),
+    [
+        ({}, Decision.DELETE),
+        ({"days": 3}, Decision.RECENT),
+        ({"report": None}, Decision.UNFINISHED),
+        ({"report": FAILED}, Decision.UNFINISHED),
+        # The report is that of an earlier start.
+        ({"ending": None}, Decision.UNFINISHED),
+        ({"job": "no record"}, Decision.UNFINISHED),
+    ],
+)
+def test_the_folder_of_an_overnight_run_is_decided_on_as_a_whole(
+    work: Path, write_own: WriteRun, how: dict[str, Any], decision: Decision
+) -> None:
+    write_own(**how)
+    assert plan(work).runs == {OWN: decision}
+    everything = plan(work, include_unfinished=True)
+    assert everything.runs == {OWN: decision if decision is Decision.RECENT else Decision.DELETE}
+    assert plan(work).old_files == (len(OWN_FILES) if decision is Decision.DELETE else 0)
+
+
+def test_an_overnight_run_that_is_at_work_stays_whatever_was_asked_for(work: Path, write_own: WriteRun) -> None:
+    write_own()
+    with (work / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert plan(work, include_unfinished=True).runs == {OWN: Decision.UNFINISHED}
+    assert plan(work).runs == {OWN: Decision.DELETE}
+
+
+def test_airflow_is_not_asked_about_an_overnight_run(work: Path, write_own: WriteRun) -> None:
+    write_own()
+    assert plan(work, is_active=lambda _: True).runs == {OWN: Decision.DELETE}
+
+
+def test_an_overnight_run_that_was_refused_at_its_start_is_nothing_to_go_on_with(work: Path, write: Write) -> None:
+    write("run.json", '{"run_id": "0123456789abcdef"}')
+    write(".lock", "")
+    assert plan(work).runs == {OWN: Decision.DELETE}
+    write("input.json")
+    assert plan(work).runs == {OWN: Decision.UNFINISHED}
+
+
+def test_runs_of_pipelines_beside_an_overnight_run_are_what_they_were(
+    work: Path, write_own: WriteRun, write_run: WriteRun
+) -> None:
+    write_own(days=3)
+    write_run("dag/old")
+    assert plan(work).runs == {OWN: Decision.RECENT, "dag/old": Decision.DELETE}
+
+
+def test_a_run_json_of_another_program_makes_no_run(work: Path, write: Write) -> None:
+    write("run.json", '{"name": "mine"}')
+    write("part-00000.requests.jsonl")
+    with pytest.raises(SpecError, match=r"is no work folder.*or the folder of an overnight run"):
+        plan(work)
 
 
 def test_what_a_pipeline_has_not_written_stays_and_is_counted(work: Path, write: Write, write_run: WriteRun) -> None:
