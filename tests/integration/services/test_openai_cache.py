@@ -135,7 +135,7 @@ def test_a_try_that_comes_after_a_worker_died_at_the_end_adds_what_is_not_there(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("overnight.services.openai.cached_answers.keep_answers", die)
+        patch.setattr("overnight.services.openai.result_cache.keep_answers", die)
         with pytest.raises(KeyboardInterrupt):
             run_all([task])
     assert pipeline.prepare("before")[1] == []
