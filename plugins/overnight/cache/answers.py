@@ -100,14 +100,13 @@ class AnswerCache:
         :param keys: One behind the other; one may be there several times.
         :raises DamagedCacheError: a file of the cache is not what was written.
         """
-        digests = build_digests(keys)
-        rows = self.keys.look_up(digests)
+        rows = self.keys.look_up(keys)
         names, rows_of_files = rows.column("file").combine_chunks().dictionary_encode(), rows.column("row")
         named = set(names.dictionary.to_pylist())
         if not named <= self._names | self._gone:
             self._names = frozenset(self.answers.list_names())
             self._gone |= named - self._names
-        return Places(digests, names, rows_of_files.combine_chunks(), self._names)
+        return Places(build_digests(keys), names, rows_of_files.combine_chunks(), self._names)
 
     def open_writer(self) -> AnswerWriter:
         """Return a writer. What it is given can be found when it is closed without an error, and not before."""
@@ -183,7 +182,7 @@ class RenderedIndex:
 
         :param lines: Their digests, one behind the other.
         """
-        rows = self.index.look_up(build_digests(lines))
+        rows = self.index.look_up(lines)
         ids, keys = (rows.column(name).combine_chunks() for name in ("id", "key"))
         unknown = compute.indices_nonzero(ids.is_null()).to_pylist()
         return RenderedLines(read_digests(ids), read_digests(keys), unknown)

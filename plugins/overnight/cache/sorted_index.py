@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
-from typing import Any, Final, NamedTuple
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby, pairwise
+from operator import attrgetter
+from typing import Any, Final
 
 import pyarrow as arrow
 from pyarrow import compute, parquet
 
+from overnight.cache.digest_columns import DigestColumns, KeptDigests, Match, RowGroup
 from overnight.cache.digests import DIGEST_BYTES
 from overnight.cache.files import DIGEST, DamagedCacheError, Files, make_name, open_writer
+from overnight.cache.places import read_digests
 from overnight.storage import Storage
 from overnight.storage_errors import MissingFileError
 
@@ -26,12 +29,10 @@ DROPPED_SHARE: Final = 4
 """A file is written anew when one of so many of its rows, or more, may go."""
 MERGED_ROWS: Final = 1 << 19
 """Rows of a merged file; merging them takes some 100 MB."""
-BATCH_ROWS: Final = 1 << 20
-"""Rows whose digests are searched together."""
 KEPT_ROWS: Final = 1 << 20
-"""Rows of small files whose digests stay in memory between look-ups: 16 MiB."""
-RANGE_DIGESTS: Final = 1 << 12
-"""Digests that are looked for together."""
+"""Rows of small files whose digests stay in memory between look-ups: 24 MiB."""
+_AT: Final = arrow.field("at", arrow.uint64())
+"""Of a row that was found: the place of its digest among those that are looked up."""
 _FENCES: Final = b"fences"
 """In a file's metadata: the first digest of each row group, in hex."""
 
@@ -50,7 +51,7 @@ class SortedIndex:
         self._columns = list(columns)
         self.schema = arrow.schema({"digest": DIGEST, **columns, "created": arrow.int64()})
         self.files = Files(storage, uri, self.schema)
-        self._kept: dict[str, list[_Group]] = {}
+        self._kept = KeptDigests()
 
     def add(self, digests: Sequence[bytes], columns: Mapping[str, Sequence[Any]], created: int) -> str:
         """
@@ -68,38 +69,30 @@ class SortedIndex:
         self.files.put(name, serialize(table.sort_by("digest")))
         return name
 
-    def find(self, digests: Collection[bytes]) -> dict[bytes, tuple[Any, ...]]:
-        """
-        Return the rows of those digests that are there, as tuples of the columns.
-
-        :param digests: Each once.
-        :raises DamagedCacheError: a file is not what was written.
-        """
-        asked = list(digests)
-        rows = self.look_up(arrow.array(asked, DIGEST))
-        there = rows.column(0).is_valid().to_pylist()
-        values = zip(*(column.to_pylist() for column in rows.columns), strict=True)
-        return {digest: row for digest, row, is_there in zip(asked, values, there, strict=True) if is_there}
-
-    def look_up(self, digests: arrow.FixedSizeBinaryArray) -> arrow.Table:
+    def look_up(self, digests: bytes | bytearray) -> arrow.Table:
         """
         Return a row for each of some digests, in their order: the columns, all null where a digest is not there.
 
-        Memory is bounded by the digests asked for, :data:`BATCH_ROWS` and :data:`KEPT_ROWS`.
+        Memory is bounded by the digests asked for, :data:`ROW_GROUP` and :data:`KEPT_ROWS`.
 
-        :param digests: One may be there several times.
+        :param digests: One behind the other; one may be there several times.
         :raises DamagedCacheError: a file is not what was written.
         """
-        found = self.schema.empty_table()
-        if len(digests):
+        wanted, order = DigestColumns.of(digests).arrange()
+        found = arrow.schema([_AT, *self.schema]).empty_table()
+        if wanted.count:
             pieces: list[arrow.Table] = []
-            for table in self._search_all(digests.take(compute.sort_indices(digests))):
-                pieces.append(table)
-                if sum(map(len, pieces)) > max(2 * len(digests), ROW_GROUP):
-                    pieces = [_keep_last(pieces)]
+            for at, table in self._search(wanted):
+                pieces.append(table.add_column(0, _AT, order.take(at)))
+                if sum(map(len, pieces)) > max(2 * wanted.count, ROW_GROUP):
+                    pieces = [_keep_last(pieces, _AT.name)]
             if pieces:
                 found = _order(pieces)
-        rows = compute.index_in(digests, value_set=found.column("digest").combine_chunks())
+        places = arrow.py_buffer(array("Q", range(wanted.count)))
+        rows = compute.index_in(
+            arrow.UInt64Array.from_buffers(_AT.type, wanted.count, [None, places]),
+            value_set=found.column(_AT.name).combine_chunks(),
+        )
         return found.select(self._columns).take(rows)
 
     def merge(self) -> int:
@@ -130,7 +123,7 @@ class SortedIndex:
                 return 0
         if len(merged) <= MERGE_FILES // 2:
             return 0
-        rows = _keep_last([table.replace_schema_metadata(None) for table in tables])
+        rows = _keep_last([table.replace_schema_metadata(None) for table in tables], "digest")
         self.files.put(make_name(), serialize(rows.sort_by("digest")))
         for name in merged:
             self.files.delete(name)
@@ -174,113 +167,74 @@ class SortedIndex:
         self.files.delete(name)
         return int(old)
 
-    def _search_all(self, wanted: arrow.FixedSizeBinaryArray) -> Iterator[arrow.Table]:
-        """Yield the rows of all files whose digests are wanted, those of a later file after those of an earlier one."""
+    def _search(self, wanted: DigestColumns) -> Iterator[tuple[arrow.UInt64Array, arrow.Table]]:
+        """Yield rows of all files whose digests are wanted, with the places of these; some rows may come twice."""
         searched: set[str] = set()
         is_complete = False
         while not is_complete:
-            listed = self.files.list_names()
-            self._kept = {name: self._kept[name] for name in listed if name in self._kept}
-            names = [name for name in listed if name not in searched]
+            names = self.files.list_names()
+            if not self._kept.names <= set(names):
+                self._kept = KeptDigests()
+            names = [name for name in names if name not in searched]
             gone: set[str] = set()
-            for groups in self._read_batches(names, wanted, gone):
-                yield from self._read_matches(_match(groups, wanted), gone)
+            for name, matches in groupby(self._match(names, wanted, gone), key=attrgetter("group.name")):
+                try:
+                    with self.files.open(name) as file:
+                        for match in matches:
+                            group = file.read_row_group(match.group.number, [*self._columns, "created"])
+                            yield match.places, group.take(match.rows)
+                except MissingFileError:
+                    gone.add(name)
             if gone:
                 # They were merged into others since they were listed.
                 log.debug("%s are gone; the files are listed again", gone)
             searched.update(set(names) - gone)
             is_complete = not gone
 
-    def _read_batches(
-        self, names: Sequence[str], wanted: arrow.FixedSizeBinaryArray, gone: set[str]
-    ) -> Iterator[list[_Group]]:
+    def _match(self, names: Sequence[str], wanted: DigestColumns, gone: set[str]) -> Iterator[Match]:
         """
-        Yield the digests of files, as many as are searched together.
+        Yield the row groups of files in which any of some digests is.
 
         :param gone: Gets the names of files that are not there any more.
         """
-        batch: list[_Group] = []
+        large: list[str] = []
         for name in names:
+            if name not in self._kept.names:
+                try:
+                    if not self._keep(name):
+                        large.append(name)
+                except MissingFileError:
+                    gone.add(name)
+        yield from self._kept.find(wanted)
+        for name in large:
             try:
-                for group in self._read_groups(name, wanted):
-                    batch.append(group)
-                    if sum(len(one.digests) for one in batch) >= BATCH_ROWS:
-                        yield batch
-                        batch = []
+                yield from self._match_large(name, wanted)
             except MissingFileError:
                 gone.add(name)
-        if batch:
-            yield batch
 
-    def _read_groups(self, name: str, wanted: arrow.FixedSizeBinaryArray) -> Iterator[_Group]:
-        """Yield the digests of a file by its row groups; of a large one those that any digest falls into."""
-        if name in self._kept:
-            yield from self._kept[name]
-            return
+    def _keep(self, name: str) -> bool:
+        """Read the digests of a file and keep them, if there is room."""
         with self.files.open(name) as file:
-            room = KEPT_ROWS - sum(len(group.digests) for groups in self._kept.values() for group in groups)
             fences = _read_fences(file, self.files.build_uri(name))
-            if file.metadata.num_rows <= room:
-                self._kept[name] = [_read_group(file, name, number) for number in range(len(fences))]
-                yield from self._kept[name]
-                return
-            ends = [*(_find(wanted, fence) for fence in fences[1:]), len(wanted)]
-            start = _find(wanted, fences[0]) if fences else 0
-            for number, end in enumerate(ends[: len(fences)]):
-                if start < end:
-                    yield _read_group(file, name, number)
-                start = end
+            if self._kept.count + file.metadata.num_rows > KEPT_ROWS:
+                return False
+            self._kept.add(name, [_read_digests(file, number) for number in range(len(fences))])
+        return True
 
-    def _read_matches(self, matches: Iterable[tuple[_Group, arrow.Array]], gone: set[str]) -> Iterator[arrow.Table]:
-        """Yield rows of row groups, given which."""
-        for name, groups in groupby(matches, key=lambda match: match[0].name):
-            try:
-                with self.files.open(name) as file:
-                    for group, rows in groups:
-                        table = file.read_row_group(group.number, [*self._columns, "created"]).take(rows)
-                        yield table.add_column(0, self.schema.field("digest"), group.digests.take(rows))
-            except MissingFileError:
-                gone.add(name)
+    def _match_large(self, name: str, wanted: DigestColumns) -> Iterator[Match]:
+        """Yield the same of one file, of which only those row groups are read that any digest falls into."""
+        with self.files.open(name) as file:
+            fences = _read_fences(file, self.files.build_uri(name))
+            firsts = [int.from_bytes(fence[: DIGEST_BYTES // 2], "big") for fence in fences]
+            for number, (first, last) in enumerate(pairwise([*firsts, (1 << 64) - 1])):
+                between = wanted.find_between(first, last)
+                if between:
+                    places, rows = _read_digests(file, number).find(wanted.slice(between))
+                    yield Match(RowGroup(name, number), compute.add(places, between.start), rows)
 
 
-class _Group(NamedTuple):
-    """The digests of one row group of a file, which are sorted."""
-
-    name: str
-    number: int
-    digests: arrow.FixedSizeBinaryArray
-
-
-def _read_group(file: parquet.ParquetFile, name: str, number: int) -> _Group:
-    return _Group(name, number, file.read_row_group(number, ["digest"]).column(0).combine_chunks())
-
-
-def _match(groups: Sequence[_Group], wanted: arrow.FixedSizeBinaryArray) -> Iterator[tuple[_Group, arrow.Array]]:
-    """
-    Yield row groups with the rows in them whose digests are wanted, if there are any.
-
-    :param wanted: Sorted. What is wanted is taken range by range, all groups at once: a small table of what is looked
-        for stays in the processor's cache, and is built once.
-    """
-    starts = range(0, len(wanted), RANGE_DIGESTS)
-    fences = [wanted[start].as_py() for start in starts[1:]]
-    cuts = [[0, *(_find(group.digests, fence) for fence in fences), len(group.digests)] for group in groups]
-    found: list[list[arrow.Array]] = [[] for _ in groups]
-    for number, start in enumerate(starts):
-        slices = [
-            group.digests.slice(cut[number], cut[number + 1] - cut[number])
-            for group, cut in zip(groups, cuts, strict=True)
-        ]
-        is_there = compute.is_in(arrow.chunked_array(slices, DIGEST), value_set=wanted.slice(start, RANGE_DIGESTS))
-        first = 0
-        for at, piece in enumerate(slices):
-            rows = compute.indices_nonzero(is_there.slice(first, len(piece)))
-            first += len(piece)
-            if len(rows):
-                found[at].append(compute.add(rows, arrow.scalar(cuts[at][number], arrow.uint64())))
-    for group, pieces in zip(groups, found, strict=True):
-        if pieces:
-            yield group, arrow.concat_arrays(pieces)
+def _read_digests(file: parquet.ParquetFile, number: int) -> DigestColumns:
+    return DigestColumns.of(read_digests(file.read_row_group(number, ["digest"]).column(0).combine_chunks()))
 
 
 def _order(pieces: Sequence[arrow.Table]) -> arrow.Table:
@@ -293,11 +247,11 @@ def _order(pieces: Sequence[arrow.Table]) -> arrow.Table:
     return rows
 
 
-def _keep_last(pieces: Sequence[arrow.Table]) -> arrow.Table:
-    """Return the row of each digest that was created last."""
+def _keep_last(pieces: Sequence[arrow.Table], name: str) -> arrow.Table:
+    """Return, for each value of a column, the row that was created last."""
     rows = _order(pieces)
-    digests = rows.column("digest").combine_chunks()
-    first = compute.equal(compute.index_in(digests, value_set=digests), arrow.array(range(len(rows)), arrow.int32()))
+    values = rows.column(name).combine_chunks()
+    first = compute.equal(compute.index_in(values, value_set=values), arrow.array(range(len(rows)), arrow.int32()))
     return rows.filter(first)
 
 
@@ -313,16 +267,6 @@ def serialize(table: arrow.Table) -> arrow.Buffer:
     with open_writer(sink, table.schema.with_metadata({_FENCES: fences.encode()})) as writer:
         writer.write_table(table, row_group_size=ROW_GROUP)
     return sink.getvalue()
-
-
-def _find(digests: arrow.FixedSizeBinaryArray, digest: bytes) -> int:
-    """Return where a digest is among sorted ones, or would be."""
-    raw, first = memoryview(digests.buffers()[1]), digests.offset
-
-    def get(at: int) -> bytes:
-        return bytes(raw[(first + at) * DIGEST_BYTES : (first + at + 1) * DIGEST_BYTES])
-
-    return bisect_left(range(len(digests)), digest, key=get)
 
 
 def _read_fences(file: parquet.ParquetFile, uri: str) -> list[bytes]:

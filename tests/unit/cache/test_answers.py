@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from overnight.cache import answers as answers_module
 from overnight.cache import open_cache, sorted_index
 from overnight.cache.answers import AnswerCache, AnswerWriter, Rendered
+from overnight.cache.digest_columns import DigestColumns, KeptDigests, Match
 from overnight.cache.digests import DigestTable, compute_digest
 from overnight.cache.files import DamagedCacheError
 from overnight.cache.places import Place, decode_place
@@ -239,16 +241,16 @@ def test_a_merge_beside_another_one_and_beside_a_reader_loses_nothing(
         put(name, data)
 
     monkeypatch.setattr(cache.keys.files, "put", put_late)
-    match, searched = sorted_index._match, []
+    find, searched = KeptDigests.find, []
 
-    def match_late(*arguments: object) -> object:
+    def find_late(kept: KeptDigests, wanted: DigestColumns) -> Iterator[Match]:
         # The digests were read, and the rows are not there any more.
         if not searched:
             searched.append(1)
             cache.keys.merge()
-        return match(*arguments)  # type: ignore[arg-type]
+        return find(kept, wanted)
 
-    monkeypatch.setattr(sorted_index, "_match", match_late)
+    monkeypatch.setattr(KeptDigests, "find", find_late)
     assert read(cache, list(expected)) == expected
     assert merged == [6]
     # Both wrote all rows.

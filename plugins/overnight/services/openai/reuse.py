@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from overnight.cache.answers import Rendered, RenderedLines
     from overnight.cache.places import Places
 
-BLOCK_DOCUMENTS: Final = 1 << 15
+BLOCK_DOCUMENTS: Final = 1 << 16
 BLOCK_BYTES: Final = 32 << 20
 """Of the documents that are looked up together."""
 _RENDERING: Final = b"1"
