@@ -7,7 +7,8 @@ What the result cache saves in `prepare`: a million short documents of which 99 
 Each run is a process of its own, which reports its processor time and its highest memory above what it had when it
 began; what is compared are the medians. Everything lies in a folder for temporary files, which is removed. Beside the
 cache are `prepare` without one, and reading the same lines and taking the digest of each: what every look-up by lines
-needs at least.
+needs at least. With the model's vocabulary in `TIKTOKEN_CACHE_DIR`, or a network that it comes from, both are measured
+again with tokens that are counted, as an installation with the extra `tokens` does.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ from overnight.cache.digests import compute_digests
 from overnight.services.openai.cached_answers import CachedService
 from overnight.services.openai.input import BuiltInput, RequestTemplate, build, read_documents
 from overnight.services.openai.reuse import build_reusing
+from overnight.services.openai.tokens import ESTIMATE, TokenCounter, find_counter
 from overnight.storage import Storage
 from records import OURS, Record, make_parser, make_speed_record, peak_kib, print_record
 
-TEMPLATE = RequestTemplate.embeddings("text-embedding-3-small")
+MODEL = "text-embedding-3-small"
+TEMPLATE = RequestTemplate.embeddings(MODEL)
+ESTIMATED, COUNTED = "", ", tokens counted"
 BASE_URL = "https://api.openai.com/v1"
 CHANGED = 100
 """One document of so many has no answer."""
@@ -58,12 +62,13 @@ def open_service(folder: Path) -> CachedService:
     return CachedService(open_cache(f"{folder}/cache", Storage()), BASE_URL)
 
 
-def prepare(folder: Path, edition: int, *, is_cached: bool) -> BuiltInput:
+def prepare(folder: Path, edition: int, *, is_cached: bool, counter: TokenCounter = ESTIMATE) -> BuiltInput:
     """Build the batch input of an edition."""
     documents, target = read_documents([f"{folder}/{edition}.jsonl"]), f"{folder}/out"
     if is_cached:
-        return build_reusing(documents, TEMPLATE, target, service=open_service(folder), mode="write")
-    return build(documents, TEMPLATE, target)
+        service = open_service(folder)
+        return build_reusing(documents, TEMPLATE, target, service=service, mode="write", counter=counter)
+    return build(documents, TEMPLATE, target, counter=counter)
 
 
 def fill(folder: Path, documents: int) -> None:
@@ -82,6 +87,9 @@ def measure(folder: Path, kind: str) -> None:
     """Print one run's numbers."""
     # What is loaded when it is first used belongs to what is idle.
     open_service(folder).cache.find([bytes(16)])
+    counter = find_counter(MODEL) if kind.endswith(COUNTED) else ESTIMATE
+    if counter is not ESTIMATE:
+        counter.count({"input": "x"})
     idle = peak_kib()
     start, clock = time.process_time(), time.perf_counter()
     reused = requests = 0
@@ -89,7 +97,7 @@ def measure(folder: Path, kind: str) -> None:
         for block in read_documents([f"{folder}/1.jsonl"]).read_blocks():
             compute_digests(block.lines)
     else:
-        built = prepare(folder, 1, is_cached=kind == OURS)
+        built = prepare(folder, 1, is_cached=kind.startswith(OURS), counter=counter)
         reused, requests = sum(part.documents for part in built.reused), built.requests
     seconds, wall = time.process_time() - start, time.perf_counter() - clock
     peak = peak_kib()
@@ -112,17 +120,27 @@ def run(documents: int = DOCUMENTS, runs: int = RUNS) -> Record:
         for edition in (0, 1):
             write_documents(folder / f"{edition}.jsonl", documents, edition)
         start(folder, "fill", "--documents", str(documents))
-        found: dict[str, list[dict[str, float]]] = {"off": [], OURS: [], "digests": []}
+        kinds = ["off", OURS, "digests"]
+        if find_counter(MODEL) is not ESTIMATE:
+            kinds += ["off" + COUNTED, OURS + COUNTED]
+        found: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
         for _ in range(runs):
             for kind, numbers in found.items():
                 numbers.append(start(folder, kind))
     seconds = {kind: get_median(numbers, "seconds") for kind, numbers in found.items()}
     record = make_speed_record(
-        seconds, documents, f"documents/s per core, of {documents:,}, {CHANGED - 1} of {CHANGED} cached"
+        {kind: seconds[kind] for kind in (OURS, "off", "digests")},
+        documents,
+        f"documents/s per core, of {documents:,}, {CHANGED - 1} of {CHANGED} cached",
     )
     record["details"] = {
         "MB above idle": {kind: round(get_median(numbers, "mb")) for kind, numbers in found.items()},
         "processor seconds": {kind: round(one, 2) for kind, one in seconds.items()},
+        "off to ours": {
+            how: round(seconds["off" + how] / seconds[OURS + how], 2)
+            for how in (ESTIMATED, COUNTED)
+            if OURS + how in seconds
+        },
     }
     return record
 
@@ -138,7 +156,9 @@ def main() -> None:
     parser.set_defaults(runs=RUNS)
     parser.add_argument("--documents", type=int, default=DOCUMENTS)
     parser.add_argument("--folder", type=Path, help="of a run that this file starts")
-    parser.add_argument("--only", choices=("fill", "off", OURS, "digests"), help="the same")
+    parser.add_argument(
+        "--only", choices=("fill", "off", OURS, "digests", "off" + COUNTED, OURS + COUNTED), help="the same"
+    )
     given = parser.parse_args()
     if given.only == "fill":
         fill(given.folder, given.documents)
