@@ -324,11 +324,7 @@ class InputBuilder:
         """Take a block of documents."""
         self._begin(block)
         lines = block.lines
-        rejections: dict[int, Rejection] = {}
-        made = self._renderer.render(lines) if self._renderer is not None else MadeRequests()
-        if len(made.places) < len(lines):
-            made, rejections = self._make_others(lines, made)
-        places, ids, requests = made
+        (places, ids, requests), rejections = self._make_all(lines)
         repeated = self._take_ids(places, id_digests(ids))
         self._reject_all(block, {**rejections, **repeated})
         # Once the input is refused, only what else is wrong is still of interest.
@@ -369,12 +365,16 @@ class InputBuilder:
         self._files_begun += [(self._first + at, uri) for at, uri in block.begun]
         self._lines += len(block.lines)
 
+    def _make_all(self, lines: Sequence[bytes]) -> tuple[MadeRequests, dict[int, Rejection]]:
+        """Make the requests of documents; return these, and why some documents have none."""
+        made = self._renderer.render(lines) if self._renderer is not None else MadeRequests()
+        return (made, {}) if len(made.places) == len(lines) else self._make_others(lines, made)
+
     def _make_others(self, lines: Sequence[bytes], made: MadeRequests) -> tuple[MadeRequests, dict[int, Rejection]]:
         """
-        Make the requests of all other documents of a block, one by one.
+        Make the requests of those documents that have none yet, one by one; return the same.
 
         :param made: Those that there are.
-        :return: The requests of all, and why some documents have none.
         """
         found = dict(zip(made.places, zip(made.ids, made.requests.rows(), strict=True), strict=True))
         rejections: dict[int, Rejection] = {}

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import orjson
 
 from overnight.cache.digests import DIGEST_BYTES, DigestTable, compute_digest, compute_digests
-from overnight.rejection import RejectedError, Rejection
+from overnight.rejection import Rejection
 from overnight.services.openai.cached_answers import CachedService, encode_repetition
 from overnight.services.openai.choices import CacheMode, OnBadDocument
 from overnight.services.openai.documents import DocumentLine, JoinedBlock, LineBlock
@@ -151,12 +151,10 @@ class ReusingBuilder(InputBuilder):
         rendered, requests, rejections = self._render_all(block)
         places = self._service.cache.look_up(b"" if self._mode == "refresh" else rendered.keys)
         without = list(range(len(block.lines))) if self._mode == "refresh" else places.list_missing()
-        for at in without:
-            if at not in requests and at not in rejections:
-                try:
-                    requests[at] = self._make(block.lines[at])[1]
-                except RejectedError as error:
-                    rejections[at] = error.rejection
+        known = [at for at in without if at not in requests and at not in rejections]
+        made, refused = self._make_all([block.lines[at] for at in known])
+        requests.update(zip((known[place] for place in made.places), made.requests.rows(), strict=True))
+        rejections |= {known[place]: rejection for place, rejection in refused.items()}
         taken = [at for at in range(len(block.lines)) if at not in rejections]
         ids = rendered.ids if not rejections else b"".join(rendered.get(at).id for at in taken)
         rejections |= self._take_ids(taken, ids)
@@ -176,26 +174,21 @@ class ReusingBuilder(InputBuilder):
         Return what the lines of a block are rendered to, and, of those that were not known, the requests or what is
         wrong with them.
         """
-        digests = compute_digests(block.lines)
-        rendered = self._rendered.look_up(digests)
-        requests: dict[int, Request] = {}
-        rejections: dict[int, Rejection] = {}
-        for at in rendered.unknown:
-            try:
-                new, requests[at] = self._render_new(block.lines[at])
-            except RejectedError as error:
-                rejections[at] = error.rejection
-            else:
-                rendered.set(at, new)
-                self._new[digests[at * DIGEST_BYTES : (at + 1) * DIGEST_BYTES]] = new
-        return rendered, requests, rejections
-
-    def _render_new(self, data: bytes) -> tuple[Rendered, Request]:
         from overnight.cache.answers import Rendered  # noqa: PLC0415 - an extra
 
-        custom_id, request = self._render(data)
-        key = self._service.compute_key(self._template.endpoint, request["body"])
-        return Rendered(id_digest(custom_id), key), self._measure(custom_id, request)
+        digests = compute_digests(block.lines)
+        rendered = self._rendered.look_up(digests)
+        unknown = rendered.unknown
+        made, refused = self._make_all([block.lines[at] for at in unknown])
+        requests: dict[int, Request] = {}
+        for place, custom_id, request in zip(made.places, made.ids, made.requests.rows(), strict=True):
+            at = unknown[place]
+            requests[at] = request
+            key = self._service.compute_key(self._template.endpoint, orjson.loads(request.line)["body"])
+            new = Rendered(id_digest(custom_id), key)
+            rendered.set(at, new)
+            self._new[digests[at * DIGEST_BYTES : (at + 1) * DIGEST_BYTES]] = new
+        return rendered, requests, {unknown[place]: rejection for place, rejection in refused.items()}
 
     def _send(
         self, block: LineBlock, sent: Sequence[int], rendered: RenderedLines, requests: Mapping[int, Request]
