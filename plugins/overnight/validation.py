@@ -1,7 +1,13 @@
-"""What is wrong with a value, in words: pydantic's own text quotes the value, which may be large or a secret."""
+"""
+Values that a user gave: their forms, and what is wrong with them in words.
+
+pydantic's own text quotes the value, which may be large or a secret.
+"""
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -10,6 +16,7 @@ from overnight.errors import MAX_TEXT, SpecError, shorten
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
+_AGE: Final = re.compile(r"(\d{1,5})\s*([dw])")
 _MAX_PLACE: Final = 200
 """Characters of a place: the keys of a mapping are part of it, and come from outside."""
 
@@ -40,3 +47,15 @@ def parse_parameter(model: type[ModelT], value: Any, name: str) -> ModelT:
         raise SpecError(
             f"{name} does not fit: {describe_faults(error, name)}. It may hold {', '.join(model.model_fields)}."
         ) from None
+
+
+def parse_age(text: str, name: str = "older_than") -> timedelta:
+    """
+    Read ``"30d"`` or ``"6w"``.
+
+    :raises SpecError: it is neither.
+    """
+    found = _AGE.fullmatch(text.strip())
+    if found is None:
+        raise SpecError(f'{name}={shorten(repr(text), 100)} is no age; write days or weeks: "30d", "6w".')
+    return timedelta(days=int(found[1]) * (7 if found[2] == "w" else 1))

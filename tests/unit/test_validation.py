@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from pydantic import BaseModel
 
 from overnight.errors import MAX_TEXT, SpecError
 from overnight.hooks.outcome import failing_for_good
-from overnight.validation import parse_parameter
+from overnight.validation import parse_age, parse_parameter
 
 SECRET = "sk-in-the-wrong-place"
 
@@ -41,3 +43,14 @@ def test_what_a_task_is_given_and_does_not_fit_fails_for_good_without_the_value(
     # Airflow logs causes, too.
     assert refusal.value.__cause__ is None
     assert refusal.value.__suppress_context__
+
+
+@pytest.mark.parametrize(("text", "days"), [("30d", 30), (" 6w ", 42), ("1 d", 1)])
+def test_an_age_is_days_or_weeks(text: str, days: int) -> None:
+    assert parse_age(text) == timedelta(days=days)
+
+
+@pytest.mark.parametrize("text", ["", "30", "1h", "-1d", "d", "1.5d"])
+def test_another_age_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match="write days or weeks"):
+        parse_age(text)

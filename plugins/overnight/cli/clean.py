@@ -60,8 +60,8 @@ def clean(  # noqa: PLR0917 - typer calls it by name
     from overnight.cache import locate_cache  # noqa: PLC0415
     from overnight.retention import CacheRetention, Retention, clean_cache, make_plan, plan_cache  # noqa: PLC0415
     from overnight.retention import clean as carry_out  # noqa: PLC0415
-    from overnight.retention.plan import parse_age  # noqa: PLC0415
     from overnight.storage import Storage  # noqa: PLC0415
+    from overnight.validation import parse_age  # noqa: PLC0415
 
     errors = Console(stderr=True, soft_wrap=True)
     storage = Storage()

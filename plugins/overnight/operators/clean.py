@@ -80,7 +80,7 @@ class CleanWorkFolderOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """List, ask Airflow about each run that is old enough, and delete."""
         from overnight.retention import CacheRetention, Retention, clean, make_plan  # noqa: PLC0415 - not at parse
-        from overnight.retention.plan import parse_age  # noqa: PLC0415 - not at parse
+        from overnight.validation import parse_age  # noqa: PLC0415 - not at parse
 
         with failing_for_good():
             check_parameters(self)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -32,7 +31,6 @@ from overnight.storage_errors import MissingFileError
 
 DEFAULT_AGE: Final = timedelta(days=30)
 _SHORTEST: Final = timedelta(days=1)
-_AGE: Final = re.compile(r"(\d{1,5})\s*([dw])")
 
 
 class Decision(StrEnum):
@@ -86,18 +84,6 @@ class Retention:
 def _is_run(name: object) -> bool:
     dag_id, _, run_id = name.partition("/") if isinstance(name, str) else ("", "", "")
     return bool(dag_id and run_id)
-
-
-def parse_age(text: str, name: str = "older_than") -> timedelta:
-    """
-    Read ``"30d"`` or ``"6w"``.
-
-    :raises SpecError: it is neither.
-    """
-    found = _AGE.fullmatch(text.strip())
-    if found is None:
-        raise SpecError(f'{name}={shorten(repr(text), 100)} is no age; write days or weeks: "30d", "6w".')
-    return timedelta(days=int(found[1]) * (7 if found[2] == "w" else 1))
 
 
 class RunFile(NamedTuple):

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from overnight.cache import open_cache
+from overnight.cache import check_cache_age, open_cache
 from overnight.errors import SpecError
 from overnight.retention.layout import is_temporary
-from overnight.retention.plan import parse_age
 from overnight.storage import Storage, StoredFile
+from overnight.validation import parse_age
 
 if TYPE_CHECKING:
     from overnight.cache.answers import AnswerCache
@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 GRACE: Final = timedelta(days=7)
 """A run that has looked up an answer loads it within this time, however long its batches take."""
 _SHORTEST_GRACE: Final = timedelta(days=3)
-_SHORTEST: Final = timedelta(days=1)
 _AT_ONCE: Final = 8
 _NAME: Final = re.compile(r"\d{20}-[0-9a-f]{12}")
 
@@ -49,8 +48,7 @@ class CacheRetention:
 
     def __post_init__(self) -> None:
         """:raises SpecError: one of them is too short."""
-        if self.older_than < _SHORTEST:
-            raise SpecError(f"cache_older_than={self.older_than} is less than a day. Give 1d or more.")
+        check_cache_age(self.older_than)
         if self.grace < _SHORTEST_GRACE:
             raise SpecError(
                 f"cache_grace={self.grace} is less than three days: a run may wait a day for room at its service and "

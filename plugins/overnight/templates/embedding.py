@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Self, cast
 from airflow.sdk import BaseOperator, Context, TriggerRule, XComArg, get_current_context, task, task_group
 from pydantic import AfterValidator, Field, model_validator
 
-from overnight.cache import locate_cache
+from overnight.cache import locate_cache, parse_cache_age
 from overnight.costs.spending import CostBudget
 from overnight.hooks.executor import require_shared
 from overnight.hooks.openai import OpenAIHook
@@ -38,6 +38,11 @@ BATCHES_IN_BUDGET: Final = 4
 def _check_cost_budget(value: str | None) -> str | None:
     if value:
         CostBudget.parse(value)
+    return value
+
+
+def _check_cache_age(value: str | None) -> str | None:
+    parse_cache_age(value)
     return value
 
 
@@ -154,6 +159,14 @@ class BatchConfig(SyncConfig, JobConfig):
         title="Folder of the cache",
         description="The folder cache in the work folder when empty. Pipelines and runs may share it.",
     )
+    cache_older_than: Annotated[str | None, AfterValidator(_check_cache_age)] = Field(
+        default=None,
+        title="Age of cached answers",
+        description=(
+            "What cleans of this cache are given as cache_older_than: '365d', '52w'. Answers that are used when they "
+            "are older than half of it are written again, so that only unused ones expire. Empty: all expire."
+        ),
+    )
     resubmit: int | None = Field(
         default=None,
         ge=0,
@@ -269,6 +282,8 @@ class BatchConfig(SyncConfig, JobConfig):
             "deletes_uri": f"{run_uri}/deletes.jsonl",
             "document_id_path": self._get_document_id_path(),
             "cache_uri": self._find_cache(context),
+            # With read, nothing is written into the cache.
+            "cache_older_than": self.cache_older_than if self.cache == "write" else None,
             "cost_budget_uri": self._find_spending(run_uri, context),
             # What a batch has finished is in the cache: cleared steps send the rest, which is another spec.
             "on_changed_spec": "restart_ended" if self.cache in ("write", "refresh") else "fail",
@@ -500,7 +515,12 @@ def embed_and_load(
             "checkpoint_uri": checkpoint_uri,
             "documents": documents,
         }
-        results = {"reused": part, "template": settings["template"], "cache_uri": settings["cache_uri"]}
+        results = {
+            "reused": part,
+            "template": settings["template"],
+            "cache_uri": settings["cache_uri"],
+            "cache_older_than": settings["cache_older_than"],
+        }
         reused_loads.append(_load(settings, documents_uri, results, dead_letter_uri, checkpoint_uri))
 
     reused_loads: list[BaseOperator] = []

@@ -64,6 +64,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "Costs and cache": (
         "cache",
         "cache_uri",
+        "cache_older_than",
         "prices",
         "approve_above",
         "approval_hours",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from overnight.cache import open_cache
-from overnight.errors import SpecError
+from overnight.errors import CredentialsError, SpecError
 from overnight.jobs import JobRef, ResultFile, ResultManifest
 from overnight.operators.load import OpenSearchLoadOperator, with_formats
 from overnight.operators.openai import REUSED_KEY, OpenAIBatchInputOperator, OpenAIBatchOperator
@@ -130,8 +131,15 @@ class Night:
         results = {"job": job, "repeated": part["repeated"], "repeated_uri": part["repeated_uri"]}
         return self.load([part["documents_uri"], part["repeated_documents_uri"]], results, **changes)
 
-    def load_reused(self, part: dict[str, Any], **changes: Any) -> dict[str, Any]:
-        results = {"reused": part, "template": TEMPLATE.model_dump(), "cache_uri": self.cache_uri}
+    def load_reused(
+        self, part: dict[str, Any], *, cache_older_than: str | None = None, **changes: Any
+    ) -> dict[str, Any]:
+        results = {
+            "reused": part,
+            "template": TEMPLATE.model_dump(),
+            "cache_uri": self.cache_uri,
+            "cache_older_than": cache_older_than,
+        }
         return self.load(part["documents_uri"], results, **changes)
 
 
@@ -341,6 +349,70 @@ def test_reused_answers_are_loaded_as_the_batchs_own_and_their_usage_is_counted(
     assert night.ti.pushed[REUSED_KEY] == [
         {"model": "text-embedding-3-small", "answers": 30, "input": sum(range(1, 31)), "output": 0}
     ]
+
+
+def find_place(night: Night, key: bytes) -> Any:
+    return open_cache(night.cache_uri, Storage()).find([key])[key]
+
+
+def reuse_old_answer(night: Night, monkeypatch: pytest.MonkeyPatch, *, days: int) -> tuple[dict[str, Any], bytes]:
+    """Return a part whose answer was added some days ago, and the answer's key."""
+    night.write(document("a", "one"))
+    (part,) = night.prepare()
+    with monkeypatch.context() as patch:
+        written = time.time_ns() - days * 86_400 * 10**9
+        patch.setattr("overnight.cache.answers.make_name", lambda: f"{written:020d}-{'a' * 12}")
+        night.keep(part, night.answer(part))
+    assert night.prepare() == []
+    (reused,) = night.reused
+    return reused, bytes.fromhex(orjson.loads(Path(reused["uri"]).read_bytes())["key"])
+
+
+@pytest.mark.parametrize(
+    ("days", "age", "is_renewed"), [(16, "30d", True), (14, "30d", False), (16, None, False), (16, "None", False)]
+)
+def test_an_answer_that_a_load_reads_is_written_again_when_half_of_its_age_is_over(
+    night: Night,
+    opensearch: FakeOpenSearch,
+    monkeypatch: pytest.MonkeyPatch,
+    days: int,
+    age: str | None,
+    is_renewed: bool,
+) -> None:
+    reused, key = reuse_old_answer(night, monkeypatch, days=days)
+    before = find_place(night, key)
+    for _ in range(2):
+        report = night.load_reused(reused, cache_older_than=age)
+        assert (report["indexed"], report["missing"]) == (1, 0)
+        after = find_place(night, key)
+        assert (after != before) == is_renewed
+    assert len(list(Path(night.cache_uri, "v1", "answers").iterdir())) == 1 + is_renewed
+    assert night.ti.pushed[REUSED_KEY][0]["answers"] == 1
+
+
+def test_an_age_that_is_none_is_refused_before_anything_is_loaded(
+    night: Night, opensearch: FakeOpenSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reused, _ = reuse_old_answer(night, monkeypatch, days=16)
+    with pytest.raises(AirflowFailException, match="cache_older_than='soon' is no age"):
+        night.load_reused(reused, cache_older_than="soon")
+    assert opensearch.documents == {}
+
+
+def test_a_cache_that_takes_nothing_is_a_warning_and_the_load_a_success(
+    night: Night, opensearch: FakeOpenSearch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reused, key = reuse_old_answer(night, monkeypatch, days=16)
+    before = find_place(night, key)
+
+    def refuse(*_: object) -> None:
+        raise CredentialsError("access is denied")
+
+    monkeypatch.setattr("overnight.cache.files.Files.put", refuse)
+    with caplog.at_level(logging.WARNING):
+        assert night.load_reused(reused, cache_older_than="30d")["indexed"] == 1
+    assert "were not written again, though they are used. access is denied" in caplog.text
+    assert find_place(night, key) == before
 
 
 def test_documents_with_the_same_request_get_the_same_vector_in_the_same_load(

@@ -15,7 +15,7 @@ from overnight.costs.spending import SpendingRecord, Spent
 from overnight.errors import SpecError
 from overnight.retention import CleaningPlan, Retention, make_plan
 from overnight.retention.layout import OWN, Kind
-from overnight.retention.plan import Decision, parse_age
+from overnight.retention.plan import Decision
 from overnight.storage import Storage
 
 from .conftest import FAILED, FILES, NOW, OWN_FILES, Write
@@ -201,14 +201,3 @@ def test_less_than_a_day_is_refused() -> None:
 def test_what_is_to_be_kept_names_dag_and_run(keep: Any) -> None:
     with pytest.raises(SpecError, match="write DAG/RUN for each"):
         Retention(keep=keep)
-
-
-@pytest.mark.parametrize(("text", "days"), [("30d", 30), (" 6w ", 42), ("1 d", 1)])
-def test_an_age_is_days_or_weeks(text: str, days: int) -> None:
-    assert parse_age(text) == timedelta(days=days)
-
-
-@pytest.mark.parametrize("text", ["", "30", "1h", "-1d", "d", "1.5d"])
-def test_another_age_is_refused(text: str) -> None:
-    with pytest.raises(SpecError, match="write days or weeks"):
-        parse_age(text)

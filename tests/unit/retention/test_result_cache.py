@@ -23,6 +23,7 @@ from overnight.cache.answers import AnswerCache, AnswerWriter, Rendered
 from overnight.cache.digests import compute_digest
 from overnight.cache.files import MARK, DamagedCacheError
 from overnight.cache.places import Place
+from overnight.cache.renewal import renew
 from overnight.cache.sorted_index import DROPPED_SHARE
 from overnight.errors import SpecError, UnavailableError
 from overnight.retention import CacheRetention, clean_cache, plan_cache
@@ -132,6 +133,17 @@ def test_what_has_expired_is_paid_for_and_found_again(cache: AnswerCache, clock:
         assert read(clock, look_up(clock, 1)) == {make_key(0): b"new"}
 
 
+def test_an_answer_that_is_used_each_week_stays_and_one_that_is_not_expires(cache: AnswerCache, clock: Clock) -> None:
+    add(cache, {0: b"used", 1: b"unused"})
+    for _ in range(20):
+        clock.pass_days(7)
+        clock.clean()
+        renew(cache, open_cache(str(clock.folder), Storage()).find([make_key(0)]), RETENTION.older_than)
+    assert read(clock, look_up(clock, 2)) == {make_key(0): b"used"}
+    # What was used is there once, and once or twice until its age and the grace period are over.
+    assert len([name for name in clock.list_answers() if not name.endswith(MARK)]) <= 3
+
+
 def test_a_plan_says_how_much_and_changes_nothing(cache: AnswerCache, clock: Clock) -> None:
     add(cache, {0: b"a", 1: b"b"})
     add(cache, {2: b"c"})
@@ -202,8 +214,8 @@ def test_an_answer_that_was_replaced_does_not_come_back_when_the_last_one_expire
         st.one_of(
             st.tuples(st.just("add"), st.sets(st.integers(0, 5), min_size=1)),
             st.tuples(st.just("pass"), st.sampled_from([0.5, 3, 8, 16])),
-            st.tuples(st.sampled_from(["clean", "look up", "merge"]), st.none()),
-            st.tuples(st.just("broken clean"), st.integers(0, 4)),
+            st.tuples(st.sampled_from(["clean", "look up", "merge", "use"]), st.none()),
+            st.tuples(st.sampled_from(["broken clean", "broken use"]), st.integers(0, 4)),
         ),
         max_size=25,
     )
@@ -239,6 +251,21 @@ def test_whatever_happens_the_last_answer_is_found_while_it_is_young_and_read_by
                     pass
                 else:
                     cleaned = clock.now
+            elif what in ("use", "broken use"):
+                storage = Breaking(left=[argument]) if isinstance(argument, int) else Storage()
+                for at, places, answers in looked_up:
+                    # What was looked up a while ago, as by a load that waited for its turn.
+                    if clock.now - at >= RETENTION.grace:
+                        continue
+                    there = read(clock, look_up(clock, 6))
+                    try:
+                        renew(open_cache(folder, storage), places, RETENTION.older_than)
+                    except UnavailableError:
+                        break
+                    # One that was replaced, or has expired, since it was looked up is left.
+                    used = [key for key in answers.keys() & there.keys() if last[key][1] == answers[key]]
+                    half = RETENTION.older_than / 2
+                    last |= {key: (clock.now, answers[key]) for key in used if clock.now - last[key][0] >= half}
             else:
                 places = look_up(clock, 6)
                 looked_up.append((clock.now, places, read(clock, places)))

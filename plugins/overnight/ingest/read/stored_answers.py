@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from datetime import timedelta
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from overnight.cache import open_cache
+from overnight.cache import open_cache, parse_cache_age
 from overnight.costs.usage_cost import AnswerUsage
 from overnight.ingest.read.lines import skip
 from overnight.ingest.read.openers import OpenTransport
 from overnight.ingest.read.sources import Look, Opener
 from overnight.services.openai.answer_usage import UsageMeter
-from overnight.services.openai.cached_answers import read_repeated, read_reused
+from overnight.services.openai.cached_answers import read_repeated, read_reused, renew_reused
 from overnight.services.openai.input import ReusedPart
+from overnight.services.openai.result_cache import warn_instead
 from overnight.services.openai.results import chunks_from, read_result_lines
 from overnight.services.openai.template import RequestTemplate
 from overnight.storage import Storage
+
+log = logging.getLogger(__name__)
 
 _REUSED: Final = "reused"
 _REPEATED: Final = "repeated"
@@ -29,6 +34,8 @@ class ReusedSource(BaseModel):
     The answers of a part that was not sent, from the cache.
 
     :param template: The one that the part was made with.
+    :param cache_older_than: The age at which a clean lets answers of the cache expire (``"365d"``): those that are
+        older than half of it are written again once they were read. ``None`` leaves the cache as it is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +43,7 @@ class ReusedSource(BaseModel):
     reused: ReusedPart
     template: RequestTemplate
     cache_uri: str
+    cache_older_than: Annotated[timedelta | None, BeforeValidator(parse_cache_age)] = None
 
     @property
     def uri(self) -> str:
@@ -90,8 +98,13 @@ class StoredAnswers:
 
     def _open_reused(self, uri: str, start: int) -> Iterator[bytes]:
         source = self._reused[_get_path(uri)]
-        lines = read_reused(source.reused, source.template, self._caches[source.cache_uri], self._storage)
+        cache = self._caches[source.cache_uri]
+        lines = read_reused(source.reused, source.template, cache, self._storage)
         yield from skip(_join(self._meter.measure(uri, lines)), start)
+        if source.cache_older_than is not None:
+            with warn_instead("Answers of the cache that will expire were not written again, though they are used."):
+                renewed = renew_reused(source.reused, cache, self._storage, source.cache_older_than)
+                log.info("Answers of the cache that would expire and were written again: %d.", renewed)
 
     def _open_repeated(self, uri: str, start: int) -> Iterator[bytes]:
         path = _get_path(uri)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 import msgspec
@@ -150,6 +151,21 @@ def read_reused(part: ReusedPart, template: RequestTemplate, cache: AnswerCache,
     for key, answer in cache.read((place, key) for key, place in found.items()):
         for custom_id in ids[key]:
             yield b'{"custom_id":%b,"response":%b}\n' % (custom_id, answer)
+
+
+def renew_reused(part: ReusedPart, cache: AnswerCache, storage: Storage, older_than: timedelta) -> int:
+    """
+    Write the answers of a reused part again that would expire soon; see :func:`overnight.cache.renewal.renew`.
+
+    :param older_than: The age at which answers expire.
+    :return: How many were written again.
+    :raises DamagedCacheError: an answer is not there any more.
+    """
+    from overnight.cache.places import decode_place  # noqa: PLC0415 - an extra
+    from overnight.cache.renewal import renew  # noqa: PLC0415 - an extra
+
+    with storage.open(part.uri) as places:
+        return renew(cache, dict(map(decode_place, places)), older_than)
 
 
 def read_repeated(repeated_uri: str, lines: Iterable[bytes], storage: Storage) -> Iterator[bytes]:
