@@ -30,6 +30,7 @@ _WITH_A_NODE = (
     "tests/integration/cli/test_run.py",
     "tests/integration/doctor/",
     "tests/integration/ingest/",
+    "tests/integration/retention/test_result_cache.py",
     "tests/integration/sandbox/test_fixtures.py",
     "tests/integration/services/test_openai_endpoints_loaded.py",
     "tests/integration/services/test_openai_queue.py",
