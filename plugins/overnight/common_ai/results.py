@@ -12,6 +12,7 @@ from airflow.providers.common.ai.batch.base import BatchState, BatchStatus, Extr
 from overnight.errors import shorten
 from overnight.jobs import JobState, JobStatus
 from overnight.services.openai.result_line import LineOutcome, Outcome, Result
+from overnight.services.openai.status import read_usage
 
 log = logging.getLogger(__name__)
 
@@ -77,16 +78,14 @@ def extract_output(raw: RawResultItem, *, is_structured: bool) -> ExtractedOutpu
 
 def _read_success(result: Result, index: int) -> RawResultItem:
     body = orjson.loads(result.usable)["response"]["body"]
-    usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
+    usage = read_usage(body.get("usage"))
     return RawResultItem(
         custom_id=str(result.outcome.custom_id),
         index=index,
         provider_status="success",
         model=body.get("model"),
-        usage={
-            "input_tokens": usage.get("prompt_tokens", usage.get("input_tokens", 0)),
-            "output_tokens": usage.get("completion_tokens", usage.get("output_tokens", 0)),
-        },
+        # Of a server that does not count nothing, and not 0.
+        usage={f"{name}_tokens": usage[name] for name in ("input", "output") if name in usage} or None,
         finish_reason=_read_finish_reason(body),
         error=None,
         raw=body,

@@ -18,6 +18,7 @@ class AnswerUsage(BaseModel):
 
     :param input: Tokens. (Airflow hides the values of names with ``token`` in them.)
     :param output: Tokens.
+    :param unstated: Of ``answers``, those that do not say what was used for them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,6 +27,17 @@ class AnswerUsage(BaseModel):
     answers: int
     input: int = 0
     output: int = 0
+    unstated: int = 0
+
+    @property
+    def gap(self) -> str:
+        """Why these are not all tokens that were used; empty where they are."""
+        # Some servers say zero, for ever.
+        if not self.input and not self.output:
+            return "the answers do not say what was used for them"
+        if self.unstated:
+            return f"{self.unstated:,} of {self.answers:,} answers do not say what was used for them"
+        return ""
 
 
 class UsageCost(BaseModel):
@@ -51,8 +63,8 @@ class UsageCost(BaseModel):
         used = list(usage)
         for one in used:
             price = table.cost(one.model, input=one.input, output=one.output)
-            if not one.input and not one.output:
-                unknown = "the answers do not say what was used for them"
+            if one.gap:
+                unknown = one.gap
             elif price is None:
                 unknown = f"no price of the model {one.model!r} is known; give it as prices"
             cost += price or Decimal(0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any, Final
 
 from airflow.models.task_state_store import TaskStateStoreModel
@@ -16,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
-from overnight.costs.money import format_amount
 from overnight.costs.prices import PriceTable
+from overnight.costs.usage_cost import AnswerUsage, UsageCost
 from overnight.errors import SpecError
 from overnight.hooks.outcome import QUEUED_KEY
 from overnight.hooks.record_store import RECORD
@@ -225,11 +224,14 @@ def _price(results: ResultManifest | None) -> str:
     if results is None or not isinstance(usage, Mapping):
         return ""
     counts = {name: value for name, value in usage.items() if type(value) is int}
-    table = PriceTable.shipped()
-    cost: Decimal | None = table.cost(
-        str(results.detail.get("model")), input=counts.get("input", 0), output=counts.get("output", 0)
+    used = AnswerUsage(
+        model=str(results.detail.get("model")),
+        answers=0,
+        input=counts.get("input", 0),
+        output=counts.get("output", 0),
     )
-    return f"{format_amount(cost)} {table.currency}" if cost is not None else ""
+    cost = UsageCost.of([used], PriceTable.shipped())
+    return str(cost) if cost.cost is not None else ""
 
 
 def _read_xcoms(session: Session, keys: set[TaskKey]) -> dict[TaskKey, dict[str, Any]]:

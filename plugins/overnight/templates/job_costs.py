@@ -34,14 +34,14 @@ class JobCosts(NamedTuple):
         usage: list[AnswerUsage] = []
         jobs: dict[str, Spent] = {}
         for job in (part.job for part in parts if part.job is not None):
-            if job.state is JobState.QUEUED or (job.state is JobState.FAILED and not job.usage):
-                # It was never submitted, or refused as a whole.
+            if job.state is JobState.QUEUED or (not job.usage and (job.state is JobState.FAILED or job.succeeded == 0)):
+                # It was never submitted, refused as a whole, or ended before it had an answer.
                 jobs[job.id] = Spent()
                 continue
             used = _read_usage(job, estimate, table)
             usage.append(used)
             cost = table.cost(used.model, input=used.input, output=used.output)
-            if cost is not None and job.usage:
+            if cost is not None and not used.gap:
                 jobs[job.id] = Spent(cost=cost, tokens=used.input + used.output)
         total = UsageCost.of(usage, table) if usage else None
         return cls(estimate, total, jobs, is_final=len(jobs) == len(parts))

@@ -28,7 +28,7 @@ class JobReport(BaseModel):
 
     :param id: What its service calls it; our name for it when it was never submitted, and its state is ``queued``.
     :param state: How it ended; ``None`` when it had not.
-    :param items: How many items it had, and ``failed`` how many of them failed, where its service says so.
+    :param items: How many items it had, ``succeeded`` and ``failed`` how many of them did, where its service says so.
     :param seconds: From its creation to its end, where its service says so.
     :param usage: What it used, by name: ``input``, ``output`` and ``total`` tokens, say. (Airflow hides the values of
         names with ``token`` in them.)
@@ -44,6 +44,7 @@ class JobReport(BaseModel):
     state: JobState | None = None
     model: str | None = None
     items: int | None = None
+    succeeded: int | None = None
     failed: int | None = None
     seconds: float | None = None
     usage: dict[str, int] = {}
@@ -72,6 +73,7 @@ class JobReport(BaseModel):
             state=status.state if status is not None else None,
             model=str(model) if model else None,
             items=status.counts.total if status is not None else None,
+            succeeded=status.counts.succeeded if status is not None else None,
             failed=status.counts.failed if status is not None else None,
             seconds=float(seconds) if isinstance(seconds, int | float) else None,
             usage=_get_counts(detail.get("usage")),

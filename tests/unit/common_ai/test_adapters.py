@@ -325,6 +325,21 @@ def response(*content: dict[str, Any], **body: Any) -> dict[str, Any]:
 GOOD = '{"label":"good","reason":"x"}'
 
 
+@pytest.mark.parametrize(
+    ("usage", "known"),
+    [
+        ({"prompt_tokens": 3}, {"input_tokens": 3}),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, None),
+        ({"prompt_tokens": None}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_usage_that_the_server_does_not_say_is_none_and_not_zero(usage: Any, known: dict[str, int] | None) -> None:
+    (raw,) = read(answered(f"{KEY}-0", chat(GOOD) | {"usage": usage}))
+    assert (raw.provider_status, raw.usage) == ("success", known)
+
+
 @pytest.mark.parametrize("body", [chat(GOOD), response({"type": "output_text", "text": GOOD})])
 def test_an_answer_is_read_and_validated_by_the_provider(body: dict[str, Any]) -> None:
     (raw,) = read(answered(f"{KEY}-12", body))

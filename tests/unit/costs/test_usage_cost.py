@@ -29,6 +29,8 @@ def test_models_are_priced_each_by_its_own_price_and_with_the_batch_discount() -
         (used(None, input=5), "no price of the model None is known"),
         (used("vectors", input=5, output=5), "no price of the model 'vectors'"),
         (used(), "the answers do not say what was used for them"),
+        (used(unstated=1), "the answers do not say what was used for them"),
+        (used(input=5).model_copy(update={"answers": 3, "unstated": 2}), "2 of 3 answers do not say what was used for"),
     ],
 )
 def test_what_has_no_price_makes_the_whole_unknown(usage: AnswerUsage, why: str) -> None:

@@ -15,6 +15,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from overnight.cache import open_cache
+from overnight.costs.prices import PriceTable
+from overnight.costs.usage_cost import AnswerUsage, UsageCost
 from overnight.errors import CredentialsError, SpecError
 from overnight.jobs import JobRef, ResultFile, ResultManifest
 from overnight.operators.load import OpenSearchLoadOperator, with_formats
@@ -347,8 +349,29 @@ def test_reused_answers_are_loaded_as_the_batchs_own_and_their_usage_is_counted(
     assert (report["submitted"], report["indexed"], report["sources"][1]["lines"]) == (30, 30, 30)
     assert opensearch.documents == paid
     assert night.ti.pushed[REUSED_KEY] == [
-        {"model": "text-embedding-3-small", "answers": 30, "input": sum(range(1, 31)), "output": 0}
+        {"model": "text-embedding-3-small", "answers": 30, "input": sum(range(1, 31)), "output": 0, "unstated": 0}
     ]
+
+
+def test_of_a_server_that_does_not_count_answers_are_kept_and_what_they_saved_is_not_known(
+    night: Night, opensearch: FakeOpenSearch
+) -> None:
+    night.write(document("a", "one"), document("b", "three"))
+    (part,) = night.prepare()
+    job = night.answer(part)
+    output = Path(job["results"]["files"][0]["uri"])
+    lines = [orjson.loads(line) for line in output.read_bytes().splitlines()]
+    del lines[0]["response"]["body"]["usage"]
+    lines[1]["response"]["body"]["usage"] = {"prompt_tokens": 0, "total_tokens": 0}
+    output.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    night.keep(part, job)
+    assert night.prepare() == []
+    (reused,) = night.reused
+    assert night.load_reused(reused)["indexed"] == 2
+    (usage,) = night.ti.pushed[REUSED_KEY]
+    assert usage == {"model": "text-embedding-3-small", "answers": 2, "input": 0, "output": 0, "unstated": 2}
+    saved = UsageCost.of([AnswerUsage.model_validate(usage)], PriceTable.shipped())
+    assert str(saved) == "unknown: the answers do not say what was used for them"
 
 
 def find_place(night: Night, key: bytes) -> Any:

@@ -116,6 +116,27 @@ def test_a_job_is_shown_with_its_task_age_and_state(world: World, browse: Callab
     assert "data-cancel" not in page.text
 
 
+@pytest.mark.parametrize(
+    ("usage", "is_shown"),
+    [
+        ({"input": 1_000_000, "total": 1_000_000}, True),
+        ({"input": 0, "output": 0, "total": 0}, False),
+        ({"total": 7}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_the_cost_of_a_job_is_shown_where_its_service_says_what_it_used(
+    world: World, browse: Callable[[str], TestClient], usage: object, is_shown: bool
+) -> None:
+    world.add_task("nightly", record=record(), state="success")
+    detail = {"model": "text-embedding-3-small", "usage": usage}
+    results = {"ref": ref().model_dump(), "files": [], "detail": detail}
+    world.add_xcom("nightly", "return_value", {"ref": ref().model_dump(), "status": None, "results": results})
+    page = browse("viewer").get("/").text
+    assert ("0.01 USD" in page, "USD" in page) == (is_shown, is_shown)
+
+
 def test_a_job_that_waits_for_room_says_why(world: World, browse: Callable[[str], TestClient]) -> None:
     from overnight.jobs.queue import QueueRequest
 

@@ -451,10 +451,16 @@ def test_a_run_that_was_approved_is_reported_as_any_other(tmp_path: Path) -> Non
 # --- Costs ---------------------------------------------------------------------------------------------------------
 
 
-def put_job(xcoms: Pulled, number: int, usage: dict[str, int] | None, state: str = "SUCCEEDED") -> None:
+def put_job(
+    xcoms: Pulled,
+    number: int,
+    usage: dict[str, int] | None,
+    state: str = "SUCCEEDED",
+    counts: dict[str, int] | None = None,
+) -> None:
     outcome = {
         "ref": {"service": "openai", "id": f"batch_{number}", "conn_id": "c"},
-        "status": {"state": JobState[state].value, "raw": "x"},
+        "status": {"state": JobState[state].value, "raw": "x", "counts": counts or {}},
         "results": {
             "ref": {"service": "openai", "id": f"batch_{number}", "conn_id": "c"},
             "files": [],
@@ -497,20 +503,27 @@ def test_the_cost_of_the_jobs_is_beside_the_estimate_and_replaces_it_in_the_budg
     assert "0.45 USD" in page
 
 
-def test_a_budget_keeps_the_estimate_until_the_cost_of_every_job_is_known(tmp_path: Path) -> None:
+@pytest.mark.parametrize("usage", [None, {"input": 0, "output": 0, "total": 0}, {"total": 7}])
+def test_a_budget_keeps_the_estimate_until_the_cost_of_every_job_is_known(
+    tmp_path: Path, usage: dict[str, int] | None
+) -> None:
     xcoms = Pulled([3, 4])
     for number, count in enumerate((3, 4)):
         xcoms.load(number, count)
-        put_job(xcoms, number, {"input": 1_000_000} if number else None)
+        put_job(xcoms, number, {"input": 1_000_000} if number else usage)
     report = run_priced(xcoms, tmp_path)
     assert report["cost"]["cost"] is None
     assert report["cost"]["unknown"] == "the answers do not say what was used for them"
+    assert "unknown: the answers do not say" in (tmp_path / "run" / "report.html").read_text()
     assert report["record"].total.cost == 9
 
 
-def test_a_batch_that_was_refused_as_a_whole_costs_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("state", "counts"), [("FAILED", {}), ("EXPIRED", {"total": 3, "succeeded": 0, "failed": 0})])
+def test_a_batch_that_was_refused_as_a_whole_or_has_no_answer_costs_nothing(
+    tmp_path: Path, state: str, counts: dict[str, int]
+) -> None:
     xcoms = Pulled([3])
-    put_job(xcoms, 0, None, "FAILED")
+    put_job(xcoms, 0, None, state, counts)
     with pytest.raises(AirflowFailException):
         run_priced(xcoms, tmp_path)
     (path,) = (tmp_path / "spending").rglob("*.json")

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from overnight.costs.usage_cost import AnswerUsage
+from overnight.services.openai.result_line import Outcome, read_result
 from overnight.services.openai.status import read_usage
 
 
@@ -45,14 +46,12 @@ class UsageMeter:
         models: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
         for line in lines:
             yield line
-            try:
-                response = _decode(line).response
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                continue
-            # What failed is in the error lines, and says nothing of its usage.
-            if response is not None and response.body is not None and response.status_code == _OK:
-                model = response.body.model
-                models[model if isinstance(model, str) else None].update(read_usage(response.body.usage), answers=1)
+            body = _read_body(line)
+            if body is not None:
+                usage = read_usage(body.usage)
+                is_stated = bool(usage.get("input") or usage.get("output"))
+                model = body.model if isinstance(body.model, str) else None
+                models[model].update(usage, answers=1, unstated=not is_stated)
         self._sources[source] = models
 
     def read(self) -> list[AnswerUsage]:
@@ -62,6 +61,22 @@ class UsageMeter:
             for model, usage in counted.items():
                 models[model].update(usage)
         return [
-            AnswerUsage(model=model, answers=usage["answers"], input=usage["input"], output=usage["output"])
+            AnswerUsage(model=model, **{name: usage[name] for name in ("answers", "input", "output", "unstated")})
             for model, usage in models.items()
         ]
+
+
+def _read_body(line: bytes) -> _Body | None:
+    """Return the body of a result; ``None`` of what failed, which says nothing of its usage."""
+    try:
+        response = _decode(line).response
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        response = None
+    if response is not None and response.body is not None and response.status_code == _OK:
+        return response.body
+    # Other servers have the body as a text, or no status.
+    result = read_result(line, "output", 0)
+    if result.outcome.outcome != Outcome.SUCCEEDED:
+        return None
+    response = _decode(result.usable).response
+    return response.body if response is not None else None

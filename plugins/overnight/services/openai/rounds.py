@@ -191,8 +191,10 @@ def merge_rounds(refs: Sequence[JobRef], input_uri: str, storage: Storage) -> tu
         ]
     }
     usage: Counter[str] = Counter()
-    for one in all_counts:
-        usage.update(one.usage)
+    # With a round that does not say what it used, the sum of the others is not what all of them used.
+    if all(one.usage or not (one.succeeded or one.invalid) for one in all_counts):
+        for one in all_counts:
+            usage.update(one.usage)
     seconds = [one.seconds for one in all_counts if one.seconds is not None]
     model = next((one.model for one in all_counts if one.model), None)
     known = {"usage": dict(usage), "model": model, "seconds": round(sum(seconds), 3) if seconds else None}

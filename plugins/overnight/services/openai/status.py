@@ -164,6 +164,7 @@ def read_usage(value: Any) -> dict[str, int]:
     The names are without the word "token": Airflow shows no value of an XCom whose name has it.
 
     :param value: ``usage`` of a batch, or of the body of one answer.
+    :return: Nothing where it does not say what was used.
     """
     if not isinstance(value, dict):
         return {}
@@ -176,7 +177,8 @@ def read_usage(value: Any) -> dict[str, int]:
             if (count := _count(found)) is not None:
                 usage[name] = count
                 break
-    return usage
+    # All zeros is what a server says that does not count.
+    return usage if any(usage.values()) else {}
 
 
 _USAGE: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {

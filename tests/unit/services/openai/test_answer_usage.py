@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 
 import orjson
+import pytest
 
 from overnight.costs.usage_cost import AnswerUsage
 from overnight.services.openai.answer_usage import UsageMeter
@@ -45,4 +46,35 @@ def test_a_source_that_is_read_again_counts_once_and_one_that_is_left_does_not_c
 def test_an_answer_that_says_nothing_of_its_usage_is_counted() -> None:
     meter = UsageMeter()
     list(meter.measure("a", [line(7), line("m", prompt_tokens="3")]))
-    assert meter.read() == [AnswerUsage(model=None, answers=1), AnswerUsage(model="m", answers=1)]
+    assert meter.read() == [
+        AnswerUsage(model=None, answers=1, unstated=1),
+        AnswerUsage(model="m", answers=1, unstated=1),
+    ]
+
+
+@pytest.mark.parametrize("usage", [{}, {"prompt_tokens": 0, "total_tokens": 0}, {"total_tokens": 7}])
+def test_of_answers_that_do_not_say_what_was_used_beside_others_that_do_the_number_is_known(
+    usage: dict[str, int],
+) -> None:
+    meter = UsageMeter()
+    list(meter.measure("a", [VECTOR, line("m", **usage), line("m", **usage)]))
+    assert meter.read() == [AnswerUsage(model="m", answers=3, input=3, unstated=2)]
+
+
+BODY = orjson.loads(VECTOR)["response"]["body"]
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        {"body": BODY},
+        {"status_code": None, "body": BODY},
+        {"status_code": "200", "body": BODY},
+        {"status_code": 201, "body": BODY},
+        {"status_code": 200, "body": orjson.dumps(BODY).decode()},
+    ],
+)
+def test_an_answer_in_the_shape_of_another_server_is_counted_as_any_other(response: dict[str, object]) -> None:
+    meter = UsageMeter()
+    list(meter.measure("a", [orjson.dumps({"custom_id": "a", "response": response})]))
+    assert meter.read() == [AnswerUsage(model="m", answers=1, input=3)]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 from overnight.jobs import JobRef, JobState, ResultFile, ResultManifest
 from overnight.services.openai.rounds import Round, merge_rounds
@@ -18,7 +19,18 @@ def answer(key: str) -> dict[str, Any]:
     return {"custom_id": key, "response": {"status_code": 200, "body": {"data": [1]}}}
 
 
-def test_what_all_rounds_used_is_added_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("usages", "total"),
+    [
+        ([{"input": 7, "total": 9}, {"input": 5}], {"input": 12, "total": 9}),
+        # A sum that leaves a round out would be taken for what all of them used.
+        ([{"input": 7, "total": 9}, {}], {}),
+        ([{}, {"input": 5}], {}),
+    ],
+)
+def test_what_all_rounds_used_is_added_up_and_not_known_if_one_does_not_say(
+    tmp_path: Path, usages: list[dict[str, int]], total: dict[str, int]
+) -> None:
     storage, uri = Storage(), str(tmp_path / "part.requests.jsonl")
     requests = [{"custom_id": key, "method": "POST", "url": "/v1/embeddings", "body": {}} for key in "ab"]
     (tmp_path / "part.requests.jsonl").write_bytes(b"".join(orjson.dumps(one) + b"\n" for one in requests))
@@ -32,7 +44,7 @@ def test_what_all_rounds_used_is_added_up(tmp_path: Path) -> None:
             return iter([b"".join(orjson.dumps(line) + b"\n" for line in outputs[wanted])])
         return iter([Path(wanted).read_bytes()])
 
-    for number, usage in enumerate([{"input": 7, "total": 9}, {"input": 5}]):
+    for number, usage in enumerate(usages):
         manifest = ResultManifest(
             ref=REFS[number],
             files=(ResultFile(kind="output", uri=f"openai://{number}"),),
@@ -44,4 +56,4 @@ def test_what_all_rounds_used_is_added_up(tmp_path: Path) -> None:
     assert (status.state, status.counts.succeeded) == (JobState.SUCCEEDED, 2)
     outcome = {"ref": REFS[0].model_dump(), "status": status.model_dump(), "results": merged.model_dump()}
     report = JobReport.of(outcome)
-    assert (report.usage, report.model, report.seconds) == ({"input": 12, "total": 9}, "m-1", 121.0)
+    assert (report.usage, report.model, report.seconds) == (total, "m-1", 121.0)

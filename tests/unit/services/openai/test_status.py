@@ -179,7 +179,15 @@ def test_what_a_batch_used_is_under_names_that_airflow_does_not_mask(monkeypatch
     assert read_usage({"prompt_tokens": 7, "total_tokens": 7}) == {"input": 7, "total": 7}
 
 
-@pytest.mark.parametrize("value", [None, [], "text", {}, {"input_tokens": "7"}, {"input_tokens_details": None}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, [], "text", {}, {"input_tokens": "7"}, {"input_tokens_details": None},
+        # llama.cpp and others that do not count.
+        {"prompt_tokens": 0, "total_tokens": 0}, {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0},
+        {"prompt_tokens": None, "completion_tokens": None, "total_tokens": None},
+    ],
+)  # fmt: skip
 def test_usage_that_is_not_given_is_not_made_up(value: Any) -> None:
     assert read_usage(value) == {}
 
