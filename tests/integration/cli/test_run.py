@@ -175,6 +175,17 @@ def test_a_second_run_has_its_answers_from_the_cache_and_submits_nothing(
     assert count_requests(admin, "/v1/batches") == 2
 
 
+def test_killed_in_the_load_of_cached_answers_it_goes_on_at_the_checkpoint(runner: Runner, admin: str) -> None:
+    cache = ("--cache-uri", str(runner.folder / "cache"))
+    runner.finish(*cache)
+    small = (*cache, "--work", str(runner.folder / "second"), "-o", "bulk_bytes=1000", "-o", "checkpoint_seconds=0")
+    assert runner.run(*small, code=KILLED_IN_THE_LOAD).returncode == -signal.SIGKILL
+    report = runner.finish(*small)
+    (part,) = report["parts"]
+    assert (part["load"]["resumed"], report["reused"], report["indexed"]) == (True, COUNT, COUNT)
+    assert count_requests(admin, "/v1/batches") == 1
+
+
 def test_openai_is_reached_by_a_connection_of_airflows(runner: Runner, admin: str) -> None:
     url, key = (runner.environment.pop(name) for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"))
     connection = {"conn_type": "overnight_openai", "host": url, "password": key}

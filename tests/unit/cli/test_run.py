@@ -36,6 +36,7 @@ COUNT = 5
 RUNNING = JobStatus(state=JobState.RUNNING, raw="in_progress", counts=JobCounts(total=COUNT, succeeded=1))
 DONE = JobStatus(state=JobState.SUCCEEDED, raw="completed", counts=JobCounts(total=COUNT, succeeded=COUNT, failed=0))
 PARTIAL = JobStatus(state=JobState.PARTIAL, raw="completed", counts=JobCounts(total=COUNT, succeeded=4, failed=1))
+CANCELLED = JobStatus(state=JobState.CANCELLED, raw="cancelled", counts=JobCounts(total=COUNT, succeeded=4, failed=0))
 FAILED = JobStatus(state=JobState.FAILED, raw="failed", cause=FailureCause.INPUT)
 
 
@@ -579,6 +580,18 @@ def test_what_a_job_finished_that_did_not_succeed_is_kept(cached: Callable[..., 
     openai.statuses, openai.without = [DONE], set()
     report = json.loads(cached(work="second").stdout)
     assert (report["submitted"], report["reused"], report["indexed"]) == (1, 4, COUNT)
+
+
+def test_a_job_that_was_cancelled_says_that_only_the_rest_has_to_be_sent(
+    cached: Callable[..., Result], run: Callable[..., Result], openai: FakeOpenAI
+) -> None:
+    only_rest = "with another --work only the rest of it is submitted"
+    openai.statuses, openai.without = [CANCELLED], {"d1"}
+    found = cached()
+    assert (found.exit_code, only_rest in found.stderr) == (1, True), found.stderr
+    assert only_rest not in run().stderr
+    openai.statuses, openai.without = [DONE], set()
+    assert json.loads(cached(work="second").stdout)["submitted"] == 1
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning(
