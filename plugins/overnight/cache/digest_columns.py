@@ -13,8 +13,10 @@ from typing import Final, NamedTuple, Self
 import pyarrow as arrow
 from pyarrow import compute
 
-RUN_DIGESTS: Final = 1 << 20
-"""Of the digests that are kept, so many are sorted together at most."""
+SHORT_RUN: Final = 1 << 19
+"""Digests that lie in order in one run; those of a shorter run may be put in order again, with others."""
+SHORT_RUNS: Final = 4
+"""How many there may be."""
 _SHIFT: Final = 52
 """What is behind the first 12 of 64 bits."""
 
@@ -178,15 +180,11 @@ class KeptDigests:
             start += count
 
     def _merge(self) -> None:
-        """Make one run of the last ones that are of about one length: a search takes as long for each."""
-        start, size = len(self._runs), 0
-        while start:
-            count = self._runs[start - 1].digests.count
-            if size and (count > 2 * size or count + size > RUN_DIGESTS):
-                break
-            start, size = start - 1, size + count
-        if len(self._runs) - start > 1:
-            self._runs[start:] = [_Run.merge(self._runs[start:])]
+        """Make one run of the short ones, when these are many: each is searched by itself."""
+        short = [run for run in self._runs if run.digests.count < SHORT_RUN]
+        if len(short) > SHORT_RUNS:
+            self._runs = [run for run in self._runs if run.digests.count >= SHORT_RUN]
+            self._runs.append(_Run.merge(short))
 
 
 class _Run(NamedTuple):

@@ -79,7 +79,8 @@ def test_what_is_kept_is_found_in_its_row_group(
     looked_for = arrange(wanted)
     asked = list_digests(looked_for)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digest_columns, "RUN_DIGESTS", limit)
+        patch.setattr(digest_columns, "SHORT_RUN", limit)
+        patch.setattr(digest_columns, "SHORT_RUNS", 1)
         for number, groups in enumerate(files):
             ordered = [sorted(group) for group in groups]
             kept.add(f"file {number}", [DigestColumns.of(b"".join(group)) for group in ordered])
