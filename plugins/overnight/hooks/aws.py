@@ -29,7 +29,8 @@ Url: TypeAlias = Annotated[str, AfterValidator(_check_url)]
 
 
 class _ServiceConfig(BaseModel):
-    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
+    # Built with the first connection that is read: a DAG that is parsed reads none.
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True, defer_build=True)
 
     endpoint_url: Url | None = None
 
@@ -37,7 +38,8 @@ class _ServiceConfig(BaseModel):
 class AwsExtra(BaseModel):
     """The types of what the amazon provider reads of an AWS connection's extra."""
 
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+    # Built with the first connection that is read: a DAG that is parsed reads none.
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, defer_build=True)
 
     aws_access_key_id: str | None = None
     aws_secret_access_key: str | None = None

@@ -10,7 +10,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from overnight.hooks.connection import Timeout, Verify, read_address, read_extra
 from overnight.hooks.job import JobHook
-from overnight.services.azure_ingestion.connection import API_VERSION, SERVICE
+from overnight.services.azure_ingestion.choices import API_VERSION
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -31,7 +31,8 @@ class AzureIngestionExtra(BaseModel):
     """
 
     # An error's text must not quote what was entered.
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+    # Built with the first connection that is read: a DAG that is parsed reads none.
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, defer_build=True)
 
     search_service_endpoint: str | None = None
     search_service_admin_key: str | None = Field(
@@ -67,7 +68,7 @@ class AzureIngestionHook(JobHook["AzureIngestionService"]):
     def client_from(self, connection: Connection, extra: Mapping[str, Any]) -> JobClient[AzureIngestionService]:
         """Return a client for the connection's resource."""
         from overnight.jobs.client import JobClient  # noqa: PLC0415 - not at parse
-        from overnight.services.azure_ingestion.connection import AzureIngestionConnection  # noqa: PLC0415 - not at parse
+        from overnight.services.azure_ingestion.connection import SERVICE, AzureIngestionConnection  # noqa: PLC0415 - not at parse
         from overnight.services.azure_ingestion.service import AzureIngestionService  # noqa: PLC0415 - not at parse
 
         if isinstance(extra, Mapping):

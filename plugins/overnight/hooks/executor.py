@@ -5,7 +5,6 @@ from __future__ import annotations
 from airflow.sdk.configuration import conf
 
 from overnight.errors import SpecError
-from overnight.storage import parse_location
 
 SECTION = "overnight"
 SHARED_OPTION = "local_work_uri_is_shared"
@@ -27,6 +26,8 @@ def require_shared(work_uri: str, executor: str | None = None, *, name: str = "w
         process (``dag.test()``). A disk that all workers mount at the same path is allowed by the option
         ``[overnight] local_work_uri_is_shared``.
     """
+    from overnight.storage import parse_location  # noqa: PLC0415 - not at parse
+
     if parse_location(work_uri).scheme not in _ONE_PROCESS:
         return
     executor = get_executor_name(executor)

@@ -29,7 +29,8 @@ class LlamaCloudExtra(BaseModel):
     :param verify: ``false``, or the path of a CA bundle.
     """
 
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+    # Built with the first connection that is read: a DAG that is parsed reads none.
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, defer_build=True)
 
     region: Region = "na"
     project_id: str | None = None

@@ -30,7 +30,8 @@ class OpenAIClientArguments(BaseModel):
     Those that are not here are refused: left out, they could send documents to the wrong place.
     """
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    # Built with the first connection that is read: a DAG that is parsed reads none.
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     api_key: str | None = Field(default=None, repr=False)
     base_url: str | None = None
@@ -51,7 +52,8 @@ class OpenAIExtra(BaseModel):
     :param openai_client_kwargs: As the openai provider reads them; they go before the connection's own fields.
     """
 
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+    # Built with the first connection that is read: a DAG that is parsed reads none.
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, defer_build=True)
 
     organization: str | None = None
     project: str | None = None

@@ -41,7 +41,8 @@ class OpenSearchExtra(BaseModel):
     :param region_name: Of the domain or collection; the AWS connection's when left out.
     """
 
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+    # Built with the first connection that is read: a DAG that is parsed reads none.
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, defer_build=True)
 
     use_ssl: bool | None = None
     scheme: str | None = None

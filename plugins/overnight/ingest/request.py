@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from overnight.errors import SpecError
+from overnight.ingest.choices import Sync
 from overnight.ingest.write.names import check_index_name
 from overnight.jobs.allowance import Allowance
 from overnight.storage import get_scheme, redact
@@ -28,9 +29,6 @@ from overnight.storage import get_scheme, redact
 SourceType = Literal["s3", "openAI", "file", "http"]
 Allowed: TypeAlias = int | float | str
 """A count (10), a ratio from 0.0 to 1.0, or a percentage ("5%"), as :meth:`Allowance.parse` reads it."""
-
-Sync: TypeAlias = Literal["upsert", "mirror", "preview"]
-"""Whether documents that the source no longer has are left, deleted, or only named."""
 
 _SCHEMES: dict[str, tuple[str, ...]] = {
     "s3": ("s3",),

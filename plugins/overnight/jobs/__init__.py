@@ -9,22 +9,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from overnight.jobs.identity import JobKey, JobName, compute_fingerprint
-from overnight.jobs.model import (
-    FailureCause,
-    FoundJob,
-    JobCounts,
-    JobError,
-    JobRef,
-    JobState,
-    JobStatus,
-    ResultFile,
-    ResultManifest,
-    choose_found,
-)
-from overnight.jobs.record import JobRecord
-
 if TYPE_CHECKING:
+    from overnight.jobs.identity import JobKey, JobName, compute_fingerprint
+    from overnight.jobs.model import (
+        FailureCause,
+        FoundJob,
+        JobCounts,
+        JobError,
+        JobRef,
+        JobState,
+        JobStatus,
+        ResultFile,
+        ResultManifest,
+        choose_found,
+    )
+    from overnight.jobs.record import JobRecord
     from overnight.jobs.record_store import FileRecordStore, RecordStore
     from overnight.jobs.runner import run
 
@@ -48,7 +47,25 @@ __all__ = [
     "run",
 ]
 
-_HOMES: Final = {"FileRecordStore": "record_store", "RecordStore": "record_store", "run": "runner"}
+_HOMES: Final = {
+    "FailureCause": "model",
+    "FileRecordStore": "record_store",
+    "FoundJob": "model",
+    "JobCounts": "model",
+    "JobError": "model",
+    "JobKey": "identity",
+    "JobName": "identity",
+    "JobRecord": "record",
+    "JobRef": "model",
+    "JobState": "model",
+    "JobStatus": "model",
+    "RecordStore": "record_store",
+    "ResultFile": "model",
+    "ResultManifest": "model",
+    "choose_found": "model",
+    "compute_fingerprint": "identity",
+    "run": "runner",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,9 +10,6 @@ from airflow.providers.standard.exceptions import HITLTimeoutError
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from overnight.costs.estimate import CostEstimate
-from overnight.costs.money import Threshold, parse_number
-from overnight.costs.spending import CostBudget, Spending
 from overnight.errors import SpecError, shorten
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
@@ -21,6 +18,10 @@ from overnight.validation import parse_parameter
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from overnight.costs.estimate import CostEstimate
+    from overnight.costs.money import Threshold
+    from overnight.costs.spending import Spending
 
 T = TypeVar("T")
 
@@ -157,6 +158,8 @@ class CostApprovalOperator(HITLOperator):
         raise AirflowFailException(text)
 
     def _open_spending(self) -> Spending | None:
+        from overnight.costs.spending import CostBudget, Spending  # noqa: PLC0415 - not at parse
+
         if self.cost_budget in (None, "", "None"):
             return None
         if self.cost_budget_uri in (None, "", "None"):
@@ -165,6 +168,8 @@ class CostApprovalOperator(HITLOperator):
         return Spending(str(self.cost_budget_uri), budget, connected_storage(self.aws_conn_id))
 
     def _parse_estimate(self) -> CostEstimate:
+        from overnight.costs.estimate import CostEstimate  # noqa: PLC0415 - not at parse
+
         return parse_parameter(CostEstimate, self.estimate, "estimate")
 
 
@@ -178,6 +183,8 @@ def _describe_cost(estimate: CostEstimate) -> str:
 
 
 def _parse_threshold(value: float | str | None) -> Threshold | None:
+    from overnight.costs.money import Threshold  # noqa: PLC0415 - not at parse
+
     return None if value in (None, "", "None") else Threshold.parse(value, "approve_above")
 
 
@@ -187,6 +194,8 @@ def _parse_hours(value: float | str | None) -> timedelta | None:
 
     :raises SpecError: it is no number above 0.
     """
+    from overnight.costs.money import parse_number  # noqa: PLC0415 - not at parse
+
     if value in (None, "", "None"):
         return None
     hours = parse_number(str(value))

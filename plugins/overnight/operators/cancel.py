@@ -9,7 +9,6 @@ from airflow.sdk import BaseOperator
 
 from overnight.hooks.job import hook_for
 from overnight.hooks.outcome import build_outcome, failing_for_good
-from overnight.jobs import JobRef
 from overnight.links.job import CONSOLE_URL_KEY, JobLink
 from overnight.operators.parameters import check_parameters
 
@@ -35,6 +34,8 @@ class CancelBatchJobOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Cancel the job and return what the service says of it then."""
+        from overnight.jobs import JobRef  # noqa: PLC0415 - not at parse
+
         with failing_for_good():
             check_parameters(self)
             ref = JobRef.read(self.job)

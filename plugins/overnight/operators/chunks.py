@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from pydantic import ValidationError
 
-from overnight.chunking import ChunkConfig, cut
 from overnight.errors import SpecError
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
-from overnight.jobs import ResultManifest
 from overnight.operators.parameters import check_parameters, require_truth
 from overnight.validation import describe_faults, parse_parameter
 
@@ -57,6 +55,8 @@ class ChunkDocumentsOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Cut, and return the report."""
+        from overnight.chunking import ChunkConfig, cut  # noqa: PLC0415 - not at parse
+
         with failing_for_good():
             check_parameters(self)
             storage = connected_storage(self.aws_conn_id)
@@ -74,6 +74,8 @@ class ChunkDocumentsOperator(BaseOperator):
         return report.model_dump(mode="json")
 
     def _patterns(self) -> list[str]:
+        from overnight.jobs import ResultManifest  # noqa: PLC0415 - not at parse
+
         if self.documents is None:
             return []
         if isinstance(self.documents, str):

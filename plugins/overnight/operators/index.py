@@ -14,7 +14,7 @@ from overnight.errors import SpecError
 from overnight.hooks.assets import add_index_event
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
-from overnight.ingest.request import Sync
+from overnight.ingest.choices import Sync
 from overnight.operators.parameters import check_parameters, require_mapping
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ OptionalCount: TypeAlias = Annotated[Annotated[int, Field(ge=0)] | None, BeforeV
 class _Arguments(BaseModel):
     """Templated arguments after rendering, when they may be texts: ``"False"``, ``"10"``."""
 
-    model_config = ConfigDict(frozen=True)
+    # Built by the first task: a DAG that is parsed has nothing rendered yet.
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
 
 class CreateArguments(_Arguments):

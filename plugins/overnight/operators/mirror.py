@@ -11,18 +11,13 @@ import orjson
 from airflow.sdk import BaseOperator
 from pydantic import BaseModel, ConfigDict
 
-from overnight.chunking import build_stem
 from overnight.errors import SpecError
 from overnight.hooks.opensearch import OpenSearchHook
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
-from overnight.ingest.request import Sync
-from overnight.jobs import ResultManifest
-from overnight.jobs.allowance import Allowance
-from overnight.jsonpath import JsonPath
+from overnight.ingest.choices import Sync
 from overnight.operators.load import REPORT_KEY
 from overnight.operators.parameters import check_parameters, require_mapping, require_truth
-from overnight.storage import Storage
 from overnight.validation import parse_parameter
 
 if TYPE_CHECKING:
@@ -33,6 +28,7 @@ if TYPE_CHECKING:
     from overnight.ingest.mirror import MirrorOptions
     from overnight.ingest.read.sources import Source
     from overnight.ingest.write.stored import Baseline
+    from overnight.storage import Storage
 
 BASELINE_KEY = "baseline"
 """In the XCom of ``OpenSearchCreateIndexOperator``: what the index had when the run began."""
@@ -41,7 +37,8 @@ BASELINE_KEY = "baseline"
 class _Arguments(BaseModel):
     """Templated arguments after rendering."""
 
-    model_config = ConfigDict(frozen=True)
+    # Built by the first task: a DAG that is parsed has nothing rendered yet.
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     sync: Sync
     sync_filter: dict[str, Any] | None
@@ -121,6 +118,7 @@ class OpenSearchMirrorOperator(BaseOperator):
         """Compare, and delete what is allowed; fail for good when that is less than what there is."""
         from overnight.ingest import DeletesRefusedError  # noqa: PLC0415 - not at parse
         from overnight.ingest.mirror import MirrorOptions  # noqa: PLC0415 - not at parse
+        from overnight.jobs.allowance import Allowance  # noqa: PLC0415 - not at parse
 
         with failing_for_good():
             check_parameters(self)
@@ -156,6 +154,7 @@ class OpenSearchMirrorOperator(BaseOperator):
         from overnight.ingest.read.sources import SourceReader  # noqa: PLC0415 - not at parse
         from overnight.ingest.write.index import inspect_index  # noqa: PLC0415 - not at parse
         from overnight.ingest.write.opensearch_sink import OpenSearchSink  # noqa: PLC0415 - not at parse
+        from overnight.jsonpath import JsonPath  # noqa: PLC0415 - not at parse
 
         reader = SourceReader(storage)
         rows = RowReader(SourceMap(JsonPath.parse(self.id_path), {}))
@@ -198,6 +197,9 @@ def find_failed_files(outcome: Any, storage: Storage) -> tuple[Callable[[str], b
 
     :param outcome: The XCom of the job's task; ``None`` of one that was skipped.
     """
+    from overnight.chunking import build_stem  # noqa: PLC0415 - not at parse
+    from overnight.jobs import ResultManifest  # noqa: PLC0415 - not at parse
+
     stems: set[str] = set()
     nameless = 0
     results = require_mapping(outcome, "files").get("results") if outcome is not None else None

@@ -14,12 +14,12 @@ from pydantic import BaseModel
 
 from overnight.errors import SpecError
 from overnight.operators.openai import OpenAIBatchInputOperator
-from overnight.output_schema import OutputSchema
-from overnight.services.openai.request_function import RequestFunction
-from overnight.services.openai.structured import CHAT
+from overnight.services.openai.template import CHAT
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from overnight.services.openai.request_function import RequestFunction
 
 
 # A cache recognises a line by the template that made its request; a function has nothing to be recognised by.
@@ -100,6 +100,9 @@ class OpenAIBatchFunctionInputOperator(DecoratedOperator, OpenAIBatchInputOperat
 
         :raises SpecError: the type of the answers is none, or the service does not take it.
         """
+        from overnight.output_schema import OutputSchema  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.request_function import RequestFunction  # noqa: PLC0415 - not at parse
+
         answer = self.output_type if self.output_type is not None else find_answer_type(self.python_callable)
         return RequestFunction(
             self._function,

@@ -12,14 +12,12 @@ from pydantic import TypeAdapter, ValidationError
 from overnight.errors import JobFailedError, SpecError
 from overnight.hooks.outcome import failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
-from overnight.jobs.allowance import Allowance
 from overnight.operators.parameters import check_parameters, require_count, require_mapping, require_truth
-from overnight.services.sagemaker.results import match_outputs
-from overnight.services.sagemaker.spec import MANIFESTS, write_manifest
-from overnight.storage import Storage, get_folder
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from overnight.storage import Storage
 
 INPUTS = "_manifests/inputs.json"
 """Below the output folder: every input of the run, done or not."""
@@ -59,6 +57,10 @@ class ListTransformInputsOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """List, compare, and write the manifest."""
+        from overnight.services.sagemaker.results import match_outputs  # noqa: PLC0415 - not at parse
+        from overnight.services.sagemaker.spec import MANIFESTS, write_manifest  # noqa: PLC0415 - not at parse
+        from overnight.storage import get_folder  # noqa: PLC0415 - not at parse
+
         with failing_for_good():
             check_parameters(self)
             storage = connected_storage(self.aws_conn_id)
@@ -132,6 +134,9 @@ class PlanTransformLoadsOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Look which outputs are there."""
+        from overnight.services.sagemaker.results import match_outputs  # noqa: PLC0415 - not at parse
+        from overnight.storage import get_folder  # noqa: PLC0415 - not at parse
+
         with failing_for_good():
             check_parameters(self)
             size = require_count(self.files_per_load, "files_per_load")
@@ -155,6 +160,9 @@ class PlanTransformLoadsOperator(BaseOperator):
             ]
 
     def _tell_missing(self, context: Context, storage: Storage, missing: list[str], total: int) -> None:
+        from overnight.jobs.allowance import Allowance  # noqa: PLC0415 - not at parse
+        from overnight.services.sagemaker.spec import MANIFESTS  # noqa: PLC0415 - not at parse
+
         missing_documents: dict[str, Any] = {"count": 0, "uri": None, "inputs": len(missing)}
         if missing:
             uri = f"{self.output_uri.rstrip('/')}/{MANIFESTS}/missing.jsonl"

@@ -11,17 +11,15 @@ from airflow.sdk.exceptions import AirflowSensorTimeout
 
 from overnight.hooks.job import hook_for
 from overnight.hooks.outcome import build_outcome, failing_for_good
-from overnight.jobs import JobRef
-from overnight.jobs.client import JobClient
-from overnight.jobs.evaluate import evaluate_for_watcher
-from overnight.jobs.poller import PollEnd, Poller, PollOutcome, Wait
-from overnight.jobs.wait import poll_once
-from overnight.jobs.wait_settings import WaitSettings
 from overnight.links.job import CONSOLE_URL_KEY, JobLink
-from overnight.triggers.job import JobTrigger, get_context, parse_event
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from overnight.jobs import JobRef
+    from overnight.jobs.client import JobClient
+    from overnight.jobs.poller import Poller, PollOutcome
+    from overnight.jobs.wait_settings import WaitSettings
 
 
 class BatchJobSensor(BaseSensorOperator):
@@ -62,6 +60,9 @@ class BatchJobSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait in the triggerer, or poke."""
+        from overnight.jobs import JobRef  # noqa: PLC0415 - not at parse
+        from overnight.triggers.job import JobTrigger  # noqa: PLC0415 - not at parse
+
         with failing_for_good():
             ref = JobRef.read(self.job)
             settings = self.parse_settings()
@@ -87,6 +88,8 @@ class BatchJobSensor(BaseSensorOperator):
 
         :raises SpecError: a parameter is out of its range, or no number or truth value.
         """
+        from overnight.jobs.wait_settings import WaitSettings  # noqa: PLC0415 - not at parse
+
         return WaitSettings.parse(
             poll_interval=self.poke_interval,
             deferrable=self.deferrable,
@@ -96,6 +99,10 @@ class BatchJobSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll once. A failing poll is tolerated as in the trigger."""
+        from overnight.jobs import JobRef  # noqa: PLC0415 - not at parse
+        from overnight.jobs.poller import Poller, Wait  # noqa: PLC0415 - not at parse
+        from overnight.jobs.wait import poll_once  # noqa: PLC0415 - not at parse
+
         ref = JobRef.read(self.job)
         self._poller = self._poller or Poller(ref, poll_interval=self.poke_interval)
         with hook_for(ref).client() as client:
@@ -106,12 +113,18 @@ class BatchJobSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Go on after the trigger's event."""
+        from overnight.jobs import JobRef  # noqa: PLC0415 - not at parse
+        from overnight.triggers.job import get_context, parse_event  # noqa: PLC0415 - not at parse
+
         with failing_for_good():
             job = JobRef.model_validate(get_context(event))
             with hook_for(job).client() as client:
                 return self._conclude(client, job, parse_event(event))
 
     def _conclude(self, client: JobClient[Any], ref: JobRef, outcome: PollOutcome) -> dict[str, Any]:
+        from overnight.jobs.evaluate import evaluate_for_watcher  # noqa: PLC0415 - not at parse
+        from overnight.jobs.poller import PollEnd  # noqa: PLC0415 - not at parse
+
         if outcome.end is PollEnd.DEADLINE:
             raise AirflowSensorTimeout(f"{outcome.message} It runs on.")
         evaluation = evaluate_for_watcher(ref, outcome, self.parse_settings().allowed_failures)

@@ -14,12 +14,8 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from overnight.operators import transform_plan
-from overnight.operators.transform_plan import (
-    ListTransformInputsOperator,
-    PlanTransformLoadsOperator,
-    get_folder,
-)
-from overnight.storage import Storage
+from overnight.operators.transform_plan import ListTransformInputsOperator, PlanTransformLoadsOperator
+from overnight.storage import Storage, get_folder
 
 INPUT, OUTPUT = "s3://bucket/in/", "s3://bucket/run/outputs/"
 REQUEST = {"index_name": "docs", "field_map": {"_id": "$.id"}, "ingest_fields": []}

@@ -9,11 +9,11 @@ from typing import Final
 
 from overnight.errors import SpecError
 from overnight.services.azure_ingestion.causes import CAUSES, FINAL_CODES, THROTTLED_CODES, read_azure_error
+from overnight.services.azure_ingestion.choices import API_VERSION
 from overnight.transport.errors import without
 from overnight.transport.http import HttpTransport, check_headers
 
 SERVICE: Final = "Azure OpenAI"
-API_VERSION: Final = "2023-10-01-preview"
 JOBS: Final = "openai/extensions/on-your-data/ingestion-jobs"
 
 _KEYLESS = "resourceid="

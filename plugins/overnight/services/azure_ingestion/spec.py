@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from pydantic import Field
 
 from overnight.jobs.service import JobSpec
-
-CompletionAction: TypeAlias = Literal["cleanUpAssets", "keepAllAssets"]
+from overnight.services.azure_ingestion.choices import CompletionAction
 
 
 class AzureIngestionSpec(JobSpec):
