@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from airflow.sdk import DAG, get_current_context, task
 from pydantic import Field
 
 from overnight.operators.azure_ingestion import AzureIngestionJobOperator
-from overnight.services.azure_ingestion.service import AzureIngestionService
-from overnight.services.azure_ingestion.spec import CompletionAction
+from overnight.services.azure_ingestion.choices import CompletionAction
 from overnight.templates.params import AllowedFailures, JobConfig, counted_by
 from overnight.templates.steps import TAGS, pipeline_dag
 
 log = logging.getLogger(__name__)
+
+_BUDGET_CHECK: Final = counted_by("overnight.services.azure_ingestion.service:AzureIngestionService")
 
 
 class AzureIngestionJobConfig(JobConfig):
@@ -50,7 +51,7 @@ class AzureIngestionJobConfig(JobConfig):
     deadline_hours: float = Field(
         default=24.0, ge=0.01, title="Deadline", description="Hours the job may take at most."
     )
-    budget: Annotated[dict[str, int] | None, counted_by(AzureIngestionService)] = Field(
+    budget: Annotated[dict[str, int] | None, _BUDGET_CHECK] = Field(
         default=None,
         title="Budget",
         description=(

@@ -2,46 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self, cast
 
 from airflow.sdk import BaseOperator, Context, TriggerRule, XComArg, get_current_context, task, task_group
 from pydantic import AfterValidator, Field, model_validator
 
-from overnight.cache import locate_cache, parse_cache_age
-from overnight.costs.spending import CostBudget
 from overnight.hooks.executor import require_shared
-from overnight.hooks.openai import OpenAIHook
 from overnight.hooks.outcome import failing_for_good
-from overnight.ingest.map.field_map import compile_field_map
 from overnight.operators.approval import CostApprovalOperator
 from overnight.operators.cleanup import Cleanup, OpenAICleanupOperator
 from overnight.operators.load import OpenSearchLoadOperator
 from overnight.operators.openai import ESTIMATE_KEY, REUSED_KEY, OpenAIBatchInputOperator, OpenAIBatchOperator
 from overnight.services.openai.choices import CacheMode, OnBadDocument
-from overnight.services.openai.dimension import MODELS, check_dimension, measure_vectors
+from overnight.services.openai.embedding_models import MODELS, check_dimension
 from overnight.services.openai.joined_fields import (
     EMBEDDING_FIELDS,
     find_unreadable,
     join_fields,
     list_vector_fields,
 )
-from overnight.services.openai.service import OpenAIBatchService
-from overnight.services.openai.template import RequestTemplate
 from overnight.templates.params import AllowedFailures, JobConfig, SyncConfig, counted_by, run_folder
 from overnight.templates.steps import mirror, report_and_verify
-from overnight.transport.http import HttpTransport
+
+if TYPE_CHECKING:
+    from overnight.transport.http import HttpTransport
 
 BATCHES_IN_BUDGET: Final = 4
 """So many batches fit a budget of tokens at once: the queue stays filled while one of them ends and the next begins."""
 
+_BUDGET_CHECK: Final = counted_by("overnight.services.openai.service:OpenAIBatchService")
+
 
 def _check_cost_budget(value: str | None) -> str | None:
     if value:
+        from overnight.costs.spending import CostBudget  # noqa: PLC0415 - not at parse
+
         CostBudget.parse(value)
     return value
 
 
 def _check_cache_age(value: str | None) -> str | None:
+    from overnight.cache import parse_cache_age  # noqa: PLC0415 - not at parse
+
     parse_cache_age(value)
     return value
 
@@ -93,7 +95,7 @@ class BatchConfig(SyncConfig, JobConfig):
     batch_requests: int = Field(
         default=50_000, ge=1, title="Requests per batch", description="More documents than this become several batches."
     )
-    budget: Annotated[dict[str, int] | None, counted_by(OpenAIBatchService)] = Field(
+    budget: Annotated[dict[str, int] | None, _BUDGET_CHECK] = Field(
         default=None,
         title="Budget",
         description=(
@@ -239,6 +241,8 @@ class BatchConfig(SyncConfig, JobConfig):
 
         :raises SpecError: it is on this machine's disk and other machines run the run's other tasks.
         """
+        from overnight.cache import locate_cache  # noqa: PLC0415 - not at parse
+
         if self.cache == "off":
             return None
         uri = locate_cache(self.work_uri, self.cache_uri)
@@ -260,6 +264,8 @@ class BatchConfig(SyncConfig, JobConfig):
 
     def _get_document_id_path(self) -> str:
         """Return the JSONPath of the id that a document has in the index."""
+        from overnight.ingest.map.field_map import compile_field_map  # noqa: PLC0415 - not at parse
+
         joined = self.joined_fields()
         documents = compile_field_map(joined["field_map"], joined["ingest_fields"], 2)[0]
         return documents.id.text if documents.id is not None else self.id_path
@@ -354,6 +360,9 @@ class EmbeddingConfig(BatchConfig):
 
         :raises SpecError: the server refuses the request, or gives vectors of another length than ``dimension``.
         """
+        from overnight.hooks.openai import OpenAIHook  # noqa: PLC0415 - not at parse
+        from overnight.services.openai.dimension import measure_vectors  # noqa: PLC0415 - not at parse
+
         fields = list_vector_fields(self.joined_fields()["field_map"]) if self.is_embedding else []
         if not fields:
             return {}
@@ -371,6 +380,8 @@ class EmbeddingConfig(BatchConfig):
 
     def request_template(self) -> dict[str, Any]:
         """Return how a document becomes a request."""
+        from overnight.services.openai.template import RequestTemplate  # noqa: PLC0415 - not at parse
+
         # A form that was left empty sends {}.
         if self.request_body:
             template = RequestTemplate(endpoint=self.endpoint, body=self.request_body, id_path=self.id_path)

@@ -12,13 +12,11 @@ from pydantic import Field, model_validator
 from overnight.errors import SpecError
 from overnight.ingest.map.field_map import compile_field_map
 from overnight.ingest.write.schema_mapping import FieldMapping, build_field_mappings
-from overnight.jobs import compute_fingerprint
 from overnight.jsonpath import to_segment
 from overnight.operators.cleanup import Cleanup, LlamaCloudCleanupOperator
 from overnight.operators.llamacloud import LlamaCloudBatchOperator
 from overnight.operators.load import OpenSearchLoadOperator
 from overnight.output_schema import OutputSchema
-from overnight.services.llamacloud.service import LlamaCloudService
 from overnight.templates.params import AllowedFailures, JobConfig, LoadConfig, counted_by, run_folder
 from overnight.templates.steps import TAGS, create_index, pipeline_dag, report_and_verify
 
@@ -26,6 +24,8 @@ _FILE: Final = "file"
 _FIELD_METADATA: Final = "field_metadata"
 _DESCRIBED: Final = ("cite_sources", "confidence_scores")
 """Options by which the service says something of each field beside its value."""
+
+_BUDGET_CHECK: Final = counted_by("overnight.services.llamacloud.service:LlamaCloudService")
 
 
 class LlamaCloudExtractToIndexConfig(LoadConfig, JobConfig):
@@ -80,7 +80,7 @@ class LlamaCloudExtractToIndexConfig(LoadConfig, JobConfig):
         title="Allowed failures",
         description="How many files may fail: a count (10), a ratio (0.05) or a percentage ('5%').",
     )
-    budget: Annotated[dict[str, int] | None, counted_by(LlamaCloudService)] = Field(
+    budget: Annotated[dict[str, int] | None, _BUDGET_CHECK] = Field(
         default=None,
         title="Budget",
         description=(
@@ -163,6 +163,8 @@ class LlamaCloudExtractToIndexConfig(LoadConfig, JobConfig):
 
     def settings(self, context: Context) -> dict[str, Any]:
         """Return what the steps of a run are given."""
+        from overnight.jobs import compute_fingerprint  # noqa: PLC0415 - not at parse
+
         run_uri = run_folder(self.work_uri, context)
         parameters = {**self.extract_options, "data_schema": self.output_schema} if self.output_schema else None
         # Another schema is another configuration: one that is there is never changed, since others may use it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from airflow.sdk import DAG, Context, TriggerRule
 from pydantic import Field
@@ -11,10 +11,11 @@ from pydantic import Field
 from overnight.operators.chunks import ChunkDocumentsOperator
 from overnight.operators.cleanup import LlamaCloudCleanupOperator
 from overnight.operators.llamacloud import LlamaCloudBatchOperator
-from overnight.services.llamacloud.service import LlamaCloudService
 from overnight.templates.embedding import EmbeddingConfig, configure, embed_and_load
 from overnight.templates.params import AllowedFailures, counted_by
 from overnight.templates.steps import TAGS, create_index, pipeline_dag
+
+_BUDGET_CHECK: Final = counted_by("overnight.services.llamacloud.service:LlamaCloudService")
 
 
 class LlamaCloudParseToIndexConfig(EmbeddingConfig):
@@ -34,7 +35,7 @@ class LlamaCloudParseToIndexConfig(EmbeddingConfig):
         title="Allowed file failures",
         description="How many files may fail to parse: a count, ratio or '5%'.",
     )
-    parse_budget: Annotated[dict[str, int] | None, counted_by(LlamaCloudService)] = Field(
+    parse_budget: Annotated[dict[str, int] | None, _BUDGET_CHECK] = Field(
         default=None,
         title="Parse budget",
         description=(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import get_annotations
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self, TypeAlias
 
 from airflow.sdk import Param
@@ -15,17 +16,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from overnight.errors import shorten
 from overnight.hooks.executor import require_shared
 from overnight.hooks.outcome import failing_for_good
-from overnight.ingest.request import Sync
+from overnight.ingest.choices import Sync
 from overnight.jobs.allowance import Allowance
 from overnight.jobs.choices import OnClear
-from overnight.jobs.queue import Budget
-from overnight.jobs.service import Service
 from overnight.operators.parameters import check_texts
-from overnight.storage import to_segment
 from overnight.templates.form import lay_out
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from overnight.jobs.service import Service
 
 
 def _checked(value: float | str) -> float | str:
@@ -37,10 +37,17 @@ AllowedFailures: TypeAlias = Annotated[int | float | str, AfterValidator(_checke
 """A count, a ratio or a percentage, refused by ``configure`` when it is none."""
 
 
-def counted_by(service: type[Service[Any]]) -> AfterValidator:
-    """Return the check that a budget is one, and in units that a service's queue is counted in."""
+def counted_by(path: str) -> AfterValidator:
+    """
+    Return the check that a budget is one, and in units that a service's queue is counted in.
+
+    :param path: Of the service's class, ``module:Class``, which is imported when there is a budget to check.
+    """
 
     def check(value: dict[str, int] | None) -> dict[str, int] | None:
+        from overnight.jobs.queue import Budget  # noqa: PLC0415 - not at parse
+
+        service: type[Service[Any]] = resolve_name(path)
         Budget.parse(value).check_units(service.name, service.queue_units)
         return value
 
@@ -70,7 +77,8 @@ class TemplateConfig(BaseModel):
     know its dates and id only (:data:`RUN_FACTS`), or anybody who may trigger the DAG could read every connection.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Built with the first value: of a config's class and all its bases a DAG that is parsed needs the one.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     def params(self) -> dict[str, Param]:
         """Return the trigger form: a Param for each field, with this config's values as defaults."""
@@ -174,6 +182,8 @@ def run_folder(work_uri: str, context: Context) -> str:
 
     :raises AirflowFailException: the folder is on this machine's disk and other machines run the run's other tasks.
     """
+    from overnight.storage import to_segment  # noqa: PLC0415 - not at parse
+
     with failing_for_good():
         require_shared(work_uri, context["task"].executor)
     run_id = to_segment(context["run_id"])

@@ -8,27 +8,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from airflow.sdk import BaseOperator, XComArg
 from airflow.sdk.exceptions import AirflowFailException
 
-from overnight.costs.estimate import CostEstimate
-from overnight.costs.prices import PriceTable
-from overnight.costs.spending import settle
-from overnight.costs.usage_cost import AnswerUsage
 from overnight.errors import JobFailedError, SpecError, shorten
 from overnight.hooks.outcome import QUEUED_KEY, failing_for_good
 from overnight.hooks.storage import DEFAULT_AWS_CONN_ID, connected_storage
-from overnight.ingest import LoadReport, MirrorReport
 from overnight.links.page import PageLink
-from overnight.operators.approval import REFUSED_KEY
 from overnight.operators.load import REPORT_KEY
-from overnight.operators.openai import REUSED_KEY
 from overnight.operators.parameters import check_parameters, require_mapping
-from overnight.storage import Storage
-from overnight.templates.job_costs import JobCosts, price_reused
-from overnight.templates.report import Excluded, JobReport, PartReport, PipelineReport
-from overnight.templates.report_page import render
 from overnight.validation import parse_parameter
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from overnight.ingest import LoadReport, MirrorReport
+    from overnight.storage import Storage
+    from overnight.templates.job_costs import JobCosts
+    from overnight.templates.report import Excluded, JobReport, PartReport
 
 
 class _Reference(NamedTuple):
@@ -122,6 +116,11 @@ class PipelineReportOperator(BaseOperator):
             return self._report(context)
 
     def _report(self, context: Context) -> dict[str, Any]:
+        from overnight.costs.prices import PriceTable  # noqa: PLC0415 - not at parse
+        from overnight.templates.job_costs import price_reused  # noqa: PLC0415 - not at parse
+        from overnight.templates.report import PipelineReport  # noqa: PLC0415 - not at parse
+        from overnight.templates.report_page import render  # noqa: PLC0415 - not at parse
+
         check_parameters(self)
         parts = self._pull_parts(context)
         storage = connected_storage(self.aws_conn_id)
@@ -167,6 +166,8 @@ class PipelineReportOperator(BaseOperator):
 
     def _pull_parts(self, context: Context) -> list[PartReport]:
         """Return what became of the parts that were sent, and of those that were reused."""
+        from overnight.templates.report import PartReport  # noqa: PLC0415 - not at parse
+
         sent = _pull_list(context, self.parts)
         if sent is None:
             raise AirflowFailException(f"{self.parts.task_id} made no parts, so there is nothing to report.")
@@ -191,11 +192,18 @@ class PipelineReportOperator(BaseOperator):
         ]
 
     def _get_refusal(self, context: Context) -> str:
-        found = self.approval._replace(key=REFUSED_KEY).pull(context) if self.approval is not None else None
-        return str(found or "")
+        if self.approval is None:
+            return ""
+        from overnight.operators.approval import REFUSED_KEY  # noqa: PLC0415 - not at parse
+
+        return str(self.approval._replace(key=REFUSED_KEY).pull(context) or "")
 
     def _get_cost(self, context: Context, parts: Sequence[PartReport], storage: Storage) -> JobCosts:
         """Price what the jobs used; nothing where no step said what they would cost."""
+        from overnight.costs.estimate import CostEstimate  # noqa: PLC0415 - not at parse
+        from overnight.costs.prices import PriceTable  # noqa: PLC0415 - not at parse
+        from overnight.templates.job_costs import JobCosts  # noqa: PLC0415 - not at parse
+
         found = self.estimate.pull(context) if self.estimate is not None else None
         if found is None:
             return JobCosts()
@@ -204,6 +212,8 @@ class PipelineReportOperator(BaseOperator):
 
     def _settle(self, context: Context, cost: JobCosts, storage: Storage) -> None:
         """Replace what the run had reserved of a budget by what its jobs cost, once that is known of all of them."""
+        from overnight.costs.spending import settle  # noqa: PLC0415 - not at parse
+
         found = self.approval.pull(context) if self.approval is not None else None
         uri = found.get("spending_uri") if isinstance(found, Mapping) else None
         if not uri:
@@ -216,6 +226,8 @@ class PipelineReportOperator(BaseOperator):
 
     def _get_mirror(self, context: Context) -> tuple[bool, MirrorReport | None]:
         """Return whether the deletes came to their end, and what was found."""
+        from overnight.ingest import MirrorReport  # noqa: PLC0415 - not at parse
+
         if self.mirror is None:
             return True, None
         for key, has_ended in (("return_value", True), (REPORT_KEY, False)):
@@ -226,6 +238,8 @@ class PipelineReportOperator(BaseOperator):
         return False, None
 
     def _get_job(self, context: Context, number: int | None = None) -> JobReport | None:
+        from overnight.templates.report import JobReport  # noqa: PLC0415 - not at parse
+
         if self.jobs is None:
             return None
         found = self.jobs.pull(context, number)
@@ -237,6 +251,8 @@ class PipelineReportOperator(BaseOperator):
 
 
 def _get_excluded(context: Context, reference: _Reference | None) -> Excluded | None:
+    from overnight.templates.report import Excluded  # noqa: PLC0415 - not at parse
+
     found = reference.pull(context) if reference is not None else None
     return parse_parameter(Excluded, found, "the XCom of a step before") if found is not None else None
 
@@ -254,6 +270,9 @@ def _pull_list(context: Context, reference: _Reference) -> Sequence[Mapping[str,
 def _report_part(context: Context, loads: _Reference, number: int, part: PartReport) -> PartReport:
     """Return a part with what its load left."""
     if part.reused:
+        from overnight.costs.usage_cost import AnswerUsage  # noqa: PLC0415 - not at parse
+        from overnight.operators.openai import REUSED_KEY  # noqa: PLC0415 - not at parse
+
         used = loads._replace(key=REUSED_KEY).pull(context, number) or ()
         usage = tuple(parse_parameter(AnswerUsage, one, f"the XCom {REUSED_KEY} of a load") for one in used)
         part = part.model_copy(update={"reused_usage": usage})
@@ -267,6 +286,8 @@ def _report_part(context: Context, loads: _Reference, number: int, part: PartRep
 
 def _load_report(found: Mapping[str, Any], submitted: int) -> LoadReport:
     """Read what a load left: our own report, or the end of an ingestion in the cluster, which counts nothing."""
+    from overnight.ingest import LoadReport  # noqa: PLC0415 - not at parse
+
     found = require_mapping(found, "the XCom of a load")
     if found.get("engine") == "server":
         # It fails as a whole for one bad line, so one that did not fail has indexed every line.

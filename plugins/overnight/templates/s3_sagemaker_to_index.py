@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from airflow.sdk import DAG, BaseOperator, Context, TriggerRule, XComArg, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
@@ -18,12 +18,13 @@ from overnight.operators.ml_commons import (
 from overnight.operators.ml_commons_ingest import MLCommonsBatchIngestOperator
 from overnight.operators.sagemaker import SageMakerBatchTransformOperator
 from overnight.operators.transform_plan import ListTransformInputsOperator, PlanTransformLoadsOperator
-from overnight.services.sagemaker.service import SageMakerTransformService
 from overnight.templates.params import AllowedFailures, JobConfig, SyncConfig, counted_by, run_folder
 from overnight.templates.steps import TAGS, create_index, mirror, pipeline_dag, report_and_verify
 
 Via = Literal["sagemaker", "ml_commons"]
 """Who creates the transform job: this DAG, or the cluster by ``_batch_predict``."""
+
+_BUDGET_CHECK: Final = counted_by("overnight.services.sagemaker.service:SageMakerTransformService")
 
 
 class S3SageMakerToIndexConfig(SyncConfig, JobConfig):
@@ -83,7 +84,7 @@ class S3SageMakerToIndexConfig(SyncConfig, JobConfig):
         title="Allowed failures",
         description="How many inputs may fail: a count (10), a ratio (0.05) or a percentage ('5%').",
     )
-    budget: Annotated[dict[str, int] | None, counted_by(SageMakerTransformService)] = Field(
+    budget: Annotated[dict[str, int] | None, _BUDGET_CHECK] = Field(
         default=None,
         title="Budget",
         description=(

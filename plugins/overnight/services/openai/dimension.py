@@ -7,7 +7,7 @@ import binascii
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from overnight.errors import (
@@ -20,8 +20,11 @@ from overnight.errors import (
 )
 from overnight.services.openai.causes import get_cause
 from overnight.services.openai.connection import DEFAULT_BASE_URL
+from overnight.services.openai.embedding_models import MODELS, EmbeddingModel, check_dimension
 from overnight.transport.flow import Flow, bound
 from overnight.transport.http import HttpCall, Retry
+
+__all__ = ["MODELS", "EmbeddingModel", "check_dimension", "find_dimension", "measure_vectors", "read_length"]
 
 log = logging.getLogger(__name__)
 
@@ -31,45 +34,6 @@ PROBE_TEXT: Final = "overnight"
 
 _AZURE: Final = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 _VERSION: Final = re.compile(r"^/v\d+(?=/)")
-
-
-class EmbeddingModel(NamedTuple):
-    """
-    What is known of a model.
-
-    :param dimension: The length of its vectors when a request does not say.
-    :param is_resizable: Whether a request may ask for shorter ones (``dimensions``).
-    """
-
-    dimension: int
-    is_resizable: bool
-
-
-MODELS: Final[Mapping[str, EmbeddingModel]] = {
-    "text-embedding-3-small": EmbeddingModel(1536, True),
-    "text-embedding-3-large": EmbeddingModel(3072, True),
-    "text-embedding-ada-002": EmbeddingModel(1536, False),
-}
-"""OpenAI's own; https://developers.openai.com/api/docs/guides/embeddings. Another server may give other lengths."""
-
-
-def check_dimension(model: str, dimension: int | None) -> None:
-    """
-    Refuse a length that a known model cannot give, on any server.
-
-    :param dimension: What the requests ask for; ``None`` for the model's own.
-    :raises SpecError: the text names what the model can give.
-    """
-    known = MODELS.get(model)
-    if known is None or dimension is None or dimension == known.dimension:
-        return
-    if not known.is_resizable:
-        raise SpecError(f"{model} has vectors of {known.dimension} and no others; dimension={dimension} cannot be had.")
-    if dimension > known.dimension:
-        raise SpecError(
-            f"{model} has vectors of at most {known.dimension}; dimension={dimension} cannot be had. Ask for fewer, or "
-            "name another model."
-        )
 
 
 def find_dimension(base_url: str, endpoint: str, body: Mapping[str, Any], *, probe: bool = True) -> Flow[int | None]:

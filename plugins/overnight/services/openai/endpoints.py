@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from overnight.rejection import Rejection
-from overnight.services.openai.limits import Limits
+
+if TYPE_CHECKING:
+    from overnight.services.openai.limits import Limits
 
 
 class Endpoint(NamedTuple):

@@ -15,7 +15,7 @@ from overnight.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from overnight.services.openai.dimension import check_dimension, find_dimension, read_length
+from overnight.services.openai.dimension import find_dimension, read_length
 from overnight.transport.http import HttpCall
 from unit.services.answers import Service
 
@@ -118,20 +118,3 @@ def test_what_says_nothing_of_batches_stops_none(base_url: str, answer: Any) -> 
 def test_vectors_in_base64_are_measured() -> None:
     packed = base64.b64encode(struct.pack("<3f", 1, 2, 3)).decode()
     assert read_length({"data": [{"embedding": packed}]}) == 3
-
-
-@pytest.mark.parametrize(
-    ("model", "dimension"),
-    [("text-embedding-3-small", 1537), ("text-embedding-3-large", 3073), ("text-embedding-ada-002", 512)],
-)
-def test_a_length_that_a_model_cannot_give_is_refused(model: str, dimension: int) -> None:
-    with pytest.raises(SpecError, match=f"{model} has vectors of"):
-        check_dimension(model, dimension)
-
-
-@pytest.mark.parametrize(
-    ("model", "dimension"),
-    [("text-embedding-3-small", 512), ("text-embedding-ada-002", 1536), ("m", 99), ("text-embedding-3-large", None)],
-)
-def test_a_length_that_a_model_may_give_is_not(model: str, dimension: int | None) -> None:
-    check_dimension(model, dimension)
