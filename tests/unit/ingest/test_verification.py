@@ -63,6 +63,17 @@ def test_a_right_that_is_missing_does_not_lose_the_report(
     assert "no permissions" in report.notes[0]
 
 
+def test_documents_that_security_refuses_one_by_one_are_said_not_to_be_looked_up(
+    opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
+) -> None:
+    error = {"type": "security_exception", "reason": "no permissions for [indices:data/read/mget[shard]]"}
+    answer = Answer(200, {"docs": [{"_index": "docs", "_id": f"d{n}", "error": error} for n in range(5)]})
+    opensearch.on_request = lambda _method, path: answer if path == "/docs/_mget" else None
+    report = load(request(lines(tmp_path, 5)), target=target, options=LoadOptions(write="index"))
+    assert report.indexed == 5
+    assert "No document was looked up by its id (OpenSearch does not let documents be looked up" in report.notes[0]
+
+
 def test_an_answer_that_is_no_lookup_is_an_error_of_the_service(
     opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from overnight.errors import (
     SpecError,
     UnavailableError,
     UnsupportedError,
+    shorten,
 )
 from overnight.ingest.write.data_stream import create_data_stream
 from overnight.ingest.write.names import check_index_name, check_new_index_name, quote_index_name
@@ -31,6 +32,7 @@ NOT_ALLOWED = (CredentialsError, NotFoundError, UnsupportedError)
 
 _NO_INDEX = "index_not_found_exception"
 _NO_PIPELINE = "_none"
+_NO_RIGHT = "security_exception"
 _MAX_NAMED = 20
 
 
@@ -245,8 +247,26 @@ def try_refresh(target: OpenSearchTarget, name: str) -> str | None:
     return None
 
 
+def require_allowed(documents: Sequence[Any]) -> None:
+    """
+    Check that documents could be looked up: OpenSearch's security answers for each, and with 200 for all.
+
+    :param documents: ``docs`` of an answer to ``_mget``.
+    :raises CredentialsError: the user may not read one of them.
+    """
+    errors = [document.get("error") for document in documents if isinstance(document, dict)]
+    refused = (error for error in errors if isinstance(error, dict) and error.get("type") == _NO_RIGHT)
+    error = next(refused, None)
+    if error is not None:
+        raise CredentialsError(f"OpenSearch does not let documents be looked up: {shorten(str(error.get('reason')))}.")
+
+
 def find_missing(target: OpenSearchTarget, name: str, routing_by_id: Mapping[str, str | None]) -> list[str]:
-    """Return those of the ids that the index does not have, whether or not it was refreshed."""
+    """
+    Return those of the ids that the index does not have, whether or not it was refreshed.
+
+    :raises CredentialsError: the user may not look documents up.
+    """
     documents = [
         {"_id": key, **({"routing": routing} if routing is not None else {})} for key, routing in routing_by_id.items()
     ]
@@ -254,6 +274,7 @@ def find_missing(target: OpenSearchTarget, name: str, routing_by_id: Mapping[str
     found: Any = answer.get("docs") if isinstance(answer, dict) else None
     if not isinstance(found, list) or len(found) != len(documents):
         raise UnavailableError(f"The answer to POST /{name}/_mget is not whole. Check the connection's address.")
+    require_allowed(found)
     return [
         key
         for key, document in zip(routing_by_id, found, strict=True)

@@ -21,7 +21,7 @@ import msgspec
 
 from overnight.errors import ServiceError, SpecError, TransientError, UnavailableError
 from overnight.ingest.write.bulk import Backoff
-from overnight.ingest.write.index import NOT_ALLOWED, try_refresh
+from overnight.ingest.write.index import NOT_ALLOWED, require_allowed, try_refresh
 from overnight.ingest.write.names import quote_index_name
 from overnight.ingest.write.sink import Body, BodyOutcome, BodyWriter, Frame, IndexInfo, WriteOptions
 from overnight.ingest.write.target import OpenSearchTarget
@@ -149,12 +149,13 @@ class ChangedSender:
             {"docs": documents},
             retry=Retry.NEVER,
             _source="false",
-            filter_path="docs._id,docs.found,docs._version",
+            filter_path="docs._id,docs.found,docs._version,docs.error.type,docs.error.reason",
         )
         try:
             found = answer["docs"]
             if [document["_id"] for document in found] != [*ids]:
                 raise UnavailableError("OpenSearch's answer to _mget is not for the documents that were asked for.")
+            require_allowed(found)
             return [_read_version(document) for document in found]
         except (KeyError, TypeError) as error:
             raise UnavailableError(f"The answer to _mget is not OpenSearch's. {_CHECK}") from error

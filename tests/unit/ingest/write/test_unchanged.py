@@ -300,6 +300,17 @@ def test_who_may_not_look_documents_up_is_refused(call: str, night: Night) -> No
     assert night.opensearch.bulks == []
 
 
+def test_who_may_ask_the_cluster_for_documents_and_not_the_index_is_refused(night: Night) -> None:
+    # OpenSearch's security refuses each document by itself then, and the answer as a whole is 200.
+    reason = "no permissions for [indices:data/read/mget[shard]] and User [name=loader]"
+    error = {"root_cause": [], "type": "security_exception", "reason": reason}
+    answers = [Answer(200, {"docs": [{"_index": "docs", "_id": "overnight", "error": error}]})]
+    night.opensearch.on_request = lambda _, path: answers.pop() if path.endswith("_mget") and answers else None
+    with pytest.raises(SpecError, match=r"mget\[shard\]\] and User .*Nothing was written. Give the OpenSearch user"):
+        night.load()
+    assert night.opensearch.bulks == []
+
+
 def test_a_data_stream_is_refused(target: OpenSearchTarget, clock: Clock) -> None:
     stream = IndexInfo("docs-1", "uuid", requested="docs", is_data_stream=True)
     options = WriteOptions("create", 60, clock, Throttle(1), skip_unchanged=True)
