@@ -37,16 +37,17 @@ def check_cache_age(older_than: timedelta) -> timedelta:
     return older_than
 
 
-def parse_cache_age(older_than: str | None) -> timedelta | None:
+def parse_cache_age(older_than: timedelta | str | None) -> timedelta | None:
     """
-    Read the age at which answers expire (``"365d"``, ``"52w"``); ``None`` where there is none.
+    Read the age at which answers expire (a duration, ``"365d"``, ``"52w"``); ``None`` where there is none.
 
     :raises SpecError: it is no age, or less than a day.
     """
     # What a template made of a value that is not set.
     if older_than in (None, "", "None"):
         return None
-    return check_cache_age(parse_age(str(older_than), "cache_older_than"))
+    age = older_than if isinstance(older_than, timedelta) else parse_age(str(older_than), "cache_older_than")
+    return check_cache_age(age)
 
 
 def open_cache(uri: str, storage: Storage) -> AnswerCache:

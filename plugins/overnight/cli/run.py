@@ -86,6 +86,13 @@ def run(  # noqa: PLR0917 - typer calls it by name
     cache_uri: Annotated[
         str | None, typer.Option(help="The cache's folder; runs and pipelines may share it. Not within --work.")
     ] = None,
+    cache_older_than: Annotated[
+        str | None,
+        typer.Option(
+            help="What cleans of the cache are given: '365d'. Answers older than half of it that the run uses are "
+            "written again, and so expire later."
+        ),
+    ] = None,
     batch_requests: Annotated[
         int, typer.Option(min=1, max=50_000, help="More documents than this become several batches.")
     ] = 50_000,
@@ -118,6 +125,7 @@ def run(  # noqa: PLR0917 - typer calls it by name
     run broke off, 2 when it was refused before anything was submitted, 130 after Ctrl-C.
     """
     # Imported here, as in every command: --help must not wait for what it does not need.
+    from overnight.cache import parse_cache_age  # noqa: PLC0415
     from overnight.services.openai.input import RequestTemplate  # noqa: PLC0415
     from overnight.services.openai.result_cache import ResultCache  # noqa: PLC0415
 
@@ -126,6 +134,7 @@ def run(  # noqa: PLR0917 - typer calls it by name
     session: AbstractContextManager[None] = airflow_session() if conn_id else nullcontext()
     try:
         result_cache = ResultCache.parse(cache, cache_uri)
+        cache_age = parse_cache_age(cache_older_than)
         own = read_template(template)
         wanted = own or RequestTemplate.embeddings(
             model, text_path=text_path, id_path=id_path, dimensions=_get_asked(model, dimension)
@@ -146,6 +155,7 @@ def run(  # noqa: PLR0917 - typer calls it by name
             index_body=read_json(mapping) if mapping is not None else None,
             conn_id=conn_id,
             cache=result_cache,
+            cache_older_than=cache_age,
             prices=prices,
             max_cost=max_cost,
             max_tokens=max_tokens,

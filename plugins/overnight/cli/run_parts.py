@@ -147,7 +147,14 @@ class PartLoader:
 
     def load_reused(self, run: ReusedRun) -> None:
         """Load a part whose answers are in the cache."""
-        source = ReusedSource(reused=run.part, template=self._request.template, cache_uri=self._request.cache.uri)
+        cache = self._request.cache
+        source = ReusedSource(
+            reused=run.part,
+            template=self._request.template,
+            cache_uri=cache.uri,
+            # With read, nothing is written into the cache.
+            cache_older_than=self._request.cache_older_than if cache.mode == "write" else None,
+        )
         self._load(
             run,
             [run.part.documents_uri],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from overnight.errors import SpecError
@@ -28,6 +29,7 @@ class RunRequest:
     :param index_body: What a missing index is created with.
     :param conn_id: The OpenAI connection of Airflow's; ``None`` for what the environment names.
     :param cache: Of answers that were paid for.
+    :param cache_older_than: The age at which cleans let its answers expire.
     :param load_options: Fields of :class:`~overnight.ingest.request.LoadOptions`.
     :param timeout: Seconds after which the waiting ends; the jobs run on.
     """
@@ -41,6 +43,7 @@ class RunRequest:
     index_body: Mapping[str, Any] | None = None
     conn_id: str | None = None
     cache: ResultCache = ResultCache()  # noqa: RUF009 - a tuple
+    cache_older_than: timedelta | None = None
     prices: str | None = None
     max_cost: str | None = None
     max_tokens: str | None = None

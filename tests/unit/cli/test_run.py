@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -565,12 +566,41 @@ def test_the_cache_is_read_and_written_as_was_asked(
     assert report["submitted"] == (0 if adds else 1)
 
 
-@pytest.mark.parametrize("arguments", [("--cache", "keep"), ("--cache", "write", "--cache-uri", "")])
+@pytest.mark.parametrize(
+    ("arguments", "is_renewed"),
+    [
+        (("--cache-older-than", "30d"), True),
+        (("--cache-older-than", "40d"), False),
+        (("--cache-older-than", "30d", "--cache", "read"), False),
+        ((), False),
+    ],
+)
+def test_an_answer_that_a_run_uses_after_half_of_its_age_is_written_again(
+    cached: Callable[..., Result],
+    openai: FakeOpenAI,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    is_renewed: bool,
+) -> None:
+    with monkeypatch.context() as patch:
+        written = time.time_ns() - 16 * 86_400 * 10**9
+        patch.setattr("overnight.cache.answers.make_name", lambda: f"{written:020d}-{'a' * 12}")
+        cached()
+    found = cached(*arguments, work="second")
+    assert (found.exit_code, json.loads(found.stdout)["indexed"]) == (0, COUNT)
+    assert len(list((tmp_path / "cache" / "v1" / "answers").iterdir())) == 1 + is_renewed
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--cache", "keep"), ("--cache", "write", "--cache-uri", ""), ("--cache-older-than", "1h")],
+)
 def test_a_cache_that_cannot_be_used_is_refused(
     cached: Callable[..., Result], openai: FakeOpenAI, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     found = cached(*arguments)
-    assert (found.exit_code, "cache=" in found.stderr) == (2, True)
+    assert (found.exit_code, "cache" in found.stderr) == (2, True)
     assert not (tmp_path / "work").exists()
 
 
