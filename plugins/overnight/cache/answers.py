@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Self
 import pyarrow as arrow
 from pyarrow import compute, parquet
 
-from overnight.cache.digests import DIGEST_BYTES
+from overnight.cache.digests import DIGEST_BYTES, take_digests
 from overnight.cache.files import DIGEST, FORMAT, SUFFIX, DamagedCacheError, Files, make_name, open_writer
 from overnight.cache.places import Place, Places, build_digests, read_digests
 from overnight.cache.sorted_index import SortedIndex
@@ -25,18 +25,6 @@ GROUP_BYTES: Final = 1 << 20
 """Bytes of the answers in one row group: what is read for one answer."""
 
 _ANSWERS: Final = arrow.schema({"key": DIGEST, "answer": arrow.large_binary()})
-
-
-class Rendered(NamedTuple):
-    """
-    What a line of documents was rendered to.
-
-    :param id: Digest of the document's id.
-    :param key: Of its answer.
-    """
-
-    id: bytes
-    key: bytes
 
 
 class RenderedLines(NamedTuple):
@@ -52,15 +40,30 @@ class RenderedLines(NamedTuple):
     keys: bytearray
     unknown: list[int]
 
-    def set(self, at: int, rendered: Rendered) -> None:
-        """Set what a line is rendered to."""
-        where = slice(at * DIGEST_BYTES, (at + 1) * DIGEST_BYTES)
-        self.ids[where], self.keys[where] = rendered
+    def set(self, places: Sequence[int], ids: bytes, keys: bytes) -> None:
+        """
+        Set what some lines are rendered to.
 
-    def get(self, at: int) -> Rendered:
-        """Return what a line is rendered to."""
-        where = slice(at * DIGEST_BYTES, (at + 1) * DIGEST_BYTES)
-        return Rendered(bytes(self.ids[where]), bytes(self.keys[where]))
+        :param places: Rising, each once.
+        :param ids: Of these lines only.
+        :param keys: The same.
+        """
+        for column, values in ((self.ids, ids), (self.keys, keys)):
+            if len(values) == len(column):
+                column[:] = values
+                continue
+            for number, at in enumerate(places):
+                start = number * DIGEST_BYTES
+                column[at * DIGEST_BYTES : (at + 1) * DIGEST_BYTES] = values[start : start + DIGEST_BYTES]
+
+    def take(self, places: Sequence[int]) -> RenderedLines:
+        """
+        Return the same of some lines only, all of which are known.
+
+        :param places: Rising, each once.
+        """
+        ids, keys = (bytearray(take_digests(column, places)) for column in (self.ids, self.keys))
+        return RenderedLines(ids, keys, [])
 
 
 class AnswerCache:
@@ -187,11 +190,16 @@ class RenderedIndex:
         unknown = compute.indices_nonzero(ids.is_null()).to_pylist()
         return RenderedLines(read_digests(ids), read_digests(keys), unknown)
 
-    def add(self, rendered: dict[bytes, Rendered]) -> None:
-        """Note what lines, by their digests, were rendered to."""
-        if rendered:
-            columns = {"id": [one.id for one in rendered.values()], "key": [one.key for one in rendered.values()]}
-            self.index.add(list(rendered), columns, _now())
+    def add(self, lines: bytes | bytearray, ids: bytes | bytearray, keys: bytes | bytearray) -> None:
+        """
+        Note what lines were rendered to.
+
+        :param lines: Their digests, one behind the other; one may be there several times.
+        :param ids: Digests of their documents' ids, in the same way.
+        :param keys: Of their answers, in the same way.
+        """
+        if lines:
+            self.index.add(build_digests(lines), {"id": build_digests(ids), "key": build_digests(keys)}, _now())
 
 
 class AnswerWriter:
@@ -259,8 +267,8 @@ class AnswerWriter:
         self._close_file()
         if self._places:
             places: Sequence[Place] = list(self._places.values())
-            columns = {name: list(map(attrgetter(name), places)) for name in Place._fields}
-            self._keys.add(list(self._places), columns, self._now())
+            columns = {name: arrow.array(map(attrgetter(name), places)) for name in Place._fields}
+            self._keys.add(build_digests(b"".join(self._places)), columns, self._now())
 
 
 def _read(file: parquet.ParquetFile, wanted: list[tuple[int, bytes]], uri: str) -> Iterator[tuple[bytes, bytes]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 DIGEST_BYTES: Final = 16
@@ -22,6 +22,17 @@ def compute_digest(data: bytes) -> bytes:
 def compute_digests(lines: Iterable[bytes]) -> bytes:
     """Return the digests of lines, one behind the other."""
     return b"".join([hashlib.blake2b(line, digest_size=DIGEST_BYTES).digest() for line in lines])
+
+
+def take_digests(digests: bytes | bytearray, places: Sequence[int]) -> bytes | bytearray:
+    """
+    Return those at some places, one behind the other, of digests that lie like that.
+
+    :param places: Rising, each once.
+    """
+    if len(places) == len(digests) // DIGEST_BYTES:
+        return digests
+    return b"".join([digests[at * DIGEST_BYTES : (at + 1) * DIGEST_BYTES] for at in places])
 
 
 class DigestTable:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as arrow
 from pyarrow import compute, parquet
@@ -31,7 +30,7 @@ MERGED_ROWS: Final = 1 << 19
 """Rows of a merged file; merging them takes some 100 MB."""
 KEPT_ROWS: Final = 1 << 20
 """Rows of small files whose digests stay in memory between look-ups: 24 MiB."""
-_AT: Final = arrow.field("at", arrow.uint64())
+_AT: Final = arrow.field("at", arrow.int64())
 """Of a row that was found: the place of its digest among those that are looked up."""
 _FENCES: Final = b"fences"
 """In a file's metadata: the first digest of each row group, in hex."""
@@ -53,18 +52,15 @@ class SortedIndex:
         self.files = Files(storage, uri, self.schema)
         self._kept = KeptDigests()
 
-    def add(self, digests: Sequence[bytes], columns: Mapping[str, Sequence[Any]], created: int) -> str:
+    def add(self, digests: arrow.FixedSizeBinaryArray, columns: Mapping[str, arrow.Array], created: int) -> str:
         """
         Write a file with new rows; they are found by every look-up that begins after this returns.
 
-        :param digests: Each once.
         :param created: Milliseconds since 1970.
         :return: The file's name.
         """
-        values = {"digest": digests, **columns, "created": [created] * len(digests)}
-        table = arrow.table(
-            {name: arrow.array(values[name], self.schema.field(name).type) for name in self.schema.names}
-        )
+        created_at = arrow.repeat(arrow.scalar(created, arrow.int64()), len(digests))
+        table = arrow.table({"digest": digests, **columns, "created": created_at}, schema=self.schema)
         name = make_name()
         self.files.put(name, serialize(table.sort_by("digest")))
         return name
@@ -83,16 +79,14 @@ class SortedIndex:
         if wanted.count:
             pieces: list[arrow.Table] = []
             for at, table in self._search(wanted):
-                pieces.append(table.add_column(0, _AT, order.take(at)))
+                pieces.append(table.add_column(0, _AT, order.take(at).cast(_AT.type)))
                 if sum(map(len, pieces)) > max(2 * wanted.count, ROW_GROUP):
                     pieces = [_keep_last(pieces, _AT.name)]
             if pieces:
                 found = _order(pieces)
-        places = arrow.py_buffer(array("Q", range(wanted.count)))
-        rows = compute.index_in(
-            arrow.UInt64Array.from_buffers(_AT.type, wanted.count, [None, places]),
-            value_set=found.column(_AT.name).combine_chunks(),
-        )
+        # Of several rows of a digest that is the last one.
+        at = found.column(_AT.name).combine_chunks()
+        rows = compute.inverse_permutation(at, max_index=wanted.count - 1, output_type=arrow.int32())
         return found.select(self._columns).take(rows)
 
     def merge(self) -> int:
@@ -238,18 +232,18 @@ def _read_digests(file: parquet.ParquetFile, number: int) -> DigestColumns:
 
 
 def _order(pieces: Sequence[arrow.Table]) -> arrow.Table:
-    """Return all rows, those that were created last first; of the same time, those of the last piece."""
-    rows = arrow.concat_tables(reversed(pieces)).combine_chunks()
+    """Return all rows, those that were created last behind the others; of the same time, those of the last piece."""
+    rows = arrow.concat_tables(pieces).combine_chunks()
     created = rows.column("created")
-    if compute.all(compute.less_equal(created.slice(1), created.slice(0, max(len(rows) - 1, 0)))).as_py() is False:
+    if compute.all(compute.greater_equal(created.slice(1), created.slice(0, max(len(rows) - 1, 0)))).as_py() is False:
         # A stable sort.
-        rows = rows.sort_by([("created", "descending")])
+        rows = rows.sort_by("created")
     return rows
 
 
 def _keep_last(pieces: Sequence[arrow.Table], name: str) -> arrow.Table:
-    """Return, for each value of a column, the row that was created last."""
-    rows = _order(pieces)
+    """Return, for each value of a column, the row that was created last; the last ones first."""
+    rows = _order(pieces)[::-1]
     values = rows.column(name).combine_chunks()
     first = compute.equal(compute.index_in(values, value_set=values), arrow.array(range(len(rows)), arrow.int32()))
     return rows.filter(first)
@@ -259,7 +253,7 @@ def serialize(table: arrow.Table) -> arrow.Buffer:
     """
     Return the file of a table.
 
-    :param table: Sorted by ``digest``, each of which is there once.
+    :param table: Sorted by ``digest``.
     """
     digests = table.column("digest")
     fences = "".join(digests[row].as_py().hex() for row in range(0, len(table), ROW_GROUP))

@@ -12,7 +12,7 @@ import pytest
 
 from overnight.cache import answers as answers_module
 from overnight.cache import open_cache, sorted_index
-from overnight.cache.answers import AnswerCache, AnswerWriter, Rendered
+from overnight.cache.answers import AnswerCache, AnswerWriter
 from overnight.cache.digest_columns import DigestColumns, KeptDigests, Match
 from overnight.cache.digests import DigestTable, compute_digest
 from overnight.cache.files import DamagedCacheError
@@ -194,7 +194,8 @@ def fill(cache: AnswerCache, nights: int) -> dict[bytes, bytes]:
             for key, answer in entries.items():
                 writer.add(key, answer)
         expected |= entries
-        cache.rendered(b"t").add({key: Rendered(key, key) for key in make_keys(9, seed=night)})
+        keys = b"".join(make_keys(9, seed=night))
+        cache.rendered(b"t").add(keys, keys, keys)
     return expected
 
 
@@ -208,7 +209,7 @@ def test_many_small_files_become_one_and_hold_what_they_held(cache: AnswerCache,
     assert read(cache, list(expected)) == expected
     lines = make_keys(9, seed=5)
     found = cache.rendered(b"t").look_up(b"".join(lines))
-    assert [found.get(at) for at in range(9)] == [Rendered(key, key) for key in lines]
+    assert (found.ids, found.keys) == (b"".join(lines), b"".join(lines))
     assert cache.merge() == 0
 
 
@@ -270,15 +271,18 @@ def test_a_file_that_goes_while_files_are_merged_stops_it(
 def test_what_lines_were_rendered_to_is_kept_by_template(cache: AnswerCache) -> None:
     first, second = (cache.rendered(compute_digest(name)) for name in (b"one", b"two"))
     lines = make_keys(3)
-    known = {line: Rendered(compute_digest(line), compute_digest(b"key")) for line in lines[:2]}
-    first.add(known)
-    first.add({})
+    ids = make_keys(3, seed=1)
+    keys = make_keys(3, seed=2)
+    first.add(b"".join(lines[:2]), b"".join(ids[:2]), b"".join(keys[:2]))
+    first.add(b"", b"", b"")
     found = first.look_up(b"".join([*lines, lines[0]]))
     assert found.unknown == [2]
-    assert [found.get(at) for at in (0, 1, 3)] == [known[lines[0]], known[lines[1]], known[lines[0]]]
+    assert found.take([0, 1, 3]) == (b"".join([*ids[:2], ids[0]]), b"".join([*keys[:2], keys[0]]), [])
     assert second.look_up(b"".join(lines)).unknown == [0, 1, 2]
-    found.set(2, known[lines[1]])
-    assert found.get(2) == known[lines[1]]
+    found.set([2], ids[2], keys[2])
+    assert found.take([2, 3]) == (ids[2] + ids[0], keys[2] + keys[0], [])
+    found.set(range(4), b"".join([*ids, ids[0]]), b"".join([*keys, keys[1]]))
+    assert found.take(range(4)) == (b"".join([*ids, ids[0]]), b"".join([*keys, keys[1]]), [])
 
 
 def test_a_digest_table_is_a_dictionary() -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
 from overnight.cache import open_cache
-from overnight.cache.answers import AnswerCache, AnswerWriter, Rendered
+from overnight.cache.answers import AnswerCache, AnswerWriter
 from overnight.cache.digests import compute_digest
 from overnight.cache.files import MARK, DamagedCacheError
 from overnight.cache.places import Place
@@ -172,7 +172,7 @@ def test_the_indexes_do_not_grow_for_ever(cache: AnswerCache, clock: Clock) -> N
     lines = cache.rendered(compute_digest(b"template"))
     for day in range(60):
         add(cache, {day: b"answer"})
-        lines.add({compute_digest(b"line %d" % day): Rendered(bytes(16), make_key(day))})
+        lines.add(compute_digest(b"line %d" % day), bytes(16), make_key(day))
         cache.merge()
         clock.clean()
         if day % 5 == 4:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 import msgspec
 import orjson
 
-from overnight.cache.digests import compute_digest
+from overnight.cache.digests import compute_digests
 from overnight.errors import SpecError, shorten
 from overnight.jobs import ResultManifest
 from overnight.services.openai.choices import CacheMode
@@ -56,9 +56,13 @@ class CachedService(NamedTuple):
 
     def compute_key(self, endpoint: str, body: dict[str, Any]) -> bytes:
         """Return the key of a request's answer: a digest of all that decides it, the id not."""
+        return self.compute_keys(endpoint, (body,))
+
+    def compute_keys(self, endpoint: str, bodies: Iterable[dict[str, Any]]) -> bytes:
+        """Return the same of several requests, one behind the other."""
+        common = b"\0".join((b"openai", self.base_url.encode(), endpoint.encode(), b""))
         # Of the same values with the names in another order the answers are the same.
-        decisive = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
-        return compute_digest(b"\0".join((b"openai", self.base_url.encode(), endpoint.encode(), decisive)))
+        return compute_digests(common + orjson.dumps(body, option=orjson.OPT_SORT_KEYS) for body in bodies)
 
 
 class _Answered(msgspec.Struct):

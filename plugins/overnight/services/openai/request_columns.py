@@ -48,4 +48,4 @@ class RequestColumns(NamedTuple):
 
     def compress(self, wanted: Sequence[bool]) -> RequestColumns:
         """Return those requests that are wanted."""
-        return RequestColumns.of(compress(self.rows(), wanted))
+        return RequestColumns._make(list(compress(column, wanted)) for column in self)

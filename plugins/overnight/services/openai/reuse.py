@@ -12,8 +12,9 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import orjson
 
-from overnight.cache.digests import DIGEST_BYTES, DigestTable, compute_digest, compute_digests
+from overnight.cache.digests import DIGEST_BYTES, DigestTable, compute_digest, compute_digests, take_digests
 from overnight.rejection import Rejection
+from overnight.services.openai.block_renderer import MadeRequests
 from overnight.services.openai.cached_answers import CachedService, encode_repetition
 from overnight.services.openai.choices import CacheMode, OnBadDocument
 from overnight.services.openai.documents import DocumentLine, JoinedBlock, LineBlock
@@ -26,13 +27,13 @@ from overnight.services.openai.input import (
     ReusedPart,
     join_lines,
 )
-from overnight.services.openai.request_columns import Request, RequestColumns
-from overnight.services.openai.scan import MAX_REJECTIONS, id_digest
+from overnight.services.openai.request_columns import RequestColumns
+from overnight.services.openai.scan import MAX_REJECTIONS, id_digests
 from overnight.services.openai.tokens import ESTIMATE, TokenCounter
 from overnight.storage import Storage
 
 if TYPE_CHECKING:
-    from overnight.cache.answers import Rendered, RenderedLines
+    from overnight.cache.answers import RenderedLines
     from overnight.cache.places import Places
 
 BLOCK_DOCUMENTS: Final = 1 << 16
@@ -95,7 +96,8 @@ class ReusingBuilder(InputBuilder):
         self._mode = mode
         decisive = [service.base_url, template.endpoint, template.body, template.id_path]
         self._rendered = service.cache.rendered(compute_digest(_RENDERING + orjson.dumps(decisive)))
-        self._new: dict[bytes, Rendered] = {}
+        # Of lines that the cache does not know yet, their digests and what they were rendered to, as it takes them.
+        self._new = (bytearray(), bytearray(), bytearray())
         self._blocks: list[LineBlock] = []
         self._waiting = self._waiting_bytes = 0
         # Of each document that is sent or whose request is: its key, the digest of its id, and which request it is.
@@ -143,66 +145,64 @@ class ReusingBuilder(InputBuilder):
         if block.lines:
             self._begin(block)
             self._take(block)
-        if len(self._new) >= BLOCK_DOCUMENTS:
+        if len(self._new[0]) >= BLOCK_DOCUMENTS * DIGEST_BYTES:
             self._note_rendered()
 
     def _take(self, block: LineBlock) -> None:
         """Write each document to where its answer comes from: the cache, a request of its own, or that of another."""
-        rendered, requests, rejections = self._render_all(block)
+        rendered, made, rejections = self._render_all(block)
         places = self._service.cache.look_up(b"" if self._mode == "refresh" else rendered.keys)
         without = list(range(len(block.lines))) if self._mode == "refresh" else places.list_missing()
-        known = [at for at in without if at not in requests and at not in rejections]
-        made, refused = self._make_all([block.lines[at] for at in known])
-        requests.update(zip((known[place] for place in made.places), made.requests.rows(), strict=True))
-        rejections |= {known[place]: rejection for place, rejection in refused.items()}
-        taken = [at for at in range(len(block.lines)) if at not in rejections]
-        ids = rendered.ids if not rejections else b"".join(rendered.get(at).id for at in taken)
-        rejections |= self._take_ids(taken, ids)
+        known = sorted({*without}.difference(made.places, rejections))
+        others, refused = self._make_at(block, known)
+        rejections |= refused
+        taken: Sequence[int] = range(len(block.lines))
+        if rejections:
+            taken = [at for at in taken if at not in rejections]
+        rejections |= self._take_ids(taken, take_digests(rendered.ids, taken))
         self._reject_all(block, rejections)
         # Once the input is refused, only what else is wrong is still of interest.
         if self.refused.total:
             return
         sent = [at for at in without if at not in rejections]
-        self._send(block, sent, rendered, requests)
+        self._send(block, sent, rendered.take(sent), _select(sent, made, others))
         answered = bytearray(b"\x01") * len(block.lines)
         for at in (*without, *rejections):
             answered[at] = 0
         self._reuse(list(compress(range(len(answered)), answered)), list(compress(block.lines, answered)), places)
 
-    def _render_all(self, block: LineBlock) -> tuple[RenderedLines, dict[int, Request], dict[int, Rejection]]:
+    def _render_all(self, block: LineBlock) -> tuple[RenderedLines, MadeRequests, dict[int, Rejection]]:
         """
         Return what the lines of a block are rendered to, and, of those that were not known, the requests or what is
         wrong with them.
         """
-        from overnight.cache.answers import Rendered  # noqa: PLC0415 - an extra
-
         digests = compute_digests(block.lines)
         rendered = self._rendered.look_up(digests)
-        unknown = rendered.unknown
-        made, refused = self._make_all([block.lines[at] for at in unknown])
-        requests: dict[int, Request] = {}
-        for place, custom_id, request in zip(made.places, made.ids, made.requests.rows(), strict=True):
-            at = unknown[place]
-            requests[at] = request
-            key = self._service.compute_key(self._template.endpoint, orjson.loads(request.line)["body"])
-            new = Rendered(id_digest(custom_id), key)
-            rendered.set(at, new)
-            self._new[digests[at * DIGEST_BYTES : (at + 1) * DIGEST_BYTES]] = new
-        return rendered, requests, {unknown[place]: rejection for place, rejection in refused.items()}
+        made, rejections = self._make_at(block, rendered.unknown)
+        bodies = [orjson.loads(line)["body"] for line in made.requests.lines]
+        ids, keys = id_digests(made.ids), self._service.compute_keys(self._template.endpoint, bodies)
+        rendered.set(made.places, ids, keys)
+        for column, new in zip(self._new, (take_digests(digests, made.places), ids, keys), strict=True):
+            column.extend(new)
+        return rendered, made, rejections
 
-    def _send(
-        self, block: LineBlock, sent: Sequence[int], rendered: RenderedLines, requests: Mapping[int, Request]
-    ) -> None:
+    def _make_at(self, block: LineBlock, wanted: Sequence[int]) -> tuple[MadeRequests, dict[int, Rejection]]:
+        """Make the requests of some documents of a block; return these, and why some documents have none."""
+        made, rejections = self._make_all([block.lines[at] for at in wanted])
+        places = [wanted[place] for place in made.places]
+        return made._replace(places=places), {wanted[at]: rejection for at, rejection in rejections.items()}
+
+    def _send(self, block: LineBlock, sent: Sequence[int], rendered: RenderedLines, requests: RequestColumns) -> None:
         """
         Write the requests of documents, each request once.
 
         :param sent: The documents' places in the block.
+        :param rendered: Of these documents only.
+        :param requests: The same.
         """
-        documents = [rendered.get(at) for at in sent]
         first = len(self._sent)
-        repeated = self._sent.add(b"".join([one.key for one in documents]))
-        self._sent_ids += b"".join([one.id for one in documents])
-        new = [at for number, at in enumerate(sent) if number not in repeated]
+        repeated = self._sent.add(rendered.keys)
+        self._sent_ids += rendered.ids
         number = self._written_requests
         for place in range(len(sent)):
             if place in repeated:
@@ -210,7 +210,11 @@ class ReusingBuilder(InputBuilder):
             else:
                 self._sent_requests.append(number)
                 number += 1
-        self._write(RequestColumns.of(requests[at] for at in new), [block.lines[at] for at in new])
+        lines = [block.lines[at] for at in sent]
+        if repeated:
+            is_new = [place not in repeated for place in range(len(sent))]
+            requests, lines = requests.compress(is_new), list(compress(lines, is_new))
+        self._write(requests, lines)
         starts = self._list_part_starts() if repeated else []
         for place in repeated:
             data = block.lines[sent[place]]
@@ -267,8 +271,17 @@ class ReusingBuilder(InputBuilder):
 
     def _note_rendered(self) -> None:
         if self._mode != "read":
-            self._rendered.add(self._new)
-        self._new = {}
+            self._rendered.add(*self._new)
+        self._new = (bytearray(), bytearray(), bytearray())
+
+
+def _select(sent: Sequence[int], *made: MadeRequests) -> RequestColumns:
+    """Return the requests of the documents at some places of a block."""
+    for one in made:
+        if one.places == sent:
+            return one.requests
+    rows = {at: row for one in made for at, row in zip(one.places, one.requests.rows(), strict=True)}
+    return RequestColumns.of(rows[at] for at in sent)
 
 
 class _ReusedFiles:
