@@ -63,7 +63,7 @@ system: $(STAMP)  ## Run whole DAGs in a real Airflow, and kill things
 coverage: $(STAMP)  ## Run the fast tests and show which lines they do not reach
 	$(BIN)/python -m pytest tests/unit -n 2 --cov --cov-report=term:skip-covered --cov-report=html:.coverage-html
 
-mutants: $(STAMP)  ## Change jobs, the pay-once core, the bulk writer and the row reader, and count what no test notices
+mutants: $(STAMP)  ## Change jobs, the pay-once core, the cache, the bulk writer and the row reader, and count what no test notices
 	$(BIN)/python tests/mutants.py --floor 90 $(MUTANTS)
 
 matrix: $(STAMP)  ## Run the fast tests with other versions of Python and of what the package needs
