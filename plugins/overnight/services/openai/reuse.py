@@ -111,11 +111,11 @@ class ReusingBuilder(InputBuilder):
 
     def add(self, block: LineBlock) -> None:
         """Take a block of documents; see :meth:`InputBuilder.add`."""
+        self._waiting += len(block.lines)
+        self._waiting_bytes += len(block.data) if block.data is not None else sum(map(len, block.lines))
         # What waits is held once, by its lines.
         block.data = None
         self._blocks.append(block)
-        self._waiting += len(block.lines)
-        self._waiting_bytes += sum(map(len, block.lines))
         if self._waiting >= BLOCK_DOCUMENTS or self._waiting_bytes >= BLOCK_BYTES:
             self._take_waiting()
 
@@ -305,9 +305,10 @@ class _ReusedFiles:
     def write(self, places: memoryview, lines: Sequence[bytes]) -> None:
         """Take documents, and the lines about where their answers are."""
         self._places_file.write(places)
-        self._documents_file.write(join_lines(lines))
+        data = join_lines(lines)
+        self._documents_file.write(data)
         self.documents += len(lines)
-        self.bytes += sum(map(len, lines)) + len(lines)
+        self.bytes += len(data)
 
     def done(self) -> ReusedPart:
         return ReusedPart(
