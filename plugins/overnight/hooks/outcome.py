@@ -23,21 +23,29 @@ MAX_REFUSAL: Final = 8_000
 
 
 def build_outcome(
-    ref: JobRef, status: JobStatus | None = None, results: ResultManifest | None = None
+    ref: JobRef, status: JobStatus | None = None, results: ResultManifest | None = None, *, former_rounds: int = 0
 ) -> dict[str, Any]:
-    """Return the XCom of every task that has to do with a job: references and counts, never results."""
+    """
+    Return the XCom of every task that has to do with a job: references and counts, never results.
+
+    :param former_rounds: How many rounds before this one were submitted, of which nothing is said here.
+    """
     return {
         "ref": ref.model_dump(mode="json"),
         "status": status.model_dump(mode="json") if status is not None else None,
         "results": results.model_dump(mode="json") if results is not None else None,
+        **_count_rounds(former_rounds),
     }
 
 
-def build_queued(record: JobRecord, error: QueueDeadlineError | None = None) -> dict[str, Any] | None:
+def build_queued(
+    record: JobRecord, error: QueueDeadlineError | None = None, *, former_rounds: int = 0
+) -> dict[str, Any] | None:
     """
     Return what an XCom says of a job that waits at our side for room in its service's queue, or did.
 
     :param error: There was no room in time, and the job was not submitted.
+    :param former_rounds: As for :func:`build_outcome`.
     :return: ``seconds`` of the wait are ``None`` while it lasts; ``None`` for a job that did not wait.
     """
     from overnight.jobs import JobState  # noqa: PLC0415 - not at parse
@@ -52,7 +60,12 @@ def build_queued(record: JobRecord, error: QueueDeadlineError | None = None) -> 
         "state": JobState.QUEUED.value if record.is_waiting else None,
         "seconds": round((ended_at - request.since).total_seconds(), 1) if ended_at is not None else None,
         "reason": shorten(str(error)) if error is not None else request.why,
+        **_count_rounds(former_rounds),
     }
+
+
+def _count_rounds(former: int) -> dict[str, int]:
+    return {"former_rounds": former} if former else {}
 
 
 @contextmanager

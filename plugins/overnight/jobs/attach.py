@@ -78,6 +78,7 @@ class Conclusion:
     :param refusal: Set when the job failed because the service's queue was full: it goes out again when there is room
         (:meth:`Attempt.queue_again`), and is neither a success nor a failure.
     :param results: Where the results are; of a job that ended badly, where those are that it has, if that is known.
+    :param former_rounds: How many rounds before this one were submitted and are not in ``status`` and ``results``.
     """
 
     ref: JobRef
@@ -85,6 +86,7 @@ class Conclusion:
     results: ResultManifest | None
     error: OvernightError | None = None
     refusal: QueueFull | None = None
+    former_rounds: int = 0
 
 
 class Attempt(Generic[SpecT]):

@@ -6,6 +6,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
@@ -347,7 +348,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         from overnight.jobs.poller import PollEnd, PollOutcome  # noqa: PLC0415 - not at parse
 
         if not self._rounds or outcome.status is None or not has_item_outcomes(outcome.status):
-            return attempt.conclude(record, outcome)
+            return replace(attempt.conclude(record, outcome), former_rounds=len(self._rounds))
         records = (*self._rounds, record)
         status, results = self.merge_rounds([one.job for one in records])
         ref = records[0].job
@@ -394,7 +395,7 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
 
     def _show_queued(self, context: Context, record: JobRecord, error: QueueDeadlineError | None = None) -> None:
         """Leave an XCom that says why the job waits here, or waited; the last wait's, of several rounds."""
-        queued = build_queued(record, error)
+        queued = build_queued(record, error, former_rounds=len(self._rounds))
         if queued is not None:
             context["ti"].xcom_push(key=QUEUED_KEY, value=queued)
 
@@ -432,7 +433,9 @@ class JobOperator(BaseOperator, ABC, Generic[SpecT]):
         )
 
     def _finish(self, context: Context, conclusion: Conclusion) -> dict[str, Any]:
-        self._outcome = outcome = build_outcome(conclusion.ref, conclusion.status, conclusion.results)
+        self._outcome = outcome = build_outcome(
+            conclusion.ref, conclusion.status, conclusion.results, former_rounds=conclusion.former_rounds
+        )
         if conclusion.error is not None:
             # A failed task leaves its reference, too: what its job finished is paid for, and can be fetched with it.
             context["ti"].xcom_push(key=XCOM_RETURN_KEY, value=outcome)

@@ -34,7 +34,9 @@ class JobCosts(NamedTuple):
         usage: list[AnswerUsage] = []
         jobs: dict[str, Spent] = {}
         for job in (part.job for part in parts if part.job is not None):
-            if job.state is JobState.QUEUED or (not job.usage and (job.state is JobState.FAILED or job.succeeded == 0)):
+            is_free = job.state in (JobState.QUEUED, JobState.FAILED) or job.succeeded == 0
+            # Of a further round that is lost, what the rounds before it cost is not known here.
+            if is_free and not job.usage and not job.former_rounds:
                 # It was never submitted, refused as a whole, or ended before it had an answer.
                 jobs[job.id] = Spent()
                 continue

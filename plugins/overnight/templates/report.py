@@ -32,6 +32,7 @@ class JobReport(BaseModel):
     :param seconds: From its creation to its end, where its service says so.
     :param usage: What it used, by name: ``input``, ``output`` and ``total`` tokens, say. (Airflow hides the values of
         names with ``token`` in them.)
+    :param former_rounds: How many rounds of the batch were submitted before this one, of which nothing is said here.
     :param queued_seconds: How long it waited at our side for room in its service's queue, and ``queued_reason`` why.
     :param error: The service's words about a job that did not succeed; our own about one that was never submitted.
     :param error_uris: The files with what the service says of each failed item.
@@ -48,6 +49,7 @@ class JobReport(BaseModel):
     failed: int | None = None
     seconds: float | None = None
     usage: dict[str, int] = {}
+    former_rounds: int = 0
     queued_seconds: float | None = None
     queued_reason: str | None = None
     error: str | None = None
@@ -77,6 +79,7 @@ class JobReport(BaseModel):
             failed=status.counts.failed if status is not None else None,
             seconds=float(seconds) if isinstance(seconds, int | float) else None,
             usage=_get_counts(detail.get("usage")),
+            former_rounds=_get_count(outcome.get("former_rounds")),
             queued_seconds=queued["seconds"] if queued is not None else None,
             queued_reason=shorten(queued["reason"], _MAX_TEXT) if queued is not None else None,
             error=shorten(status.describe(), _MAX_TEXT) if status is not None and has_failed else None,
@@ -90,6 +93,7 @@ class JobReport(BaseModel):
             service=queued["service"],
             id=queued["name"],
             state=JobState.QUEUED,
+            former_rounds=_get_count(queued.get("former_rounds")),
             queued_seconds=queued["seconds"],
             error=shorten(f"{JobState.QUEUED}: {queued['reason']}", _MAX_TEXT),
         )
@@ -100,6 +104,10 @@ class JobReport(BaseModel):
         if self.queued_reason is None or self.queued_seconds is None:
             return ""
         return f"queued here for {self.queued_seconds:,.0f} s: {self.queued_reason}"
+
+
+def _get_count(number: Any) -> int:
+    return number if type(number) is int else 0
 
 
 def _get_counts(usage: Any) -> dict[str, int]:

@@ -15,6 +15,7 @@ import orjson
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
+from overnight.errors import JobLostError
 from overnight.jobs import ResultManifest
 from overnight.operators.openai import OpenAIBatchOperator
 from overnight.services.openai.files import FILE_SCHEME
@@ -40,6 +41,7 @@ class Task:
         self.facts = {"input_uri": uri, "resubmit": 2, "allowed_failures": "2%", "deferrable": True} | facts
         self.run_id = run_id
         self.state = State()
+        self.pushed: dict[str, Any] = {}
         self.max_tries = 0
 
     def build(self) -> OpenAIBatchOperator:
@@ -55,7 +57,7 @@ class Task:
             run_id=self.run_id,
             map_index=0,
             max_tries=self.max_tries,
-            xcom_push=lambda *, key, value: None,
+            xcom_push=lambda *, key, value: self.pushed.update({key: value}),
         )
         return {"ti": ti, "dag_run": SimpleNamespace(start_date=datetime.now(UTC)), "task_state_store": self.state}
 
@@ -167,6 +169,15 @@ def test_a_worker_that_dies_in_any_round_costs_nothing(bench: Bench, uri: str, t
     # So does a worker that died when it was about to succeed.
     assert task.run() == outcome
     assert batches(bench) == 2
+
+
+def test_a_lost_further_round_says_that_there_were_rounds_before_it(bench: Bench, uri: str, tmp_path: Path) -> None:
+    task = Task(uri, str(tmp_path))
+    with pytest.raises(JobLostError):
+        task.run(lambda number: bench.set("faults", batch_failed=1.0) if number == 0 else None)
+    assert batches(bench) == 2
+    outcome = task.pushed["return_value"]
+    assert (outcome["status"]["state"], outcome["former_rounds"]) == ("failed", 1)
 
 
 def test_clearing_the_task_begins_with_new_rounds(bench: Bench, uri: str, tmp_path: Path) -> None:

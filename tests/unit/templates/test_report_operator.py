@@ -457,8 +457,8 @@ def put_job(
     usage: dict[str, int] | None,
     state: str = "SUCCEEDED",
     counts: dict[str, int] | None = None,
-) -> None:
-    outcome = {
+) -> dict[str, Any]:
+    outcome: dict[str, Any] = {
         "ref": {"service": "openai", "id": f"batch_{number}", "conn_id": "c"},
         "status": {"state": JobState[state].value, "raw": "x", "counts": counts or {}},
         "results": {
@@ -468,6 +468,7 @@ def put_job(
         },
     }
     xcoms.put("embed", outcome, number=number)
+    return outcome
 
 
 def run_priced(xcoms: Pulled, folder: Path) -> dict[str, Any]:
@@ -528,3 +529,19 @@ def test_a_batch_that_was_refused_as_a_whole_or_has_no_answer_costs_nothing(
         run_priced(xcoms, tmp_path)
     (path,) = (tmp_path / "spending").rglob("*.json")
     assert read_record(str(path), Storage()).total.cost == 0
+
+
+@pytest.mark.parametrize("is_queued", [False, True])
+def test_a_lost_further_round_does_not_make_the_rounds_before_it_free(tmp_path: Path, is_queued: bool) -> None:
+    xcoms = Pulled([3])
+    outcome = put_job(xcoms, 0, None, "FAILED")
+    if is_queued:
+        queued = {"service": "openai", "name": "round", "state": "QUEUED", "seconds": 5.0, "reason": "no room"}
+        xcoms.put("embed", None, number=0)
+        xcoms.put("embed", {**queued, "former_rounds": 1}, number=0, key="queued")
+    else:
+        xcoms.put("embed", {**outcome, "former_rounds": 1}, number=0)
+    with pytest.raises(AirflowFailException):
+        run_priced(xcoms, tmp_path)
+    (path,) = (tmp_path / "spending").rglob("*.json")
+    assert read_record(str(path), Storage()).total.cost == 9
