@@ -56,7 +56,16 @@ GROUPS = {
     ),
     "create": Group(("services/create.py",), ("services/test_create.py",)),
     "bulk": Group(("ingest/write/bulk.py",), ("ingest/write/test_bulk.py", "ingest/write/test_bulk_answers.py")),
-    "cache": Group(("cache/*.py",), ("cache/test_answers.py", "cache/test_digest_columns.py")),
+    # Not the test that kills processes: it is slow, and changes no module in them.
+    "cache": Group(
+        ("cache/*.py",),
+        (
+            "cache/test_answers.py",
+            "cache/test_digest_columns.py",
+            "cache/test_renewal.py",
+            "retention/test_result_cache.py",
+        ),
+    ),
     "rows": Group(("ingest/map/rows.py",), ("ingest/map", "ingest/test_load.py", "services/openai/test_incomplete.py")),
 }
 # A test that a change makes endless fails by its own timeout. mutmut's, for all tests of a change together, is so large

@@ -26,6 +26,12 @@ def cache(tmp_path: Path) -> AnswerCache:
     return open_cache(str(tmp_path / "cache"), Storage())
 
 
+@pytest.fixture(params=[sorted_index.KEPT_ROWS, 130, 0], ids=["all", "some", "none"])
+def kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many digests stay in memory: those of other files are read by row groups."""
+    monkeypatch.setattr(sorted_index, "KEPT_ROWS", request.param)
+
+
 def add(cache: AnswerCache, entries: dict[bytes, bytes]) -> None:
     with cache.open_writer() as writer:
         for key, answer in entries.items():
@@ -53,6 +59,7 @@ def test_answers_come_back_byte_for_byte(cache: AnswerCache) -> None:
     assert read(cache, [*entries, *make_keys(5, seed=1)]) == entries
 
 
+@pytest.mark.usefixtures("kept")
 def test_many_files_and_row_groups_are_searched(cache: AnswerCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sorted_index, "ROW_GROUP", 7)
     monkeypatch.setattr(answers_module, "GROUP_BYTES", 40)
@@ -69,6 +76,7 @@ def test_many_files_and_row_groups_are_searched(cache: AnswerCache, monkeypatch:
         assert read(cache, [*some, *make_keys(20, seed=1)]) == {key: entries[key] for key in some}
 
 
+@pytest.mark.usefixtures("kept")
 def test_a_later_answer_replaces_an_earlier_one(cache: AnswerCache) -> None:
     (key,) = make_keys(1)
     for time, answer in ((5, b"second"), (4, b"first")):
@@ -77,6 +85,7 @@ def test_a_later_answer_replaces_an_earlier_one(cache: AnswerCache) -> None:
     assert read(cache, [key]) == {key: b"second"}
 
 
+@pytest.mark.usefixtures("kept")
 def test_of_many_answers_of_one_key_the_last_counts_in_bounded_memory(
     cache: AnswerCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +128,7 @@ def test_an_answer_whose_file_was_deleted_is_none(cache: AnswerCache) -> None:
         list(cache.read([(place, keys[1])]))
 
 
+@pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize("kind", ["answers", "keys"])
 def test_no_damaged_page_is_read(cache: AnswerCache, tmp_path: Path, kind: str) -> None:
     entries = {key: os.urandom(100) for key in make_keys(100)}
@@ -156,6 +166,7 @@ def test_an_answer_of_another_key_is_refused(cache: AnswerCache) -> None:
         list(cache.read([(Place(place.file, 9), keys[0])]))
 
 
+@pytest.mark.usefixtures("kept")
 def test_a_file_that_vanishes_while_it_is_searched_is_looked_for_in_its_successor(
     cache: AnswerCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +239,7 @@ def test_large_files_are_left_as_they_are(cache: AnswerCache, merging: None, mon
     assert read(cache, list(expected)) == expected
 
 
+@pytest.mark.usefixtures("kept")
 def test_a_merge_beside_another_one_and_beside_a_reader_loses_nothing(
     cache: AnswerCache, merging: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
