@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from operator import attrgetter
@@ -30,7 +31,7 @@ MERGED_ROWS: Final = 1 << 19
 """Rows of a merged file; merging them takes some 100 MB."""
 KEPT_ROWS: Final = 1 << 20
 """Rows of small files whose digests stay in memory between look-ups: 24 MiB."""
-_AT: Final = arrow.field("at", arrow.int64())
+_AT: Final = arrow.field("at", arrow.uint64())
 """Of a row that was found: the place of its digest among those that are looked up."""
 _FENCES: Final = b"fences"
 """In a file's metadata: the first digest of each row group, in hex."""
@@ -79,14 +80,16 @@ class SortedIndex:
         if wanted.count:
             pieces: list[arrow.Table] = []
             for at, table in self._search(wanted):
-                pieces.append(table.add_column(0, _AT, order.take(at).cast(_AT.type)))
+                pieces.append(table.add_column(0, _AT, order.take(at)))
                 if sum(map(len, pieces)) > max(2 * wanted.count, ROW_GROUP):
                     pieces = [_keep_last(pieces, _AT.name)]
             if pieces:
                 found = _order(pieces)
-        # Of several rows of a digest that is the last one.
-        at = found.column(_AT.name).combine_chunks()
-        rows = compute.inverse_permutation(at, max_index=wanted.count - 1, output_type=arrow.int32())
+        places = arrow.UInt64Array.from_buffers(
+            _AT.type, wanted.count, [None, arrow.py_buffer(array("Q", range(wanted.count)))]
+        )
+        # Of several rows of a digest that is the first one, which was created last.
+        rows = compute.index_in(places, value_set=found.column(_AT.name).combine_chunks())
         return found.select(self._columns).take(rows)
 
     def merge(self) -> int:
@@ -232,18 +235,18 @@ def _read_digests(file: parquet.ParquetFile, number: int) -> DigestColumns:
 
 
 def _order(pieces: Sequence[arrow.Table]) -> arrow.Table:
-    """Return all rows, those that were created last behind the others; of the same time, those of the last piece."""
-    rows = arrow.concat_tables(pieces).combine_chunks()
+    """Return all rows, those that were created last first; of the same time, those of the last piece."""
+    rows = arrow.concat_tables(reversed(pieces)).combine_chunks()
     created = rows.column("created")
-    if compute.all(compute.greater_equal(created.slice(1), created.slice(0, max(len(rows) - 1, 0)))).as_py() is False:
+    if compute.all(compute.less_equal(created.slice(1), created.slice(0, max(len(rows) - 1, 0)))).as_py() is False:
         # A stable sort.
-        rows = rows.sort_by("created")
+        rows = rows.sort_by([("created", "descending")])
     return rows
 
 
 def _keep_last(pieces: Sequence[arrow.Table], name: str) -> arrow.Table:
-    """Return, for each value of a column, the row that was created last; the last ones first."""
-    rows = _order(pieces)[::-1]
+    """Return, for each value of a column, the row that was created last."""
+    rows = _order(pieces)
     values = rows.column(name).combine_chunks()
     first = compute.equal(compute.index_in(values, value_set=values), arrow.array(range(len(rows)), arrow.int32()))
     return rows.filter(first)
