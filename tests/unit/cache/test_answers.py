@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import pyarrow as arrow
 import pytest
+from pyarrow import parquet
 
 from overnight.cache import answers as answers_module
 from overnight.cache import open_cache, sorted_index
 from overnight.cache.answers import AnswerCache, AnswerWriter
 from overnight.cache.digest_columns import DigestColumns, KeptDigests, Match
-from overnight.cache.digests import DigestTable, compute_digest
+from overnight.cache.digests import DIGEST_BYTES, DigestTable, compute_digest, compute_digests
 from overnight.cache.files import DamagedCacheError
 from overnight.cache.places import Place, decode_place
 from overnight.errors import SpecError
@@ -74,6 +76,71 @@ def test_many_files_and_row_groups_are_searched(cache: AnswerCache, monkeypatch:
     for size in (1, 2, 50):
         some = chance.sample(keys, size)
         assert read(cache, [*some, *make_keys(20, seed=1)]) == {key: entries[key] for key in some}
+
+
+def test_the_files_are_as_they_are_described(cache: AnswerCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers_module, "GROUP_BYTES", 100)
+    monkeypatch.setattr(answers_module, "FILE_BYTES", 300)
+    add(cache, dict.fromkeys(make_keys(8), b"x" * 50))
+    names = cache.answers.list_names()
+    with cache.answers.open(names[0]) as first, cache.answers.open(names[1]) as second:
+        rows = [[file.metadata.row_group(at).num_rows for at in range(file.num_row_groups)] for file in (first, second)]
+        answers = first.metadata.row_group(0)
+    assert rows == [[2, 2, 2], [2]]
+    with cache.keys.files.open(cache.keys.files.list_names()[0]) as file:
+        keys = file.metadata.row_group(0)
+    # Digests cannot be compressed, names of files are few, and nobody reads statistics.
+    columns = [group.column(at) for group in (answers, keys) for at in range(group.num_columns)]
+    assert {column.path_in_schema for column in columns if column.compression != "UNCOMPRESSED"} == {"answer"}
+    assert {column.path_in_schema for column in columns if column.has_dictionary_page} == {"file"}
+    assert not any(column.is_stats_set for column in columns)
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_file_of_the_same_columns_that_is_not_of_the_cache_is_named(cache: AnswerCache) -> None:
+    files = cache.keys.files
+    (key,) = make_keys(1)
+    values = {"digest": [key], "file": ["x"], "row": [0], "created": [1]}
+    sink = arrow.BufferOutputStream()
+    parquet.write_table(arrow.table(values, schema=cache.keys.schema), sink)
+    files.put("strange", sink.getvalue())
+    for use in (lambda: cache.find([key]), lambda: cache.keys.drop(2)):
+        with pytest.raises(DamagedCacheError, match=r"keys/strange\.parquet is no file of this cache"):
+            use()
+
+
+def test_what_is_merged_is_of_this_cache(cache: AnswerCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sorted_index, "MERGE_FILES", 0)
+    sink = arrow.BufferOutputStream()
+    parquet.write_table(cache.keys.schema.empty_table(), sink)
+    cache.keys.files.put("strange", sink.getvalue())
+    cache.keys.files.put("stranger", sink.getvalue())
+    with pytest.raises(DamagedCacheError, match=r"keys/strange\.parquet is no file"):
+        cache.merge()
+
+
+def test_what_is_dropped_is_counted_in_all_indexes(cache: AnswerCache) -> None:
+    for seed in range(2):
+        for count, time in ((3, 1), (2, 5)):
+            with AnswerWriter(cache.answers, cache.keys, now=lambda time=time: time) as writer:  # type: ignore[misc]
+                for key in make_keys(count, seed=10 * seed + time):
+                    writer.add(key, b"answer")
+    keys = b"".join(make_keys(4))
+    cache.rendered(compute_digest(b"template")).add(keys, keys, keys)
+    assert cache.drop(5) == 6
+    assert cache.drop(1 << 60) == 8
+
+
+def test_a_slash_behind_the_folder_changes_nothing(cache: AnswerCache, tmp_path: Path) -> None:
+    entries = dict.fromkeys(make_keys(2), b"answer")
+    add(open_cache(f"{tmp_path}/cache/", Storage()), entries)
+    assert read(cache, list(entries)) == entries
+
+
+def test_the_digests_of_lines_are_those_of_each() -> None:
+    lines = [b"", b"a", b"b" * 1_000]
+    assert compute_digests(lines) == b"".join(map(compute_digest, lines))
+    assert len(compute_digest(b"")) == DIGEST_BYTES
 
 
 @pytest.mark.usefixtures("kept")
