@@ -44,7 +44,7 @@ class DigestColumns:
         halves.frombytes(digests)
         if sys.byteorder == "little":
             halves.byteswap()
-        return cls(_build_column(halves[::2]), _build_column(halves[1::2]))
+        return cls(build_column(halves[::2]), build_column(halves[1::2]))
 
     @property
     def count(self) -> int:
@@ -87,7 +87,7 @@ class DigestColumns:
         :param wanted: Arranged. One may be there several times. So may one of these: each of its places is returned.
         """
         if not self.count:
-            return _build_column(array("Q")), _build_column(array("Q"))
+            return build_column(array("Q")), build_column(array("Q"))
         one, count = (arrow.scalar(number, arrow.uint64()) for number in (1, self.count))
         # Behind the last one there is nothing; the last one itself is smaller.
         rows = compute.min_element_wise(_search(self.highs, wanted.highs), compute.subtract(count, one))
@@ -129,6 +129,7 @@ class Match(NamedTuple):
     """
     Which digests are in a row group.
 
+    :param group: The row group.
     :param places: Of the digests, among those that were looked for.
     :param rows: Where they are.
     """
@@ -218,7 +219,8 @@ class _Run(NamedTuple):
         return cls(digests, groups.take(order), rows.take(order))
 
 
-def _build_column(numbers: array[int]) -> arrow.UInt64Array:
+def build_column(numbers: array[int]) -> arrow.UInt64Array:
+    """Return numbers of 64 bits as a column, which shares their memory."""
     return arrow.UInt64Array.from_buffers(arrow.uint64(), len(numbers), [None, arrow.py_buffer(numbers)])
 
 
@@ -237,4 +239,4 @@ def _search(numbers: arrow.UInt64Array, wanted: arrow.UInt64Array) -> arrow.UInt
         return compute.search_sorted(numbers, wanted)
     # pyarrow before 26.
     view = _view(numbers)
-    return _build_column(array("Q", [bisect_left(view, one) for one in _view(wanted)]))
+    return build_column(array("Q", [bisect_left(view, one) for one in _view(wanted)]))

@@ -12,7 +12,7 @@ from typing import Final
 import pyarrow as arrow
 from pyarrow import compute, parquet
 
-from overnight.cache.digest_columns import DigestColumns, KeptDigests, Match, RowGroup
+from overnight.cache.digest_columns import DigestColumns, KeptDigests, Match, RowGroup, build_column
 from overnight.cache.digests import DIGEST_BYTES
 from overnight.cache.files import DIGEST, DamagedCacheError, Files, make_name, open_writer
 from overnight.cache.places import read_digests
@@ -85,9 +85,7 @@ class SortedIndex:
                     pieces = [_keep_last(pieces, _AT.name)]
             if pieces:
                 found = _order(pieces)
-        places = arrow.UInt64Array.from_buffers(
-            _AT.type, wanted.count, [None, arrow.py_buffer(array("Q", range(wanted.count)))]
-        )
+        places = build_column(array("Q", range(wanted.count)))
         # Of several rows of a digest that is the first one, which was created last.
         rows = compute.index_in(places, value_set=found.column(_AT.name).combine_chunks())
         return found.select(self._columns).take(rows)
