@@ -218,6 +218,8 @@ class HttpTransport(Transport[HttpCall, Any]):
 
     def send(self, call: HttpCall) -> Any:
         """Send one call, repeating it as ``call.retry`` allows, and return the decoded body."""
+        if call.retry is Retry.NEVER:
+            return self._send_within(call)
         retrying = Retrying(**self._retry_options(call))
         return retrying(self._send_within, call)
 
