@@ -26,7 +26,7 @@ from overnight.ingest.map.documents import (
 )
 from overnight.ingest.map.field_map import SourceMap
 from overnight.ingest.map.row_block import BlockReader, RowBlock, spread
-from overnight.ingest.map.row_index import Place, RowIndex
+from overnight.ingest.map.row_index import FoundRows, RowIndex
 from overnight.ingest.map.rows import Reason, Row, RowReader, Splicer
 from overnight.ingest.read.lines import Line, LineBlock, Position
 from overnight.ingest.read.sources import Source, SourceReader
@@ -81,7 +81,9 @@ class JoinedSources:
         self._splicer = splicer
         self._index = index
         self._keep_unmatched = keep_unmatched
-        self._files: dict[int, list[tuple[BinaryIO, int]]] = {}
+        self._opened: list[BinaryIO] = []
+        self._stored: dict[int, list[tuple[int, int]]] = {}
+        """Of each source the descriptors of its files, and where in them the file begins."""
 
     def items(self, start: Cursor | None) -> Iterator[ReadItem | Documents]:
         """
@@ -96,22 +98,23 @@ class JoinedSources:
                         yield item
             yield from self._drive(start or Cursor())
             for source in self._others:
-                for key, _ in self._index.unseen(source.index):
+                for key in self._index.unseen(source.index):
                     self._index.see(key)
                     yield self._join(ReadItem(None), key, None, None, "")
         finally:
-            for file in {file for files in self._files.values() for file, _ in files}:
+            for file in self._opened:
                 file.close()
 
     def _read_in(self, source: Source) -> Iterator[ReadItem]:
         """Note the ids and offsets of a source that is not streamed."""
         spool = None if source.is_seekable else self._index.spool()
-        files = self._files.setdefault(source.index, [])
+        stored = self._stored.setdefault(source.index, [])
         for number, file in enumerate(source.files):
             if file.local_path is not None and spool is None:
-                files.append((open(file.local_path, "rb"), 0))  # noqa: PTH123, SIM115
+                self._opened.append(open(file.local_path, "rb"))  # noqa: PTH123, SIM115
+                stored.append((self._opened[-1].fileno(), 0))
             elif spool is not None:
-                files.append((spool, spool.tell() - file.start.offset))
+                stored.append((spool.fileno(), spool.tell() - file.start.offset))
             for lines in self._reader.blocks(file, tee=spool):
                 rows = self._blocks[source.index].read(lines, number)
                 yield from self._note(source.index, number, file.name, rows)
@@ -120,14 +123,8 @@ class JoinedSources:
 
     def _note(self, source: int, file: int, uri: str, rows: RowBlock) -> Iterator[ReadItem]:
         lines = rows.lines
-        keys: list[bytes] = []
-        places: list[Place] = []
-        for key, number, offset, end in zip(rows.keys, lines.numbers, lines.offsets, lines.ends, strict=True):
-            if key is not None:
-                keys.append(key)
-                places.append(Place(file, number, offset, end))
-        repeated = {places[number].offset for number in self._index.add_all(source, keys, places)}
-        apart = [n for n, key in enumerate(rows.keys) if key is None or lines.offsets[n] in repeated]
+        repeated = set(self._index.add_all(source, rows.keys, file, lines))
+        apart = repeated | {number for number, key in enumerate(rows.keys) if key is None}
         for first, end in cut(len(lines), 0, apart):
             size = lines.ends[end - 1] - lines.offsets[first]
             item = ReadItem(None, source, size, lines=end - first)
@@ -138,7 +135,7 @@ class JoinedSources:
                     rejection = row.rejection or _NO_ID
                     line = lines.line(first)
                     item.dead_letter = build_dead_letter("rejected", rejection, source, uri, line, row)
-            elif lines.offsets[first] in repeated:
+            elif first in repeated:
                 line, row = lines.line(first), rows.row(first)
                 item.dead_letter = build_dead_letter("rejected", DUPLICATE, source, uri, line, row)
             yield item
@@ -161,15 +158,15 @@ class JoinedSources:
         apart = repeated | rows.refused.keys()
         joined: list[RowBlock | None] = [None] * len(self._sources)
         joined[self._driver] = rows
-        asked = [number for number in range(start, len(lines)) if number not in apart]
+        asked = {key: n for n, key in enumerate(rows.keys) if n >= start and n not in apart and key is not None}
         for source in self._others:
-            found = self._index.find_all(source.index, [key for n in asked if (key := rows.keys[n]) is not None])
+            found = self._index.find_all(source.index, [*asked])
             if source.index not in self._needed:
                 # It adds nothing but its rejections.
-                apart.update(number for number in asked if rows.keys[number] in found)
+                apart.update(asked[key] for key in found.keys)
                 continue
-            joined[source.index] = partner = self._find_partners(source.index, rows, asked, found)
-            apart.update(number for number in asked if number in partner.refused)
+            joined[source.index] = partner = self._find_partners(source.index, found, asked, len(lines))
+            apart.update(partner.refused)
         for first, end in cut(len(lines), start, apart):
             if first not in apart:
                 part = slice(first, end)
@@ -192,15 +189,17 @@ class JoinedSources:
             else:
                 yield self._join(item, row.key, row, line, uri)
 
-    def _find_partners(
-        self, source: int, rows: RowBlock, asked: Sequence[int], found: Mapping[bytes, Place]
-    ) -> RowBlock:
-        """Return the rows of a source with the ids of a block, each in the place of its partner's."""
-        numbers = [number for number in asked if rows.keys[number] in found]
-        places = [found[key] for number in numbers if (key := rows.keys[number]) is not None]
-        read = self._blocks[source].read(self._fetch_all(source, places))
-        partner = spread(read, numbers, len(rows.keys))
-        partner.refused.update((number, Row()) for number in asked if rows.keys[number] not in found)
+    def _find_partners(self, source: int, found: FoundRows, asked: Mapping[bytes, int], size: int) -> RowBlock:
+        """
+        Return the rows of a source with the ids of a block, each in the place of its partner's.
+
+        :param asked: The number of each id in the block.
+        :param size: Of the block.
+        """
+        numbers = [asked[key] for key in found.keys]
+        partner = spread(self._blocks[source].read(self._fetch_all(source, found)), numbers, size)
+        if len(numbers) < len(asked):
+            partner.refused.update((number, Row()) for number in {*asked.values()}.difference(numbers))
         return partner
 
     def _join(self, item: ReadItem, key: bytes, row: Row | None, line: Line | None, uri: str) -> ReadItem | Documents:
@@ -211,11 +210,11 @@ class JoinedSources:
             rows[self._driver] = row
             found.append((self._driver, uri, line, row))
         for source in self._others:
-            at = self._index.find_all(source.index, (key,)).get(key)
-            if at is not None:
-                other = self._fetch_all(source.index, (at,)).line(0)
+            at = self._index.find_all(source.index, (key,))
+            if at.keys:
+                other = self._fetch_all(source.index, at).line(0)
                 rows[source.index] = partner = self._rows[source.index].read(other)
-                found.append((source.index, source.files[at.file].name, other, partner))
+                found.append((source.index, source.files[at.files[0]].name, other, partner))
         for index, where, read, one in found:
             if one.rejection is not None:
                 item.dead_letter = build_dead_letter("rejected", one.rejection, index, where, read, one)
@@ -236,32 +235,29 @@ class JoinedSources:
         pieces: list[bytes | list[JsonBytes]] = [[b"".join(self._splicer.splice(rows))]]
         return Documents(places, (one.id or b"",), pieces, ends, item.cursor.file if item.cursor is not None else 0)
 
-    def _fetch_all(self, source: int, places: Sequence[Place]) -> LineBlock:
+    def _fetch_all(self, source: int, found: FoundRows) -> LineBlock:
         """Read rows of a source; those that lie side by side at once."""
-        raws = [b""] * len(places)
-        order = sorted(range(len(places)), key=places.__getitem__)
-        first = 0
-        while first < len(order):
-            start = places[order[first]]
-            last, end = first, start.end
-            while last + 1 < len(order):
-                after = places[order[last + 1]]
-                if (
-                    after.file != start.file
-                    or after.offset - end > _GAP_BYTES
-                    or after.end - start.offset > _SPAN_BYTES
-                ):
-                    break
-                last, end = last + 1, after.end
-            file, base = self._files[source][start.file]
-            span = os.pread(file.fileno(), end - start.offset, base + start.offset)
-            for number in order[first : last + 1]:
-                place = places[number]
-                raws[number] = span[place.offset - start.offset : place.end - start.offset]
-            first = last + 1
-        return LineBlock(
-            [place.line for place in places], [place.offset for place in places], [place.end for place in places], raws
-        )
+        files, offsets, ends, stored = found.files, found.offsets, found.ends, self._stored[source]
+        raws: list[bytes] = []
+        first, count = 0, len(offsets)
+        while first < count:
+            file, start = files[first], offsets[first]
+            last = first + 1
+            while (
+                last < count
+                and files[last] == file
+                and offsets[last] - ends[last - 1] <= _GAP_BYTES
+                and ends[last] - start <= _SPAN_BYTES
+            ):
+                last += 1
+            descriptor, base = stored[file]
+            span = os.pread(descriptor, ends[last - 1] - start, base + start)
+            if last - first == 1:
+                raws.append(span)
+            else:
+                raws += [span[offsets[n] - start : ends[n] - start] for n in range(first, last)]
+            first = last
+        return LineBlock(found.numbers, offsets, ends, raws)
 
 
 def _find_routings(blocks: Sequence[RowBlock | None], part: slice) -> list[str | None] | None:

@@ -56,14 +56,14 @@ class RowBlock:
         return row
 
 
-def spread(block: RowBlock, numbers: Sequence[int], size: int) -> RowBlock:
+def spread(block: RowBlock, numbers: list[int], size: int) -> RowBlock:
     """
     Return a block with the rows at other places, and nothing between them.
 
     :param numbers: Where each row goes.
     :param size: Rows of the new block.
     """
-    if len(numbers) == size == len(block.keys):
+    if numbers == [*range(size)]:
         return block
 
     def move(column: Sequence[T | None]) -> list[T | None]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import repeat
 from typing import BinaryIO, Final, NamedTuple
 
 from overnight.ingest.map.temporary_database import TemporaryDatabase
+from overnight.ingest.read.lines import LineBlock
 
 _PAGE = 1_000
 _MEMORY_BYTES: Final = 8 << 20
@@ -22,13 +23,19 @@ _KEY_BYTES: Final = 100
 _LOOKED_UP: Final = 256
 
 
-class Place(NamedTuple):
-    """Where a row is: the file's number in its source, the line's number, and its bytes."""
+class FoundRows(NamedTuple):
+    """
+    Rows of a source in columns, in the order of the source.
 
-    file: int
-    line: int
-    offset: int
-    end: int
+    :param files: The number of each one's file in the source.
+    :param offsets: And the others: as of :class:`~overnight.ingest.read.lines.LineBlock`.
+    """
+
+    files: Sequence[int] = ()
+    offsets: Sequence[int] = ()
+    ends: Sequence[int] = ()
+    numbers: Sequence[int] = ()
+    keys: Sequence[bytes] = ()
 
 
 class RowIndex(TemporaryDatabase):
@@ -45,7 +52,7 @@ class RowIndex(TemporaryDatabase):
         for source in sources:
             self.execute(
                 f"CREATE TABLE rows_{source:d}"
-                " (id BLOB PRIMARY KEY, file INT, line INT, start INT, stop INT) WITHOUT ROWID"
+                " (id BLOB PRIMARY KEY, file INT, start INT, stop INT, line INT) WITHOUT ROWID"
             )
         self._spools: list[BinaryIO] = []
         self._recent: set[bytes] | None = set()
@@ -106,43 +113,51 @@ class RowIndex(TemporaryDatabase):
         find = "SELECT number FROM seen WHERE id = ?"
         return [number - first for key, number in noted if self.execute(find, (key,)).fetchone()[0] != number]
 
-    def add_all(self, source: int, keys: Sequence[bytes], places: Sequence[Place]) -> list[int]:
-        """Note where rows of a source are, and return the numbers of those whose id the source has already."""
+    def add_all(self, source: int, keys: Sequence[bytes | None], file: int, lines: LineBlock) -> list[int]:
+        """
+        Note where rows of a source are, and return the numbers of those whose id the source has already.
+
+        :param keys: The rows' ids; ``None`` is no id.
+        :param file: The number of the rows' file in the source.
+        """
+        rows = zip(keys, repeat(file), lines.offsets, lines.ends, lines.numbers, strict=False)
+        noted = [row for row in rows if row[0] is not None]
         insert = f"INSERT INTO rows_{source:d} VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"  # noqa: S608
-        rows = [(key, *place) for key, place in zip(keys, places, strict=True)]
-        if self.execute_all(insert, rows).rowcount == len(rows):
+        if self.execute_all(insert, noted).rowcount == len(noted):
             return []
+        find = f"SELECT file, start FROM rows_{source:d} WHERE id = ?"  # noqa: S608
         return [
             number
-            for number, (key, place) in enumerate(zip(keys, places, strict=True))
-            if self.find_all(source, (key,))[key] != place
+            for number, (key, offset) in enumerate(zip(keys, lines.offsets, strict=True))
+            if key is not None and self.execute(find, (key,)).fetchone() != (file, offset)
         ]
 
-    def find_all(self, source: int, keys: Sequence[bytes]) -> dict[bytes, Place]:
+    def find_all(self, source: int, keys: Sequence[bytes]) -> FoundRows:
         """Return where the rows of these ids are that a source has."""
-        query = (
-            f"SELECT id, file, line, start, stop FROM rows_{source:d} "  # noqa: S608
-            f"WHERE id IN ({','.join(repeat('?', _LOOKED_UP))})"
-        )
-        found: dict[bytes, Place] = {}
+        found: list[tuple[int, int, int, int, bytes]] = []
         for first in range(0, len(keys), _LOOKED_UP):
-            part: Iterable[bytes | None] = keys[first : first + _LOOKED_UP]
-            if len(keys) - first < _LOOKED_UP:
-                part = (*part, *repeat(None, _LOOKED_UP - (len(keys) - first)))
-            found.update((key, Place(*place)) for key, *place in self.execute(query, tuple(part)))
-        return found
+            part = keys[first : first + _LOOKED_UP]
+            # Few sizes, so that SQLite compiles few statements.
+            size = 1 << (len(part) - 1).bit_length()
+            query = (
+                f"SELECT file, start, stop, line, id FROM rows_{source:d} "  # noqa: S608
+                f"WHERE id IN ({','.join(repeat('?', size))})"
+            )
+            found += self.execute(query, (*part, *repeat(None, size - len(part))))
+        found.sort()
+        return FoundRows(*zip(*found, strict=True))
 
-    def unseen(self, source: int) -> Iterator[tuple[bytes, Place]]:
-        """Yield a source's rows whose id was not seen; ids may be noted meanwhile."""
+    def unseen(self, source: int) -> Iterator[bytes]:
+        """Yield the ids of a source's rows that were not seen; ids may be noted meanwhile."""
         self._spill()
         query = (
-            f"SELECT id, file, line, start, stop FROM rows_{source:d} "  # noqa: S608
+            f"SELECT id FROM rows_{source:d} "  # noqa: S608
             f"WHERE id > ? AND id NOT IN (SELECT id FROM seen) ORDER BY id LIMIT {_PAGE:d}"
         )
         last = b""
         while page := self.execute(query, (last,)).fetchall():
-            for key, *place in page:
-                yield key, Place(*place)
+            for (key,) in page:
+                yield key
             last = page[-1][0]
 
     def close(self) -> None:

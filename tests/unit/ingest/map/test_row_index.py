@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from overnight.ingest.map.row_index import Place, RowIndex
+from overnight.ingest.map.row_index import RowIndex
+from overnight.ingest.read.lines import LineBlock
 from overnight.storage_errors import StorageError
 
 
@@ -46,22 +47,29 @@ def test_what_was_seen_is_known_exactly(
             assert index.see_all(keys) == expected
 
 
-@given(st.lists(st.lists(st.integers(0, 400).map(lambda n: b"%d" % n), max_size=300), max_size=4), st.data())
-def test_a_row_is_found_where_it_came_first(stretches: list[list[bytes]], draw: st.DataObject) -> None:
-    places: dict[bytes, Place] = {}
-    line = 0
+KEYS = st.integers(0, 400).map(lambda n: b"%d" % n)
+
+
+@given(st.lists(st.lists(st.none() | KEYS, max_size=300), max_size=4), st.data())
+def test_a_row_is_found_where_it_came_first(stretches: list[list[bytes | None]], draw: st.DataObject) -> None:
+    places: dict[bytes, tuple[int, int, int, int]] = {}
     with RowIndex((1,)) as index:
-        for keys in stretches:
-            expected, given_places = [], []
+        for file, keys in enumerate(stretches):
+            expected = []
             for number, key in enumerate(keys):
-                line += 1
-                place = Place(0, line, line * 10, line * 10 + 9)
-                given_places.append(place)
-                if places.setdefault(key, place) != place:
+                place = (file, number * 10, number * 10 + 9, number + 1)
+                if key is not None and places.setdefault(key, place) != place:
                     expected.append(number)
-            assert index.add_all(1, keys, given_places) == expected
-        asked = draw.draw(st.lists(st.integers(0, 500).map(lambda n: b"%d" % n), max_size=600))
-        assert index.find_all(1, asked) == {key: places[key] for key in asked if key in places}
+            assert index.add_all(1, keys, file, block(len(keys))) == expected
+        asked = draw.draw(st.lists(KEYS, max_size=600, unique=True))
+        found = index.find_all(1, asked)
+        assert [*zip(*found, strict=True)] == sorted((*places[key], key) for key in asked if key in places)
         seen = [key for key in asked if key in places]
         index.see_all(seen)
-        assert dict(index.unseen(1)) == {key: place for key, place in places.items() if key not in seen}
+        assert [*index.unseen(1)] == sorted(places.keys() - seen)
+
+
+def block(size: int) -> LineBlock:
+    """Return as many lines of nine bytes, with one byte between them."""
+    offsets = [number * 10 for number in range(size)]
+    return LineBlock(range(1, size + 1), offsets, [offset + 9 for offset in offsets], [b"123456789"] * size)
