@@ -4,7 +4,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from mmap import mmap
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,13 +50,13 @@ def test_every_line_becomes_a_document(opensearch: FakeOpenSearch, target: OpenS
 def test_the_memory_of_a_body_is_used_again(
     opensearch: FakeOpenSearch, target: OpenSearchTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[int] = []
+    made: list[BytesIO] = []
 
-    def make(descriptor: int, size: int) -> mmap:
-        made.append(size)
-        return mmap(descriptor, size)
+    def make() -> BytesIO:
+        made.append(BytesIO())
+        return made[-1]
 
-    monkeypatch.setattr("overnight.ingest.write.delivery.mmap", make)
+    monkeypatch.setattr("overnight.ingest.write.body_memory.BytesIO", make)
     rows = [{"id": f"d{n}", "t": "x" * (2_000 if n == 70 else n % 90)} for n in range(200)]
     options = LoadOptions(bulk_bytes=1_000, max_in_flight=2)
     load(request(write(tmp_path / "a.jsonl", rows)), target=target, options=options)
@@ -64,7 +64,7 @@ def test_the_memory_of_a_body_is_used_again(
     assert len(opensearch.bulks) > 15
     # Two on their way, one that is filled, and the document that is larger than a body.
     assert len(made) <= 4
-    assert sum(size > 1_000 for size in made) == 1
+    assert sum(len(body.getbuffer()) > 1_000 for body in made) == 1
 
 
 @pytest.mark.parametrize("ids", [range(1, 40), [1, 2, 3, 2, 1, 3, 3, 4] * 5])

@@ -16,12 +16,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from mmap import mmap
+from io import BytesIO
 
 from overnight.ingest.map.documents import Cursor, DocumentPlace, Documents, Places, ReadItem
 from overnight.ingest.report.dead_letters import DeadLetter, DeadLetterFile, Outcome, excerpt
 from overnight.ingest.report.load_report import Progress
 from overnight.ingest.request import LoadOptions
+from overnight.ingest.write.body_memory import BodyMemory
 from overnight.ingest.write.checkpoint import Checkpoint, CheckpointFile
 from overnight.ingest.write.framing import Framed, frame
 from overnight.ingest.write.preflight import Preflight
@@ -53,7 +54,7 @@ class DeliveryBatch:
     places: list[Places] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
-    body: mmap | None = None
+    body: BytesIO | None = None
     size: int = 0
     sent: Future[SentBatch] | None = None
 
@@ -70,10 +71,10 @@ class DeliveryBatch:
             self.lacking.update(item.lacking)
 
     def add(self, documents: Documents, start: int, end: int, framed: Framed) -> None:
-        """Add some of the documents; there is room for them in the body."""
+        """Add some of the documents."""
         assert self.body is not None  # noqa: S101
         begin = framed.ends[start - 1] if start else 0
-        self.body.write(memoryview(framed.content)[begin : framed.ends[end - 1]])
+        framed.write(self.body, start, end)
         shift = self.size - begin
         self.ends += [place + shift for place in framed.ends[start:end]]
         self.size = self.ends[-1]
@@ -162,7 +163,7 @@ class Delivery:
         self._pool = ThreadPoolExecutor(options.max_in_flight, thread_name_prefix="overnight-bulk")
         self._batch = DeliveryBatch()
         self._open: deque[DeliveryBatch] = deque()
-        self._free: list[mmap] = []
+        self._memory = BodyMemory(options.bulk_bytes)
         self._pending_ids: set[str] | None = set() if ordered else None
         self._frame = writer.frame
         self._random = random.Random(0)  # noqa: S311 - which documents are looked up is no secret
@@ -220,7 +221,7 @@ class Delivery:
             if batch.body is None:
                 # Copied at once, and into memory of its own: lines held until a body is full, and bodies of some
                 # megabytes among them, would scatter the heap, and a process would grow with the file.
-                batch.body = self._take_body(framed.ends[end - 1] - begin)
+                batch.body = self._memory.take(framed.ends[end - 1] - begin)
             batch.add(documents, done, end, framed)
             if self._preflight is not None:
                 routings = documents.places.routings
@@ -228,12 +229,6 @@ class Delivery:
                     self._preflight.add(documents.parts(number), routings[number] if routings is not None else None)
             done = end
             self._send_if_full()
-
-    def _take_body(self, size: int) -> mmap:
-        """Return memory for a body; that of an earlier one, for the system clears what is new, page by page."""
-        if size <= self._options.bulk_bytes and self._free:
-            return self._free.pop()
-        return mmap(-1, max(self._options.bulk_bytes, size))
 
     def _send_if_full(self) -> None:
         batch = self._batch
@@ -311,16 +306,16 @@ class Delivery:
         """Send a batch, in a thread of the pool, and let go of its body: it may wait long to be counted."""
         body, batch.body = batch.body, None
         assert body is not None  # noqa: S101
-        outcome = self._writer.send(memoryview(body)[: batch.size], batch.ends, batch.ids)
-        failed = sorted([*outcome.rejected.items(), *((number, _DROPPED) for number in outcome.dropped)])
-        records = []
-        for number, rejection in failed:
-            kind: Outcome = "rejected" if number in outcome.rejected else "dropped"
-            start = batch.ends[number - 1] if number else 0
-            records.append(self._to_dead_letter(batch, body[start : batch.ends[number]], number, kind, rejection))
-        if len(body) == self._options.bulk_bytes:
-            body.seek(0)
-            self._free.append(body)
+        with body.getbuffer() as memory, memory[: batch.size] as content:
+            outcome = self._writer.send(content, batch.ends, batch.ids)
+            failed = sorted([*outcome.rejected.items(), *((number, _DROPPED) for number in outcome.dropped)])
+            records = []
+            for number, rejection in failed:
+                kind: Outcome = "rejected" if number in outcome.rejected else "dropped"
+                start = batch.ends[number - 1] if number else 0
+                framed = bytes(content[start : batch.ends[number]])
+                records.append(self._to_dead_letter(batch, framed, number, kind, rejection))
+        self._memory.give_back(body)
         return SentBatch(records, len(outcome.elsewhere), len(outcome.unchanged), _choose_sample(batch, outcome))
 
     def _count(self, batch: DeliveryBatch, sent: SentBatch) -> None:

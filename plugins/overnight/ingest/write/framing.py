@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from itertools import accumulate, repeat
 from operator import add
 from typing import NamedTuple
@@ -20,11 +21,19 @@ class Framed(NamedTuple):
     """
     A stretch of a body.
 
-    :param ends: Where each document (with its frame) ends in ``content``.
+    :param pieces: Of each document (with its frame) so many as of every other.
+    :param width: How many that are.
+    :param ends: Where each document ends.
     """
 
-    content: bytes
+    pieces: list[JsonBytes]
+    width: int
     ends: list[int]
+
+    def write(self, body: BytesIO, start: int, end: int) -> None:
+        """Write some of the documents."""
+        # Once, to where they stay: to join them first would be a second copy.
+        body.writelines(self.pieces[start * self.width : end * self.width])
 
 
 def frame(documents: Documents, around: Frame) -> Framed:
@@ -44,7 +53,7 @@ def frame(documents: Documents, around: Frame) -> Framed:
         else:
             parts[position::width] = piece
             sizes = map(add, sizes, map(len, piece))
-    return Framed(b"".join(parts), list(accumulate(sizes)))
+    return Framed(parts, width, list(accumulate(sizes)))
 
 
 def _unite(pieces: Sequence[bytes | Sequence[JsonBytes]]) -> list[bytes | Sequence[JsonBytes]]:

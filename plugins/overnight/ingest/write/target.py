@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,29 +33,30 @@ class _Pieces:
 
     An httpx response and its stream refer to each other, and to the request: whatever the request holds stays in
     memory until Python's cycle collector comes by, long after many more bodies. Small pieces would be slow: a thread
-    waits for the interpreter after each, while another one decodes lines.
+    waits for the interpreter after each, while another one decodes lines. They are views, of which h11 makes bytes.
 
-    A call that took too long is left to its own thread. It gets no further piece after :meth:`close`, for the body's
-    memory may have another one by then.
+    A call that took too long is left to its own thread. It gets no further piece after :meth:`close`.
     """
 
     def __init__(self, body: Body) -> None:
-        self._body: Body | None = body
+        self._body: memoryview | None = memoryview(body)
         self._size = len(body)
-        self._lock = threading.Lock()
+        self._piece = self._body[:0]
 
     def __iter__(self) -> Iterator[bytes]:
         for start in range(0, self._size, _PIECE_BYTES):
-            with self._lock:
-                if self._body is None:
-                    raise httpx.WriteError("the call was given up")
-                piece = bytes(self._body[start : start + _PIECE_BYTES])
-            yield piece
+            body = self._body
+            if body is None:
+                raise httpx.WriteError("the call was given up")
+            self._piece = body[start : start + _PIECE_BYTES]
+            del body
+            yield self._piece  # type: ignore[misc] # h11 takes what has a buffer
 
     def close(self) -> None:
         """Let go of the body."""
-        with self._lock:
-            self._body = None
+        self._body = None
+        with suppress(BufferError):  # while it is copied, its own thread needs it
+            self._piece.release()
 
 
 class OpenSearchTarget:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import pickle
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from botocore.credentials import Credentials
 
 from overnight.errors import SpecError, UnavailableError
 from overnight.ingest import OpenSearchTarget
+from overnight.ingest.write.body_memory import BodyMemory
 from overnight.ingest.write.index import create_index
 from overnight.ingest.write.target import _Pieces
 from overnight.transport.sigv4 import SigV4Auth
@@ -154,10 +156,32 @@ def test_a_node_that_dies_of_a_mapping_without_an_engine_is_told_with_the_engine
 
 
 def test_a_call_that_was_given_up_gets_no_more_of_a_body_whose_memory_is_used_again() -> None:
-    body = mmap(-1, BODY_BYTES)
-    pieces = _Pieces(memoryview(body))
-    sent = iter(pieces)
-    assert len(next(sent)) < BODY_BYTES
-    pieces.close()
+    memory = BodyMemory(BODY_BYTES)
+    body = memory.take(BODY_BYTES)
+    body.write(bytes(BODY_BYTES))
+    with body.getbuffer() as content:
+        pieces = _Pieces(content)
+        sent = iter(pieces)
+        piece = next(sent)
+        assert len(piece) < BODY_BYTES
+        pieces.close()
+    memory.give_back(body)
+    assert memory.take(BODY_BYTES) is body
     with pytest.raises(httpx.WriteError, match="given up"):
         next(sent)
+    with pytest.raises(ValueError, match="released"):
+        len(piece)
+
+
+def test_a_piece_that_is_sent_while_its_call_is_given_up_keeps_its_memory() -> None:
+    memory = BodyMemory(BODY_BYTES)
+    body = memory.take(BODY_BYTES)
+    body.write(bytes(BODY_BYTES))
+    with body.getbuffer() as content:
+        pieces = _Pieces(content)
+        # As a socket does.
+        sent = pickle.PickleBuffer(next(iter(pieces)))
+        pieces.close()
+    memory.give_back(body)
+    assert memory.take(BODY_BYTES) is not body
+    assert len(sent.raw()) < BODY_BYTES
