@@ -2,7 +2,7 @@
 Ids, exactly: which were seen, and where the rows of a join's other sources are. Any number, the same memory.
 
 The first ids are kept in memory; when these are too many they go into a database on disk, and so do all later ones.
-Ids come in blocks, each of which is one statement.
+Ids come in blocks, each of which is one statement or few.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from itertools import repeat
+from itertools import chain, repeat
 from typing import BinaryIO, Final, NamedTuple
 
 from overnight.ingest.map.temporary_database import TemporaryDatabase
@@ -20,6 +20,7 @@ _PAGE = 1_000
 _MEMORY_BYTES: Final = 8 << 20
 _KEY_BYTES: Final = 100
 """What an id in memory takes beside its own bytes, about."""
+_NOTED: Final = 64
 _LOOKED_UP: Final = 256
 
 
@@ -122,8 +123,13 @@ class RowIndex(TemporaryDatabase):
         """
         rows = zip(keys, repeat(file), lines.offsets, lines.ends, lines.numbers, strict=False)
         noted = [row for row in rows if row[0] is not None]
-        insert = f"INSERT INTO rows_{source:d} VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"  # noqa: S608
-        if self.execute_all(insert, noted).rowcount == len(noted):
+        new = 0
+        for first in range(0, len(noted), _NOTED):
+            part = noted[first : first + _NOTED]
+            values = ",".join(repeat("(?, ?, ?, ?, ?)", len(part)))
+            insert = f"INSERT INTO rows_{source:d} VALUES {values} ON CONFLICT DO NOTHING"  # noqa: S608
+            new += self.execute(insert, (*chain.from_iterable(part),)).rowcount
+        if new == len(noted):
             return []
         find = f"SELECT file, start FROM rows_{source:d} WHERE id = ?"  # noqa: S608
         return [
