@@ -21,6 +21,7 @@ from typing import Any, Final
 import httpx
 import msgspec
 import orjson
+import pandas
 import polars
 from jsonpath_ng.parser import parse
 from opensearchpy import OpenSearch, helpers
@@ -159,6 +160,7 @@ def measure_join(documents: Path, folder: Path) -> Record:
             "the same, in another order": lambda: load.carry_out(request("shuffled"), sink.url),
             "polars": lambda: join_with_polars(sink.url, folder / "texts", folder / "vectors"),
             "polars, in another order": lambda: join_with_polars(sink.url, folder / "texts", folder / "shuffled"),
+            "pandas": lambda: join_with_pandas(sink.url, folder / "texts", folder / "vectors"),
             "one source": lambda: load.carry_out(load.request_for(documents), sink.url),
         }
         return compare(
@@ -171,13 +173,14 @@ def _per_document(work: Callable[[], object]) -> Callable[[], float]:
 
 
 def measure_memory(folder: Path) -> Record:
-    """The highest memory of a process that loads a file of 1 GB, beside smaller files and one line of 10 GB."""
+    """The highest memory of a process that loads a file of 1 GB, beside other files and one line of 10 GB."""
     peaks = {}
     path = folder / "memory.jsonl"
     with load.Sink() as sink:
         for name, megabytes, hole in (
             ("1 GB", 1_000, 0),
             ("a file of 100 MB", 100, 0),
+            ("a file of 10 GB", 10_000, 0),
             ("100 MB and a line of 10 GB", 100, 10_000),
         ):
             load.write(path, load.lines(megabytes * MEGABYTE // 4_700))
@@ -352,4 +355,14 @@ def join_with_polars(url: str, texts: Path, vectors: Path) -> None:
             polars.lit("\n"),
         )
     ).to_series()
+    replay(url, ["".join(lines[start : start + 1_000]).encode() for start in range(0, len(lines), 1_000)])
+
+
+def join_with_pandas(url: str, texts: Path, vectors: Path) -> None:
+    """Join two files in memory and send what comes of it, a thousand documents at once; it rounds to ten decimals."""
+    joined = pandas.read_json(texts, lines=True).merge(
+        pandas.read_json(vectors, lines=True), left_on="id", right_on="custom_id", how="left"
+    )
+    documents = joined[["text", "embedding"]].to_json(orient="records", lines=True).splitlines()
+    lines = [f'{{"index":{{"_id":"{key}"}}}}\n{line}\n' for key, line in zip(joined["id"], documents, strict=True)]
     replay(url, ["".join(lines[start : start + 1_000]).encode() for start in range(0, len(lines), 1_000)])

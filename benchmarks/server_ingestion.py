@@ -60,7 +60,7 @@ def run() -> dict[str, Record]:
 def node(folder: str, s3_url: str) -> Iterator[str]:
     """Give the address of a node with ML Commons that reads that S3."""
     options = (f"-Daws.endpointUrlS3={s3_url}",)
-    found = Node(VERSION, ml_commons=True, home=Path(folder, "node"), java_options=options, short_lived=True)
+    found = Node(VERSION, ml_commons=True, home=Path(folder, "node"), java_options=options)
     try:
         with found:
             yield found.url
