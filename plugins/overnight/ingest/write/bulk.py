@@ -8,7 +8,11 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Final, Literal
+
+import msgspec
+import orjson
 
 from overnight.errors import RateLimitedError, RequestRefusedError, TransientError, UnavailableError
 from overnight.ingest.write.bulk_causes import ItemCause, Scope, classify_item
@@ -40,6 +44,29 @@ _CONFLICT = 409
 _NAMELESS = (None, "auto-generated")
 _MAX_WAIT = 30.0
 _MAX_UNREADABLE = 8
+_ALL_INDEXED: Final = object()
+
+
+class _Indexed(msgspec.Struct, gc=False):
+    """What an answer says of a document that is in the index; it says ``noop`` of one that was dropped, too."""
+
+    status: Literal[200, 201]
+    id: str = msgspec.field(name="_id")
+    result: Literal["created", "updated"] = "created"
+    index: str | None = msgspec.field(name="_index", default=None)
+
+
+class _IndexedItem(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    index: _Indexed | None = None
+    create: _Indexed | None = None
+    update: _Indexed | None = None
+
+
+class _IndexedAnswer(msgspec.Struct, gc=False):
+    items: list[_IndexedItem]
+
+
+_decode_indexed = msgspec.json.Decoder(_IndexedAnswer).decode
 
 
 class IndexRefusedError(RequestRefusedError):
@@ -144,13 +171,14 @@ class BulkSender:
 
     def _send_once(self, content: Body, ids: Sequence[str]) -> list[_Item] | None:
         """Send documents, and return what is said of them; ``None``: each was indexed."""
-        answer = self._target.bulk(quote_index_name(self._name), content, self._params)
+        name, read_answer = quote_index_name(self._name), partial(self._read_answer, ids)
+        answer = self._target.bulk(name, content, self._params, decode=read_answer)
+        if answer is _ALL_INDEXED:
+            self.has_written = True
+            return None
         items = answer.get("items") if isinstance(answer, dict) else None
         if not isinstance(items, list):
             raise UnavailableError("OpenSearch's answer to _bulk has no items; something between cuts it.")
-        if self._are_all_indexed(items, ids):
-            self.has_written = True
-            return None
         read = [_read_item(item) for item in items]
         known = [item for item in read if item is not None]
         if len(known) < len(read):
@@ -158,21 +186,18 @@ class BulkSender:
             raise UnavailableError("The answer to _bulk is not OpenSearch's: an item has no status. Check the address.")
         return known
 
-    def _are_all_indexed(self, items: list[Any], ids: Sequence[str]) -> bool:
-        """Whether an answer says of each document, in the order that they were sent in, that it is in the index."""
+    def _read_answer(self, ids: Sequence[str], content: bytes) -> Any:
+        """Return ``_ALL_INDEXED`` for an answer that says so of each document, in the order that they were sent in."""
         try:
-            found = [answer for item in items for answer in item.values()]
-            return (
-                len(items) == len(ids)
-                and [answer["_id"] for answer in found] == ids
-                and {type(answer["status"]) for answer in found} == {int}
-                and {answer["status"] for answer in found} <= _OK
-                # A dropped document is one, too.
-                and "noop" not in {answer.get("result") for answer in found}
-                and not (self._can_differ and {answer.get("_index") for answer in found} != {self._index.name})
-            )
-        except (AttributeError, KeyError, TypeError):
-            return False
+            items = _decode_indexed(content).items
+        except msgspec.MsgspecError:
+            return orjson.loads(content)
+        found = [said for item in items if (said := item.index or item.create or item.update) is not None]
+        if [said.id for said in found] != ids or len(items) != len(ids):
+            return orjson.loads(content)
+        if self._can_differ and {said.index for said in found} != {self._index.name}:
+            return orjson.loads(content)
+        return _ALL_INDEXED
 
     def _sort(
         self, found: dict[int, _Item], attempted: set[int], outcome: BodyOutcome

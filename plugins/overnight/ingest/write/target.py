@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+import orjson
 
 from overnight.errors import SpecError
 from overnight.ingest.write.sink import Body
@@ -121,11 +122,14 @@ class OpenSearchTarget:
         """DELETE a path and return the decoded answer."""
         return self.transport.send(HttpCall("DELETE", path))
 
-    def bulk(self, index: str, body: Body, params: Mapping[str, str]) -> Any:
+    def bulk(
+        self, index: str, body: Body, params: Mapping[str, str], *, decode: Callable[[bytes], Any] = orjson.loads
+    ) -> Any:
         """
         Send one ``_bulk`` body, once; who calls decides about another attempt.
 
         :param index: Its name as a segment of a path (:func:`~overnight.ingest.write.names.quote_index_name`).
+        :param decode: Reads the answer; it raises :class:`orjson.JSONDecodeError` for one that is no JSON.
         """
         with closing(_Pieces(body)) as pieces:
             return self.transport.send(
@@ -140,6 +144,7 @@ class OpenSearchTarget:
                         **(digest_header(body) if self._is_signed else {}),
                     },
                     retry=Retry.NEVER,
+                    decode=decode,
                 )
             )
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -265,9 +265,9 @@ class Recording:
     def __init__(self) -> None:
         self.requests: list[tuple[str, Body, Mapping[str, str]]] = []
 
-    def bulk(self, index: str, body: Body, params: Mapping[str, str]) -> Any:
+    def bulk(self, index: str, body: Body, params: Mapping[str, str], *, decode: Callable[[bytes], Any]) -> Any:
         self.requests.append((index, body, params))
-        return {"errors": False, "items": [{"index": {"_id": "a", "_index": "docs", "status": 201}}]}
+        return decode(b'{"errors":false,"items":[{"index":{"_id":"a","_index":"docs","status":201}}]}')
 
 
 ASKED_FOR = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import orjson
 import pytest
 
 from overnight.errors import RateLimitedError, UnavailableError
@@ -331,3 +332,55 @@ def test_a_document_that_a_pipeline_put_elsewhere_is_said_to_be_elsewhere(
     ]
     index = IndexInfo("docs", "uuid", pipelines=("p",))
     assert sender(target, clock, index=index).send(*body_of("a", "b")) == BodyOutcome(elsewhere=[1])
+
+
+def said_of(key: Any, **changes: Any) -> dict[str, Any]:
+    said = {"_id": key, "_index": "docs", "status": 201, "result": "created", "_version": 1, **changes}
+    return {name: value for name, value in said.items() if value != "left out"}
+
+
+WHOLE: list[Any] = [{"index": said_of(key)} for key in "abc"]
+
+
+@pytest.mark.parametrize(
+    ("items", "is_whole"),
+    [
+        (WHOLE, True),
+        ([{"create": item["index"]} for item in WHOLE], True),
+        ([{"update": said_of(key, status=200, result="updated", _version=7)} for key in "abc"], True),
+        ([{"index": said_of(key, result="left out", _version="left out")} for key in "abc"], True),
+        ([{"index": said_of(key, _shards={"failed": 0})} for key in "abc"], True),
+        ([WHOLE[1], WHOLE[0], WHOLE[2]], False),
+        (WHOLE[:2], False),
+        ([*WHOLE, WHOLE[2]], False),
+        ([*WHOLE, {}], False),
+        ([*WHOLE, {"index": None}], False),
+        ([*WHOLE[:2], {"delete": said_of("c")}], False),
+        *(
+            ([*WHOLE[:2], {"index": said_of("c", **changes)}], False)
+            for changes in (
+                {"status": 429},
+                {"status": 409},
+                {"status": "201"},
+                {"status": True},
+                {"status": "left out"},
+                {"result": "noop"},
+                {"result": "noop", "_version": -3},
+                {"_id": "d"},
+                {"_id": None},
+                {"_id": 1},
+                {"_id": "left out"},
+                {"_index": "docs-2"},
+                {"_index": None},
+                {"_index": "left out"},
+            )
+        ),
+    ],
+)
+def test_an_answer_is_taken_as_a_whole_only_when_it_says_of_each_document_that_it_is_there(
+    items: list[Any], is_whole: bool, clock: Clock, target: OpenSearchTarget
+) -> None:
+    piped = IndexInfo("docs", "uuid", pipelines=("p",))
+    answer = {"errors": False, "items": items}
+    found = sender(target, clock, index=piped)._read_answer([*"abc"], orjson.dumps(answer))
+    assert found is bulk._ALL_INDEXED if is_whole else found == answer
