@@ -6,7 +6,9 @@ import pickle
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from mmap import mmap
 from typing import Any
 
@@ -155,16 +157,25 @@ def test_a_node_that_dies_of_a_mapping_without_an_engine_is_told_with_the_engine
     assert ('give its method "engine": "lucene"' in str(error.value)) is is_explained
 
 
-def test_a_call_that_was_given_up_gets_no_more_of_a_body_whose_memory_is_used_again() -> None:
-    memory = BodyMemory(BODY_BYTES)
-    body = memory.take(BODY_BYTES)
-    body.write(bytes(BODY_BYTES))
-    with body.getbuffer() as content:
-        pieces = _Pieces(content)
+@pytest.fixture
+def memory() -> BodyMemory:
+    return BodyMemory(BODY_BYTES)
+
+
+@pytest.fixture
+def body(memory: BodyMemory) -> BytesIO:
+    taken = memory.take(BODY_BYTES)
+    taken.write(bytes(BODY_BYTES))
+    return taken
+
+
+def test_a_call_that_was_given_up_gets_no_more_of_a_body_whose_memory_is_used_again(
+    memory: BodyMemory, body: BytesIO
+) -> None:
+    with body.getbuffer() as content, closing(_Pieces(content)) as pieces:
         sent = iter(pieces)
         piece = next(sent)
         assert len(piece) < BODY_BYTES
-        pieces.close()
     memory.give_back(body)
     assert memory.take(BODY_BYTES) is body
     with pytest.raises(httpx.WriteError, match="given up"):
@@ -173,15 +184,10 @@ def test_a_call_that_was_given_up_gets_no_more_of_a_body_whose_memory_is_used_ag
         len(piece)
 
 
-def test_a_piece_that_is_sent_while_its_call_is_given_up_keeps_its_memory() -> None:
-    memory = BodyMemory(BODY_BYTES)
-    body = memory.take(BODY_BYTES)
-    body.write(bytes(BODY_BYTES))
-    with body.getbuffer() as content:
-        pieces = _Pieces(content)
+def test_a_piece_that_is_sent_while_its_call_is_given_up_keeps_its_memory(memory: BodyMemory, body: BytesIO) -> None:
+    with body.getbuffer() as content, closing(_Pieces(content)) as pieces:
         # As a socket does.
         sent = pickle.PickleBuffer(next(iter(pieces)))
-        pieces.close()
     memory.give_back(body)
     assert memory.take(BODY_BYTES) is not body
     assert len(sent.raw()) < BODY_BYTES
