@@ -139,7 +139,7 @@ class RowIndex(TemporaryDatabase):
         ]
 
     def find_all(self, source: int, keys: Sequence[bytes]) -> FoundRows:
-        """Return where the rows of these ids are that a source has."""
+        """Return where the rows of these ids, all different, are that a source has."""
         found: list[tuple[int, int, int, int, bytes]] = []
         for first in range(0, len(keys), _LOOKED_UP):
             part = keys[first : first + _LOOKED_UP]
