@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -13,8 +13,14 @@ from overnight.ingest.write.target import OpenSearchTarget
 from overnight.ingest.write.unchanged import FIELD
 from overnight.transport.http import Retry
 
-CANDIDATES: Final = 100
-"""Lucene searches its graph no wider than ``k``; with ``k`` = 5 the best answer can be passed over."""
+NEIGHBOURS: Final = 10_000
+"""
+The most that OpenSearch takes for ``k``.
+
+An HNSW graph is searched as wide as ``k``; a narrow search passes over the best answer now and then. Where a filter
+lets through no more than ``k`` documents of a segment, Lucene compares all of them instead (`k-NN search with filters
+<https://docs.opensearch.org/latest/vector-search/filter-search-knn/efficient-knn-filtering/>`__).
+"""
 MAX_HITS: Final = 100
 
 Embed = Callable[[str, int], list[float]]
@@ -22,12 +28,23 @@ Embed = Callable[[str, int], list[float]]
 
 
 class VectorField(BaseModel):
-    """A field of vectors and their length."""
+    """
+    A field of vectors and their length.
+
+    :param engine: As the mapping names it; ``None`` when it does not.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     dimension: int
+    engine: str | None
+
+    def make_query(self, vector: list[float]) -> dict[str, Any]:
+        """Return the query for the nearest vectors."""
+        # nmslib refuses a filter, and a mapping without an engine may mean it.
+        filtered: dict[str, Any] = {"filter": {"match_all": {}}} if self.engine == "lucene" else {}
+        return {"knn": {self.name: {"vector": vector, "k": NEIGHBOURS, **filtered}}}
 
 
 class Hit(BaseModel):
@@ -59,13 +76,16 @@ def find_vector_field(target: OpenSearchTarget, index: str) -> VectorField | Non
     for mapping in found.values():
         for name, field in mapping.get("mappings", {}).get("properties", {}).items():
             if field.get("type") == "knn_vector" and isinstance(field.get("dimension"), int):
-                return VectorField(name=name, dimension=field["dimension"])
+                engine = field.get("method", {}).get("engine")
+                return VectorField(name=name, dimension=field["dimension"], engine=engine)
     return None
 
 
 def search(target: OpenSearchTarget, index: str, text: str, *, embed: Embed | None = None, size: int = 10) -> list[Hit]:
     """
     Return the documents that are nearest to a text, the best first.
+
+    With Lucene's vectors they are exactly the nearest in segments of up to :data:`NEIGHBOURS` documents.
 
     :param embed: Makes the text's vector. Without it, or when the index has no vectors, the words are searched for.
     :param size: How many at most.
@@ -78,9 +98,20 @@ def search(target: OpenSearchTarget, index: str, text: str, *, embed: Embed | No
     field = find_vector_field(target, index)
     query: dict[str, Any] = {"simple_query_string": {"query": text}}
     if field is not None and embed is not None:
-        query = {"knn": {field.name: {"vector": embed(text, field.dimension), "k": max(size, CANDIDATES)}}}
-    hidden = [FIELD, *([field.name] if field is not None else [])]
-    body = {"size": size, "_source": {"excludes": hidden}, "query": query}
+        query = field.make_query(embed(text, field.dimension))
+    return find(target, index, query, size=size, hidden=[field.name] if field is not None else [])
+
+
+def find(
+    target: OpenSearchTarget, index: str, query: Mapping[str, Any], *, size: int, hidden: Sequence[str] = ()
+) -> list[Hit]:
+    """
+    Return the documents that a query finds, the best first.
+
+    :param query: In OpenSearch's own terms.
+    :param hidden: Fields that are not wanted, such as vectors.
+    """
+    body = {"size": size, "_source": {"excludes": [FIELD, *hidden]}, "query": query}
     answer = target.post(f"{quote(index, safe='')}/_search", body, retry=Retry.SAFE)
     return [_read(hit) for hit in answer["hits"]["hits"]]
 

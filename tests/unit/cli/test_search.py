@@ -11,9 +11,13 @@ import overnight
 from http_server import Answer, Request, Server, json_answer
 from overnight.cli.app import app
 
-VECTORS = {
-    "docs-1": {"mappings": {"properties": {"text": {"type": "text"}, "v": {"type": "knn_vector", "dimension": 3}}}}
-}
+
+def make_mapping(**method: Any) -> dict[str, Any]:
+    vectors = {"type": "knn_vector", "dimension": 3, **({"method": {"name": "hnsw", **method}} if method else {})}
+    return {"docs-1": {"mappings": {"properties": {"text": {"type": "text"}, "v": vectors}}}}
+
+
+VECTORS = make_mapping(engine="lucene")
 WORDS = {"docs-1": {"mappings": {"properties": {"text": {"type": "text"}}}}}
 LONG = "shutil.rmtree(path)\nRecursively delete a directory tree. " + "And more of it. " * 20
 
@@ -49,10 +53,19 @@ def test_the_text_is_embedded_as_long_as_the_index_has_it_and_the_nearest_are_sh
     embedded = json.loads(next(request.body for request in cluster.requests if request.path.endswith("embeddings")))
     assert embedded == {"model": "text-embedding-3-small", "input": "delete a folder", "dimensions": 3}
     searched = json.loads(cluster.requests[-1].body)
-    assert searched["query"] == {"knn": {"v": {"vector": [0.5, 0.25, 0.0], "k": 100}}}
+    nearest = {"vector": [0.5, 0.25, 0.0], "k": 10_000, "filter": {"match_all": {}}}
+    assert searched["query"] == {"knn": {"v": nearest}}
     assert (searched["size"], searched["_source"]) == (3, {"excludes": ["overnight_digest", "v"]})
     assert "shutil.rmtree" in found.stdout
     assert "0.910" in found.stdout
+
+
+@pytest.mark.parametrize("mapping", [make_mapping(), make_mapping(engine="nmslib"), make_mapping(engine="faiss")])
+def test_an_engine_that_may_refuse_a_filter_gets_none(mapping: dict[str, Any], cluster: Server) -> None:
+    cluster.handler = answer_with(mapping)
+    assert run(cluster, "docs", "delete a folder").exit_code == 0
+    searched = json.loads(cluster.requests[-1].body)
+    assert searched["query"] == {"knn": {"v": {"vector": [0.5, 0.25, 0.0], "k": 10_000}}}
 
 
 def test_a_line_has_at_most_80_characters_where_there_is_no_terminal(cluster: Server) -> None:

@@ -6,27 +6,25 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import httpx
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from overnight.cli.addresses import Addresses
+from overnight.ingest import OpenSearchTarget
+from overnight.ingest.search import Hit, find, search
 from overnight.sandbox.airflow import Airflow, DagRun
 from overnight.sandbox.demo.pipelines import PIPELINES, SERVICES, Counts, Pipeline
 from overnight.sandbox.errors import SandboxError
 from overnight.sandbox.services import select
 from overnight.sandbox.store import Store
 from overnight.sandbox.supervisor import Sandbox
+from overnight.services.openai.embed import embed
 
-DIMENSION = 384
 MODEL = "text-embedding-3-small"
-CANDIDATES = 100
-"""Lucene searches its graph no wider than ``k``; with ``k`` = 5 the best answer can be passed over."""
 AT_ONCE = 2
 """Pipelines side by side: much of each one's time is Airflow starting tasks."""
 
@@ -112,32 +110,26 @@ def _table(rows: list[tuple[Pipeline, DagRun, Counts | None]]) -> Table:
 
 
 def _search(console: Console, pipeline: Pipeline, environment: dict[str, str]) -> list[str]:
-    with httpx.Client(timeout=30.0) as client:
-        searches = [
-            (f"“{one.question}”", _near(client, one.question, environment), one.expected) for one in pipeline.searches
-        ]
-        searches += [(one.words, one.query, one.expected) for one in pipeline.field_searches]
-        failures = []
-        for words, query, expected in searches:
-            answered = client.post(
-                f"{environment['OPENSEARCH_URL']}/{pipeline.index}/_search",
-                json={"size": 5, "_source": False, "query": query},
-            ).raise_for_status()
-            hits = [hit["_id"] for hit in answered.json()["hits"]["hits"]]
-            console.print(f"{words} → {', '.join(hits)}", highlight=False)
-            if expected not in hits:
-                failures.append(f"{pipeline.name}: {expected} is not among the first five for {words}")
+    addresses = Addresses(environment["OPENSEARCH_URL"], environment)
+
+    def make_vector(text: str, dimension: int) -> list[float]:
+        return addresses.run_openai(embed(text, MODEL, dimension))
+
+    failures = []
+    with OpenSearchTarget(addresses.opensearch_url) as target:
+        found: list[tuple[str, str, list[Hit]]] = []
+        for near in pipeline.searches:
+            hits = search(target, pipeline.index, near.question, embed=make_vector, size=5)
+            found.append((f"“{near.question}”", near.expected, hits))
+        for by_field in pipeline.field_searches:
+            hits = find(target, pipeline.index, by_field.query, size=5)
+            found.append((by_field.words, by_field.expected, hits))
+    for words, expected, hits in found:
+        ids = [hit.id for hit in hits]
+        console.print(f"{words} → {', '.join(ids)}", highlight=False)
+        if expected not in ids:
+            failures.append(f"{pipeline.name}: {expected} is not among the first five for {words}")
     return failures
-
-
-def _near(client: httpx.Client, question: str, environment: dict[str, str]) -> Mapping[str, Any]:
-    """Return the query for what is nearest to a question."""
-    embedded = client.post(
-        f"{environment['OPENAI_BASE_URL']}/embeddings",
-        headers={"Authorization": f"Bearer {environment['OPENAI_API_KEY']}"},
-        json={"model": MODEL, "input": question, "dimensions": DIMENSION},
-    ).raise_for_status()
-    return {"knn": {"embedding": {"vector": embedded.json()["data"][0]["embedding"], "k": CANDIDATES}}}
 
 
 if __name__ == "__main__":
