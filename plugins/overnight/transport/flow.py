@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -149,9 +150,11 @@ def call_within(seconds: float, function: Callable[[], T]) -> T:
 def _serve(calls: SimpleQueue[Callable[[], None]]) -> None:
     while True:
         calls.get()()
-        if len(_idle) >= _MAX_IDLE:
-            return
         _idle.append(calls)
+        if len(_idle) > _MAX_IDLE:
+            with suppress(ValueError):  # it was taken for another call
+                _idle.remove(calls)
+                return
 
 
 class Transport(ABC, Generic[CallT, AnswerT]):

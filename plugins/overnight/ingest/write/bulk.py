@@ -188,16 +188,17 @@ class BulkSender:
 
     def _read_answer(self, ids: Sequence[str], content: bytes) -> Any:
         """Return ``_ALL_INDEXED`` for an answer that says so of each document, in the order that they were sent in."""
+        return _ALL_INDEXED if self._are_all_indexed(ids, content) else orjson.loads(content)
+
+    def _are_all_indexed(self, ids: Sequence[str], content: bytes) -> bool:
         try:
             items = _decode_indexed(content).items
         except msgspec.MsgspecError:
-            return orjson.loads(content)
+            return False
         found = [said for item in items if (said := item.index or item.create or item.update) is not None]
         if [said.id for said in found] != ids or len(items) != len(ids):
-            return orjson.loads(content)
-        if self._can_differ and {said.index for said in found} != {self._index.name}:
-            return orjson.loads(content)
-        return _ALL_INDEXED
+            return False
+        return not self._can_differ or {said.index for said in found} == {self._index.name}
 
     def _sort(
         self, found: dict[int, _Item], attempted: set[int], outcome: BodyOutcome
