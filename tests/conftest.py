@@ -8,7 +8,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 # Examples that first touch a disk or a compiler take longer than hypothesis' 200 ms; tests do not measure time.
-settings.register_profile("overnight", deadline=None)
+# Each run draws the same examples, so that none needs luck.
+settings.register_profile("overnight", deadline=None, derandomize=True, database=None)
+# Draws others each time.
+settings.register_profile("explore", deadline=None, max_examples=1_000, print_blob=True)
 # Run once for every mutant; what fails fails again, and the smallest example of it interests nobody.
 settings.register_profile(
     "mutants",

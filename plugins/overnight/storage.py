@@ -27,6 +27,7 @@ from fsspec.spec import AbstractBufferedFile
 
 from overnight.compression import open_plain
 from overnight.errors import SpecError
+from overnight.read_ahead import RANGE_BYTES, ReadAhead
 from overnight.storage_errors import ChangedFileError, to_storage_error
 
 if TYPE_CHECKING:
@@ -187,9 +188,17 @@ class Storage:
             slashes = place.path[len(place.path.rstrip("/")) :] if place.scheme in _OBJECT_STORES else ""
             return _select(place, filesystem.find(path, detail=True), path.rstrip("/") + (slashes or "/"), "**")
 
-    def open(self, uri: str, mode: str = "rb", **options: Any) -> IO[Any]:
-        """Open a file; on a disk the parent folder is made when writing."""
+    def open(self, uri: str, mode: str = "rb", *, end: int | None = None, **options: Any) -> IO[Any]:
+        """
+        Open a file; on a disk the parent folder is made when writing.
+
+        :param end: The first byte that will not be read: of an object store, several ranges before it are fetched at
+            once. ``None`` is the file's end.
+        :param options: For fsspec, in place of ours.
+        """
         filesystem, path = self.resolve(uri)
+        if mode == "rb" and not options and parse_location(uri).scheme in _OBJECT_STORES:
+            options = {"block_size": RANGE_BYTES, "cache_type": ReadAhead.name, "cache_options": {"end": end}}
         with self._errors(uri):
             if ("w" in mode or "a" in mode) and parse_location(uri).scheme not in _OBJECT_STORES:
                 filesystem.makedirs(filesystem._parent(path), exist_ok=True)

@@ -146,13 +146,38 @@ def test_no_credentials_is_no_reason_to_try_again(endpoint: str, monkeypatch: py
         storage.list_files("s3://things/docs/")
 
 
-def test_an_object_that_is_replaced_while_it_is_read_is_said(storage: Storage, client: Any) -> None:
+@pytest.mark.parametrize("options", [{}, {"block_size": 1 << 20, "cache_type": "none"}])
+def test_an_object_that_is_replaced_while_it_is_read_is_said(
+    options: dict[str, Any], storage: Storage, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("overnight.storage.RANGE_BYTES", 1 << 20)
     client.put_object(Bucket="things", Key="big", Body=b"a" * 4_000_000)
-    with storage.open("s3://things/big", block_size=1 << 20, cache_type="none") as file:
+    with storage.open("s3://things/big", **options) as file:
         assert file.read(1 << 20) == b"a" * (1 << 20)
         client.put_object(Bucket="things", Key="big", Body=b"b" * 4_000_000)
         with pytest.raises(ChangedFileError, match="s3://things/big was replaced while it was read"):
             file.read()
+
+
+def test_lines_of_an_object_and_of_its_parts_are_cut_from_many_ranges(
+    storage: Storage, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("storage", "ingest.read.sources"):
+        monkeypatch.setattr(f"overnight.{module}.RANGE_BYTES", 1_000)
+    data = b"".join(b'{"number": %d}\n' % number for number in range(2_000))
+    client.put_object(Bucket="things", Key="lines.jsonl", Body=data)
+    middle = data.index(b"\n", 10_000) + 1
+    reader = SourceReader(storage)
+
+    def read(part: str) -> bytes:
+        (file,) = reader.resolve(0, [f"s3://things/lines.jsonl{part}"]).files
+        return b"".join(b"%b\n" % line.data for line in reader.lines(file) if line.data is not None)
+
+    assert read("") == data
+    assert read(f"#bytes=0-{middle}") == data[:middle]
+    assert read(f"#bytes={middle}-") == data[middle:]
+    with storage.open_plain("s3://things/lines.jsonl") as file:
+        assert file.read() == data
 
 
 # --- A store that breaks off --------------------------------------------------------------------------------------

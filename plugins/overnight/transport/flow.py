@@ -10,22 +10,18 @@ many calls that do not depend on each other a :class:`Gather`; :func:`bound` lim
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import suppress
-from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from overnight.errors import ServiceError, UnavailableError
+from overnight.threads import start_call
 
 CallT = TypeVar("CallT")
 AnswerT = TypeVar("AnswerT")
@@ -109,12 +105,6 @@ class TimeIsUpError(Exception):
     """A call did not end in its time. For transports, which say of which call."""
 
 
-_MAX_IDLE: Final = 8
-_idle: list[SimpleQueue[Callable[[], None]]] = []
-"""Of each thread that waits for a call to carry out what it is given."""
-os.register_at_fork(after_in_child=_idle.clear)
-
-
 def call_within(seconds: float, function: Callable[[], T]) -> T:
     """
     Call a blocking function in another thread, and wait for its end for a limited time.
@@ -123,38 +113,13 @@ def call_within(seconds: float, function: Callable[[], T]) -> T:
 
     :raises TimeIsUpError: it takes longer. Whatever the function raises is raised here.
     """
-    done: Future[T] = Future()
-
-    def carry_out() -> None:
-        try:
-            done.set_result(function())
-        except BaseException as error:  # it is raised in the thread that waits
-            done.set_exception(error)
-
-    # A new thread for each call costs as much processor time as the call: it starts on whichever processor is free.
-    try:
-        calls = _idle.pop()
-    except IndexError:
-        calls = SimpleQueue()
-        # A daemon, so that a server which never ends its answer does not keep the process from ending.
-        threading.Thread(target=_serve, args=(calls,), daemon=True).start()
-    calls.put(partial(copy_context().run, carry_out))
+    done = start_call(function)
     try:
         return done.result(seconds)
     except FutureTimeoutError:
         if done.done():
             raise
         raise TimeIsUpError from None
-
-
-def _serve(calls: SimpleQueue[Callable[[], None]]) -> None:
-    while True:
-        calls.get()()
-        _idle.append(calls)
-        if len(_idle) > _MAX_IDLE:
-            with suppress(ValueError):  # it was taken for another call
-                _idle.remove(calls)
-                return
 
 
 class Transport(ABC, Generic[CallT, AnswerT]):

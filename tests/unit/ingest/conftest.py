@@ -4,15 +4,10 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
 
 from overnight.ingest import OpenSearchTarget
 from unit.ingest.clock import Clock
 from unit.ingest.fake_opensearch import FakeOpenSearch
-
-# No test asserts time: a busy machine is no failure.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
 
 
 @pytest.fixture

@@ -1,120 +1,35 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
-from collections.abc import Callable
-from contextvars import ContextVar
-from queue import SimpleQueue
 
 import pytest
 
-from overnight.transport import flow
 from overnight.transport.flow import TimeIsUpError, call_within
 
-FORKS = """
-import os
-from overnight.transport.flow import call_within
 
-assert call_within(60, lambda: 1) == 1
-child = os.fork()
-if not child:
-    os._exit(call_within(60, lambda: 7))
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-"""
-
-
-class IdleThreads(list[SimpleQueue[Callable[[], None]]]):
-    """The threads that wait for a call; each says so behind the end of its last one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.removed = 0
-        self._changed = threading.Condition()
-
-    def append(self, calls: SimpleQueue[Callable[[], None]]) -> None:
-        with self._changed:
-            super().append(calls)
-            self._changed.notify_all()
-
-    def remove(self, calls: SimpleQueue[Callable[[], None]]) -> None:
-        with self._changed:
-            super().remove(calls)
-            self.removed += 1
-            self._changed.notify_all()
-
-    def wait_for(self, count: int, removed: int = 0) -> None:
-        """Wait until there are so many, and so many have left."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: len(self) >= count and self.removed >= removed, timeout=60)
-
-
-@pytest.fixture(autouse=True)
-def idle(monkeypatch: pytest.MonkeyPatch) -> IdleThreads:
-    idle = IdleThreads()
-    monkeypatch.setattr(flow, "_idle", idle)
-    return idle
-
-
-def test_calls_one_after_the_other_share_a_thread_which_is_not_the_callers(idle: IdleThreads) -> None:
-    first = call_within(60, threading.get_ident)
-    idle.wait_for(1)
-    assert call_within(60, threading.get_ident) == first
-    assert first != threading.get_ident()
-
-
-def test_a_call_that_was_given_up_keeps_its_thread_until_it_ends(idle: IdleThreads) -> None:
+def test_a_call_that_takes_too_long_is_given_up_and_goes_on_in_its_thread() -> None:
     release, ended = threading.Event(), threading.Event()
-    threads: list[int] = []
 
     def slow() -> None:
-        threads.append(threading.get_ident())
         release.wait()
         ended.set()
 
     with pytest.raises(TimeIsUpError):
         call_within(0.01, slow)
-    other = call_within(60, threading.get_ident)
-    idle.wait_for(1)
-    assert other not in threads
+    assert not ended.is_set()
+    assert call_within(60, threading.get_ident) != threading.get_ident()
     release.set()
-    ended.wait()
-    idle.wait_for(2)
-    assert {call_within(60, threading.get_ident) for _ in range(4)} <= {other, *threads}
+    assert ended.wait(60)
 
 
-def test_what_a_call_raises_is_raised_and_its_thread_goes_on(idle: IdleThreads) -> None:
+def test_what_a_call_raises_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         call_within(60, lambda: 1 / 0)
-    idle.wait_for(1)
-    with pytest.raises(KeyboardInterrupt):
-        call_within(60, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
-    idle.wait_for(1)
-    assert call_within(60, lambda: 1) == 1
 
 
-def test_a_call_sees_the_context_of_its_own_caller(idle: IdleThreads) -> None:
-    variable = ContextVar("variable", default="")
-    for value in ("first", "second"):
-        variable.set(value)
-        assert call_within(60, variable.get) == value
-        idle.wait_for(1)
+def test_a_time_out_of_the_call_itself_is_not_ours() -> None:
+    def time_out() -> None:
+        raise TimeoutError("its own")
 
-
-def test_few_threads_wait_for_a_call(idle: IdleThreads) -> None:
-    together = threading.Barrier(20)
-
-    def work() -> None:
-        call_within(60, together.wait)
-
-    callers = [threading.Thread(target=work) for _ in range(20)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
-    idle.wait_for(flow._MAX_IDLE, removed=len(callers) - flow._MAX_IDLE)
-    assert len(idle) == flow._MAX_IDLE
-
-
-def test_a_forked_process_makes_threads_of_its_own() -> None:
-    subprocess.run([sys.executable, "-c", FORKS], check=True, timeout=120)
+    with pytest.raises(TimeoutError, match="its own"):
+        call_within(60, time_out)

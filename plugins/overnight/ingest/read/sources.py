@@ -14,6 +14,7 @@ from overnight.errors import OvernightError, SpecError
 from overnight.file_formats import PARQUET, copy_to_disk, read_json_lines, recognise_table
 from overnight.ingest.read.byte_range import ByteRange, UnevenRangeError, first_byte, split_range, within
 from overnight.ingest.read.lines import START, Line, LineBlock, Position, skip, split_blocks
+from overnight.read_ahead import RANGE_BYTES
 from overnight.storage import Storage, StoredFile, get_scheme, is_pattern, redact
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,6 @@ Look: TypeAlias = Callable[[str], tuple[int | None, str]]
 """Returns the size and the identity of what a URI stands for, as far as its server tells."""
 
 CHUNK_BYTES = 256 << 10
-REMOTE_CHUNK_BYTES = 8 << 20
 HEAD_BYTES = 1 << 10
 
 
@@ -240,10 +240,11 @@ class SourceReader:
 
     def _read(self, file: SourceFile, offset: int, chunk_bytes: int | None) -> Iterator[bytes]:
         is_local = get_scheme(file.uri) == "file"
-        size = chunk_bytes or (CHUNK_BYTES if is_local else REMOTE_CHUNK_BYTES)
-        # Whole chunks are asked for, so fsspec's own read-ahead would only hold everything twice.
-        options: dict[str, Any] = {} if is_local else {"block_size": size, "cache_type": "none"}
-        with self.storage.open(file.uri, "rb", **options) as stream:
+        size = chunk_bytes or (CHUNK_BYTES if is_local else RANGE_BYTES)
+        # fsspec's own read-ahead would fetch more than is wanted.
+        options: dict[str, Any] = {"block_size": size, "cache_type": "none"} if chunk_bytes and not is_local else {}
+        end = file.part.end if file.part is not None else None
+        with self.storage.open(file.uri, "rb", end=end, **options) as stream:
             if offset:
                 stream.seek(offset)
             while chunk := stream.read(size):
