@@ -14,7 +14,7 @@ from overnight.threads import start_call
 RANGE_BYTES: Final = 4 << 20
 RANGES: Final = 4
 """
-Fetched at once. One connection to S3 gives some 90 MB a second (`Performance guidelines for Amazon S3
+Fetched at once: one connection to S3 gives a part of what it has (`Use byte-range fetches
 <https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance-guidelines.html>`__).
 """
 
