@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from overnight.errors import shorten
 from overnight.services.openai.scan import estimate_tokens
+from overnight.transport.flow import TimeIsUpError, call_within
 
 log = logging.getLogger(__name__)
 
@@ -68,22 +69,9 @@ def _load(model: str) -> Callable[[str], int] | None:
         import tiktoken  # noqa: PLC0415 - an extra
     except ImportError:
         return None
-    found: list[Any] = []
-
-    def load() -> None:
-        try:
-            found.append(tiktoken.encoding_for_model(model))
-        except KeyError as error:
-            found.append(error)
-        except Exception as error:
-            log.warning("tiktoken has no vocabulary of %s, tokens are estimated: %s", model, shorten(str(error), 300))
-            found.append(error)
-
-    # A daemon: a connection that hangs keeps no process alive.
-    thread = threading.Thread(target=load, daemon=True, name="vocabulary")
-    thread.start()
-    thread.join(VOCABULARY_SECONDS)
-    if not found:
+    try:
+        encoding = call_within(VOCABULARY_SECONDS, partial(tiktoken.encoding_for_model, model))
+    except TimeIsUpError:
         log.warning(
             "tiktoken's vocabulary of %s did not come in %.0f s, so tokens are estimated. Where there is no network, "
             "put it into TIKTOKEN_CACHE_DIR.",
@@ -91,8 +79,10 @@ def _load(model: str) -> Callable[[str], int] | None:
             VOCABULARY_SECONDS,
         )
         return None
-    encoding = found[0]
-    if isinstance(encoding, Exception):
+    except KeyError:  # no model of OpenAI's
+        return None
+    except Exception as error:
+        log.warning("tiktoken has no vocabulary of %s, tokens are estimated: %s", model, shorten(str(error), 300))
         return None
     return lambda text: len(encoding.encode_ordinary(text))
 
