@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from airflow.sdk.configuration import conf
 from airflow.triggers.base import BaseTrigger
 
-HOLD_SECONDS: Final = 4.0
-"""Seconds from the start of a trigger to its event, at least.
+from overnight.hooks.executor import SECTION
+
+HOLD_OPTION: Final = "event_hold_seconds"
+HOLD_SECONDS: Final = 10.0
+"""Seconds from the start of a trigger to its event, at least, unless the option says otherwise.
 
 Airflow (up to 3.3.2) takes a task that resumes before the executor has reported the end of the worker that deferred it
 for one that was killed, and a try is spent (https://github.com/apache/airflow/issues/72716). A remote job seldom ends
-that soon; the executor of a busy machine reports seconds late.
+that soon; the executor of two busy processors was seen to report six seconds late, and often is one or two.
 """
 
 
@@ -20,7 +24,10 @@ async def hold_event(trigger: BaseTrigger, started: float) -> None:
     """
     Wait until the event of a trigger may come; one that runs in no triggerer (``dag.test()``) has nothing to wait for.
 
+    The option ``[overnight] event_hold_seconds`` says how long, where executors are further behind than that.
+
     :param started: The event loop's time at which the trigger started to run.
     """
     if trigger.trigger_id is not None:
-        await asyncio.sleep(max(0.0, started + HOLD_SECONDS - asyncio.get_running_loop().time()))
+        hold = conf.getfloat(SECTION, HOLD_OPTION, fallback=HOLD_SECONDS)
+        await asyncio.sleep(max(0.0, started + hold - asyncio.get_running_loop().time()))

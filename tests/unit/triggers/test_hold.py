@@ -54,3 +54,17 @@ async def test_an_event_that_comes_late_is_not_held() -> None:
     trigger = job_trigger()
     trigger.trigger_id = 7
     await asyncio.wait_for(hold_event(trigger, asyncio.get_running_loop().time() - HOLD_SECONDS), timeout=1)
+
+
+async def test_an_option_says_how_long_an_event_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(hold.asyncio, "sleep", sleep)
+    monkeypatch.setenv("AIRFLOW__OVERNIGHT__EVENT_HOLD_SECONDS", "60.5")
+    trigger = job_trigger()
+    trigger.trigger_id = 7
+    await hold_event(trigger, asyncio.get_running_loop().time())
+    assert 60 < waits[0] <= 60.5
