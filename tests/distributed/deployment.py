@@ -12,10 +12,11 @@ import psutil
 
 from overnight.sandbox.airflow import Airflow
 from overnight.sandbox.process import LOCALHOST, Launch, ProcessId, free_port, start, wait_ready
+from postgresql import postgresql
 from system.console import Console
 
+from .broker import redis_server
 from .machine.machine import VARIABLE
-from .servers import postgresql, redis_server
 
 PROJECT = Path(__file__).parents[2]
 MACHINE = Path(__file__).parent / "machine"

@@ -22,8 +22,9 @@ import pytest
 
 from overnight.sandbox.airflow import Airflow
 from overnight.sandbox.opensearch import Node
-from overnight.sandbox.process import LOCALHOST, Launch, ProcessId, free_port, start, wait_ready
+from overnight.sandbox.process import Launch, ProcessId, free_port, start
 from overnight.sandbox.services import SERVICES, running
+from postgresql import postgresql
 
 from .accounts import WRONG_KEY, Account, make_accounts
 from .console import Console, Run
@@ -48,6 +49,8 @@ QUICK = {
     "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
     "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "30",
     "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "120",
+    # Eight workers end on two processors, beside other tests: the executor may report that seconds late.
+    "AIRFLOW__OVERNIGHT__EVENT_HOLD_SECONDS": "20",
     # A dead triggerer's triggers are another one's after this.
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "5",
@@ -76,17 +79,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: last.index(item.path) if item.path in last else -1)
 
 
-def part(installation: Airflow, url: str, *arguments: str, port: int = 0) -> Launch:
+def part(installation: Airflow, url: str, name: str) -> Launch:
     """Return how to start one more part of a standalone Airflow."""
     return Launch(
-        name=arguments[0],
-        argv=(str(installation.python), "-m", "airflow", *arguments),
-        url=f"http://{LOCALHOST}:{port}",
-        health=f"http://{LOCALHOST}:{port}/api/v2/monitor/health",
+        name=name,
+        argv=(str(installation.python), "-m", "airflow", name),
+        url=url,
+        health="",
         cwd=installation.home,
-        log=installation.home / f"second-{arguments[0]}.log",
+        log=installation.home / f"second-{name}.log",
         environ=installation.standalone_environment(urlsplit(url).port or 0),
-        ready_within=300.0,
     )
 
 
@@ -96,7 +98,7 @@ class Standalone:
     A running ``airflow standalone``.
 
     :param installation: Its home and its environment.
-    :param parts: What was started beside it.
+    :param parts: What a test started beside it.
     """
 
     installation: Airflow
@@ -180,7 +182,14 @@ def statsd() -> Iterator[StatsD]:
 
 
 @pytest.fixture(scope="session")
-def airflow(services: Services, folder: Path, statsd: StatsD) -> Iterator[Standalone]:
+def database() -> Iterator[str]:
+    """The address of Airflow's database. SQLite has one writer: what waits too long for its turn there fails."""
+    with postgresql() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def airflow(services: Services, folder: Path, statsd: StatsD, database: str) -> Iterator[Standalone]:
     """``airflow standalone`` with the DAGs of these tests and those of the project."""
     bundles = [
         {
@@ -198,24 +207,19 @@ def airflow(services: Services, folder: Path, statsd: StatsD) -> Iterator[Standa
             **services.environment,
             **QUICK,
             **statsd.environment(),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
             "PYTHONPATH": str(DAGS),
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
         },
     )
     with installation.standalone() as url:
-        # People get an API server of their own. Each change they make is written to the audit log on the server's event
-        # loop, which waits there for SQLite's lock; a task's request in the same process that holds it cannot go on.
-        port = free_port()
-        people = part(installation, url, "api-server", "--apps", "core", "--port", str(port), port=port)
-        parts = [start(people)]
+        standalone = Standalone(installation, url, Console(url))
         try:
-            wait_ready(people, parts[0])
-            standalone = Standalone(installation, url, Console(people.url), parts)
             yield standalone
             # One that is asked to end takes ten seconds over it.
             standalone.kill_triggerer()
         finally:
-            for process in parts:
+            for process in standalone.parts:
                 process.stop()
 
 

@@ -13,8 +13,8 @@ import httpx
 PATIENCE = 900.0
 """Seconds after which something that should have happened has not. It is not asserted; the machine may be busy."""
 
-PAUSES = (0.5, 1.0, 2.0, *[4.0] * 30, None)
-"""Seconds before a request is sent again that SQLite had no turn for: a backfill needs several, while runs start."""
+PAUSES = (0.5, 1.0, 2.0, 4.0, 4.0, 4.0, None)
+"""Seconds before a request is sent again whose transaction the database broke off, such as one of two that deadlock."""
 
 T = TypeVar("T")
 
@@ -73,7 +73,6 @@ class Console:
     def _send(self, method: str, path: str, **arguments: Any) -> Any:
         for pause in PAUSES:
             answer = self._client.request(method, path, **arguments)
-            # SQLite has one writer; a busy standalone says "database is locked" now and then.
             if not answer.is_server_error or pause is None:
                 break
             time.sleep(pause)

