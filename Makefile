@@ -33,22 +33,22 @@ demo: $(STAMP)  ## Run the pipelines on this machine, over real text
 up: $(STAMP)  ## Start the sandbox and Airflow with the DAGs; Ctrl-C stops everything
 	$(BIN)/python -m overnight.sandbox.up
 
-# The system tests wait most of their time, so they run beside the others, which leave them the rest of the cores; what
-# they print is shown when they are over.
+# The system tests wait most of their time, so they run beside the others, which give way to them: an Airflow that falls
+# behind fails tasks. What they print is shown when they are over.
 test: $(STAMP)  ## Run all the tests, and print how long each part took
 	@rm -f $(TIMES); start=$$(date +%s); $(MAKE) --no-print-directory --jobs=2 in-order beside; status=$$?; \
 		cat $(TIMES); echo "all of them $$(( $$(date +%s) - start )) s"; exit $$status
 
 in-order: $(STAMP)
-	+@$(call timed,unit)
-	+@$(call timed,integration)
+	+@$(call timed,unit,,nice -n 10)
+	+@$(call timed,integration,,nice -n 10)
 
 beside: $(STAMP)
 	+@$(call timed,system,> $(SYSTEM_LOG) 2>&1); status=$$?; cat $(SYSTEM_LOG); exit $$status
 
 TIMES := $(VENV)/times
 SYSTEM_LOG := $(VENV)/system.log
-timed = start=$$(date +%s); $(MAKE) --no-print-directory $(1) $(2); status=$$?; \
+timed = start=$$(date +%s); $(3) $(MAKE) --no-print-directory $(1) $(2); status=$$?; \
 	echo "$(1) $$(( $$(date +%s) - start )) s" >> $(TIMES); (exit $$status)
 
 unit: $(STAMP)  ## Run the fast tests
@@ -69,12 +69,12 @@ mutants: $(STAMP)  ## Change jobs, the pay-once core, the cache, the bulk writer
 matrix: $(STAMP)  ## Run the fast tests with other versions of Python and of what the package needs
 	$(BIN)/python tests/matrix.py $(MATRIX)
 
-# What only this needs, beside what is there: a Celery executor and the clients of its database and broker.
+# What only this needs, beside what is there: a Celery executor and the client of its broker.
 $(DISTRIBUTED): tests/distributed/requirements.txt $(STAMP)
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes --compile-bytecode --requirement $<
 	@touch $@
 
-distributed: $(DISTRIBUTED)  ## Run DAGs on Celery with two workers; needs postgresql and redis-server
+distributed: $(DISTRIBUTED)  ## Run DAGs on Celery with two workers; needs redis-server
 	$(BIN)/python -m pytest tests/distributed
 
 # What only this needs: what drives a Chromium.

@@ -24,7 +24,7 @@ from overnight.ingest import LoadOptions, OpenSearchTarget, load, read_dead_lett
 from overnight.ingest.write.index import create_index
 from overnight.sandbox.opensearch import Node
 
-DOCUMENTS = 20_000
+DOCUMENTS = 5_000
 VERSIONS = {"2.19.6": "OVERNIGHT_TEST_ML_COMMONS_URL", "3.6.0": "OVERNIGHT_TEST_ML_COMMONS3_URL"}
 
 

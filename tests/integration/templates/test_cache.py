@@ -111,7 +111,6 @@ def corpus(
     return Corpus(tmp_path, airflow, openai_url, opensearch_url)
 
 
-@pytest.mark.timeout(900)  # a node, and three runs of a DAG in a process of their own
 def test_the_second_night_pays_for_and_writes_what_has_changed_and_its_index_is_that_of_a_fresh_load(
     corpus: Corpus, index_name: str
 ) -> None:
