@@ -49,7 +49,7 @@ QUICK = {
     "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
     "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "30",
     "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "120",
-    # Eight workers end on two processors, beside other tests: the executor may report that seconds late.
+    # Processes of a busy machine end late, and the executor reports it later.
     "AIRFLOW__OVERNIGHT__EVENT_HOLD_SECONDS": "20",
     # A dead triggerer's triggers are another one's after this.
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
