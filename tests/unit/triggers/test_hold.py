@@ -56,15 +56,22 @@ async def test_an_event_that_comes_late_is_not_held() -> None:
     await asyncio.wait_for(hold_event(trigger, asyncio.get_running_loop().time() - HOLD_SECONDS), timeout=1)
 
 
-async def test_an_option_says_how_long_an_event_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("option", "seconds"),
+    [("60.5", 60.5), ("0", 0), ("-1", 0), ("soon", HOLD_SECONDS), ("inf", HOLD_SECONDS), ("nan", HOLD_SECONDS)],
+)
+async def test_an_option_says_how_long_an_event_is_held(
+    option: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
     monkeypatch.setattr(hold.asyncio, "sleep", sleep)
-    monkeypatch.setenv("AIRFLOW__OVERNIGHT__EVENT_HOLD_SECONDS", "60.5")
+    monkeypatch.setattr(hold.asyncio, "get_running_loop", lambda: Mock(time=lambda: 1000.0))
+    monkeypatch.setenv("AIRFLOW__OVERNIGHT__EVENT_HOLD_SECONDS", option)
     trigger = job_trigger()
     trigger.trigger_id = 7
-    await hold_event(trigger, asyncio.get_running_loop().time())
-    assert 60 < waits[0] <= 60.5
+    await hold_event(trigger, 1000.0)
+    assert waits == [seconds]
