@@ -17,8 +17,8 @@ import psycopg2
 from overnight.sandbox.errors import ServiceStartError
 from overnight.sandbox.opensearch.access import open_up, reachable, run_as
 from overnight.sandbox.process import LOCALHOST, Launch, ProcessId, free_port, start
+from patience import PATIENCE
 
-READY_SECONDS = 300.0
 USER = "overnight"
 PROGRAMS = "pginstall18"
 """The package has several versions of PostgreSQL, each in a folder. Its own Python code is not used."""
@@ -94,7 +94,7 @@ def _programs_for(user: int | None, folder: Path) -> Path:
 
 def _wait(process: ProcessId, address: str) -> None:
     """Look until the server answers."""
-    deadline = time.monotonic() + READY_SECONDS
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             psycopg2.connect(address).close()

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from patience import PATIENCE
 from system.console import Console
 
 MAIN = ("openai_batch_to_index", "s3_sagemaker_to_index")
@@ -75,7 +76,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
             yield Up(found.group(1), json.loads(passwords.read_text()))
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(120)
+            process.wait(PATIENCE)
 
 
 @pytest.fixture(scope="session")

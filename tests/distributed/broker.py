@@ -12,9 +12,9 @@ import redis
 
 from overnight.sandbox.errors import ServiceStartError
 from overnight.sandbox.process import LOCALHOST, Launch, ProcessId, free_port, start
+from patience import PATIENCE
 
 REMEDY = "Install it with:  apt-get install --no-install-recommends redis-server"
-READY_SECONDS = 300.0
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def redis_server(folder: Path) -> Iterator[str]:
 
 def _wait(process: ProcessId, client: redis.Redis) -> None:
     """Look until the server answers."""
-    deadline = time.monotonic() + READY_SECONDS
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             client.ping()

@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-PATIENCE = 900.0
-"""Seconds after which something that should have happened has not. It is not asserted; the machine may be busy."""
+from patience import PATIENCE
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 4.0, 4.0, None)
 """Seconds before a request is sent again whose transaction the database broke off, such as one of two that deadlock."""

@@ -11,6 +11,7 @@ import pytest
 
 from overnight import threads
 from overnight.threads import start_call
+from patience import PATIENCE
 
 FORKS = """
 import os
@@ -113,4 +114,4 @@ def test_few_threads_wait_for_a_call(idle: IdleThreads) -> None:
 
 
 def test_a_forked_process_makes_threads_of_its_own() -> None:
-    subprocess.run([sys.executable, "-c", FORKS], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", FORKS], check=True, timeout=PATIENCE)

@@ -19,9 +19,8 @@ from overnight.sandbox.process import free_port
 from overnight.sandbox.services import serving
 from overnight.services.azure_ingestion.connection import AzureIngestionConnection
 from overnight.services.azure_ingestion.service import AzureIngestionService
+from patience import PATIENCE
 
-PATIENCE = 60.0
-"""Seconds after which something that should have happened has not."""
 SECTIONS = ("faults", "quirks", "pace")
 
 PLANTED = {

@@ -20,6 +20,7 @@ from overnight.sandbox.airflow import Airflow
 from overnight.services.openai.connection import OpenAIConnection
 from overnight.services.openai.input import RequestTemplate, build
 from overnight.services.openai.service import OpenAIBatchService, OpenAIBatchSpec
+from patience import PATIENCE
 
 COMMAND = (sys.executable, "-c", "from overnight.cli.app import app; app()", "jobs")
 ITEMS = 20
@@ -52,7 +53,7 @@ def submit(openai_url: str, folder: Path, run_id: str) -> JobRef:
 
 def run(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     found = subprocess.run(
-        [*COMMAND, *arguments], env=dict(environment), capture_output=True, text=True, timeout=120, check=False
+        [*COMMAND, *arguments], env=dict(environment), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert "Traceback" not in found.stderr
     return found

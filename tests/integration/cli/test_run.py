@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from patience import PATIENCE
+
 APP = "from overnight.cli.app import app; app()"
 KILLED_AFTER_THE_ANSWER = f"""
 import os, signal
@@ -70,7 +72,9 @@ class Runner:
 
     def run(self, *arguments: str, code: str = APP) -> subprocess.CompletedProcess[str]:
         command = self.command(*arguments, code=code)
-        found = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120, check=False)
+        found = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
         assert "Traceback" not in found.stderr, found.stderr
         return found
 
@@ -91,7 +95,9 @@ class Runner:
 
     def jobs(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", APP, "jobs", *arguments]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
 
 
 @pytest.fixture

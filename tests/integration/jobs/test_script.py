@@ -14,13 +14,14 @@ import pytest
 
 from overnight.jobs import FileRecordStore
 from overnight.jobs.record import Ending
+from patience import PATIENCE
 
 SCRIPT = Path(__file__).parent / "embed_script.py"
 
 
 def start(url: str, folder: Path, mode: str = "lives") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), url, str(folder), mode]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def finish(url: str, folder: Path, mode: str = "lives") -> dict[str, Any]:

@@ -19,9 +19,8 @@ from overnight.sandbox.services import KEY, running
 from overnight.services.llamacloud.connection import LlamaCloudConnection
 from overnight.services.llamacloud.service import LlamaCloudService
 from overnight.services.llamacloud.spec import Limits, LlamaCloudBatchSpec
+from patience import PATIENCE
 
-PATIENCE = 120.0
-"""Seconds after which something that should have happened has not."""
 FAST = Limits(uploads_per_second=1_000_000, uploads_at_once=16)
 RUN_START = datetime.now(UTC) - timedelta(minutes=5)
 

@@ -13,8 +13,9 @@ import pytest
 from overnight.jobs import JobKey, JobState
 from overnight.sandbox.services import KEY
 from overnight.services.llamacloud.results import batch_ids
+from patience import PATIENCE
 
-from .conftest import PATIENCE, Bench, read_lines
+from .conftest import Bench, read_lines
 
 FILES = 2_500
 SUBMITTER = Path(__file__).with_name("submitter.py")

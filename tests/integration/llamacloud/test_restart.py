@@ -12,8 +12,9 @@ import pytest
 
 from overnight.jobs import JobKey, JobState
 from overnight.sandbox.process import LOCALHOST, free_port
+from patience import PATIENCE
 
-from .conftest import FAST, PATIENCE, Bench, parsing
+from .conftest import FAST, Bench, parsing
 
 
 def start(folder: Path, port: int) -> subprocess.Popen[bytes]:

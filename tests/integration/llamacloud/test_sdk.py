@@ -16,8 +16,9 @@ from llama_cloud.types import ExtractV2Job
 from pypdf import PdfWriter
 
 from overnight.sandbox.services import KEY
+from patience import PATIENCE
 
-from .conftest import PATIENCE, Bench
+from .conftest import Bench
 
 SCHEMA = {"type": "object", "properties": {"invoice_number": {"type": "integer"}, "paid": {"type": "boolean"}}}
 INVOICE = b"Invoice number: 4711\nPaid: yes\n"

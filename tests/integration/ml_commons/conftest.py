@@ -30,13 +30,12 @@ from overnight.sandbox.opensearch import Node
 from overnight.sandbox.process import LOCALHOST, Launch, free_port, start, wait_ready
 from overnight.services.ml_commons.ingest.service import MLCommonsIngestService
 from overnight.services.ml_commons.predict.service import MLCommonsPredictService
+from patience import PATIENCE
 
 from .openai_gate import gate_to
 
 BLUEPRINTS = Path(__file__).parents[3] / "include" / "connectors"
 REGION = "us-east-1"
-PATIENCE = 60.0
-"""Seconds after which something that should have happened has not."""
 
 
 def _node(variable: str, home: Path, version: str, **options: Any) -> Iterator[str]:

@@ -25,8 +25,9 @@ from overnight.services.ml_commons.answers import ask
 from overnight.services.ml_commons.ingest.service import MLCommonsIngestService
 from overnight.services.ml_commons.ingest.spec import MLCommonsIngestSpec
 from overnight.transport.http import HttpCall
+from patience import PATIENCE
 
-from .conftest import PATIENCE, Cluster, TaskRun, wait
+from .conftest import Cluster, TaskRun, wait
 
 LINES = [{"id": f"d{n}", "text": f"text {n}", "v": [n + 0.25, 0.5]} for n in range(5)]
 FIELD_MAP = {"_id": "$.id", "text": "$.text", "vector": "$.v"}

@@ -30,8 +30,9 @@ from overnight.operators.ml_commons import (
 )
 from overnight.operators.ml_commons_ingest import MLCommonsBatchIngestOperator
 from overnight.services.ml_commons.predict.spec import MLCommonsPredictSpec
+from patience import PATIENCE
 
-from .conftest import PATIENCE, Cluster, TaskRun, wait
+from .conftest import Cluster, TaskRun, wait
 
 INGESTION = seed_texts.read_page("000")
 ONE_FILE, SEVERAL_FILES = (request for request in seed_texts.requests(INGESTION) if request.body)

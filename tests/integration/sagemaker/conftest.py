@@ -19,6 +19,7 @@ from overnight.sandbox.services import serving
 from overnight.services.sagemaker import connection
 from overnight.services.sagemaker.service import SageMakerTransformService
 from overnight.services.sagemaker.spec import SageMakerTransformSpec
+from patience import PATIENCE
 
 REGION = "us-east-1"
 
@@ -115,7 +116,7 @@ def sagemaker_url(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def account(sagemaker_url: str, s3_endpoint: str) -> Iterator[Account]:
     bucket = f"test-{uuid.uuid4().hex[:16]}"
-    with httpx.Client(base_url=sagemaker_url, timeout=30) as admin:
+    with httpx.Client(base_url=sagemaker_url, timeout=PATIENCE) as admin:
         made = Account(sagemaker_url, s3_endpoint, bucket, admin)
         made.faults()
         made.limits()

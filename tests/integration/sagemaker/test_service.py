@@ -25,11 +25,9 @@ from overnight.sandbox.process import free_port, start, wait_ready
 from overnight.sandbox.sagemaker.launch import launch
 from overnight.services.sagemaker.spec import SageMakerTransformSpec, write_manifest
 from overnight.storage import Storage
+from patience import PATIENCE
 
 from .conftest import REGION, Account
-
-PATIENCE = 60.0
-"""Seconds after which something that should have happened has not."""
 
 
 def submit(account: Account, key: JobKey, spec: SageMakerTransformSpec | None = None) -> JobRef:

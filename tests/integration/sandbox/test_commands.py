@@ -16,6 +16,8 @@ import httpx
 import psutil
 import pytest
 
+from patience import PATIENCE
+
 SANDBOX = (sys.executable, "-c", "from overnight.sandbox.cli import app; app(prog_name='overnight sandbox')")
 
 
@@ -97,6 +99,6 @@ def test_ctrl_c_ends_a_foreground_sandbox_while_it_starts(folder: Path) -> None:
             assert up.poll() is None
         assert len(processes_of(folder)) == 1
         os.killpg(up.pid, signal.SIGINT)
-        assert up.wait(60) == 0
+        assert up.wait(PATIENCE) == 0
     assert processes_of(folder) == []
     assert not (folder / "state.json").exists()

@@ -3,10 +3,12 @@ from __future__ import annotations
 import boto3
 import httpx
 
+from patience import PATIENCE
+
 
 def test_a_vector_that_was_indexed_is_found_by_its_neighbour(opensearch_url: str, index_name: str) -> None:
     vector = {"type": "knn_vector", "dimension": 2, "method": {"name": "hnsw", "engine": "lucene"}}
-    with httpx.Client(base_url=opensearch_url, timeout=30) as client:
+    with httpx.Client(base_url=opensearch_url, timeout=PATIENCE) as client:
         body = {"settings": {"index.knn": True}, "mappings": {"properties": {"v": vector}}}
         client.put(f"/{index_name}", json=body).raise_for_status()
         for name, value in {"near": [1.0, 0.1], "far": [-1.0, 5.0]}.items():
@@ -20,7 +22,7 @@ def test_a_vector_that_was_indexed_is_found_by_its_neighbour(opensearch_url: str
 def test_text_is_analysed_and_scripts_run(opensearch_url: str, index_name: str) -> None:
     # Thai is what a Java without its locales breaks on; the script is what painless is there for.
     text = {"type": "text", "analyzer": "thai"}
-    with httpx.Client(base_url=opensearch_url, timeout=30) as client:
+    with httpx.Client(base_url=opensearch_url, timeout=PATIENCE) as client:
         client.put(f"/{index_name}", json={"mappings": {"properties": {"t": text}}}).raise_for_status()
         document = f"/{index_name}/_doc/1"
         client.put(document, json={"t": "ภาษาไทย", "n": 1}).raise_for_status()

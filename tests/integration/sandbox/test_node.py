@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from overnight.sandbox.opensearch import Node
+from patience import PATIENCE
 
 
 @pytest.fixture(params=["2.19.6", "3.6.0"])
@@ -32,12 +33,12 @@ def test_a_node_boots_unprivileged_ends_on_sigterm_keeps_its_documents_and_leave
         assert httpx.get(node.url).json()["version"]["number"] == node.version
         plugins = httpx.get(f"{node.url}/_cat/plugins", params={"format": "json"}).json()
         assert {plugin["component"] for plugin in plugins} == {"opensearch-job-scheduler", "opensearch-knn"}
-        httpx.put(f"{node.url}/kept/_doc/1?refresh=true", json={"n": 1}, timeout=30).raise_for_status()
+        httpx.put(f"{node.url}/kept/_doc/1?refresh=true", json={"n": 1}, timeout=PATIENCE).raise_for_status()
     assert java_of(node) == []
     # It ended by itself: stop() sends SIGKILL after 15 s. Without its policy netty4 takes 50 s.
     assert "closed" in node.log.read_text().splitlines()[-1]
     with node:
-        assert httpx.get(f"{node.url}/kept/_count", timeout=30).json()["count"] == 1
+        assert httpx.get(f"{node.url}/kept/_count", timeout=PATIENCE).json()["count"] == 1
     home = node.home.resolve()
     node.remove()
     assert java_of(node) == []

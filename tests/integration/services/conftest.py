@@ -16,9 +16,7 @@ from overnight.jobs.client import JobClient
 from overnight.services.openai.connection import OpenAIConnection
 from overnight.services.openai.input import BuiltInput, RequestTemplate, build
 from overnight.services.openai.service import OpenAIBatchService, OpenAIBatchSpec
-
-PATIENCE = 60.0
-"""Seconds after which something that should have happened has not."""
+from patience import PATIENCE
 
 
 @dataclass

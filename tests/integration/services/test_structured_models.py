@@ -26,6 +26,7 @@ from overnight.sandbox.openai.chat import completion_text
 from overnight.services.openai.input import RequestTemplate
 from overnight.services.openai.structured import build_strict_schema
 from overnight.templates.openai_batch_extract_to_index import OpenAIBatchExtractToIndexConfig
+from patience import PATIENCE
 
 MODELS = 80
 INSTANCES = 2
@@ -180,7 +181,7 @@ def test_the_index_holds_what_the_model_is(opensearch_url: str, index_name: str,
         "number_of_replicas": 0,
     }
     index = {"settings": limits, "mappings": {"dynamic": "strict", "properties": properties}}
-    httpx.put(f"{opensearch_url}/{index_name}", json=index, timeout=120).raise_for_status()
+    httpx.put(f"{opensearch_url}/{index_name}", json=index, timeout=PATIENCE).raise_for_status()
     with OpenSearchTarget(opensearch_url) as target:
         for number, case in enumerate(cases):
             documents, results = tmp_path / f"{number}.documents.jsonl", tmp_path / f"{number}.results.jsonl"
@@ -206,7 +207,7 @@ def test_the_index_holds_what_the_model_is(opensearch_url: str, index_name: str,
             letters = (tmp_path / "rejected.jsonl").read_text() if report.rejected else ""
             assert report.indexed == len(case.answers), (letters, case.config.build_index())
     keys = [key for case in cases for key in case.answers]
-    got = httpx.post(f"{opensearch_url}/{index_name}/_mget", json={"ids": keys}, timeout=120).raise_for_status()
+    got = httpx.post(f"{opensearch_url}/{index_name}/_mget", json={"ids": keys}, timeout=PATIENCE).raise_for_status()
     sources_by_id = {found["_id"]: found["_source"] for found in got.json()["docs"]}
     for case in cases:
         for key, dumped in expect(case):

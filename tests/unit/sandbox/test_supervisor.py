@@ -19,6 +19,7 @@ from overnight.sandbox.errors import SandboxError, ServiceStartError
 from overnight.sandbox.process import LOCALHOST, Launch, ProcessId, free_port
 from overnight.sandbox.services import Plan, Service
 from overnight.sandbox.supervisor import STATE, Running, Sandbox, State
+from patience import PATIENCE
 
 
 def web(name: str, *, argv: tuple[str, ...] | None = None) -> Service:
@@ -127,7 +128,7 @@ import sys
 from pathlib import Path
 from rich.console import Console
 from overnight.sandbox.supervisor import Sandbox
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {folders!r}
 from test_supervisor import web
 Sandbox(Path({folder!r}), console=Console(stderr=True)).up([web("one"), web("two")], stay=True)
 """
@@ -135,7 +136,8 @@ Sandbox(Path({folder!r}), console=Console(stderr=True)).up([web("one"), web("two
 
 def foreground(folder: Path) -> subprocess.Popen[str]:
     """Start ``up`` in a process of its own, and return when it says that everything is ready."""
-    code = FOREGROUND.format(tests=str(Path(__file__).parent), folder=str(folder))
+    folders = [str(Path(__file__).parents[level]) for level in (0, 2)]
+    code = FOREGROUND.format(folders=folders, folder=str(folder))
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     said = ""
@@ -157,7 +159,7 @@ def test_a_signal_to_the_foreground_stops_the_children(tmp_path: Path, number: s
     with foreground(tmp_path) as process:
         assert len(processes_in(tmp_path)) == 2
         process.send_signal(number)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
     assert processes_in(tmp_path) == []
     assert not (tmp_path / STATE).exists()
 
@@ -165,14 +167,14 @@ def test_a_signal_to_the_foreground_stops_the_children(tmp_path: Path, number: s
 def test_down_ends_the_foreground_too(tmp_path: Path) -> None:
     with foreground(tmp_path) as process:
         assert Sandbox(tmp_path).down() == ("one", "two")
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
     assert processes_in(tmp_path) == []
 
 
 def test_after_a_killed_foreground_down_finds_its_children(tmp_path: Path) -> None:
     with foreground(tmp_path) as process:
         process.kill()
-        process.wait(30)
+        process.wait(PATIENCE)
         assert len(processes_in(tmp_path)) == 2
         assert Sandbox(tmp_path).down() == ("one", "two")
     assert processes_in(tmp_path) == []
@@ -181,7 +183,7 @@ def test_after_a_killed_foreground_down_finds_its_children(tmp_path: Path) -> No
 def test_the_foreground_fails_when_a_service_ends_by_itself(tmp_path: Path) -> None:
     with foreground(tmp_path) as process:
         os.kill(Sandbox(tmp_path).status()[0].service.process.pid, signal.SIGKILL)
-        assert process.wait(30) != 0
+        assert process.wait(PATIENCE) != 0
         assert process.stderr is not None
         assert "Ended by itself: one" in process.stderr.read()
     assert processes_in(tmp_path) == []

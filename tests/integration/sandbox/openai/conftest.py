@@ -16,10 +16,10 @@ import openai
 import pytest
 from openai.types import Batch, FileObject
 
+from patience import PATIENCE
+
 KEY = "sk-of-this-test"
 OVER = {"completed", "failed", "expired", "cancelled"}
-PATIENCE = 180.0
-"""Seconds after which something that should have happened has not."""
 
 
 class Emulator:

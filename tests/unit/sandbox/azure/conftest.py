@@ -13,6 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from overnight.sandbox.azure import Settings, create_app
+from patience import PATIENCE
 
 JOBS = "/openai/extensions/on-your-data/ingestion-jobs"
 HEADERS = {
@@ -20,7 +21,6 @@ HEADERS = {
     "storageConnectionString": "UseDevelopmentStorage=true",
     "storageContainer": "docs",
 }
-PATIENCE = 20.0
 
 
 class Emulator:
