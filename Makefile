@@ -33,22 +33,22 @@ demo: $(STAMP)  ## Run the pipelines on this machine, over real text
 up: $(STAMP)  ## Start the sandbox and Airflow with the DAGs; Ctrl-C stops everything
 	$(BIN)/python -m overnight.sandbox.up
 
-# The system tests wait most of their time, so they run beside the others, which give way to them: an Airflow that falls
-# behind fails tasks. What they print is shown when they are over.
+# The system tests wait most of their time, so they run beside the others, which leave them the rest of the cores; what
+# they print is shown when they are over.
 test: $(STAMP)  ## Run all the tests, and print how long each part took
 	@rm -f $(TIMES); start=$$(date +%s); $(MAKE) --no-print-directory --jobs=2 in-order beside; status=$$?; \
 		cat $(TIMES); echo "all of them $$(( $$(date +%s) - start )) s"; exit $$status
 
 in-order: $(STAMP)
-	+@$(call timed,unit,,nice -n 10)
-	+@$(call timed,integration,,nice -n 10)
+	+@$(call timed,unit)
+	+@$(call timed,integration)
 
 beside: $(STAMP)
 	+@$(call timed,system,> $(SYSTEM_LOG) 2>&1); status=$$?; cat $(SYSTEM_LOG); exit $$status
 
 TIMES := $(VENV)/times
 SYSTEM_LOG := $(VENV)/system.log
-timed = start=$$(date +%s); $(3) $(MAKE) --no-print-directory $(1) $(2); status=$$?; \
+timed = start=$$(date +%s); $(MAKE) --no-print-directory $(1) $(2); status=$$?; \
 	echo "$(1) $$(( $$(date +%s) - start )) s" >> $(TIMES); (exit $$status)
 
 unit: $(STAMP)  ## Run the fast tests
