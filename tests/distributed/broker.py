@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +10,8 @@ from pathlib import Path
 import redis
 
 from overnight.sandbox.errors import ServiceStartError
-from overnight.sandbox.process import LOCALHOST, Launch, ProcessId, free_port, start
-from patience import PATIENCE
+from overnight.sandbox.process import LOCALHOST, Launch, free_port, start
+from patience import wait_until_answers
 
 REMEDY = "Install it with:  apt-get install --no-install-recommends redis-server"
 
@@ -42,21 +41,7 @@ def redis_server(folder: Path) -> Iterator[str]:
         )
     )
     try:
-        _wait(process, redis.Redis.from_url(url))
+        wait_until_answers(process, "Redis", redis.Redis.from_url(url).ping, redis.ConnectionError)
         yield url
     finally:
         process.stop()
-
-
-def _wait(process: ProcessId, client: redis.Redis) -> None:
-    """Look until the server answers."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            client.ping()
-        except redis.ConnectionError as error:
-            if process.find() is None or time.monotonic() > deadline:
-                raise ServiceStartError(f"Redis did not start: {error}") from error
-            time.sleep(0.1)
-        else:
-            return
